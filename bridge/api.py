@@ -1,0 +1,262 @@
+"""The adapter contract: all that an adapter's author imports.
+
+An adapter is a package with `config.py` (options, pure), `codec.py` (bytes or nodes to values, pure), `session.py` (the only file that
+touches the protocol library) and an `ADAPTER` of type `Adapter`, named by an entry point in the group `smp_bridge.adapters`.
+The core owns timing, reconnect with backoff and jitter, health and metrics; an adapter only opens, receives, reads and writes.
+"""
+
+import enum
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from bridge.clock import Clock, Stamp
+from bridge.errors import ConfigError, LinkError, LinkRefused, Problem, RetryLater
+from bridge.model import UNMAPPED_ERROR_CODE, EmsState, HostReason, Quality, Reading, Record, Trigger
+from bridge.secret import Secret
+
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "OUTCOME_FIELDS",
+    "UNMAPPED_ERROR_CODE",
+    "Adapter",
+    "Address",
+    "Arrival",
+    "Clock",
+    "Code",
+    "ConfigError",
+    "EmsState",
+    "HostReason",
+    "LinkError",
+    "LinkRefused",
+    "Options",
+    "Outcome",
+    "OutcomeField",
+    "Problem",
+    "Quality",
+    "Reading",
+    "Record",
+    "RecordsOptions",
+    "RetryLater",
+    "Secret",
+    "Selection",
+    "Session",
+    "SessionContext",
+    "Stamp",
+    "Torn",
+    "Trigger",
+    "Write",
+    "Written",
+    "fit_transaction_id",
+    "read_guarded",
+]
+
+ENTRY_POINT_GROUP: Final = "smp_bridge.adapters"
+
+
+class Options(BaseModel):
+    """Base of every options model: unknown keys are errors, values are frozen, secrets are `Secret`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class RecordsOptions(Options):
+    """Base of a flow's `records:`. `key` names the field whose value is the record's key; `fields` maps field names to the adapter's own addresses."""
+
+    key: str
+    fields: Mapping[str, Any]
+
+
+class OutcomeField(enum.Enum):
+    """What an adapter may be asked to write back, spelled as in a site's `outcome:`.
+
+    The value handed to `Session.write` is: STATE a `Code` (number and word), TRANSACTION_ID text, ERROR_CODE a `Code` (number mapped by the
+    site, text as SMP or the host spells it), ERROR_TEXT a tuple of lines, ERROR_COUNT an int, ASSET_ID text, UPDATED_AT UTC nanoseconds,
+    REQUEST text ('' where none), ALARM a bool.
+    """
+
+    STATE = "state"
+    TRANSACTION_ID = "transactionId"
+    ERROR_CODE = "errorCode"
+    ERROR_TEXT = "errorText"
+    ERROR_COUNT = "errorCount"
+    ASSET_ID = "assetId"
+    UPDATED_AT = "updatedAt"
+    REQUEST = "requestId"
+    ALARM = "alarm"
+
+
+OUTCOME_FIELDS: Final = tuple(item.value for item in OutcomeField)
+
+
+class Outcome(Options):
+    """Base of a flow's `outcome:`. `progress` also writes the words before the final one (received, sent)."""
+
+    progress: bool = True
+
+
+class Code(NamedTuple):
+    """A word of a table in both its forms; the adapter writes the one that its target's type takes."""
+
+    number: int
+    text: str
+
+
+class Address(NamedTuple):
+    """One value of one place, in the flow's own words: a name of `records.fields`, or an `OutcomeField` for a target of `outcome:`."""
+
+    flow: str
+    place: str
+    name: str | OutcomeField
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """One value to write. All writes of one (flow, place) in one call belong to one outcome; `request` is the request it answers."""
+
+    address: Address
+    value: object
+    request: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What became of one write: the value as the EMS's own type holds it (cut, converted), or the error of that one address."""
+
+    address: Address
+    value: object = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """Records that came together and are acknowledged together.
+
+    The core calls `ack(True)` once they are on disk, in the order in which `receive` returned the arrivals, and `ack(False)` when they cannot
+    be read as a request at all. `ack` only starts the protocol's own acknowledgement: it does not block, wait or raise; it does nothing after the session is closed.
+    """
+
+    records: Sequence[Record]
+    ack: Callable[[bool], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """One flow as an adapter sees it. `records`, `submit` and `outcome` are instances of the adapter's own models.
+
+    `awaiting` (trigger `message` only) maps a place to the request ids that the journal still holds without their registration: when the
+    place's registration arrives, the session returns one complete record for each of them.
+    """
+
+    flow: str
+    trigger: Trigger
+    records: Any
+    submit: Any
+    outcome: Any
+    awaiting: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+class SessionContext(NamedTuple):
+    """What a session is opened with. `heard()` is called whenever a good value arrived (health is the age of the last one)."""
+
+    site: str
+    adapter: str
+    options: Any
+    selections: Sequence[Selection]
+    clock: Clock
+    heard: Callable[[], None]
+    client_id: str = ""
+
+
+class Session(Protocol):
+    """One connection of an adapter, entered and left as an async context manager, used once.
+
+    Opening: the context manager's `__aenter__` connects, checks that every configured address exists, and subscribes; it raises `LinkRefused` (credentials,
+    trust, policy) or `LinkError` (everything else). The core puts an outer deadline around it and opens a new session with backoff and jitter.
+    Every call below may raise `LinkError`; the core then leaves this session and opens a new one. Cancellation of any call also ends the session.
+    `read` and `write` may be called while `receive` waits, by one other task at a time.
+    """
+
+    can_read: bool
+
+    async def receive(self) -> Sequence[Arrival]:
+        """Wait for the next records and return them in the order of arrival, at least one and as many as are there (bounded by the adapter).
+
+        After opening, a state protocol (OPC UA, Modbus) first returns every place whose trigger asks for a submission; whether a request is new is the
+        core's decision, so nothing is lost when a notification was. `request`: a record is returned when its trigger or sequence moved and the
+        trigger is not zero, read under `read_guarded`. `change`: every record once after opening, then whenever one of its fields changes.
+        `message`: each request at once, complete when its registration is known.
+        """
+        ...
+
+    async def read(self, addresses: Sequence[Address]) -> Sequence[Reading]:
+        """Read these now, one reading each in the same order; an address that cannot be read is a BAD reading. Not called when `can_read` is False."""
+        ...
+
+    async def write(self, writes: Sequence[Write]) -> Sequence[Written]:
+        """Write these, one result each in the same order; one bad address never stops the others.
+
+        Refuses (as an error of that address) whatever is not inside the adapter's `writable:`.
+        """
+        ...
+
+
+AnyOptions = TypeVar("AnyOptions", bound=Options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """What an entry point in `smp_bridge.adapters` names.
+
+    `options` validates `adapters.<name>` without `protocol`; `records`, `submit` (by trigger, without `when`) and `outcome` validate the parts of a flow.
+    `check` is pure: it returns what no model can see alone (an outcome address outside `writable:`, an address that does not fit its type),
+    each problem's `path` relative to the adapter (`adapter.…`) or to the flow (`flows.<flow>.…`).
+    `open` imports the protocol library only when called.
+    """
+
+    protocol: str
+    summary: str
+    options: type[Options]
+    records: type[RecordsOptions]
+    submit: Mapping[Trigger, type[Options]]
+    outcome: type[Outcome]
+    check: Callable[[Any, Sequence[Selection]], Sequence[Problem]]
+    open: Callable[[SessionContext], AbstractAsyncContextManager[Session]]
+
+    api_version: ClassVar[int] = 1
+
+
+class Torn(Exception):  # noqa: N818 - a state of a record, not a failure of the link
+    """The sequence moved in each of the attempts: the record is torn and must be refused, not used."""
+
+
+T = TypeVar("T")
+
+
+async def read_guarded(
+    sequence: Callable[[], Awaitable[int]], record: Callable[[], Awaitable[T]], *, attempts: int = 3
+) -> tuple[int, T]:
+    """Read sequence, record, sequence again until both sequences agree; the torn-read guard that all adapters share (DOMAIN 6).
+
+    Raises `Torn` when they differ in every attempt.
+    """
+    before = await sequence()
+    for _ in range(attempts):
+        value = await record()
+        after = await sequence()
+        if after == before:
+            return after, value
+        before = after
+    raise Torn
+
+
+def fit_transaction_id(text: str, limit: int) -> str:
+    """A transaction id that fits `limit` characters: itself, or `#` and 17 hex digits of its SHA-256 (DESIGN, "The adapter contract"), cut to the limit."""
+    if len(text) <= limit:
+        return text
+    from hashlib import sha256  # noqa: PLC0415 - only on the rare long id
+
+    return ("#" + sha256(text.encode()).hexdigest()[:17])[:limit]
