@@ -229,7 +229,7 @@ class Adapter:
     api_version: ClassVar[int] = 1
 
 
-class Torn(Exception):  # noqa: N818 - a state of a record, not a failure of the link
+class Torn(Exception):
     """The sequence moved in each of the attempts: the record is torn and must be refused, not used."""
 
 

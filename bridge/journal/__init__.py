@@ -1,0 +1,1 @@
+"""The durable record: the queue, the state and the evidence are the same rows."""

@@ -1,0 +1,520 @@
+"""The journal's port: use cases, never rows. Two engines stand behind it and one contract test-suite holds them to it.
+
+Every call that changes something is one durable commit (grouped with others by the engine, each under its own savepoint so that a bad one
+fails alone) and returns only when it is on disk. Every such call names the `Fence` of the lease it works under and raises `Fenced` when a
+newer epoch exists. Any call raises `JournalFull` (disk or cap full: stop acknowledging, try again later) or `JournalUnusable`.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from bridge.clock import Stamp
+from bridge.model import EmsOutcome, ErrorNote, ItemState, Kind, Operation, Refusal, Trigger
+from bridge.submission import Admission, SubmissionState
+
+Stamps = Mapping[str, Stamp]
+
+
+class Fence(NamedTuple):
+    """A lease as its holder knows it: `field:<site>` or `market:<participant>`, and the epoch that began when the holder took it."""
+
+    lease: str
+    epoch: int
+
+
+# ------------------------------------------------------------------------------------------------ field side: commit 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One record of an EMS on its way in: mapped to an item (`content`), refused by the host (`refusal`), or a request whose registration is awaited (neither).
+
+    `content` is the item in the host's vocabulary as canonical JSON, `digest` its SHA-256 cut to 16 bytes, `depends` the references of a unit's
+    members. `readings` is the legacy leg for evidence (JSON or raw bytes). `max_items` bounds the submission that it may join (1 for units),
+    `linger_ns` is how long an open submission waits for more, `deadline_ns` when (UTC) it expires.
+    """
+
+    site: str
+    flow: str
+    place: str
+    participant: str
+    operation: Operation
+    trigger: Trigger
+    request: str | None
+    key: str | None
+    content: bytes = b""
+    digest: bytes = b""
+    refusal: Refusal | None = None
+    depends: tuple[str, ...] = ()
+    readings: bytes = b""
+    stamps: Stamps = field(default_factory=dict)
+    max_items: int = 1000
+    linger_ns: int = 0
+    deadline_ns: int = 0
+    progress: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedCall:
+    """The exact bytes of one Create call. `headers` holds what the profile puts beside the body (signature, ids), never the token."""
+
+    message_id: str
+    correlation_id: str
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    kid: str
+    profile: str
+    stamps: Stamps = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FastCall:
+    """A send slot that was free when the candidates arrived: all of `keys` signed as one call, to be journalled as SENDING in the same commit.
+
+    It stands only if every one of `keys` is admitted NEW; otherwise the engine drops it and the new items wait as usual.
+    """
+
+    submission: str
+    keys: tuple[str, ...]
+    call: SignedCall
+    market: Fence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """What one candidate became."""
+
+    admission: Admission
+    item: int | None = None
+    submission: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """The answer to `accept`, one `Accepted` per candidate in the same order. `fast` tells whether the fast call is on disk as SENDING: then, and only then, send it."""
+
+    accepted: Sequence[Accepted]
+    fast: bool
+    journalled: Stamp
+
+
+class Awaited(NamedTuple):
+    """A `message` request that is on disk and still waits for its registration."""
+
+    flow: str
+    place: str
+    request: str
+    received: Stamp
+
+
+# ------------------------------------------------------------------------------------------------ field side: write-back
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueWriteBack:
+    """An outcome that the EMS has not been told yet. `generation` rises with each newer outcome of the place; `key` is '' where the record had none."""
+
+    id: int
+    site: str
+    flow: str
+    place: str
+    key: str
+    generation: int
+    outcome: EmsOutcome
+    attempts: int
+    due_ns: int
+    item: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteBackResult:
+    """What became of a try: `state` is one of written, read_back_ok, retry, stuck, moved (DOMAIN 5, write-back machine)."""
+
+    id: int
+    generation: int
+    state: str
+    error: str = ""
+    next_ns: int = 0
+    stamp: Stamp | None = None
+
+
+# ------------------------------------------------------------------------------------------------ market side
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingItem:
+    """One item of a waiting submission, in order of arrival."""
+
+    id: int
+    key: str
+    content: bytes
+    received: Stamp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """What the journal knows of a unit's member: None state = never seen; `content` holds the asset's own item (for defaults such as the aligned capacity)."""
+
+    key: str
+    state: ItemState | None
+    asset_id: str = ""
+    content: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueCall:
+    """The next submission that may go out. `call` is set when it was signed before (a retry sends the same bytes)."""
+
+    submission: str
+    flow: str
+    operation: Operation
+    state: SubmissionState
+    items: Sequence[WaitingItem]
+    attempts: int
+    deadline_ns: int
+    call: SignedCall | None = None
+    members: Sequence[Member] = ()
+    stamps: Stamps = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoneDue:
+    """Nothing may go out now; `next_ns` (UTC, 0 = none known) is when time alone makes something due."""
+
+    next_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerNote:
+    """The answer to a POST as evidence: status 0 when there was none; `detail` is one line for a person."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    detail: str
+    transaction_id: str = ""
+    stamps: Stamps = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemOutcome:
+    """The outcome of one item: REGISTERED, REFUSED (with errors) or UNKNOWN."""
+
+    item: int
+    state: ItemState
+    asset_id: str = ""
+    errors: tuple[ErrorNote, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenItem:
+    """One item of a submission as the tracker sees it."""
+
+    id: int
+    key: str
+    state: ItemState
+    asset_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSubmission:
+    """A submission that went out, with its items in the order of the call (the order that `recordIndex`-like errors count by)."""
+
+    id: str
+    participant: str
+    flow: str
+    operation: Operation
+    state: SubmissionState
+    message_id: str
+    transaction_id: str
+    sent_ns: int
+    items: Sequence[OpenItem]
+    stamps: Stamps = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnMessage:
+    """A signed return as it came: the exact body, the signature header, and what routes it. `content` is a digest of its meaning without its own timestamp."""
+
+    participant: str
+    message_id: str
+    transaction_id: str
+    correlation_id: str
+    content: bytes
+    body: bytes
+    headers: Mapping[str, str]
+    kid: str
+    late: bool
+    received: Stamp
+    quarantined: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parked:
+    """`new`, `duplicate` (same id and content: `receipt_ns` is the first one's) or `conflict` (same id, other content: both are stored, alarm raised)."""
+
+    verdict: str
+    return_id: int
+    receipt_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParkedReturn:
+    """A stored return that is not settled yet."""
+
+    id: int
+    message: ReturnMessage
+
+
+# ------------------------------------------------------------------------------------------------ reading for people
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmissionView:
+    """A submission as `submissions list|show` and the demo print it."""
+
+    id: str
+    participant: str
+    site: str
+    flow: str
+    operation: Operation
+    state: SubmissionState
+    transaction_id: str
+    items: int
+    outcomes: Mapping[str, int]
+    reason: str
+    attempts: int
+    stamps: Stamps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemView:
+    """An item as `submissions show` prints it."""
+
+    id: int
+    key: str
+    place: str
+    site: str
+    flow: str
+    state: ItemState
+    asset_id: str
+    errors: Sequence[ErrorNote]
+    written_back: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventView:
+    """One event of the append-only record."""
+
+    writer: str
+    epoch: int
+    number: int
+    at_ns: int
+    kind: str
+    subject: str
+    data: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlarmView:
+    """One alarm row; `runbook` says what to do."""
+
+    id: int
+    code: str
+    participant: str
+    site: str
+    subject: str
+    text: str
+    runbook: str
+    count: int
+    raised_ns: int
+    cleared_ns: int
+
+
+class Journal(Protocol):
+    """The durable record of one host."""
+
+    # life -----------------------------------------------------------------------------------------------------------
+
+    async def acquire(self, lease: str) -> Fence:
+        """Take `field:<site>` or `market:<participant>` for this process; the epoch rises. Raises `LeaseHeld` when another live process has it."""
+        ...
+
+    async def renew(self, fences: Sequence[Fence]) -> None:
+        """Push the leases' expiry on; raises `Fenced` when one was taken over."""
+        ...
+
+    async def release(self, fences: Sequence[Fence]) -> None:
+        """Give leases back at an orderly stop."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was handed in, then close. Safe to call twice."""
+        ...
+
+    def woken(self, topic: str) -> asyncio.Event:
+        """The event set (by any process on this journal, never by polling) when `topic` has work: `field:<site>` write-backs, `market:<participant>` calls or returns.
+
+        One waiter per topic; the waiter clears it before it looks.
+        """
+        ...
+
+    # field side ------------------------------------------------------------------------------------------------------
+
+    async def accept(self, fence: Fence, candidates: Sequence[Candidate], fast: FastCall | None = None) -> Intake:
+        """Commit 1: admit each candidate in order (repeat of a request, then `submission.admit`), queue the new items, note write-backs (progress words where `progress`), events and evidence.
+
+        A request is a repeat (SEEN, or REPEAT with the standing outcome written back again) when its `request` equals the last one handled at that
+        place (`request`), or was seen at that flow and place in the last 7 days (`message`). A candidate with neither content nor refusal is REQUESTED:
+        it waits for its registration, and the later candidate of the same request completes it. The same key twice in one call: the second is DUPLICATE_IN_REQUEST.
+        Waiting items join the flow's open submission (state WAITING, up to `max_items`), else open one.
+        """
+        ...
+
+    async def awaited(self, site: str) -> Sequence[Awaited]:
+        """Requests of this site that still wait for their registration (after a restart too)."""
+        ...
+
+    async def due_writebacks(self, site: str, now_ns: int, limit: int) -> tuple[Sequence[DueWriteBack], int]:
+        """Outcomes to write now, oldest first, and when (UTC ns, 0 = none) the next one becomes due."""
+        ...
+
+    async def wrote_back(self, fence: Fence, results: Sequence[WriteBackResult]) -> None:
+        """Note what became of write-backs; a result of an older generation is noted as an event and changes no state. `stuck` and `moved` raise an alarm."""
+        ...
+
+    async def retry_stuck(self, fence: Fence, site: str, flows: Sequence[str]) -> None:
+        """A link came back: everything stuck or in retry of these flows is due at once."""
+        ...
+
+    # market side -----------------------------------------------------------------------------------------------------
+
+    async def recover(self, fence: Fence) -> Sequence[str]:
+        """At start-up of a market side: every SENDING of an earlier epoch becomes IN_DOUBT (alarm, write-back 5); their ids are returned."""
+        ...
+
+    async def next_call(self, participant: str, now_ns: int, *, allow: Sequence[Operation]) -> DueCall | NoneDue:
+        """The oldest submission that may go out: WAITING whose linger is over or which is full, RETRY_WAIT whose time has come.
+
+        Units come with `members`; one whose members are all REGISTERED, or with a member that can never be (REFUSED, UNKNOWN, EXPIRED, CANCELLED), is due; with members still
+        open it is passed over until a member changes or its deadline comes. A submission past its deadline is due too (the caller expires it).
+        """
+        ...
+
+    async def sending(self, fence: Fence, submission: str, call: SignedCall, items: int) -> Stamp:
+        """Commit 2: the signed bytes and SENDING. The first `items` items belong to the call; the rest move, in order, to a new WAITING submission in front of the others.
+
+        When this returns the call may leave, not before.
+        """
+        ...
+
+    async def answered(
+        self,
+        fence: Fence,
+        submission: str,
+        state: SubmissionState,
+        answer: AnswerNote,
+        *,
+        retry_ns: int = 0,
+        cause: str = "",
+    ) -> Sequence[ParkedReturn]:
+        """Journal the answer and the move it causes (AWAITING_RETURN with the transaction id, WAITING, RETRY_WAIT until `retry_ns`, IN_DOUBT).
+
+        Returns the parked returns that wait for this transaction id, message id or correlation id.
+        """
+        ...
+
+    async def settle(
+        self,
+        fence: Fence,
+        submission: str,
+        state: SubmissionState,
+        outcomes: Sequence[ItemOutcome],
+        *,
+        cause: str,
+        return_id: int | None = None,
+        answer: AnswerNote | None = None,
+        stamps: Stamps | None = None,
+    ) -> None:
+        """Move a submission to a settled or terminal state with its items' outcomes, their write-backs and the events, and wake what depends on them.
+
+        On a terminal submission only enrichment that contradicts nothing is taken (asset ids); anything that contradicts is an event and a CONFLICT alarm, state kept.
+        """
+        ...
+
+    async def refuse_waiting(self, fence: Fence, submission: str, state: SubmissionState, refusal: Refusal) -> None:
+        """End a submission that never went out (REJECTED, EXPIRED, CANCELLED, SET_ASIDE): its items are refused by the host with this reason (EXPIRED and CANCELLED as such)."""
+        ...
+
+    async def park_return(self, fence: Fence, message: ReturnMessage) -> Parked:
+        """Store a verified return durably; only then may the end point answer 2xx."""
+        ...
+
+    async def close_return(self, fence: Fence, return_id: int, verdict: str) -> None:
+        """A parked return was dealt with: settled, orphan, conflict, late_note, quarantined."""
+        ...
+
+    async def unsettled_returns(self, participant: str) -> Sequence[ParkedReturn]:
+        """Returns that are on disk but not dealt with (after a restart), oldest first."""
+        ...
+
+    async def find_submission(
+        self,
+        participant: str,
+        *,
+        transaction_id: str = "",
+        message_id: str = "",
+        correlation_id: str = "",
+        submission: str = "",
+    ) -> OpenSubmission | None:
+        """The submission that a return or an answer speaks of."""
+        ...
+
+    async def open_submissions(self, participant: str) -> Sequence[OpenSubmission]:
+        """Those that await a return (AWAITING_RETURN, OVERDUE, IN_DOUBT), for the tracker at start-up; items may be left empty."""
+        ...
+
+    # people ----------------------------------------------------------------------------------------------------------
+
+    async def alarm(
+        self,
+        code: str,
+        *,
+        participant: str = "",
+        site: str = "",
+        subject: str = "",
+        text: str = "",
+        clear: bool = False,
+    ) -> None:
+        """Raise (or count again, or clear) an alarm row."""
+        ...
+
+    async def alarms(self, *, open_only: bool = True) -> Sequence[AlarmView]:
+        """Alarm rows, newest first."""
+        ...
+
+    async def submissions(
+        self, *, participant: str = "", state: SubmissionState | None = None, limit: int = 100
+    ) -> Sequence[SubmissionView]:
+        """Submissions, newest first."""
+        ...
+
+    async def submission_items(self, submission: str) -> Sequence[ItemView]:
+        """The items of one submission, in the order of the call."""
+        ...
+
+    async def events(self, subject: str, *, limit: int = 1000) -> Sequence[EventView]:
+        """The events of one subject (a submission id), oldest first."""
+        ...
+
+    async def member(self, participant: str, kind: Kind, key: str) -> Member:
+        """What is known of one key."""
+        ...
+
+    async def counts(self) -> Mapping[str, int]:
+        """Gauges: waiting items, submissions by state (`submissions.<STATE>`), pending write-backs, parked returns, bytes."""
+        ...
