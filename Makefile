@@ -1,0 +1,59 @@
+# Each target does all of its own set-up: a virtual environment in the checkout, Python packages, test peers.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+
+.PHONY: help demo test test-long lint types layers unit coverage peers clean format
+
+help:
+	@echo "make demo       three simulated EMSs, a stand-in for SMP and the bridge, live in the terminal (Ctrl-C ends it)"
+	@echo "make test       everything a change must pass: lint, types, layers, tests (needs Debian's mosquitto, libmodbus5, nodejs, npm)"
+	@echo "make test-long  the long tests: fuzz, soak, timing"
+	@echo "make coverage   the tests with line and branch coverage"
+	@echo "make format     let the formatter tidy the code"
+
+$(VENV)/.demo: pyproject.toml tests/setup/venv.sh
+	@sh tests/setup/venv.sh $(PYTHON) $(VENV) demo
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml tests/setup/venv.sh
+	@sh tests/setup/venv.sh $(PYTHON) $(VENV) dev
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	@$(BIN)/smp-bridge demo $(ARGS)
+
+peers: $(VENV)/.dev
+	@sh tests/setup/peers.sh
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check bridge adapters tests
+	$(BIN)/ruff format --check bridge adapters tests
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+layers: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+unit: peers
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not long" $(ARGS)
+
+test: lint types layers unit
+
+test-long: peers
+	$(BIN)/pytest -m long $(ARGS)
+
+coverage: peers
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -m "not long" $(ARGS)
+	$(BIN)/coverage combine
+	$(BIN)/coverage report
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format bridge adapters tests
+	$(BIN)/ruff check --fix bridge adapters tests
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache tests/peers/*/node_modules

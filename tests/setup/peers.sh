@@ -1,0 +1,32 @@
+#!/bin/sh
+# The peers that others wrote and the tests talk to: Debian packages, and npm packages beside the tests.
+set -eu
+missing=
+need() { [ -e "$1" ] || command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
+PATH="$PATH:/usr/sbin"
+need mosquitto mosquitto
+need mosquitto_pub mosquitto-clients
+ldconfig -p 2>/dev/null | grep -q 'libmodbus\.so\.5' || /sbin/ldconfig -p 2>/dev/null | grep -q 'libmodbus\.so\.5' || missing="$missing libmodbus5"
+need node nodejs
+need npm npm
+if [ -n "$missing" ]; then
+    if [ "$(id -u)" = 0 ]; then
+        echo "Installing Debian packages:$missing"
+        apt-get update -qq
+        # shellcheck disable=SC2086
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+    else
+        echo "The tests talk to real servers, and these Debian packages are missing. Please run:" >&2
+        echo "    sudo apt-get install$missing" >&2
+        exit 1
+    fi
+fi
+for peer in tests/peers/*/package.json; do
+    [ -e "$peer" ] || continue
+    directory=$(dirname "$peer")
+    if [ ! -e "$directory/node_modules/.ready" ] || [ "$directory/package-lock.json" -nt "$directory/node_modules/.ready" ]; then
+        echo "Installing the npm packages of $directory ..."
+        npm ci --silent --no-audit --no-fund --prefix "$directory"
+        touch "$directory/node_modules/.ready"
+    fi
+done
