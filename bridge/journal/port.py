@@ -11,17 +11,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from bridge.clock import Stamp
+from bridge.lane import FastCall, Fence, SignedCall
 from bridge.model import EmsOutcome, ErrorNote, ItemState, Kind, Operation, Refusal, Trigger
 from bridge.submission import Admission, SubmissionState
 
+__all__ = ["FastCall", "Fence", "SignedCall"]  # re-exported from bridge.lane; the rest of the module is public too
+
 Stamps = Mapping[str, Stamp]
-
-
-class Fence(NamedTuple):
-    """A lease as its holder knows it: `field:<site>` or `market:<participant>`, and the epoch that began when the holder took it."""
-
-    lease: str
-    epoch: int
 
 
 # ------------------------------------------------------------------------------------------------ field side: commit 1
@@ -54,34 +50,6 @@ class Candidate:
     linger_ns: int = 0
     deadline_ns: int = 0
     progress: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignedCall:
-    """The exact bytes of one Create call. `headers` holds what the profile puts beside the body (signature, ids), never the token."""
-
-    message_id: str
-    correlation_id: str
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    body: bytes
-    kid: str
-    profile: str
-    stamps: Stamps = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FastCall:
-    """A send slot that was free when the candidates arrived: all of `keys` signed as one call, to be journalled as SENDING in the same commit.
-
-    It stands only if every one of `keys` is admitted NEW; otherwise the engine drops it and the new items wait as usual.
-    """
-
-    submission: str
-    keys: tuple[str, ...]
-    call: SignedCall
-    market: Fence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -357,9 +325,9 @@ class Journal(Protocol):
         ...
 
     def woken(self, topic: str) -> asyncio.Event:
-        """The event set (by any process on this journal, never by polling) when `topic` has work: `field:<site>` write-backs, `market:<participant>` calls or returns.
+        """An event set (by any process on this journal, never by polling) when `topic` has work: `field:<site>` write-backs, `market:<participant>` calls or returns.
 
-        One waiter per topic; the waiter clears it before it looks.
+        Each call returns an event of its own (several adapters of one site wait apart); its waiter clears it before it looks.
         """
         ...
 
@@ -379,8 +347,10 @@ class Journal(Protocol):
         """Requests of this site that still wait for their registration (after a restart too)."""
         ...
 
-    async def due_writebacks(self, site: str, now_ns: int, limit: int) -> tuple[Sequence[DueWriteBack], int]:
-        """Outcomes to write now, oldest first, and when (UTC ns, 0 = none) the next one becomes due."""
+    async def due_writebacks(
+        self, site: str, flows: Sequence[str], now_ns: int, limit: int
+    ) -> tuple[Sequence[DueWriteBack], int]:
+        """Outcomes of these flows to write now, oldest first, and when (UTC ns, 0 = none) the next one becomes due."""
         ...
 
     async def wrote_back(self, fence: Fence, results: Sequence[WriteBackResult]) -> None:
