@@ -1,0 +1,210 @@
+"""From arrivals to the journal: evaluate, claim a send slot if one is free, commit 1, and only then acknowledge."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import orjson
+
+from bridge.api import Arrival
+from bridge.clock import Clock, Stamp
+from bridge.errors import JournalFull
+from bridge.field.report import FieldMetrics
+from bridge.flow import Evaluated, FlowPlan
+from bridge.journal.port import Candidate, Fence, Intake, Journal
+from bridge.lane import FastCall, FastLane, Slot
+from bridge.model import HostReason, Kind, Record, Refusal
+
+log = logging.getLogger(__name__)
+
+FULL_PAUSE_S: Final = 1.0
+
+
+@dataclass(slots=True)
+class _Batch:
+    candidates: list[Candidate] = field(default_factory=list)
+    evaluated: list[Evaluated] = field(default_factory=list)
+    plans: list[FlowPlan] = field(default_factory=list)
+
+
+class IntakeDesk:
+    """The way of the records of one site into the journal. Several sessions of the site may call it at the same time."""
+
+    def __init__(
+        self,
+        *,
+        site: str,
+        plans: Mapping[str, FlowPlan],
+        journal: Journal,
+        fence: Fence,
+        clock: Clock,
+        metrics: FieldMetrics,
+        lane: FastLane | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._site = site
+        self._plans = plans
+        self._journal = journal
+        self._fence = fence
+        self._clock = clock
+        self._metrics = metrics
+        self._lane = lane
+        self._sleep = sleep
+
+    async def take(self, arrivals: Sequence[Arrival]) -> Intake:
+        """Journal these arrivals in one commit, acknowledge them in order, and return what they became.
+
+        While the journal is full nothing is acknowledged and the source is kept waiting (DESIGN, "Full disk").
+        """
+        batch = self._evaluate(record for arrival in arrivals for record in arrival.records)
+        intake = await self._commit(batch)
+        for arrival in arrivals:
+            arrival.ack(not _unreadable(arrival))
+        for plan, accepted, candidate in zip(batch.plans, intake.accepted, batch.candidates, strict=True):
+            self._metrics.admitted(plan, accepted.admission)
+            received = candidate.stamps.get("received")
+            if received is not None:
+                self._metrics.stage(self._site, plan.name, "journalled", candidate.stamps["mapped"], intake.journalled)
+        return intake
+
+    async def refuse_unregistered(self, plan: FlowPlan, place: str, request: str, received: Stamp) -> None:
+        """A `message` request whose registration never came: refuse it into the EMS."""
+        refusal = Refusal(
+            reason=HostReason.NO_REGISTRATION,
+            text=f"no registration was found for {place} within {plan.registration_wait_s:g} s; publish it retained before the request",
+        )
+        candidate = self._candidate(
+            plan, Evaluated(key=None, refusal=refusal), place, request, b"", {"received": received}
+        )
+        batch = _Batch(candidates=[candidate], evaluated=[Evaluated(key=None)], plans=[plan])
+        await self._commit(batch)
+
+    def _evaluate(self, records: Iterable[Record]) -> _Batch:
+        batch = _Batch()
+        for record in records:
+            plan = self._plans[record.flow]
+            evaluated = plan.evaluate(record)
+            batch.plans.append(plan)
+            batch.evaluated.append(evaluated)
+            stamps = {"received": record.received, "mapped": self._clock.now()}
+            source = _source_ns(record)
+            if source:
+                stamps["source"] = Stamp(source, 0, "")
+            batch.candidates.append(
+                self._candidate(plan, evaluated, record.place, record.request, _evidence(record), stamps)
+            )
+            self._metrics.stage(self._site, plan.name, "mapped", record.received, stamps["mapped"])
+        return batch
+
+    def _candidate(
+        self,
+        plan: FlowPlan,
+        evaluated: Evaluated,
+        place: str,
+        request: str | None,
+        readings: bytes,
+        stamps: dict[str, Stamp],
+    ) -> Candidate:
+        return Candidate(
+            site=self._site,
+            flow=plan.name,
+            place=place,
+            participant=plan.participant,
+            operation=plan.operation,
+            trigger=plan.trigger,
+            request=request,
+            key=evaluated.key,
+            content=evaluated.content,
+            digest=evaluated.digest,
+            refusal=evaluated.refusal,
+            depends=evaluated.members,
+            readings=readings,
+            stamps=stamps,
+            max_items=1 if plan.operation.kind is Kind.UNIT else plan.max_items,
+            linger_ns=plan.linger_ns,
+            deadline_ns=self._clock.wall_ns() + plan.deadline_ns,
+            progress=plan.outcome.progress,
+        )
+
+    async def _commit(self, batch: _Batch) -> Intake:
+        slot, fast = self._claim(batch)
+        try:
+            intake = await self._accept(batch.candidates, fast)
+        except BaseException:
+            if slot is not None:
+                slot.release()
+            raise
+        if slot is not None:
+            if intake.fast:
+                slot.send(intake.journalled)
+            else:
+                slot.release()
+        return intake
+
+    async def _accept(self, candidates: Sequence[Candidate], fast: FastCall | None) -> Intake:
+        while True:
+            try:
+                return await self._journal.accept(self._fence, candidates, fast)
+            except JournalFull as error:
+                log.error("journal_full", extra={"site": self._site, "error": str(error)})
+                await self._sleep(FULL_PAUSE_S)
+
+    def _claim(self, batch: _Batch) -> tuple[Slot | None, FastCall | None]:
+        """Sign the first flow's new-looking items as one call when a slot is free for it (the quiet path costs one commit)."""
+        if self._lane is None:
+            return None, None
+        chosen: dict[str, int] = {}
+        plan: FlowPlan | None = None
+        for index, candidate in enumerate(batch.candidates):
+            if not candidate.content or candidate.key is None or candidate.operation.kind is Kind.UNIT:
+                continue
+            current = batch.plans[index]
+            plan = plan or current
+            if current is plan and candidate.key not in chosen and len(chosen) < plan.max_items:
+                chosen[candidate.key] = index
+        if plan is None or plan.linger_ns:
+            return None, None
+        slot = self._lane.claim(plan.participant, plan.operation)
+        if slot is None:
+            return None, None
+        stamps = batch.candidates[next(iter(chosen.values()))].stamps
+        fast = slot.sign(list(chosen), [batch.evaluated[index].item for index in chosen.values()], stamps)
+        if fast is None:
+            slot.release()
+            return None, None
+        return slot, fast
+
+
+def _unreadable(arrival: Arrival) -> bool:
+    """A request none of whose records could be read at all is answered as unreadable (DOMAIN 6, layout 2, status 4)."""
+    return bool(arrival.records) and all(record.problem and not record.fields for record in arrival.records)
+
+
+def _source_ns(record: Record) -> int:
+    """The newest source time among the readings, 0 where the protocol has none."""
+    return max((reading.source_ns or 0 for reading in record.fields.values()), default=0)
+
+
+def _evidence(record: Record) -> bytes:
+    """The legacy leg as it came: the raw bytes where the protocol has them, else the readings as JSON."""
+    if record.raw:
+        return record.raw
+    return orjson.dumps(
+        {
+            name: [_plain(reading.value), reading.quality.value, reading.source_ns]
+            for name, reading in record.fields.items()
+        },
+        default=str,
+        option=orjson.OPT_PASSTHROUGH_SUBCLASS,
+    )
+
+
+def _plain(value: object) -> object:
+    """A value that any JSON encoder takes: integers beyond 64 bits and bytes become text."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return str(value)
+    return value

@@ -1,0 +1,24 @@
+"""What the field side reports of itself; the composition root hands in one that counts."""
+
+from bridge.clock import Stamp
+from bridge.flow import FlowPlan
+from bridge.submission import Admission
+
+
+class FieldMetrics:
+    """What the field side reports; the composition root hands in one that counts."""
+
+    def admitted(self, flow: FlowPlan, admission: Admission) -> None:
+        """One record was journalled with this admission."""
+
+    def stage(self, site: str, flow: str, hop: str, before: Stamp, after: Stamp) -> None:
+        """A hop ended for a record."""
+
+    def link(self, site: str, adapter: str, up: bool) -> None:  # noqa: FBT001 - the state of a gauge
+        """A session opened or ended."""
+
+    def heard(self, site: str, adapter: str, mono_ns: int) -> None:
+        """A good value came."""
+
+    def wrote_back(self, flow: FlowPlan, state: str, final: bool) -> None:  # noqa: FBT001 - a label of a counter
+        """A write-back ended with this state."""

@@ -1,0 +1,162 @@
+"""From the journal into the EMS: check the record's key in its place, write the outcome, read it back."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from bridge.api import Address, Outcome, OutcomeField, Quality, Reading, Session, Write, Written
+from bridge.clock import Clock
+from bridge.field.report import FieldMetrics
+from bridge.flow import FlowPlan
+from bridge.journal.port import DueWriteBack, Fence, Journal, WriteBackResult
+
+log = logging.getLogger(__name__)
+
+RETRY_DELAYS_S: Final = (1, 2, 4, 8, 16, 30, 30, 30, 30, 30)
+BATCH: Final = 256
+
+
+class WriteBacks:
+    """The write-backs of one adapter of a site, on whatever session is open."""
+
+    def __init__(
+        self,
+        *,
+        site: str,
+        plans: Mapping[str, FlowPlan],
+        journal: Journal,
+        fence: Fence,
+        clock: Clock,
+        metrics: FieldMetrics,
+    ) -> None:
+        self._site = site
+        self._plans = plans
+        self._journal = journal
+        self._fence = fence
+        self._clock = clock
+        self._metrics = metrics
+        self._targets = {name: targets(plan.outcome) for name, plan in plans.items()}
+
+    async def run(self, session: Session) -> None:
+        """Write what is due until the session ends (`LinkError`) or the task is cancelled."""
+        flows = list(self._plans)
+        await self._journal.retry_stuck(self._fence, self._site, flows)
+        woken = self._journal.woken(self._fence.lease)
+        while True:
+            woken.clear()
+            due, next_ns = await self._journal.due_writebacks(self._site, flows, self._clock.wall_ns(), BATCH)
+            if due:
+                await self._journal.wrote_back(self._fence, await self._write(session, due))
+                continue
+            timeout_s = max(0.001, (next_ns - self._clock.wall_ns()) / 1e9) if next_ns else None
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await woken.wait()
+            except TimeoutError:
+                continue
+
+    async def _write(self, session: Session, due: Sequence[DueWriteBack]) -> list[WriteBackResult]:
+        moved = await self._moved(session, due)
+        here = [row for row in due if row.id not in moved]
+        writes = [write for row in here for write in self._writes(row)]
+        written = {entry.address: entry for entry in await session.write(writes)} if writes else {}
+        back = await self._read_back(session, here, written)
+        results = [self._result(row, moved, written, back, checked=session.can_read) for row in due]
+        for row, result in zip(due, results, strict=True):
+            self._metrics.wrote_back(self._plans[row.flow], result.state, row.outcome.state.final)
+        return results
+
+    async def _moved(self, session: Session, due: Sequence[DueWriteBack]) -> dict[int, str]:
+        """Rows whose place now holds another record, or whose key cannot be read: nothing is written there."""
+        keyed = [row for row in due if row.key] if session.can_read else []
+        if not keyed:
+            return {}
+        readings = await session.read([self._key_address(row) for row in keyed])
+        found: dict[int, str] = {}
+        for row, reading in zip(keyed, readings, strict=True):
+            key = self._key(row, reading)
+            if key is None:
+                found[row.id] = "retry"
+            elif key != row.key:
+                found[row.id] = "moved"
+        return found
+
+    def _key_address(self, row: DueWriteBack) -> Address:
+        return Address(row.flow, row.place, self._plans[row.flow].key_field)
+
+    def _key(self, row: DueWriteBack, reading: Reading) -> str | None:
+        """The key that the place holds now, mapped as the flow maps it; None when it cannot be read."""
+        if reading.quality is not Quality.GOOD:
+            return None
+        return self._plans[row.flow].mapper.key_of(reading) or ""
+
+    def _writes(self, row: DueWriteBack) -> list[Write]:
+        values = self._plans[row.flow].values(row.outcome)
+        return [
+            Write(address=Address(row.flow, row.place, target), value=values[target], request=row.outcome.request)
+            for target in self._targets[row.flow]
+        ]
+
+    async def _read_back(
+        self, session: Session, rows: Sequence[DueWriteBack], written: Mapping[Address, Written]
+    ) -> dict[Address, Reading]:
+        """Read final outcomes back; words of progress are soon overwritten and are not worth the EMS's time."""
+        if not session.can_read:
+            return {}
+        addresses = [
+            address
+            for row in rows
+            if row.outcome.state.final
+            for target in self._targets[row.flow]
+            if not written[address := Address(row.flow, row.place, target)].error
+        ]
+        if not addresses:
+            return {}
+        return dict(zip(addresses, await session.read(addresses), strict=True))
+
+    def _result(
+        self,
+        row: DueWriteBack,
+        moved: Mapping[int, str],
+        written: Mapping[Address, Written],
+        back: Mapping[Address, Reading],
+        *,
+        checked: bool,
+    ) -> WriteBackResult:
+        verdict = moved.get(row.id)
+        if verdict == "moved":
+            return self._ended(row, "moved", "another record stands in this place now; nothing was written")
+        if verdict:
+            return self._again(row, f"the key field {self._plans[row.flow].key_field} cannot be read")
+        addresses = [Address(row.flow, row.place, target) for target in self._targets[row.flow]]
+        problems = [f"{_name(address)}: {written[address].error}" for address in addresses if written[address].error]
+        problems += [
+            f"{_name(address)}: read back {back[address].value!r} ({back[address].quality.value}), wrote {written[address].value!r}"
+            for address in addresses
+            if address in back
+            and (back[address].quality is not Quality.GOOD or back[address].value != written[address].value)
+        ]
+        if problems:
+            return self._again(row, "; ".join(problems)[:1000])
+        return self._ended(row, "read_back_ok" if checked and row.outcome.state.final else "written", "")
+
+    def _ended(self, row: DueWriteBack, state: str, error: str) -> WriteBackResult:
+        return WriteBackResult(id=row.id, generation=row.generation, state=state, error=error, stamp=self._clock.now())
+
+    def _again(self, row: DueWriteBack, error: str) -> WriteBackResult:
+        if row.attempts + 1 >= len(RETRY_DELAYS_S):
+            return self._ended(row, "stuck", error)
+        next_ns = self._clock.wall_ns() + RETRY_DELAYS_S[row.attempts] * 1_000_000_000
+        return WriteBackResult(id=row.id, generation=row.generation, state="retry", error=error, next_ns=next_ns)
+
+
+def _name(address: Address) -> str:
+    return address.name.value if isinstance(address.name, OutcomeField) else address.name
+
+
+def targets(outcome: Outcome) -> tuple[OutcomeField, ...]:
+    """The outcome fields that a site configured; all of them for an adapter whose outcome model names none by itself."""
+    given = outcome.model_dump(by_alias=True, exclude_none=True)
+    named = tuple(target for target in OutcomeField if target.value in given)
+    return named or tuple(OutcomeField)
