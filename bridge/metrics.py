@@ -1,0 +1,80 @@
+"""Every metric of the bridge, declared once. Labels never carry personal data: names of the configuration, states and hops only."""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+FINE_S: Final = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+)  # fmt: skip
+COARSE_S: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
+
+
+class Metrics:
+    """The registry of one process and its metrics by their names."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        at = self.registry
+        self.stage = Histogram(
+            "smp_bridge_stage_seconds",
+            "Time of a stage by the hop that ends it, per participant",
+            ["participant", "hop"],
+            buckets=FINE_S,
+            registry=at,
+        )
+        self.site_stage = Histogram(
+            "smp_bridge_site_stage_seconds",
+            "Time of a field stage by the hop that ends it, per site and flow",
+            ["site", "flow", "hop"],
+            buckets=COARSE_S,
+            registry=at,
+        )
+        self.host = Histogram(
+            "smp_bridge_host_seconds",
+            "The host's own share: received to first byte out, per participant",
+            ["participant"],
+            buckets=FINE_S,
+            registry=at,
+        )
+        self.inexact = Counter(
+            "smp_bridge_inexact_stages_total",
+            "Stages across processes or boots, measured on wall time and left out of the histograms",
+            ["participant", "hop"],
+            registry=at,
+        )
+        self.records = Counter(
+            "smp_bridge_records_total", "Records by what they became", ["site", "flow", "admission"], registry=at
+        )
+        self.writebacks = Counter(
+            "smp_bridge_writebacks_total", "Write-backs by how they ended", ["site", "flow", "state"], registry=at
+        )
+        self.link = Gauge("smp_bridge_link_up", "Whether a session is open", ["site", "adapter"], registry=at)
+        self.heard = Gauge(
+            "smp_bridge_last_good_reading_monotonic_seconds",
+            "CLOCK_MONOTONIC of the last good reading; health is its age",
+            ["site", "adapter"],
+            registry=at,
+        )
+        self.sessions = Counter("smp_bridge_sessions_total", "Sessions opened", ["site", "adapter"], registry=at)
+        self.answers = Counter(
+            "smp_bridge_answers_total", "Answers of SMP by their class", ["participant", "answer"], registry=at
+        )
+        self.returns = Counter(
+            "smp_bridge_returns_total", "Returns by what the end point made of them", ["verdict"], registry=at
+        )
+        self.refused_returns = Counter(
+            "smp_bridge_refused_returns_total",
+            "Refused messages at the end point by the one reason",
+            ["reason"],
+            registry=at,
+        )
+        self.circuit = Gauge(
+            "smp_bridge_circuit_open", "Whether sending is paused after refusals", ["participant"], registry=at
+        )
+        self.in_flight = Gauge("smp_bridge_calls_in_flight", "Create calls under way", ["participant"], registry=at)
+        self.journal = Gauge("smp_bridge_journal", "What the journal holds, by count", ["what"], registry=at)
+
+    def render(self) -> bytes:
+        """The text form that Prometheus scrapes."""
+        return generate_latest(self.registry)
