@@ -18,12 +18,16 @@ class Quality(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """One value with quality, source time (UTC ns, None where the protocol has none) and a short detail for a bad one."""
+    """One value with quality, source time (UTC ns, None where the protocol has none) and a short detail for a bad one.
+
+    `absent` marks a value that the EMS does not have at all (no such JSON member, null); a flow's `default:` may stand in for it, never for a bad value.
+    """
 
     value: object
     quality: Quality = Quality.GOOD
     source_ns: int | None = None
     detail: str = ""
+    absent: bool = False
 
 
 class Trigger(enum.Enum):
