@@ -50,8 +50,8 @@ class RecordMapper(Protocol):
     def map(self, record: Record) -> MappedRecord:
         """Map one record."""
 
-    def key_of(self, reading: Reading) -> str | None:
-        """The mapped reference that this reading of the key field stands for; None when it cannot be one."""
+    def key_of(self, fields: Mapping[str, Reading]) -> str | None:
+        """The mapped reference that these readings (the key field at least) stand for; None when they cannot be one."""
 
 
 class ItemValidator(Protocol):

@@ -89,7 +89,8 @@ class WriteBacks:
         """The key that the place holds now, mapped as the flow maps it; None when it cannot be read."""
         if reading.quality is not Quality.GOOD:
             return None
-        return self._plans[row.flow].mapper.key_of(reading) or ""
+        plan = self._plans[row.flow]
+        return plan.mapper.key_of({plan.key_field: reading}) or ""
 
     def _writes(self, row: DueWriteBack) -> list[Write]:
         values = self._plans[row.flow].values(row.outcome)

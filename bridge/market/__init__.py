@@ -1,0 +1,1 @@
+"""The market side: calls out, returns in. Never imports the field side."""

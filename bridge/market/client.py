@@ -1,0 +1,175 @@
+"""One participant's HTTPS connection to SMP. It reports facts (first byte sent? status? body?); what they mean is decided elsewhere."""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from types import SimpleNamespace, TracebackType
+from typing import Final, Self
+
+import aiohttp
+from yarl import URL
+
+from bridge.clock import Clock, Stamp
+from bridge.platform import Exchange, Failure
+
+DNS_CACHE_S: Final = 300
+READ_BLOCK: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """How to reach SMP. `idle_s` must stay below the server's own idle limit, or a POST meets a closing connection."""
+
+    base_url: str
+    connect_s: float = 10.0
+    answer_s: float = 60.0
+    idle_s: float = 50.0
+    max_answer_bytes: int = 4 * 1024 * 1024
+    connections: int = 4
+    proxy: str | None = None
+    ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
+
+
+def tls_context(settings: ClientSettings) -> ssl.SSLContext:
+    """TLS 1.2 or newer, host name always checked, the participant's own CA and client certificate where configured."""
+    context = ssl.create_default_context(cafile=settings.ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if settings.certificate_file:
+        context.load_cert_chain(settings.certificate_file, settings.key_file)
+    return context
+
+
+class _Facts(SimpleNamespace):
+    """What tracing saw of one request."""
+
+    first_byte: Stamp | None = None
+
+
+class SmpClient(AbstractAsyncContextManager["SmpClient"]):
+    """POSTs over warm TLS connections. Redirects are never followed, answers never decompressed, bodies capped."""
+
+    def __init__(self, settings: ClientSettings, *, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._base = URL(settings.base_url)
+        self._http: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        trace = aiohttp.TraceConfig()
+        trace.on_request_chunk_sent.append(self._on_chunk)
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                ssl=tls_context(self._settings),
+                limit=self._settings.connections,
+                keepalive_timeout=self._settings.idle_s,
+                ttl_dns_cache=DNS_CACHE_S,
+            ),
+            timeout=aiohttp.ClientTimeout(
+                total=None, connect=self._settings.connect_s, sock_connect=self._settings.connect_s
+            ),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Accept-Encoding": "identity"},
+            skip_auto_headers=("User-Agent",),
+            trace_configs=[trace],
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._http is not None:
+            await self._http.close()
+
+    async def _on_chunk(
+        self, _: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceRequestChunkSentParams
+    ) -> None:
+        facts = context.trace_request_ctx
+        if facts.first_byte is None:
+            facts.first_byte = self._clock.now()
+
+    async def post(self, path: str, *, method: str, headers: Mapping[str, str], body: bytes) -> Exchange:
+        """Send these bytes once and report what happened; never raises for what a peer or a network can do."""
+        if self._http is None:
+            raise RuntimeError("the client is used outside its context")
+        facts = _Facts()
+        try:
+            async with asyncio.timeout(self._settings.connect_s + self._settings.answer_s):
+                return await self._exchange(path, method, headers, body, facts)
+        except TimeoutError as error:
+            failure = Failure.TIMEOUT if facts.first_byte else Failure.CONNECT_TIMEOUT
+            return self._failed(facts, failure, error)
+        except aiohttp.ClientConnectorDNSError as error:
+            return self._failed(facts, Failure.DNS, error)
+        except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError) as error:
+            return self._failed(facts, Failure.TLS, error)
+        except aiohttp.ClientConnectorError as error:
+            return self._failed(facts, Failure.REFUSED, error)
+        except (aiohttp.ClientPayloadError, aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, OSError) as error:
+            return self._failed(facts, Failure.RESET, error)
+        except (aiohttp.ClientError, ValueError) as error:
+            return self._failed(facts, Failure.PROTOCOL, error)
+
+    async def _exchange(
+        self, path: str, method: str, headers: Mapping[str, str], body: bytes, facts: _Facts
+    ) -> Exchange:
+        assert self._http is not None
+        url = self._base.joinpath(path.lstrip("/"), encoded=True)
+        async with self._http.request(
+            method,
+            url,
+            data=body,
+            headers=dict(headers),
+            allow_redirects=False,
+            proxy=self._settings.proxy,
+            trace_request_ctx=facts,
+        ) as answer:
+            content = bytearray()
+            async for block in answer.content.iter_chunked(READ_BLOCK):
+                content += block
+                if len(content) > self._settings.max_answer_bytes:
+                    answer.close()
+                    return self._failed(facts, Failure.TOO_LARGE, None, status=answer.status)
+            return Exchange(
+                sent=True,
+                status=answer.status,
+                headers={name.lower(): value for name, value in answer.headers.items()},
+                body=bytes(content),
+                retry_after_s=_retry_after(answer.headers.get("Retry-After", ""), self._clock),
+                first_byte=facts.first_byte,
+                answered=self._clock.now(),
+            )
+
+    def _failed(self, facts: _Facts, failure: Failure, error: BaseException | None, *, status: int = 0) -> Exchange:
+        detail = f"{failure.value}: {error}" if error is not None and str(error) else failure.value
+        return Exchange(
+            sent=facts.first_byte is not None,
+            failure=failure,
+            detail=_one_line(detail),
+            status=status,
+            first_byte=facts.first_byte,
+            answered=self._clock.now(),
+        )
+
+
+def _retry_after(text: str, clock: Clock) -> float | None:
+    """RFC 9110 section 10.2.3: seconds, or an HTTP date."""
+    if not text:
+        return None
+    if text.strip().isdigit():
+        return float(text.strip()[:9])
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - a rare form
+
+    try:
+        when = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, when.timestamp() - clock.wall_ns() / 1e9)
+
+
+def _one_line(text: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in text)[:300]

@@ -1,0 +1,82 @@
+"""When a call may leave: rate (token bucket), concurrency, circuit. Decided here, without I/O."""
+
+from collections.abc import Callable
+from typing import Final
+
+from bridge.clock import Clock
+
+CIRCUIT_DELAYS_S: Final = (5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+
+class Pace:
+    """The gates of one participant. `rate_per_s` 0 means no limit of rate."""
+
+    def __init__(
+        self, *, clock: Clock, rate_per_s: float, burst: float, concurrency: int, jitter: Callable[[], float]
+    ) -> None:
+        self._clock = clock
+        self._rate = rate_per_s
+        self._burst = max(1.0, burst)
+        self._concurrency = concurrency
+        self._jitter = jitter
+        self._level = self._burst
+        self._filled_ns = clock.mono_ns()
+        self._open_until_ns = 0
+        self._trips = 0
+        self.reason = ""
+        self.in_flight = 0
+
+    @property
+    def circuit_open(self) -> bool:
+        """Whether sending is paused."""
+        return self._clock.mono_ns() < self._open_until_ns
+
+    def free(self) -> bool:
+        """Whether a call may leave now."""
+        return self.in_flight < self._concurrency and not self.circuit_open and self._fill() >= 1.0
+
+    def take(self) -> None:
+        """Count a call that leaves."""
+        self._fill()
+        if self._rate:
+            self._level -= 1.0
+        self.in_flight += 1
+
+    def give_back(self, *, unused: bool = False) -> None:
+        """A call ended; `unused` when it never left, so that it costs no rate either."""
+        self.in_flight -= 1
+        if unused and self._rate:
+            self._level = min(self._burst, self._level + 1.0)
+
+    def trip(self, reason: str, *, delay_s: float | None = None) -> float:
+        """Open the circuit: nothing leaves for a while, longer each time in a row; returns the pause in seconds."""
+        pause_s = delay_s
+        if pause_s is None:
+            pause_s = CIRCUIT_DELAYS_S[min(self._trips, len(CIRCUIT_DELAYS_S) - 1)] * (0.9 + 0.2 * self._jitter())
+        self._trips += 1
+        self.reason = reason
+        self._open_until_ns = self._clock.mono_ns() + int(pause_s * 1e9)
+        return pause_s
+
+    def close(self) -> None:
+        """An answer came that shows the account and the path are well."""
+        self._trips = 0
+        self._open_until_ns = 0
+        self.reason = ""
+
+    def wait_s(self) -> float | None:
+        """Seconds until time alone opens a gate; None when only an ending call can."""
+        if self.circuit_open:
+            return (self._open_until_ns - self._clock.mono_ns()) / 1e9
+        if self.in_flight >= self._concurrency:
+            return None
+        missing = 1.0 - self._fill()
+        return max(0.0, missing / self._rate) if self._rate and missing > 0 else 0.0
+
+    def _fill(self) -> float:
+        if not self._rate:
+            return self._burst
+        now = self._clock.mono_ns()
+        self._level = min(self._burst, self._level + (now - self._filled_ns) / 1e9 * self._rate)
+        self._filled_ns = now
+        return self._level

@@ -1,0 +1,258 @@
+"""Follows each call to its result: returns first, status polls by the profile's plan. The same rule makes outcomes of both."""
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from bridge.clock import Clock, Stamp
+from bridge.errors import JournalFull, RetryLater
+from bridge.journal.port import AnswerNote, Fence, ItemOutcome, Journal, OpenSubmission, ParkedReturn
+from bridge.market.calls import CallMaker, StatusReport
+from bridge.market.client import SmpClient
+from bridge.market.report import MarketMetrics
+from bridge.market.token import AccountStopped, TokenKeeper
+from bridge.model import ErrorNote, HostReason, ItemState, Operation
+from bridge.platform import AnswerClass, Report, Verdict, outcomes
+from bridge.submission import SubmissionState, settled_state
+
+log = logging.getLogger(__name__)
+
+FULL_PAUSE_S: Final = 1.0
+POLL_RETRY_S: Final = 30.0
+
+
+class Tracker:
+    """One participant's open submissions: two owner tasks, one for returns and one for polls."""
+
+    def __init__(
+        self,
+        *,
+        participant: str,
+        journal: Journal,
+        fence: Fence,
+        maker: CallMaker,
+        client: SmpClient,
+        tokens: TokenKeeper,
+        clock: Clock,
+        metrics: MarketMetrics,
+    ) -> None:
+        self._participant = participant
+        self._journal = journal
+        self._fence = fence
+        self._maker = maker
+        self._client = client
+        self._tokens = tokens
+        self._clock = clock
+        self._metrics = metrics
+        self._arrived: list[ParkedReturn] = []
+        self._wake_returns = asyncio.Event()
+        self._wake_polls = asyncio.Event()
+        self._polls: list[tuple[int, int, str, str]] = []
+        self._open: dict[str, str] = {}
+
+    # told by others --------------------------------------------------------------------------------------------------
+
+    def sent(self, submission: str, transaction_id: str, *, sent_ns: int | None = None) -> None:
+        """A submission has a transaction id now: plan its status polls."""
+        self._open[submission] = transaction_id
+        self._plan(0, submission, transaction_id, sent_ns=sent_ns)
+
+    def returned(self, message: ParkedReturn) -> None:
+        """A return is on disk and can be settled."""
+        self._arrived.append(message)
+        self._wake_returns.set()
+
+    # owner tasks -----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Take up what the journal holds, then follow returns and polls until cancelled."""
+        for submission in await self._journal.open_submissions(self._participant):
+            if submission.transaction_id and submission.state.asks_status:
+                self.sent(submission.id, submission.transaction_id, sent_ns=submission.sent_ns)
+        for message in await self._journal.unsettled_returns(self._participant):
+            self.returned(message)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow_returns())
+            group.create_task(self._follow_polls())
+
+    async def _follow_returns(self) -> None:
+        while True:
+            self._wake_returns.clear()
+            arrived, self._arrived = self._arrived, []
+            for index, message in enumerate(arrived):
+                try:
+                    await self._settle_return(message)
+                except JournalFull:
+                    self._arrived = [*arrived[index:], *self._arrived]
+                    await asyncio.sleep(FULL_PAUSE_S)
+                    break
+            else:
+                if not self._arrived:
+                    await self._wake_returns.wait()
+
+    async def _settle_return(self, parked: ParkedReturn) -> None:
+        """Match one return to its submission and settle it; without a match it stays parked as an orphan."""
+        read = self._maker.read_return(parked.message)
+        if read is None:
+            await self._journal.close_return(self._fence, parked.id, "quarantined")
+            return
+        found = await self._journal.find_submission(
+            self._participant,
+            transaction_id=read.transaction_id,
+            message_id=read.answers_message_id,
+            correlation_id=read.correlation_id,
+        )
+        if found is None:
+            await self._journal.close_return(self._fence, parked.id, "orphan")
+            return
+        stamps = {**found.stamps, "returned": parked.message.received}
+        await self._settle(found, read.report, cause="return", return_id=parked.id, stamps=stamps)
+        await self._journal.close_return(self._fence, parked.id, "settled")
+
+    async def _settle(
+        self,
+        found: OpenSubmission,
+        report: Report,
+        *,
+        cause: str,
+        stamps: Mapping[str, Stamp],
+        return_id: int | None = None,
+        answer: AnswerNote | None = None,
+    ) -> None:
+        verdicts = outcomes([item.key for item in found.items], report, self._maker.semantics)
+        state = SubmissionState.REJECTED if report.rejected else settled_state([verdict.state for verdict in verdicts])
+        if report.rejected and found.state is SubmissionState.IN_DOUBT:
+            state = settled_state([verdict.state for verdict in verdicts])
+        stamps = {**stamps, "settled": self._clock.now()}
+        await self._journal.settle(
+            self._fence,
+            found.id,
+            state,
+            _results(found, verdicts),
+            cause=cause,
+            return_id=return_id,
+            answer=answer,
+            stamps=stamps,
+        )
+        self._open.pop(found.id, None)
+        if not found.state.terminal:
+            self._metrics.settled(self._participant, stamps)
+
+    # status polls ----------------------------------------------------------------------------------------------------
+
+    def _plan(self, attempt: int, submission: str, transaction_id: str, *, sent_ns: int | None = None) -> None:
+        delay_s = self._maker.poll_delay_s(attempt)
+        if delay_s is None:
+            return
+        base_ns = self._clock.wall_ns() if sent_ns is None else max(sent_ns, self._clock.wall_ns() - int(delay_s * 1e9))
+        heapq.heappush(self._polls, (base_ns + int(delay_s * 1e9), attempt, submission, transaction_id))
+        self._wake_polls.set()
+
+    async def _follow_polls(self) -> None:
+        while True:
+            self._wake_polls.clear()
+            now = self._clock.wall_ns()
+            while self._polls and self._polls[0][0] <= now:
+                _, attempt, submission, transaction_id = heapq.heappop(self._polls)
+                if submission in self._open:
+                    await self._poll_kept(attempt, submission, transaction_id)
+            wait_s = max(0.001, (self._polls[0][0] - self._clock.wall_ns()) / 1e9) if self._polls else None
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._wake_polls.wait()
+            except TimeoutError:
+                continue
+
+    async def _poll_kept(self, attempt: int, submission: str, transaction_id: str) -> None:
+        """One poll; whatever comes of it short of an outcome, the next one is planned."""
+        try:
+            done = await self._poll(submission, transaction_id)
+        except JournalFull:
+            done = False
+        if done:
+            return
+        if self._maker.poll_delay_s(attempt + 1) is None:
+            await self._give_up(submission)
+            return
+        if self._maker.overdue(attempt + 1):
+            await self._overdue(submission)
+        self._plan(attempt + 1, submission, transaction_id)
+
+    async def _poll(self, submission: str, transaction_id: str) -> bool:
+        try:
+            token = await self._tokens.get()
+        except (RetryLater, AccountStopped):
+            return False
+        call = self._maker.status(transaction_id)
+        headers = {**call.headers, **self._maker.token_headers(token)}
+        exchange = await self._client.post(call.path, method=call.method, headers=headers, body=call.body)
+        answer = self._maker.classify(exchange)
+        if answer is AnswerClass.UNAUTHORISED:
+            try:
+                await self._tokens.renew(token)
+            except (RetryLater, AccountStopped):
+                return False
+            return False
+        if answer is not AnswerClass.ACCEPTED:
+            return False
+        read = self._maker.read_status(exchange)
+        if read is None:
+            return False
+        return await self._take_status(
+            submission, read, exchange_note(exchange.status, exchange.headers, exchange.body)
+        )
+
+    async def _take_status(self, submission: str, read: StatusReport, note: AnswerNote) -> bool:
+        if read.unknown_word:
+            text = f"SMP answered a status word that the profile does not map: {read.unknown_word}"
+            await self._journal.alarm("STATUS_WORD", participant=self._participant, subject=submission, text=text)
+        if read.report is None:
+            return False
+        found = await self._journal.find_submission(self._participant, submission=submission)
+        if found is None or found.state.terminal:
+            self._open.pop(submission, None)
+            return True
+        await self._settle(found, read.report, cause="status", stamps=found.stamps, answer=note)
+        return True
+
+    async def _overdue(self, submission: str) -> None:
+        found = await self._journal.find_submission(self._participant, submission=submission)
+        if found is None or found.state is not SubmissionState.AWAITING_RETURN:
+            return
+        await self._journal.settle(self._fence, submission, SubmissionState.OVERDUE, [], cause="no return in time")
+        await self._journal.alarm(
+            "OVERDUE", participant=self._participant, subject=submission, text="no return in time"
+        )
+
+    async def _give_up(self, submission: str) -> None:
+        """The poll plan is over: a person decides, and the EMS is told that the outcome is unknown."""
+        found = await self._journal.find_submission(self._participant, submission=submission)
+        self._open.pop(submission, None)
+        if found is None or found.state.terminal:
+            return
+        note = ErrorNote(
+            code=str(int(HostReason.UNRESOLVED)),
+            text="SMP gave no outcome; a person has to find out (submissions resolve)",
+        )
+        results = [ItemOutcome(item=item.id, state=ItemState.UNKNOWN, errors=(note,)) for item in found.items]
+        await self._journal.settle(self._fence, submission, SubmissionState.UNRESOLVED, results, cause="poll plan over")
+        await self._journal.alarm("UNRESOLVED", participant=self._participant, subject=submission, text=note.text)
+
+
+def _results(found: OpenSubmission, verdicts: Sequence[Verdict]) -> list[ItemOutcome]:
+    return [
+        ItemOutcome(item=item.id, state=verdict.state, asset_id=verdict.asset_id, errors=verdict.errors)
+        for item, verdict in zip(found.items, verdicts, strict=True)
+    ]
+
+
+def exchange_note(status: int, headers: Mapping[str, str], body: bytes) -> AnswerNote:
+    """An answer as evidence."""
+    return AnswerNote(status=status, headers=headers, body=body, detail="")
+
+
+def creates(operation: Operation) -> bool:
+    """Whether this operation is a Create whose outcome has to be followed."""
+    return operation in (Operation.ASSET_CREATE, Operation.UNIT_CREATE)

@@ -1,0 +1,1 @@
+"""Listeners for people and machines that watch the bridge."""

@@ -1,0 +1,52 @@
+"""The admin listener: metrics and health. Loopback unless the configuration says otherwise."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from bridge.metrics import Metrics
+
+STALE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What health is made of. `ready` is False until listeners and journal are up; `links` names each link and the age (s) of its last good reading, None before the first."""
+
+    ready: bool
+    links: Mapping[str, float | None]
+    reasons: tuple[str, ...] = ()
+
+
+class AdminListener:
+    """`/metrics`, `/health/live`, `/health/ready`."""
+
+    def __init__(self, metrics: Metrics, health: Callable[[], Health], gauges: Callable[[], Awaitable[None]]) -> None:
+        self._metrics = metrics
+        self._health = health
+        self._gauges = gauges
+
+    def application(self) -> web.Application:
+        """The routes, ready to be served."""
+        app = web.Application()
+        app.router.add_get("/metrics", self._serve_metrics)
+        app.router.add_get("/health/live", self._serve_live)
+        app.router.add_get("/health/ready", self._serve_ready)
+        return app
+
+    async def _serve_metrics(self, _: web.Request) -> web.Response:
+        await self._gauges()
+        return web.Response(
+            body=self._metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        )
+
+    async def _serve_live(self, _: web.Request) -> web.Response:
+        """The event loop answers; that is all that `live` says."""
+        return web.json_response({"live": True})
+
+    async def _serve_ready(self, _: web.Request) -> web.Response:
+        """Ready to take records and returns. A lost link does not make the host unready: it recovers alone and is shown by its age."""
+        health = self._health()
+        body = {"ready": health.ready, "reasons": list(health.reasons), "last_good_reading_age_s": dict(health.links)}
+        return web.json_response(body, status=200 if health.ready else 503)
