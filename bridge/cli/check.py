@@ -1,0 +1,97 @@
+"""`smp-bridge check`: read a configuration and say everything that is wrong with it, without any network."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from bridge.config import AdapterFinder, Config, load
+from bridge.errors import ConfigError, Problem
+from bridge.registry import find
+
+DISTRIBUTION: Final = "smp-bridge"
+PACKAGES: Final = ("bridge", "adapters")
+EXIT_PROBLEMS: Final = 2
+
+
+def foreign_owners(distributions: Mapping[str, Sequence[str]]) -> list[Problem]:
+    """Another distribution that owns one of our two import packages overwrites our files when it is installed beside ours."""
+    return [
+        Problem(
+            text=f"the package `{owner}` also installs a top-level `{package}` and may have overwritten ours; "
+            f"install {DISTRIBUTION} into a virtual environment of its own"
+        )
+        for package in PACKAGES
+        for owner in sorted(set(distributions.get(package, ())))
+        if owner.lower().replace("_", "-") != DISTRIBUTION
+    ]
+
+
+def load_here(config: Path, *, find_adapter: AdapterFinder = find, environ: Mapping[str, str] | None = None) -> Config:
+    """The configuration of this machine and process: its environment, its systemd credentials, its installed adapters. Raises `ConfigError`."""
+    strangers = foreign_owners(packages_distributions())
+    if strangers:
+        raise ConfigError(strangers)
+    variables = os.environ if environ is None else environ
+    credentials = variables.get("CREDENTIALS_DIRECTORY")
+    return load(
+        config,
+        find_adapter,
+        environ=variables,
+        credentials_directory=Path(credentials) if credentials else None,
+    )
+
+
+def summary(config: Config) -> str:
+    """What a good configuration holds, a line each."""
+    lines = [f"OK  {config.directory}"]
+    for participant in config.participants.values():
+        options, profile = participant.options, participant.profile
+        lines.append(
+            f"participant {participant.name}: {options.sender} in {options.environment.value} at {options.base_url}, "
+            f"profile {profile.name} {profile.version}"
+        )
+    for site in config.sites.values():
+        lines.append(f"site {site.name} ({site.file.name})")
+        lines.extend(f"  adapter {item.name}: {item.adapter.protocol}" for item in site.adapters.values())
+        lines.extend(
+            f"  flow {flow.name}: {flow.operation.value} by {flow.trigger.value} through {flow.adapter} for {flow.participant}, "
+            f"{len(flow.payload)} fields"
+            for flow in site.flows.values()
+        )
+    return "\n".join(lines)
+
+
+def report(error: ConfigError) -> str:
+    """Every problem, a line each, and what to do next."""
+    count = len(error.problems)
+    lines = [str(problem) for problem in error.problems]
+    lines.append(f"{count} problem{'' if count == 1 else 's'}. {error.hint}".rstrip())
+    return "\n".join(lines)
+
+
+def check(config: Path, *, find_adapter: AdapterFinder = find, environ: Mapping[str, str] | None = None) -> int:
+    """Check a configuration directory, print the result, and return the exit code: 0, or 2 with every problem on standard error."""
+    try:
+        found = load_here(config, find_adapter=find_adapter, environ=environ)
+    except ConfigError as error:
+        print(report(error), file=sys.stderr)
+        return EXIT_PROBLEMS
+    print(summary(found))
+    return 0
+
+
+def command(
+    config: Annotated[
+        Path, typer.Option("--config", help="The directory that holds bridge.yaml and sites/.", show_default=True)
+    ] = Path("config"),
+) -> None:
+    """Read the configuration and report everything that is wrong with it, each with file, line and column.
+
+    Nothing is started and nobody is called. Exits 0 when all is well and 2 when something has to be corrected.
+    """
+    raise typer.Exit(check(config))

@@ -1,0 +1,28 @@
+"""Configuration: YAML files into checked values, or every problem at once with its file, line and column."""
+
+from bridge.config.adapters import AdapterFinder, AdapterMissing
+from bridge.config.host import AdminListener, Environment, HostOptions, Listeners, ParticipantOptions, ReturnsListener
+from bridge.config.load import Config, Participant, load
+from bridge.config.payload import NumberText, Payload, Rule
+from bridge.config.site import AdapterConfig, FlowConfig, Severity, SiteConfig
+
+__all__ = [
+    "AdapterConfig",
+    "AdapterFinder",
+    "AdapterMissing",
+    "AdminListener",
+    "Config",
+    "Environment",
+    "FlowConfig",
+    "HostOptions",
+    "Listeners",
+    "NumberText",
+    "Participant",
+    "ParticipantOptions",
+    "Payload",
+    "ReturnsListener",
+    "Rule",
+    "Severity",
+    "SiteConfig",
+    "load",
+]

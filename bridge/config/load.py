@@ -1,0 +1,136 @@
+"""Read a configuration directory: `bridge.yaml` and `sites/*.yaml`. Everything wrong is reported at once; nothing is repaired."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bridge.config.adapters import AdapterFinder
+from bridge.config.document import Document
+from bridge.config.host import HostOptions, ParticipantOptions
+from bridge.config.references import Outside
+from bridge.config.site import SiteConfig
+from bridge.config.sites import SiteReader
+from bridge.config.values import check_name
+from bridge.errors import ConfigError, Problem
+from bridge.profile import Profile, load_profile
+from bridge.vocabulary import Vocabulary, load_vocabulary
+
+HOST_FILE: Final = "bridge.yaml"
+SITES: Final = "sites"
+HINT: Final = "nothing was started; correct the places above and run `smp-bridge check` again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Participant:
+    """One participant entry with its profile."""
+
+    name: str
+    options: ParticipantOptions
+    profile: Profile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A whole configuration, checked."""
+
+    directory: Path
+    host: HostOptions
+    participants: Mapping[str, Participant]
+    sites: Mapping[str, SiteConfig]
+    vocabulary: Vocabulary
+
+
+def load(
+    directory: Path,
+    adapters: AdapterFinder,
+    *,
+    environ: Mapping[str, str],
+    credentials_directory: Path | None = None,
+) -> Config:
+    """Read and check a configuration. Raises `ConfigError` with every problem found, each with its file, line and column."""
+    outside = Outside(environ=environ, credentials=credentials_directory)
+    vocabulary = load_vocabulary()
+    problems: list[Problem] = []
+    host, participants = _host(directory, outside, problems)
+    sites = _sites(directory, outside, adapters, _Known(vocabulary, participants), problems)
+    if problems or host is None:
+        raise ConfigError(problems, hint=HINT)
+    return Config(
+        directory=directory,
+        host=host,
+        participants={name: found for name, found in participants.items() if found is not None},
+        sites=sites,
+        vocabulary=vocabulary,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    vocabulary: Vocabulary
+    participants: Mapping[str, Participant | None]
+
+
+def _host(
+    directory: Path, outside: Outside, problems: list[Problem]
+) -> tuple[HostOptions | None, dict[str, Participant | None]]:
+    path = directory / HOST_FILE
+    if not path.is_file():
+        problems.append(Problem(text=f"there is no {HOST_FILE}; name the directory that holds it", file=str(directory)))
+        return None, {}
+    document = Document.open(path, str(path), outside)
+    host = document.read(HostOptions, ()) if document.tree.value is not None else None
+    named = document.tree.at(("participants",))
+    participants: dict[str, Participant | None] = {str(name): None for name in named} if isinstance(named, dict) else {}
+    for name in participants:
+        wrong = check_name(name)
+        if wrong:
+            document.wrong(("participants", name), wrong, at_key=True)
+    if host is not None:
+        for name, options in host.participants.items():
+            participants[name] = _participant(document, name, options)
+        _check_returns(document, host, participants)
+    problems.extend(document.problems)
+    return host, participants
+
+
+def _participant(document: Document, name: str, options: ParticipantOptions) -> Participant | None:
+    """The entry with its profile: a shipped one by its name, or a file beside `bridge.yaml`."""
+    loc = ("participants", name, "profile")
+    word = options.profile
+    is_file = "/" in word or word.endswith((".yaml", ".yml"))
+    try:
+        profile = load_profile(document.tree.directory / word if is_file else word)
+    except ConfigError as error:
+        for problem in error.problems:
+            document.wrong(loc, f"the profile {word} is not usable: {problem}")
+        return None
+    return Participant(name=name, options=options, profile=profile)
+
+
+def _check_returns(document: Document, host: HostOptions, participants: Mapping[str, Participant | None]) -> None:
+    pushed = [name for name, found in participants.items() if found is not None and found.profile.pushes_returns]
+    if pushed and host.listeners.returns is None:
+        document.wrong(
+            ("listeners",),
+            f"`returns` is missing: the profile of {', '.join(pushed)} has SMP push returns to us; add it, or use a profile with `returns: poll`",
+        )
+
+
+def _sites(
+    directory: Path, outside: Outside, adapters: AdapterFinder, known: _Known, problems: list[Problem]
+) -> dict[str, SiteConfig]:
+    sites: dict[str, SiteConfig] = {}
+    paths = sorted(path for path in (directory / SITES).glob("*") if path.suffix in {".yaml", ".yml"})
+    if not paths:
+        problems.append(Problem(text="holds no site; put one YAML file per site there", file=str(directory / SITES)))
+    for path in paths:
+        document = Document.open(path, str(path), outside)
+        if document.tree.value is not None:
+            site = SiteReader(document, adapters, known.vocabulary, known.participants).read(path)
+            if site is not None and site.name in sites:
+                document.wrong(("site",), f"the site {site.name} stands in {sites[site.name].file} already; give it another name")
+            elif site is not None:
+                sites[site.name] = site
+        problems.extend(document.problems)
+    return sites

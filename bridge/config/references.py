@@ -1,0 +1,217 @@
+"""`{file: …}`, `{env: …}`, `{credential: …}` and relative paths, resolved before validation by what the model wants at that place."""
+
+import types
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from bridge.config.tree import Loc, Tree
+from bridge.errors import Problem
+from bridge.secret import Secret
+
+SECRET_WANTED: Final = (
+    "a secret never stands in this file; write {file: PATH}, {env: NAME} or {credential: NAME}"  # noqa: S105 - a message
+)
+_MAX_SECRET_BYTES: Final = 64 * 1024
+
+
+class Untouched:
+    """Marks a part that another model reads later: references inside it stay as they are."""
+
+
+class NewFile:
+    """Marks a path that need not exist yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """What references may point at."""
+
+    environ: Mapping[str, str]
+    credentials: Path | None = None
+
+
+@dataclass(slots=True)
+class Resolver:
+    """Resolves the references of one file. Problems are collected; a value that could not be resolved becomes `UNRESOLVED`."""
+
+    tree: Tree
+    outside: Outside
+    problems: list[Problem]
+
+    def resolve(self, value: object, loc: Loc, wanted: "Wanted") -> object:
+        """The value with its references resolved, as the annotations in `wanted` ask for."""
+        if wanted.has(Untouched):
+            return value
+        if isinstance(value, Mapping):
+            return self._mapping(value, loc, wanted)
+        if isinstance(value, list):
+            return [self.resolve(item, (*loc, index), wanted.item()) for index, item in enumerate(value)]
+        if wanted.secret:
+            return self._wrong(loc, SECRET_WANTED) if value is not None else None
+        if wanted.path and isinstance(value, str):
+            return self._path(value, loc, must_exist=not wanted.has(NewFile))
+        return value
+
+    def _mapping(self, value: Mapping[Any, object], loc: Loc, wanted: "Wanted") -> object:
+        if isinstance(value.get("env"), str) and value.keys() <= {"env", "default"}:
+            return self._env(value, loc, wanted)
+        if wanted.secret and len(value) == 1:
+            kind, target = next(iter(value.items()))
+            if kind == "file" and isinstance(target, str):
+                return self._file(self.tree.directory / target, (*loc, "file"))
+            if kind == "credential" and isinstance(target, str):
+                return self._credential(target, (*loc, "credential"))
+        if wanted.secret and not wanted.models:
+            return self._wrong(loc, SECRET_WANTED)
+        return {key: self.resolve(item, (*loc, _part(key)), wanted.member(key)) for key, item in value.items()}
+
+    def _env(self, value: Mapping[Any, object], loc: Loc, wanted: "Wanted") -> object:
+        name = str(value["env"])
+        text = self.outside.environ.get(name)
+        if text:  # an empty variable counts as not set
+            return self._from_env(text, loc, wanted)
+        if "default" in value:
+            return self.resolve(value["default"], (*loc, "default"), wanted)
+        hint = "" if wanted.secret else ", or add `default:`"
+        return self._wrong((*loc, "env"), f"the environment variable {name} is not set; set it{hint}")
+
+    def _from_env(self, text: str, loc: Loc, wanted: "Wanted") -> object:
+        if wanted.secret:
+            return Secret(text)
+        if wanted.path:
+            return self._path(text, loc, must_exist=not wanted.has(NewFile))
+        return text
+
+    def _file(self, path: Path, loc: Loc) -> object:
+        try:
+            with path.open("rb") as stream:
+                data = stream.read(_MAX_SECRET_BYTES + 1)
+        except OSError as error:
+            return self._wrong(loc, f"the file {path} cannot be read: {error.strerror}")
+        if len(data) > _MAX_SECRET_BYTES:
+            return self._wrong(loc, f"the file {path} is larger than a secret can be")
+        try:
+            text = data.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            return self._wrong(loc, f"the file {path} is not UTF-8 text")
+        return Secret(text) if text else self._wrong(loc, f"the file {path} is empty")
+
+    def _credential(self, name: str, loc: Loc) -> object:
+        if self.outside.credentials is None:
+            return self._wrong(
+                loc, "there is no credentials directory; start the service by systemd with LoadCredential="
+            )
+        if "/" in name or name in {"", ".", ".."}:
+            return self._wrong(loc, "a credential is named without a path")
+        return self._file(self.outside.credentials / name, loc)
+
+    def _path(self, text: str, loc: Loc, *, must_exist: bool) -> object:
+        path = self.tree.directory / Path(text).expanduser()
+        if must_exist and not path.exists():
+            return self._wrong(loc, f"the file {path} does not exist; make it, or name another")
+        return path
+
+    def _wrong(self, loc: Loc, text: str) -> object:
+        self.problems.append(self.tree.problem(loc, text))
+        return UNRESOLVED
+
+
+class _Unresolved:
+    def __repr__(self) -> str:
+        return "unresolved"
+
+
+UNRESOLVED: Final = _Unresolved()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a model accepts at one place: the plain types of its annotation, unions taken apart, and the markers on it."""
+
+    kinds: tuple[Any, ...]
+    markers: tuple[Any, ...] = ()
+
+    @classmethod
+    def of(cls, annotation: Any, markers: Sequence[Any] = ()) -> "Wanted":
+        """Take an annotation apart."""
+        kinds: list[Any] = []
+        found: list[Any] = list(markers)
+        _spread(annotation, kinds, found)
+        return cls(tuple(kinds), tuple(found))
+
+    def has(self, marker: type) -> bool:
+        """Whether the annotation carries a marker."""
+        return any(item is marker or isinstance(item, marker) for item in self.markers)
+
+    @property
+    def secret(self) -> bool:
+        """Whether a secret is wanted here."""
+        return Secret in self.kinds
+
+    @property
+    def path(self) -> bool:
+        """Whether a file path is wanted here."""
+        return any(isinstance(kind, type) and issubclass(kind, Path) for kind in self.kinds)
+
+    @property
+    def models(self) -> tuple[type[BaseModel], ...]:
+        """The models that may stand here."""
+        return tuple(kind for kind in self.kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+
+    def names(self) -> list[str]:
+        """The keys that the models here know, as they are spelled in YAML."""
+        return [field.alias or name for model in self.models for name, field in model.model_fields.items()]
+
+    def member(self, key: object) -> "Wanted":
+        """What is wanted under this key of a mapping."""
+        kinds: list[Any] = []
+        markers: list[Any] = []
+        for model in self.models:
+            for name, field in model.model_fields.items():
+                if key == (field.alias or name):
+                    markers.extend(field.metadata)
+                    _spread(field.annotation, kinds, markers)
+        for kind in self.kinds:
+            if _is(kind, Mapping) and len(get_args(kind)) == 2:
+                _spread(get_args(kind)[1], kinds, markers)
+        return Wanted(tuple(kinds), tuple(markers))
+
+    def item(self) -> "Wanted":
+        """What is wanted as an item of a list."""
+        kinds: list[Any] = []
+        markers: list[Any] = []
+        for kind in self.kinds:
+            if _is(kind, Collection) and not _is(kind, Mapping):
+                for inner in get_args(kind):
+                    _spread(inner, kinds, markers)
+        return Wanted(tuple(kinds), tuple(markers))
+
+
+def _spread(annotation: Any, kinds: list[Any], markers: list[Any]) -> None:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        inner, *extra = get_args(annotation)
+        markers.extend(extra)
+        _spread(inner, kinds, markers)
+    elif origin in {Union, types.UnionType}:
+        for inner in get_args(annotation):
+            _spread(inner, kinds, markers)
+    elif hasattr(annotation, "__value__"):  # a `type` alias
+        _spread(annotation.__value__, kinds, markers)
+    else:
+        kinds.append(annotation)
+
+
+def _is(kind: Any, base: type) -> bool:
+    origin = get_origin(kind)
+    return isinstance(origin, type) and issubclass(origin, base)
+
+
+def _part(key: object) -> str | int:
+    return key if isinstance(key, int) and not isinstance(key, bool) else str(key)
+
+

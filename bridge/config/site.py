@@ -1,0 +1,129 @@
+"""A site's YAML: its adapters and flows. The parts that belong to an adapter are read by the adapter's own models."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from bridge.api import Adapter, Options, Outcome, RecordsOptions, Selection
+from bridge.config.payload import Payload
+from bridge.config.references import Untouched
+from bridge.config.values import Duration
+from bridge.model import EmsState, Operation, Trigger
+
+Later = Annotated[Any, Untouched]
+DAY_S: Final = 86_400.0
+
+
+class Severity(enum.Enum):
+    """What a failed identifier rule means for the record."""
+
+    ERROR = "error"
+    WARN = "warn"
+    OFF = "off"
+
+
+class SubmitOptions(Options):
+    """The core's own part of `submit:`."""
+
+    when: Trigger
+
+
+class SiteOptions(Options):
+    """The top of a site file."""
+
+    site: str
+    participant: str | None = None
+    adapters: Annotated[Later, Field(default_factory=dict)]
+    flows: Annotated[Later, Field(default_factory=dict)]
+
+
+def _words(value: object) -> object:
+    """Keys as text: an error code of digits is still a word."""
+    return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else value
+
+
+class FlowOptions(Options):
+    """The core's own part of a flow. `max_items` may lower the profile's limit of items in one call."""
+
+    adapter: str
+    operation: Operation
+    participant: str | None = None
+    records: Later
+    submit: Later
+    outcome: Later
+    payload: Annotated[Payload, Field(min_length=1)]
+    states: Annotated[Mapping[str, int], Field(default_factory=dict)]
+    error_codes: Annotated[Mapping[str, int], BeforeValidator(_words), Field(default_factory=dict)]
+    severities: Annotated[Mapping[str, Severity], Field(default_factory=dict)]
+    linger: Duration = 0.0
+    deadline: Duration = DAY_S
+    latency_budget: Duration = 0.0
+    wait_for_registration: Duration = 5.0
+    max_items: Annotated[int | None, Field(ge=1)] = None
+
+    @field_validator("states")
+    @classmethod
+    def _states(cls, words: Mapping[str, int]) -> Mapping[str, int]:
+        known = [state.word for state in EmsState]
+        for word in words:
+            if word not in known:
+                raise ValueError(f"`{word}` is not a state word; known are {', '.join(known)}")
+        return words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterConfig:
+    """One connection to an EMS: the adapter and its validated options."""
+
+    name: str
+    adapter: Adapter
+    options: Options
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowConfig:
+    """One flow, checked. `records`, `submit` and `outcome` are instances of the adapter's models; `latency_budget_s` is 0 where none was named."""
+
+    name: str
+    site: str
+    adapter: str
+    participant: str
+    operation: Operation
+    trigger: Trigger
+    records: RecordsOptions
+    submit: Options
+    outcome: Outcome
+    payload: Payload
+    states: Mapping[EmsState, int] = field(default_factory=dict)
+    error_codes: Mapping[str, int] = field(default_factory=dict)
+    severities: Mapping[str, Severity] = field(default_factory=dict)
+    linger_s: float = 0.0
+    deadline_s: float = DAY_S
+    latency_budget_s: float = 0.0
+    registration_wait_s: float = 5.0
+    max_items: int | None = None
+
+    @property
+    def key_field(self) -> str:
+        """The record's field whose value is the key."""
+        return self.records.key
+
+    def selection(self) -> Selection:
+        """The flow as its adapter sees it."""
+        return Selection(
+            flow=self.name, trigger=self.trigger, records=self.records, submit=self.submit, outcome=self.outcome
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteConfig:
+    """One place with an EMS."""
+
+    name: str
+    file: Path
+    adapters: Mapping[str, AdapterConfig]
+    flows: Mapping[str, FlowConfig]

@@ -1,0 +1,183 @@
+"""Read one site file: its adapters by their own models, its flows by ours and theirs, then what only shows across parts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from bridge.api import Adapter, Options, Outcome, RecordsOptions, Selection
+from bridge.config.adapters import AdapterFinder, AdapterMissing
+from bridge.config.crosscheck import check_payload, check_severities
+from bridge.config.document import Document, unknown
+from bridge.config.site import AdapterConfig, FlowConfig, FlowOptions, SiteConfig, SiteOptions, SubmitOptions
+from bridge.config.tree import Loc
+from bridge.config.values import check_name
+from bridge.errors import Problem
+from bridge.model import EmsState, Trigger
+from bridge.vocabulary import Vocabulary
+
+_PROTOCOL: Final = "protocol"
+_WHEN: Final = "when"
+
+
+@dataclass(slots=True)
+class SiteReader:
+    """Reads one site's document. `participants` are the names that may be used."""
+
+    document: Document
+    find: AdapterFinder
+    vocabulary: Vocabulary
+    participants: Mapping[str, object]
+    _adapters: dict[str, Adapter] = field(default_factory=dict)
+
+    def read(self, path: Path) -> SiteConfig | None:
+        """The site, or None; what is wrong stands in the document's problems."""
+        document = self.document
+        top = document.read(SiteOptions, ())
+        name = top.site if top is not None else str(document.tree.at(("site",)) or path.stem)
+        wrong = check_name(name)
+        if wrong and top is not None:
+            document.wrong(("site",), wrong)
+        options = {key: self._adapter(key) for key in document.mapping(("adapters",))}
+        flows = {key: self._flow(name, key, top.participant if top else None) for key in document.mapping(("flows",))}
+        if top is not None and not flows:
+            document.wrong((), "has no flow; a site without flows does nothing")
+        adapters = {
+            key: AdapterConfig(name=key, adapter=self._adapters[key], options=found)
+            for key, found in options.items()
+            if found is not None
+        }
+        whole = {key: found for key, found in flows.items() if found is not None}
+        for adapter in adapters.values():
+            self._check(adapter, whole, complete=len(whole) == len(flows))
+        if document.problems:
+            return None
+        return SiteConfig(name=name, file=path, adapters=adapters, flows=whole)
+
+    def _adapter(self, name: str) -> Options | None:
+        """The options of one adapter by its own model."""
+        loc: Loc = ("adapters", name)
+        document = self.document
+        wrong = check_name(name)
+        if wrong:
+            document.wrong(loc, wrong, at_key=True)
+        settings = document.mapping(loc)
+        protocol = settings.get(_PROTOCOL)
+        if not isinstance(protocol, str):
+            if settings:
+                document.wrong(loc, f"`{_PROTOCOL}` is missing; add it, such as `{_PROTOCOL}: opcua`")
+            return None
+        try:
+            adapter = self._adapters[name] = self.find(protocol)
+        except AdapterMissing as error:
+            document.wrong((*loc, _PROTOCOL), str(error))
+            return None
+        return document.read(adapter.options, loc, without=(_PROTOCOL,))
+
+    def _flow(self, site: str, name: str, default_participant: str | None) -> FlowConfig | None:
+        """One flow: our own part, then the parts its adapter reads."""
+        loc: Loc = ("flows", name)
+        document = self.document
+        before = len(document.problems)
+        wrong = check_name(name)
+        if wrong:
+            document.wrong(loc, wrong, at_key=True)
+        shell = document.read(FlowOptions, loc)
+        adapter = self._named_adapter(loc)
+        submit_head = self._trigger(loc)
+        parts = self._adapter_parts(adapter, submit_head, loc) if adapter is not None else None
+        participant = self._participant(shell, loc, default_participant)
+        if shell is not None:
+            check_severities(document, loc, shell, self.vocabulary)
+            check_payload(document, loc, shell, parts[0] if parts else None, self.vocabulary)
+        if shell is None or parts is None or submit_head is None or len(document.problems) > before:
+            return None
+        records, submit, outcome = parts
+        if records is None or submit is None or outcome is None:
+            return None
+        return FlowConfig(
+            name=name,
+            site=site,
+            adapter=shell.adapter,
+            participant=participant,
+            operation=shell.operation,
+            trigger=submit_head,
+            records=records,
+            submit=submit,
+            outcome=outcome,
+            payload=shell.payload,
+            states={state: shell.states[state.word] for state in EmsState if state.word in shell.states},
+            error_codes=shell.error_codes,
+            severities=shell.severities,
+            linger_s=shell.linger,
+            deadline_s=shell.deadline,
+            latency_budget_s=shell.latency_budget,
+            registration_wait_s=shell.wait_for_registration,
+            max_items=shell.max_items,
+        )
+
+    def _named_adapter(self, loc: Loc) -> Adapter | None:
+        """The adapter that a flow names; an unknown name is a problem, one that is itself wrong was reported there."""
+        name = self.document.tree.at((*loc, "adapter"))
+        offered = self.document.tree.at(("adapters",))
+        names = [str(key) for key in offered] if isinstance(offered, Mapping) else []
+        if isinstance(name, str) and name not in names:
+            self.document.wrong((*loc, "adapter"), unknown(name, names, "adapter of this site"))
+        return self._adapters.get(name) if isinstance(name, str) else None
+
+    def _trigger(self, loc: Loc) -> Trigger | None:
+        head = {key for key in self.document.mapping((*loc, "submit")) if key != _WHEN}
+        found = self.document.read(SubmitOptions, (*loc, "submit"), without=tuple(head))
+        return found.when if found is not None else None
+
+    def _adapter_parts(
+        self, adapter: Adapter, trigger: Trigger | None, loc: Loc
+    ) -> tuple[RecordsOptions | None, Options | None, Outcome | None]:
+        document = self.document
+        records = document.read(adapter.records, (*loc, "records"))
+        if records is not None and records.key not in records.fields:
+            document.wrong((*loc, "records", "key"), unknown(records.key, records.fields, "field of `records.fields`"))
+        submit: Options | None = None
+        if trigger is not None:
+            model = adapter.submit.get(trigger)
+            if model is None:
+                offered = ", ".join(sorted(kind.value for kind in adapter.submit))
+                document.wrong(
+                    (*loc, "submit", _WHEN), f"{adapter.protocol} has no such trigger; it has {offered}"
+                )
+            else:
+                submit = document.read(model, (*loc, "submit"), without=(_WHEN,))
+        return records, submit, document.read(adapter.outcome, (*loc, "outcome"))
+
+    def _participant(self, shell: FlowOptions | None, loc: Loc, default: str | None) -> str:
+        """The participant entry that a flow works for."""
+        own = shell.participant if shell is not None else None
+        name, place = (own, (*loc, "participant")) if own else (default, ("participant",))
+        if name is None:
+            if shell is not None:
+                self.document.wrong(loc, "`participant` is missing; name one here or for the whole site")
+            return ""
+        if name not in self.participants and not any(
+            problem.path == ".".join(map(str, place)) for problem in self.document.problems
+        ):
+            self.document.wrong(place, unknown(name, self.participants, "participant of bridge.yaml"))
+        return name
+
+    def _check(self, adapter: AdapterConfig, flows: Mapping[str, FlowConfig], *, complete: bool) -> None:
+        """The adapter's own check over all flows that use it."""
+        selections: list[Selection] = [flow.selection() for flow in flows.values() if flow.adapter == adapter.name]
+        if not selections and complete:
+            self.document.wrong(("adapters", adapter.name), "no flow uses this adapter; remove it, or name it in a flow", at_key=True)
+        for problem in adapter.adapter.check(adapter.options, selections):
+            self._place(problem, adapter.name)
+
+    def _place(self, problem: Problem, adapter: str) -> None:
+        """Give an adapter's problem its place: its path starts with `adapter` or `flows.<flow>`."""
+        loc: list[str | int] = []
+        parts = problem.path.replace("[", ".").replace("]", "").split(".")
+        start: Loc = ("adapters", adapter) if parts[0] == "adapter" else (parts[0],)
+        loc.extend(start)
+        for part in parts[1:]:
+            step: str | int = int(part) if part.isdigit() and isinstance(self.document.tree.at(tuple(loc)), list) else part
+            loc.append(step)
+        self.document.wrong(tuple(loc), problem.text)

@@ -1,0 +1,166 @@
+"""A YAML file as plain values with the place of every key and value. YAML 1.2; nothing is repaired, everything odd is a problem."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from bridge.errors import Problem
+
+Loc: TypeAlias = tuple[str | int, ...]
+
+MAX_NODES: Final = 200_000  # aliases inside aliases may grow without bound; the largest real site stays far below
+_TAG: Final = "tag:yaml.org,2002:"
+_SCALARS: Final = frozenset({"null", "bool", "int", "float", "str"})
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Line and column, from 1."""
+
+    line: int
+    column: int
+
+
+@dataclass(slots=True)
+class Tree:
+    """One parsed file. `value` is plain (dict, list, str, int, float, bool, None); `values` and `keys` give the place of each location."""
+
+    file: str
+    directory: Path
+    value: object = None
+    values: dict[Loc, Place] = field(default_factory=dict)
+    keys: dict[Loc, Place] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def problem(self, loc: Loc, text: str, *, at_key: bool = False) -> Problem:
+        """A problem at the nearest known place of this location."""
+        place = self.keys.get(loc) if at_key else None
+        known = loc
+        while place is None:
+            place = self.values.get(known)
+            if not known:
+                break
+            known = known[:-1]
+        place = place or Place(1, 1)
+        return Problem(text=text, path=path_text(loc), file=self.file, line=place.line, column=place.column)
+
+    def at(self, loc: Loc) -> object:
+        """The plain value at a location, None when there is none."""
+        value: object = self.value
+        for part in loc:
+            if isinstance(value, Mapping) or (isinstance(value, list) and isinstance(part, int) and part < len(value)):
+                value = value[part] if isinstance(value, list) else value.get(part)
+            else:
+                return None
+        return value
+
+
+def path_text(loc: Loc) -> str:
+    """A location as people write it: `flows.batteries.payload.services[0]`."""
+    text = ""
+    for part in loc:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def read_tree(path: Path, shown: str) -> Tree:
+    """Parse one file; what is wrong with it stands in `problems`, and `value` holds whatever could still be read."""
+    tree = Tree(file=shown, directory=path.parent)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8; save it as UTF-8"
+        tree.problems.append(Problem(text=f"cannot be read: {reason}", file=shown))
+        return tree
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        root = yaml.compose(text)
+        if root is None:
+            tree.problems.append(Problem(text="is empty", file=shown, line=1, column=1))
+        else:
+            tree.value = _Builder(yaml, tree).build(root, (), ())
+    except MarkedYAMLError as error:
+        tree.problems.append(_syntax(tree, error))
+    except YAMLError:
+        tree.problems.append(Problem(text="is not YAML: it holds a character that YAML does not allow", file=shown))
+    return tree
+
+
+def _syntax(tree: Tree, error: MarkedYAMLError) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    text = " ".join(str(part).split("\n")[0].strip() for part in (error.context, error.problem) if part)
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    return Problem(text=f"not YAML: {text}", file=tree.file, line=line, column=column)
+
+
+@dataclass(slots=True)
+class _Builder:
+    """Turns composed nodes into plain values and notes their places."""
+
+    yaml: YAML
+    tree: Tree
+    count: int = 0
+
+    def build(self, node: Node, loc: Loc, above: tuple[int, ...]) -> object:
+        self.tree.values.setdefault(loc, _place(node))
+        self.count += 1
+        if id(node) in above or self.count > MAX_NODES:
+            self._wrong(loc, "an alias leads back to itself, or aliases grow too large; write the values out")
+            return None
+        within = (*above, id(node))
+        if isinstance(node, MappingNode):
+            return dict(self._pairs(node, loc, within))
+        if isinstance(node, SequenceNode):
+            return [self.build(child, (*loc, index), within) for index, child in enumerate(node.value)]
+        return self._scalar(node, loc)
+
+    def _pairs(self, node: MappingNode, loc: Loc, above: tuple[int, ...]) -> Iterator[tuple[object, object]]:
+        seen: set[object] = set()
+        for key_node, value_node in node.value:
+            place = _place(key_node)
+            if not isinstance(key_node, ScalarNode) or _short(key_node) == "merge":
+                self._wrong(loc, "a key must be a plain word or number (merge keys `<<` are not read)", place)
+                continue
+            key = self._scalar(key_node, loc)
+            here = (*loc, key) if isinstance(key, int) and not isinstance(key, bool) else (*loc, str(key))
+            if key in seen:
+                first = self.tree.keys[here]
+                self._wrong(here, f"the key stands here a second time (first on line {first.line}); keep one", place)
+                continue
+            seen.add(key)
+            self.tree.keys[here] = place
+            yield key, self.build(value_node, here, above)
+
+    def _scalar(self, node: Node, loc: Loc) -> object:
+        kind = _short(node)
+        if kind == "timestamp":
+            return str(node.value)
+        if kind not in _SCALARS:
+            self._wrong(loc, f"the tag {node.tag} is not read; write a plain value", _place(node))
+            return None
+        try:
+            return self.yaml.constructor.construct_object(node)
+        except (YAMLError, ValueError):
+            self._wrong(loc, "this value cannot be read as YAML; put it in quotes if it is text", _place(node))
+            return None
+
+    def _wrong(self, loc: Loc, text: str, place: Place | None = None) -> None:
+        where = place or self.tree.values.get(loc, Place(1, 1))
+        path = path_text(loc)
+        self.tree.problems.append(
+            Problem(text=text, path=path, file=self.tree.file, line=where.line, column=where.column)
+        )
+
+
+def _place(node: Node) -> Place:
+    return Place(node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def _short(node: Node) -> str:
+    tag = str(node.tag)
+    return tag.removeprefix(_TAG)

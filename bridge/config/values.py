@@ -1,0 +1,40 @@
+"""Values that configuration models share: durations, names, environments."""
+
+import re
+from decimal import Decimal
+from typing import Annotated, Final
+
+from pydantic import BeforeValidator, Field
+
+_UNITS_S: Final = {
+    "us": Decimal("0.000001"),
+    "ms": Decimal("0.001"),
+    "s": Decimal(1),
+    "min": Decimal(60),
+    "h": Decimal(3600),
+    "d": Decimal(86400),
+}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|min|h|d)")
+NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+
+
+def duration_s(value: object) -> float:
+    """Seconds of a duration written as `250ms`, `5s`, `10min`, `24h`, `7d`; a bare 0 is allowed, other bare numbers have no unit."""
+    if isinstance(value, str):
+        match = _DURATION.fullmatch(value.strip())
+        if match:
+            return float(Decimal(match[1]) * _UNITS_S[match[2]])
+    if value in {0, "0"} and not isinstance(value, bool):
+        return 0.0
+    raise ValueError("must be a duration with its unit, such as 250ms, 5s, 10min or 24h")
+
+
+Duration = Annotated[float, BeforeValidator(duration_s)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+
+def check_name(name: str) -> str | None:
+    """What is wrong with a name that stands in URLs, metrics and files, if anything."""
+    if re.fullmatch(NAME_PATTERN, name):
+        return None
+    return "a name is made of a-z, 0-9, `-` and `_`, starts with a letter or digit, and has at most 63 characters"
