@@ -75,7 +75,9 @@ class Mapper:
         item = _build(self._targets, record.fields, refusals)
         key = item.get(self._reference.leaf)
         if key is None and not refusals:
-            refusals.append(Refusal(reason=HostReason.NO_KEY, text=f"{self._reference.name} is missing; every record needs its key"))
+            refusals.append(
+                Refusal(reason=HostReason.NO_KEY, text=f"{self._reference.name} is missing; every record needs its key")
+            )
         return Mapped(
             key=key if isinstance(key, str) else None,
             item=item,
@@ -274,5 +276,6 @@ def _instead(fallback: object, source: str) -> object:
 def _bad_quality(reading: Reading, source: str) -> WrongValue:
     detail = f" ({clean(reading.detail, 80)})" if reading.detail else ""
     return WrongValue(
-        HostReason.BAD_QUALITY, f"cannot be used: the EMS marks {source} as {reading.quality.value}{detail}, must be good"
+        HostReason.BAD_QUALITY,
+        f"cannot be used: the EMS marks {source} as {reading.quality.value}{detail}, must be good",
     )

@@ -27,7 +27,9 @@ def find(protocol: str) -> Adapter:
     if not isinstance(adapter, Adapter):
         raise AdapterMissing(f"{point.value} is not an adapter; it must be a bridge.api.Adapter")
     if adapter.api_version != Adapter.api_version:
-        raise AdapterMissing(f"{point.value} was written for contract {adapter.api_version}, this is {Adapter.api_version}")
+        raise AdapterMissing(
+            f"{point.value} was written for contract {adapter.api_version}, this is {Adapter.api_version}"
+        )
     return adapter
 
 
@@ -36,7 +38,13 @@ def _import(point: EntryPoint) -> object:
         return point.load()
     except ModuleNotFoundError as error:
         package = error.name or "a module"
-        remedy = f"pip install 'smp-bridge[{point.extras[0]}]'" if point.extras else f"install the package that holds {package}"
-        raise AdapterMissing(f"the adapter for {point.name} needs {package}, which is not installed; {remedy}") from error
+        remedy = (
+            f"pip install 'smp-bridge[{point.extras[0]}]'"
+            if point.extras
+            else f"install the package that holds {package}"
+        )
+        raise AdapterMissing(
+            f"the adapter for {point.name} needs {package}, which is not installed; {remedy}"
+        ) from error
     except (ImportError, AttributeError) as error:
         raise AdapterMissing(f"the adapter for {point.name} cannot be imported from {point.value}: {error}") from error

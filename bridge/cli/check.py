@@ -74,7 +74,7 @@ def report(error: ConfigError) -> str:
     return "\n".join(lines)
 
 
-def check(config: Path, *, find_adapter: AdapterFinder = find, environ: Mapping[str, str] | None = None) -> int:
+def examine(config: Path, *, find_adapter: AdapterFinder = find, environ: Mapping[str, str] | None = None) -> int:
     """Check a configuration directory, print the result, and return the exit code: 0, or 2 with every problem on standard error."""
     try:
         found = load_here(config, find_adapter=find_adapter, environ=environ)
@@ -85,7 +85,7 @@ def check(config: Path, *, find_adapter: AdapterFinder = find, environ: Mapping[
     return 0
 
 
-def command(
+def check(
     config: Annotated[
         Path, typer.Option("--config", help="The directory that holds bridge.yaml and sites/.", show_default=True)
     ] = Path("config"),
@@ -94,4 +94,4 @@ def command(
 
     Nothing is started and nobody is called. Exits 0 when all is well and 2 when something has to be corrected.
     """
-    raise typer.Exit(check(config))
+    raise typer.Exit(examine(config))

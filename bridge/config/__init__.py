@@ -4,7 +4,7 @@ from bridge.config.adapters import AdapterFinder, AdapterMissing
 from bridge.config.host import AdminListener, Environment, HostOptions, Listeners, ParticipantOptions, ReturnsListener
 from bridge.config.load import Config, Participant, load
 from bridge.config.payload import NumberText, Payload, Rule
-from bridge.config.site import AdapterConfig, FlowConfig, Severity, SiteConfig
+from bridge.config.site import AdapterConfig, FlowConfig, SiteConfig
 
 __all__ = [
     "AdapterConfig",
@@ -22,7 +22,6 @@ __all__ = [
     "Payload",
     "ReturnsListener",
     "Rule",
-    "Severity",
     "SiteConfig",
     "load",
 ]

@@ -1,45 +1,44 @@
 """What only shows when the payload, the record's fields and the vocabulary are laid side by side."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from bridge.api import RecordsOptions
 from bridge.config.document import Document, unknown
 from bridge.config.kinds import CONVERTERS, NUMERIC, WrongValue
-from bridge.config.payload import EPOCH_FORMATS, ITEM, Payload, Rule
-from bridge.config.site import FlowOptions
+from bridge.config.payload import EPOCH_FORMATS, ITEM, Rule
 from bridge.config.tree import Loc
-from bridge.config.words import Words, words_of
-from bridge.identifiers import RULES
-from bridge.vocabulary import Vocabulary
+from bridge.config.words import Words
 
 _ZONE: Final = "%z"
 
 
-def check_severities(document: Document, loc: Loc, flow: FlowOptions, vocabulary: Vocabulary) -> None:
+def check_severities(document: Document, loc: Loc, rules: Collection[str]) -> None:
     """Every rule named under `severities:` exists."""
-    for name in flow.severities:
-        if name not in RULES:
-            document.wrong((*loc, "severities", name), unknown(name, RULES, "rule"), at_key=True)
+    for name in document.mapping((*loc, "severities")):
+        if name not in rules:
+            document.wrong((*loc, "severities", name), unknown(name, rules, "rule"), at_key=True)
 
 
 def check_payload(
-    document: Document, loc: Loc, flow: FlowOptions, records: RecordsOptions | None, vocabulary: Vocabulary
+    document: Document, loc: Loc, payload: Mapping[str, Rule | None], records: RecordsOptions | None, words: Words
 ) -> None:
-    """Every payload key is a word of the vocabulary, every source a field of the record, every constant of the right type, and the key is there."""
-    words = words_of(vocabulary, flow.operation.kind)
-    fields = None if records is None else tuple(records.fields)
-    check = _Check(document, fields)
-    check.payload((*loc, "payload"), flow.payload, words)
-    reference = flow.payload.get(words.reference)
-    place = (*loc, "payload", words.reference)
-    if reference is None:
-        document.wrong((*loc, "payload"), f"`{words.reference}` is missing; it is the key of every {flow.operation.kind.value}")
-    elif records is not None and records.key not in reference.fields():
-        document.wrong(place, f"must come from the record's key, `{records.key}`: the writer looks it up again before each write-back")
-    missing = [name for name in words.required if name not in flow.payload]
+    """Every payload key is a word of the vocabulary, every source a field of the record, every constant of the right type, and the key is there.
+
+    A rule that could not be read is None: its key counts as given. `records` is None where it could not be read.
+    """
+    _Check(document, None if records is None else tuple(records.fields)).payload(loc, payload, words)
+    reference = payload.get(words.reference)
+    if reference is not None and records is not None and records.key not in reference.fields():
+        text = f"must come from the record's key, `{records.key}`: the writer reads it again before each write-back"
+        document.wrong((*loc, words.reference), text)
+    missing = [f"`{name}`" for name in words.required if name not in payload]
     if missing:
-        document.wrong((*loc, "payload"), f"{', '.join(f'`{name}`' for name in missing)} missing; the schema requires {'it' if len(missing) == 1 else 'them'}")
+        document.wrong(
+            loc,
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; every item needs {'it' if len(missing) == 1 else 'them'}",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +46,13 @@ class _Check:
     document: Document
     fields: tuple[str, ...] | None
 
-    def payload(self, loc: Loc, payload: Payload, words: Words) -> None:
+    def payload(self, loc: Loc, payload: Mapping[str, Rule | None], words: Words) -> None:
         for name, rule in payload.items():
             here = (*loc, name)
             if name not in words.kinds:
                 self.document.wrong(here, unknown(name, words.kinds, "field"), at_key=True)
+                continue
+            if rule is None:
                 continue
             self._sources(here, rule)
             if name in words.lists:
@@ -77,7 +78,9 @@ class _Check:
 
     def _rule(self, loc: Loc, rule: Rule, kind: str) -> None:
         if rule.each is not None:
-            self.document.wrong(self._inner(loc, "each"), f"belongs to lists of objects; this field is {_article(kind)}")
+            self.document.wrong(
+                self._inner(loc, "each"), f"belongs to lists of objects; this field is {_article(kind)}"
+            )
             return
         if rule.has_const:
             self._constant(self._inner(loc, "const"), rule.const, kind)
@@ -122,10 +125,14 @@ def _misfit(rule: Rule, kind: str) -> tuple[str, str] | None:
             return "format", "reads a time without a zone; add %z to the pattern, or `zone: Europe/London`"
         return None
     if text in EPOCH_FORMATS or kind not in {"text", "enum"}:
-        return "format", f"makes {'a date-time' if text in EPOCH_FORMATS else 'text'}, but this field is {_article(kind)}"
+        return (
+            "format",
+            f"makes {'a date-time' if text in EPOCH_FORMATS else 'text'}, but this field is {_article(kind)}",
+        )
     return None
 
 
 def _article(kind: str) -> str:
-    return {"integer": "an integer", "enum": "one of fixed words", "instant": "a date-time"}.get(kind, f"a {kind}")
-
+    return {"integer": "an integer", "text": "text", "enum": "one of fixed words", "instant": "a date-time"}.get(
+        kind, f"a {kind}"
+    )

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from bridge.config.references import SECRET_WANTED, Outside, Resolver, Wanted
-from bridge.config.tree import Loc, Tree, read_tree
+from bridge.config.tree import Loc, Tree, path_text, read_tree
 from bridge.errors import Problem
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -45,6 +45,11 @@ class Document:
             self.wrong(loc, "must be a mapping of names to settings")
         return {}
 
+    def flaw(self, loc: Loc) -> bool:
+        """Whether something was found wrong at this very location."""
+        path = path_text(loc)
+        return any(problem.path == path for problem in self.problems)
+
     def read(self, model: type[Model], loc: Loc, *, without: Sequence[str] = ()) -> Model | None:
         """The part at `loc` as this model, or None with its problems noted. `without` names keys that are read elsewhere."""
         value = self.tree.at(loc)
@@ -54,7 +59,7 @@ class Document:
         resolver = Resolver(self.tree, self.outside, [])
         resolved = resolver.resolve({} if value is None else value, loc, wanted)
         found = list(resolver.problems)
-        unresolved = {problem.path for problem in found}
+        unresolved = {problem.path for problem in (*found, *self.tree.problems) if problem.path}
         instance: Model | None = None
         try:
             instance = model.model_validate(resolved)
@@ -90,11 +95,16 @@ class Document:
             return f"`{missing}` is missing; add it"
         if detail["type"] == "extra_forbidden":
             for part in loc[len(base) : -1]:
-                wanted = wanted.item() if isinstance(part, int) and not wanted.member(part).kinds else wanted.member(part)
+                wanted = (
+                    wanted.item() if isinstance(part, int) and not wanted.member(part).kinds else wanted.member(part)
+                )
             return unknown(str(loc[-1]), wanted.names())
         if detail["type"] == "is_instance_of" and "Secret" in detail["msg"]:
             return SECRET_WANTED
+        if detail["type"] == "path_type":
+            return "must be the path of a file"
         text = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+        text = text.replace("Input should be", "must be", 1)
         return text[:1].lower() + text[1:]
 
 

@@ -1,15 +1,14 @@
 """`bridge.yaml`: the host itself and the participants it works for."""
 
 import enum
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from bridge.api import Options
-from bridge.config.references import NewFile
+from bridge.config.references import NewFile, Untouched
 from bridge.secret import Secret
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -97,12 +96,18 @@ class ParticipantOptions(Options):
         return self
 
 
+class ProfileOptions(Options):
+    """The word that names a participant's profile, read apart so that a bad profile is reported beside everything else."""
+
+    profile: Text = "default"
+
+
 class HostOptions(Options):
-    """The whole of `bridge.yaml`."""
+    """The top of `bridge.yaml`; each participant is read by itself as `ParticipantOptions`."""
 
     journal: JournalOptions
     listeners: Listeners = Field(default_factory=Listeners)
-    participants: Annotated[Mapping[str, ParticipantOptions], Field(min_length=1)]
+    participants: Annotated[Any, Untouched]
 
 
 def _split(url: str) -> SplitResult:

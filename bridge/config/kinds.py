@@ -13,7 +13,9 @@ from bridge.model import HostReason
 Convert: TypeAlias = Callable[[object], object]
 
 LARGEST_EXACT: Final = 2**53  # beyond it JSON readers disagree about integers
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROL: Final = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 _SHOWN: Final = 40
 _UNSET_BEFORE: Final = datetime(1970, 1, 2, tzinfo=UTC)
 
@@ -68,7 +70,9 @@ def to_text(value: object) -> str:
         return value.strip()
     stripped = value.strip(" \t")
     if _CONTROL.search(stripped):
-        raise WrongValue(HostReason.TEXT_NOT_ALLOWED, f"is {shown(value)}, must not hold control characters or line breaks")
+        raise WrongValue(
+            HostReason.TEXT_NOT_ALLOWED, f"is {shown(value)}, must not hold control characters or line breaks"
+        )
     return unicodedata.normalize("NFC", stripped)
 
 
@@ -88,7 +92,7 @@ def to_number(value: object) -> int | float:
 def to_integer(value: object) -> int:
     """A whole number; a float is taken when it is whole."""
     number = value if type(value) is int and -LARGEST_EXACT <= value <= LARGEST_EXACT else to_number(value)
-    if type(number) is int:
+    if isinstance(number, int):
         return number
     if not number.is_integer():
         raise WrongValue(HostReason.WRONG_TYPE, f"is {shown(value)}, must be a whole number (give `round: 0`)")
@@ -113,7 +117,10 @@ def to_instant(value: object) -> str:
     if not isinstance(moment, datetime):
         raise wrong_type(value, "a date-time (give its `format`)")
     if moment.tzinfo is None:
-        raise WrongValue(HostReason.WRONG_TYPE, f"is {clean(str(value))!r}, a time without a zone; must have one (Z, or `format` with `zone`)")
+        raise WrongValue(
+            HostReason.WRONG_TYPE,
+            f"is {clean(str(value))!r}, a time without a zone; must have one (Z, or `format` with `zone`)",
+        )
     try:
         return moment.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
     except (OverflowError, ValueError):

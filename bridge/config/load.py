@@ -7,10 +7,11 @@ from typing import Final
 
 from bridge.config.adapters import AdapterFinder
 from bridge.config.document import Document
-from bridge.config.host import HostOptions, ParticipantOptions
+from bridge.config.host import HostOptions, ParticipantOptions, ProfileOptions
 from bridge.config.references import Outside
 from bridge.config.site import SiteConfig
 from bridge.config.sites import SiteReader
+from bridge.config.tree import Loc
 from bridge.config.values import check_name
 from bridge.errors import ConfigError, Problem
 from bridge.profile import Profile, load_profile
@@ -18,6 +19,7 @@ from bridge.vocabulary import Vocabulary, load_vocabulary
 
 HOST_FILE: Final = "bridge.yaml"
 SITES: Final = "sites"
+PROFILE: Final = "profile"
 HINT: Final = "nothing was started; correct the places above and run `smp-bridge check` again"
 
 
@@ -55,13 +57,21 @@ def load(
     host, participants = _host(directory, outside, problems)
     sites = _sites(directory, outside, adapters, _Known(vocabulary, participants), problems)
     if problems or host is None:
-        raise ConfigError(problems, hint=HINT)
+        raise ConfigError(_in_order(problems), hint=HINT)
     return Config(
         directory=directory,
         host=host,
         participants={name: found for name, found in participants.items() if found is not None},
         sites=sites,
         vocabulary=vocabulary,
+    )
+
+
+def _in_order(problems: list[Problem]) -> list[Problem]:
+    """By file in the order of reading, then as the file runs; each once."""
+    files = list(dict.fromkeys(problem.file for problem in problems))
+    return sorted(
+        dict.fromkeys(problems), key=lambda problem: (files.index(problem.file), problem.line, problem.column)
     )
 
 
@@ -79,33 +89,42 @@ def _host(
         problems.append(Problem(text=f"there is no {HOST_FILE}; name the directory that holds it", file=str(directory)))
         return None, {}
     document = Document.open(path, str(path), outside)
-    host = document.read(HostOptions, ()) if document.tree.value is not None else None
-    named = document.tree.at(("participants",))
-    participants: dict[str, Participant | None] = {str(name): None for name in named} if isinstance(named, dict) else {}
-    for name in participants:
-        wrong = check_name(name)
-        if wrong:
-            document.wrong(("participants", name), wrong, at_key=True)
+    if document.tree.value is None:
+        problems.extend(document.problems)
+        return None, {}
+    host = document.read(HostOptions, ())
+    participants = {name: _participant(document, name) for name in document.mapping(("participants",))}
+    if host is not None and not participants:
+        document.wrong(("participants",), "names nobody; add a participant")
     if host is not None:
-        for name, options in host.participants.items():
-            participants[name] = _participant(document, name, options)
         _check_returns(document, host, participants)
     problems.extend(document.problems)
     return host, participants
 
 
-def _participant(document: Document, name: str, options: ParticipantOptions) -> Participant | None:
-    """The entry with its profile: a shipped one by its name, or a file beside `bridge.yaml`."""
-    loc = ("participants", name, "profile")
-    word = options.profile
+def _participant(document: Document, name: str) -> Participant | None:
+    """One entry with its profile: a shipped one by its name, or a file beside `bridge.yaml`."""
+    loc = ("participants", name)
+    wrong = check_name(name)
+    if wrong:
+        document.wrong(loc, wrong, at_key=True)
+    options = document.read(ParticipantOptions, loc)
+    others = tuple(key for key in document.mapping(loc) if key != PROFILE)
+    word = document.read(ProfileOptions, loc, without=others) if options is None else options
+    profile = None if word is None else _profile(document, (*loc, PROFILE), word.profile)
+    if options is None or profile is None:
+        return None
+    return Participant(name=name, options=options, profile=profile)
+
+
+def _profile(document: Document, loc: Loc, word: str) -> Profile | None:
     is_file = "/" in word or word.endswith((".yaml", ".yml"))
     try:
-        profile = load_profile(document.tree.directory / word if is_file else word)
+        return load_profile(document.tree.directory / word if is_file else word)
     except ConfigError as error:
         for problem in error.problems:
             document.wrong(loc, f"the profile {word} is not usable: {problem}")
-        return None
-    return Participant(name=name, options=options, profile=profile)
+    return None
 
 
 def _check_returns(document: Document, host: HostOptions, participants: Mapping[str, Participant | None]) -> None:
@@ -129,7 +148,9 @@ def _sites(
         if document.tree.value is not None:
             site = SiteReader(document, adapters, known.vocabulary, known.participants).read(path)
             if site is not None and site.name in sites:
-                document.wrong(("site",), f"the site {site.name} stands in {sites[site.name].file} already; give it another name")
+                document.wrong(
+                    ("site",), f"the site {site.name} stands in {sites[site.name].file} already; give it another name"
+                )
             elif site is not None:
                 sites[site.name] = site
         problems.extend(document.problems)

@@ -27,15 +27,6 @@ class NumberText(Options):
         return self
 
 
-def _shorthand(value: object) -> object:
-    """`assetReference: reference` is short for `{from: reference}`."""
-    if isinstance(value, str):
-        return {"from": value}
-    if isinstance(value, Mapping):
-        return value
-    raise ValueError("must be a field of the record, or a mapping such as {const: VALUE} or {from: FIELD, map: {…}}")
-
-
 def _exact(value: object) -> object:
     """A float as the decimal that was written, so that 0.1 means 0.1."""
     return repr(value) if isinstance(value, float) else value
@@ -66,6 +57,18 @@ class Rule(Options):
     number: NumberText | None = None
     each: Annotated[str | None, Field(min_length=1)] = None
     item: "Payload | None" = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: object) -> object:
+        """`assetReference: reference` is short for `{from: reference}`."""
+        if isinstance(value, str):
+            return {"from": value}
+        if isinstance(value, Mapping | Rule):
+            return value
+        raise ValueError(
+            "must be a field of the record, or a mapping such as {const: VALUE} or {from: FIELD, map: {…}}"
+        )
 
     @property
     def has_default(self) -> bool:
@@ -140,5 +143,5 @@ class Rule(Options):
         return self
 
 
-Payload = Mapping[str, Annotated[Rule, BeforeValidator(_shorthand)]]
+Payload = Mapping[str, Rule]
 Rule.model_rebuild()

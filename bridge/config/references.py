@@ -1,7 +1,7 @@
 """`{file: …}`, `{env: …}`, `{credential: …}` and relative paths, resolved before validation by what the model wants at that place."""
 
 import types
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Union, get_args, get_origin
@@ -12,9 +12,7 @@ from bridge.config.tree import Loc, Tree
 from bridge.errors import Problem
 from bridge.secret import Secret
 
-SECRET_WANTED: Final = (
-    "a secret never stands in this file; write {file: PATH}, {env: NAME} or {credential: NAME}"  # noqa: S105 - a message
-)
+SECRET_WANTED: Final = "a secret never stands in this file; write {file: PATH}, {env: NAME} or {credential: NAME}"  # noqa: S105 - a message
 _MAX_SECRET_BYTES: Final = 64 * 1024
 
 
@@ -110,7 +108,7 @@ class Resolver:
         return self._file(self.outside.credentials / name, loc)
 
     def _path(self, text: str, loc: Loc, *, must_exist: bool) -> object:
-        path = self.tree.directory / Path(text).expanduser()
+        path = (self.tree.directory / Path(text).expanduser()).absolute()
         if must_exist and not path.exists():
             return self._wrong(loc, f"the file {path} does not exist; make it, or name another")
         return path
@@ -213,5 +211,3 @@ def _is(kind: Any, base: type) -> bool:
 
 def _part(key: object) -> str | int:
     return key if isinstance(key, int) and not isinstance(key, bool) else str(key)
-
-

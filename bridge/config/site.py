@@ -1,6 +1,5 @@
 """A site's YAML: its adapters and flows. The parts that belong to an adapter are read by the adapter's own models."""
 
-import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,18 +11,11 @@ from bridge.api import Adapter, Options, Outcome, RecordsOptions, Selection
 from bridge.config.payload import Payload
 from bridge.config.references import Untouched
 from bridge.config.values import Duration
+from bridge.identifiers import Severity
 from bridge.model import EmsState, Operation, Trigger
 
 Later = Annotated[Any, Untouched]
 DAY_S: Final = 86_400.0
-
-
-class Severity(enum.Enum):
-    """What a failed identifier rule means for the record."""
-
-    ERROR = "error"
-    WARN = "warn"
-    OFF = "off"
 
 
 class SubmitOptions(Options):
@@ -55,7 +47,7 @@ class FlowOptions(Options):
     records: Later
     submit: Later
     outcome: Later
-    payload: Annotated[Payload, Field(min_length=1)]
+    payload: Later
     states: Annotated[Mapping[str, int], Field(default_factory=dict)]
     error_codes: Annotated[Mapping[str, int], BeforeValidator(_words), Field(default_factory=dict)]
     severities: Annotated[Mapping[str, Severity], Field(default_factory=dict)]

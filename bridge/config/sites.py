@@ -9,11 +9,13 @@ from bridge.api import Adapter, Options, Outcome, RecordsOptions, Selection
 from bridge.config.adapters import AdapterFinder, AdapterMissing
 from bridge.config.crosscheck import check_payload, check_severities
 from bridge.config.document import Document, unknown
+from bridge.config.payload import Rule
 from bridge.config.site import AdapterConfig, FlowConfig, FlowOptions, SiteConfig, SiteOptions, SubmitOptions
 from bridge.config.tree import Loc
 from bridge.config.values import check_name
+from bridge.config.words import words_of
 from bridge.errors import Problem
-from bridge.model import EmsState, Trigger
+from bridge.model import EmsState, Operation, Trigger
 from bridge.vocabulary import Vocabulary
 
 _PROTOCOL: Final = "protocol"
@@ -84,15 +86,14 @@ class SiteReader:
             document.wrong(loc, wrong, at_key=True)
         shell = document.read(FlowOptions, loc)
         adapter = self._named_adapter(loc)
-        submit_head = self._trigger(loc)
-        parts = self._adapter_parts(adapter, submit_head, loc) if adapter is not None else None
-        participant = self._participant(shell, loc, default_participant)
-        if shell is not None:
-            check_severities(document, loc, shell, self.vocabulary)
-            check_payload(document, loc, shell, parts[0] if parts else None, self.vocabulary)
-        if shell is None or parts is None or submit_head is None or len(document.problems) > before:
-            return None
+        trigger = self._trigger(loc)
+        parts = (None, None, None) if adapter is None else self._adapter_parts(adapter, trigger, loc)
+        participant = self._participant(loc, shell, default_participant)
+        check_severities(document, loc, self.vocabulary.severities)
+        payload = self._payload(loc, parts[0])
         records, submit, outcome = parts
+        if len(document.problems) > before or shell is None or trigger is None:
+            return None
         if records is None or submit is None or outcome is None:
             return None
         return FlowConfig(
@@ -101,11 +102,11 @@ class SiteReader:
             adapter=shell.adapter,
             participant=participant,
             operation=shell.operation,
-            trigger=submit_head,
+            trigger=trigger,
             records=records,
             submit=submit,
             outcome=outcome,
-            payload=shell.payload,
+            payload={key: rule for key, rule in payload.items() if rule is not None},
             states={state: shell.states[state.word] for state in EmsState if state.word in shell.states},
             error_codes=shell.error_codes,
             severities=shell.severities,
@@ -125,6 +126,17 @@ class SiteReader:
             self.document.wrong((*loc, "adapter"), unknown(name, names, "adapter of this site"))
         return self._adapters.get(name) if isinstance(name, str) else None
 
+    def _payload(self, loc: Loc, records: RecordsOptions | None) -> dict[str, Rule | None]:
+        """Each rule of the payload, read by itself so that one bad rule hides no other."""
+        document = self.document
+        place = (*loc, "payload")
+        payload = {key: document.read(Rule, (*place, key)) for key in document.mapping(place)}
+        word = document.tree.at((*loc, "operation"))
+        operation = next((item for item in Operation if item.value == word), None)
+        if operation is not None:
+            check_payload(document, place, payload, records, words_of(self.vocabulary, operation.kind))
+        return payload
+
     def _trigger(self, loc: Loc) -> Trigger | None:
         head = {key for key in self.document.mapping((*loc, "submit")) if key != _WHEN}
         found = self.document.read(SubmitOptions, (*loc, "submit"), without=tuple(head))
@@ -142,14 +154,12 @@ class SiteReader:
             model = adapter.submit.get(trigger)
             if model is None:
                 offered = ", ".join(sorted(kind.value for kind in adapter.submit))
-                document.wrong(
-                    (*loc, "submit", _WHEN), f"{adapter.protocol} has no such trigger; it has {offered}"
-                )
+                document.wrong((*loc, "submit", _WHEN), f"{adapter.protocol} has no such trigger; it has {offered}")
             else:
                 submit = document.read(model, (*loc, "submit"), without=(_WHEN,))
         return records, submit, document.read(adapter.outcome, (*loc, "outcome"))
 
-    def _participant(self, shell: FlowOptions | None, loc: Loc, default: str | None) -> str:
+    def _participant(self, loc: Loc, shell: FlowOptions | None, default: str | None) -> str:
         """The participant entry that a flow works for."""
         own = shell.participant if shell is not None else None
         name, place = (own, (*loc, "participant")) if own else (default, ("participant",))
@@ -157,9 +167,7 @@ class SiteReader:
             if shell is not None:
                 self.document.wrong(loc, "`participant` is missing; name one here or for the whole site")
             return ""
-        if name not in self.participants and not any(
-            problem.path == ".".join(map(str, place)) for problem in self.document.problems
-        ):
+        if self.participants and name not in self.participants and not self.document.flaw(place):
             self.document.wrong(place, unknown(name, self.participants, "participant of bridge.yaml"))
         return name
 
@@ -167,7 +175,9 @@ class SiteReader:
         """The adapter's own check over all flows that use it."""
         selections: list[Selection] = [flow.selection() for flow in flows.values() if flow.adapter == adapter.name]
         if not selections and complete:
-            self.document.wrong(("adapters", adapter.name), "no flow uses this adapter; remove it, or name it in a flow", at_key=True)
+            self.document.wrong(
+                ("adapters", adapter.name), "no flow uses this adapter; remove it, or name it in a flow", at_key=True
+            )
         for problem in adapter.adapter.check(adapter.options, selections):
             self._place(problem, adapter.name)
 
@@ -178,6 +188,8 @@ class SiteReader:
         start: Loc = ("adapters", adapter) if parts[0] == "adapter" else (parts[0],)
         loc.extend(start)
         for part in parts[1:]:
-            step: str | int = int(part) if part.isdigit() and isinstance(self.document.tree.at(tuple(loc)), list) else part
+            step: str | int = (
+                int(part) if part.isdigit() and isinstance(self.document.tree.at(tuple(loc)), list) else part
+            )
             loc.append(step)
         self.document.wrong(tuple(loc), problem.text)

@@ -53,8 +53,10 @@ class Tree:
         """The plain value at a location, None when there is none."""
         value: object = self.value
         for part in loc:
-            if isinstance(value, Mapping) or (isinstance(value, list) and isinstance(part, int) and part < len(value)):
-                value = value[part] if isinstance(value, list) else value.get(part)
+            if isinstance(value, Mapping):
+                value = value.get(part)
+            elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+                value = value[part]
             else:
                 return None
         return value

@@ -24,7 +24,7 @@ def duration_s(value: object) -> float:
         match = _DURATION.fullmatch(value.strip())
         if match:
             return float(Decimal(match[1]) * _UNITS_S[match[2]])
-    if value in {0, "0"} and not isinstance(value, bool):
+    if value == 0 and type(value) is int:
         return 0.0
     raise ValueError("must be a duration with its unit, such as 250ms, 5s, 10min or 24h")
 

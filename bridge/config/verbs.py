@@ -81,11 +81,11 @@ def _arithmetic(rule: Rule) -> Convert:
 
     def step(value: object) -> object:
         number = to_number(value)
-        if scale is None and offset is None and (type(number) is int or (places == 0 and number.is_integer())):
+        if scale is None and offset is None and (isinstance(number, int) or (places == 0 and number.is_integer())):
             return number
         with localcontext(prec=_DIGITS):
             try:
-                exact = Decimal(number) if type(number) is int else Decimal(repr(number))
+                exact = Decimal(number) if isinstance(number, int) else Decimal(repr(number))
                 exact = exact * (1 if scale is None else scale) + (offset or 0)
                 return _plain(exact if unit is None else exact.quantize(unit, ROUND_HALF_UP))
             except InvalidOperation:

@@ -1,6 +1,6 @@
 """The vocabulary of one kind of item as the payload needs it: the type of each field, the lists, the key."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -8,7 +8,6 @@ from bridge.model import Kind
 from bridge.vocabulary import FieldSpec, Vocabulary
 
 _REFERENCE: Final = "reference"
-_ALIGNED: Final = "aligned"
 _MEMBER: Final = "aligned_reference"
 
 
@@ -22,20 +21,18 @@ class Words:
     required: tuple[str, ...] = ()
 
 
-def words_of(vocabulary: Vocabulary, kind: Kind) -> Words:
-    """The words of one kind of item."""
+def words_of(vocabulary: Vocabulary, kind: Kind, required: Collection[str] = ()) -> Words:
+    """The words of one kind of item; `required` are the names that its schema asks for."""
     specs = vocabulary.fields(kind)
+    reference = vocabulary.field(kind, _REFERENCE)
     lists = {
-        name: Words(reference=_name(spec.item, _MEMBER), kinds=_kinds(spec.item))
+        name: Words(reference=vocabulary.field(kind, _MEMBER), kinds=_kinds(spec.item))
         for name, spec in specs.items()
         if spec.item
     }
-    return Words(reference=_name(specs, _REFERENCE), kinds=_kinds(specs), lists=lists)
+    needed = (reference, *(name for name in required if name in specs and name != reference))
+    return Words(reference=reference, kinds=_kinds(specs), lists=lists, required=needed)
 
 
 def _kinds(specs: Mapping[str, FieldSpec]) -> dict[str, str]:
     return {name: spec.type.value for name, spec in specs.items()}
-
-
-def _name(specs: Mapping[str, FieldSpec], role: str) -> str:
-    return next(name for name, spec in specs.items() if spec.role == role)

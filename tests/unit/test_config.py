@@ -1,0 +1,193 @@
+"""The configuration: what is right is read, what is wrong is said with its place, all at once."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bridge.config import Config, Environment, load
+from bridge.config.values import duration_s
+from bridge.errors import ConfigError
+from bridge.identifiers import Severity
+from bridge.model import EmsState, Operation, Trigger
+from bridge.secret import Secret
+from tests.support.paper import find
+
+CASES = Path(__file__).parent / "config_cases"
+GOOD = CASES / "good"
+
+
+def read(directory: Path, environ: dict[str, str] | None = None, credentials: Path | None = None) -> Config:
+    return load(directory, find, environ=environ or {}, credentials_directory=credentials)
+
+
+def problems_of(directory: Path, environ: dict[str, str] | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        read(directory, environ)
+    return [str(problem).replace(f"{directory}/", "") for problem in caught.value.problems]
+
+
+@pytest.fixture
+def directory(tmp_path):
+    target = tmp_path / "config"
+    shutil.copytree(GOOD, target)
+    return target
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("case", sorted(path.name for path in CASES.iterdir() if path != GOOD))
+def test_every_problem_is_reported_at_once_with_its_place(case, directory):
+    """Each folder of bad files lies over the good one; its expected.txt holds every problem, in order, with file, line and column."""
+    shutil.copytree(CASES / case, directory, dirs_exist_ok=True)
+    expected = (directory / "expected.txt").read_text().splitlines()
+    assert problems_of(directory) == expected
+
+
+def test_the_good_files_become_values():
+    """A whole configuration is read into its values: secrets, paths, durations, the adapter's own models."""
+    config = read(GOOD)
+    options = config.participants["acme-test"].options
+    assert options.environment is Environment.TEST
+    assert options.password == Secret("correct-horse")
+    assert options.signing_key == (GOOD / "keys/any.pem").absolute()
+    assert config.host.listeners.admin.port == 9464
+    site = config.sites["north"]
+    assert site.adapters["ems"].options.password == Secret("correct-horse")
+    assert site.adapters["ems"].options.certificate.samefile(GOOD / "keys/any.pem")
+    flow = site.flows["batteries"]
+    assert (flow.operation, flow.trigger, flow.participant) == (
+        Operation.ASSET_CREATE,
+        Trigger.REQUEST,
+        "acme-test",
+    )
+    assert (flow.latency_budget_s, flow.linger_s, flow.deadline_s, flow.registration_wait_s) == (0.25, 0.02, 86400, 5)
+    assert flow.key_field == "reference"
+    assert flow.states == {EmsState.REGISTERED: 30}
+    assert flow.error_codes == {"E1001": 17}
+    assert flow.submit.request == "Go"
+    assert flow.selection().outcome.transactionId == "txn"
+
+
+def test_the_environment_gives_typed_values():
+    """A value from the environment is text, and becomes what the field wants."""
+    config = read(GOOD, {"PAPER_PORT": "4841", "PAPER_URL": "paper://there", "PAPER_PASSWORD": "from-env"})
+    options = config.sites["north"].adapters["ems"].options
+    assert (options.port, options.url, options.password) == (4841, "paper://there", Secret("from-env"))
+
+
+def test_an_empty_variable_counts_as_not_set():
+    """An empty variable leaves the default standing."""
+    assert read(GOOD, {"PAPER_PORT": ""}).sites["north"].adapters["ems"].options.port == 4840
+
+
+def test_a_bad_value_from_the_environment_is_placed_and_not_echoed():
+    """A wrong environment value is reported at the reference that read it, without the value."""
+    (problem,) = problems_of(GOOD, {"PAPER_PORT": "hunter2"})
+    assert problem.startswith("sites/north.yaml:7:11: adapters.ems.port: must be a valid integer")
+    assert "hunter2" not in problem
+
+
+def test_a_credential_of_systemd_is_read(directory, tmp_path):
+    """`{credential: NAME}` names a file of the service manager's credentials directory."""
+    (tmp_path / "smp").write_text("from-systemd\n")
+    edit(directory / "bridge.yaml", "{file: keys/password}", "{credential: smp}")
+    config = read(directory, credentials=tmp_path)
+    assert config.participants["acme-test"].options.password == Secret("from-systemd")
+
+
+def test_a_credential_cannot_leave_its_directory(directory, tmp_path):
+    """A credential's name is no path."""
+    edit(directory / "bridge.yaml", "{file: keys/password}", "{credential: ../smp}")
+    with pytest.raises(ConfigError, match="named without a path"):
+        read(directory, credentials=tmp_path)
+
+
+@pytest.mark.parametrize("secret", ["hunter2", "{file: keys/none, extra: hunter2}", "[hunter2]", "{hunter2: 1}", "17"])
+def test_a_secret_is_never_echoed(secret, directory):
+    """Whatever stands where a secret is wanted never comes back in a problem."""
+    edit(directory / "bridge.yaml", "{file: keys/password}", secret)
+    (problem,) = problems_of(directory)
+    assert problem.startswith("bridge.yaml:10:15: participants.acme-test.password: a secret never stands in this file")
+    assert "hunter2" not in problem.replace("keys/none", "")
+
+
+def test_a_secret_is_not_shown_by_the_values():
+    """Printing a configuration shows no secret."""
+    assert "correct-horse" not in repr(read(GOOD))
+
+
+def test_a_flow_may_name_its_own_participant(directory):
+    """A flow's participant stands above the site's."""
+    text = (directory / "bridge.yaml").read_text()
+    entry = text[text.index("  acme-test:") :]
+    (directory / "bridge.yaml").write_text(text + entry.replace("acme-test", "acme-live"))
+    edit(directory / "sites/north.yaml", "    adapter: ems\n", "    adapter: ems\n    participant: acme-live\n")
+    assert read(directory).sites["north"].flows["batteries"].participant == "acme-live"
+
+
+def test_severities_are_read(directory):
+    """`off` is a word in YAML 1.2, not a boolean."""
+    edit(directory / "sites/north.yaml", "    linger: 20ms", "    severities: {mpan: off, postcode: warn}")
+    flow = read(directory).sites["north"].flows["batteries"]
+    assert flow.severities == {"mpan": Severity.OFF, "postcode": Severity.WARN}
+
+
+def test_yaml_is_read_as_version_1_2(directory):
+    """`no` stays a word and `012` is twelve: no value changes silently."""
+    edit(directory / "sites/north.yaml", "gspGroup: {const: _A}", "gspGroup: {const: no}")
+    edit(directory / "sites/north.yaml", "registered: 30", "registered: 012")
+    flow = read(directory).sites["north"].flows["batteries"]
+    assert flow.payload["gspGroup"].const == "no"
+    assert flow.states == {EmsState.REGISTERED: 12}
+
+
+def test_an_alias_that_leads_to_itself_is_a_problem(directory):
+    """A recursive or exploding alias ends in a problem, never in a hang."""
+    (directory / "sites/north.yaml").write_text("site: &s [*s, *s]\n")
+    assert any("alias" in problem for problem in problems_of(directory))
+
+
+def test_a_directory_without_files_is_a_problem(tmp_path):
+    """An empty or missing directory names the file that is wanted."""
+    assert problems_of(tmp_path)[0].endswith("there is no bridge.yaml; name the directory that holds it")
+
+
+def test_pushed_returns_need_a_listener(directory):
+    """Where the profile pushes returns, the listener must be configured."""
+    edit(
+        directory / "bridge.yaml",
+        "  returns: {port: 0, certificate: keys/any.pem, private_key: keys/any.pem}\n",
+        "  admin: {port: 0}\n",
+    )
+    (problem,) = problems_of(directory)
+    assert problem.startswith("bridge.yaml:3:3: listeners: `returns` is missing")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("250ms", 0.25),
+        ("5s", 5),
+        ("10min", 600),
+        ("24h", 86400),
+        ("7d", 604800),
+        ("1.5 s", 1.5),
+        (0, 0),
+        ("20us", 2e-5),
+    ],
+)
+def test_durations(text, seconds):
+    """A duration is a number with its unit."""
+    assert duration_s(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["5", 5, "5 parsecs", "-5s", "", None, True, [1]])
+def test_bad_durations(text):
+    """A number without a unit is no duration."""
+    with pytest.raises(ValueError, match="unit"):
+        duration_s(text)
