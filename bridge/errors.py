@@ -55,6 +55,10 @@ class IllegalMove(BridgeError):
     """A submission was asked to move against the table of legal transitions: a defect of ours."""
 
 
+class Replaced(BridgeError):
+    """Take the next call again: newer content replaced an item while its call was being signed."""
+
+
 class Fenced(BridgeError):
     """Stop this work: another owner holds the lease now, or ours has a newer epoch."""
 

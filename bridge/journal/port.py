@@ -378,7 +378,7 @@ class Journal(Protocol):
     async def sending(self, fence: Fence, submission: str, call: SignedCall, items: int) -> Stamp:
         """Commit 2: the signed bytes and SENDING. The first `items` items belong to the call; the rest move, in order, to a new WAITING submission in front of the others.
 
-        When this returns the call may leave, not before.
+        When this returns the call may leave, not before. Raises `Replaced` when an item's content was replaced since `next_call` gave it out: ask again.
         """
         ...
 

@@ -1,0 +1,67 @@
+"""Signed calls on disk: stored once, read back byte for byte."""
+
+from typing import NamedTuple
+
+import orjson
+
+from bridge.journal.port import SignedCall
+from bridge.journal.store import Blob, Rows, Tx, dump, dump_stamps, load_stamps
+
+
+class StoredCall(NamedTuple):
+    """A call's row and the evidence of its body."""
+
+    id: int
+    body: Blob
+
+
+def insert_call(tx: Tx, participant: str, submission: int, call: SignedCall) -> StoredCall:
+    """Store a call that was signed anew."""
+    body = tx.blob(participant, call.body)
+    tx.run(
+        "INSERT INTO calls (participant, submission, message_id, correlation_id, method, path, headers, kid, profile, body, stamps)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            participant,
+            submission,
+            call.message_id,
+            call.correlation_id,
+            call.method,
+            call.path,
+            dump(dict(call.headers)),
+            call.kid,
+            call.profile,
+            body.id or 0,
+            dump_stamps(call.stamps),
+        ),
+    )
+    return StoredCall(tx.db.last_insert_rowid(), body)
+
+
+def load_call(rows: Rows, call: int) -> SignedCall:
+    """The exact call as it was stored."""
+    row = rows.one(
+        "SELECT c.message_id, c.correlation_id, c.method, c.path, c.headers, b.bytes, c.kid, c.profile, c.stamps"
+        " FROM calls c LEFT JOIN blobs b ON b.id = c.body WHERE c.id = ?",
+        (call,),
+    )
+    assert row is not None
+    return SignedCall(
+        message_id=row[0],
+        correlation_id=row[1],
+        method=row[2],
+        path=row[3],
+        headers=orjson.loads(row[4]),
+        body=row[5] or b"",
+        kid=row[6],
+        profile=row[7],
+        stamps=load_stamps(row[8]),
+    )
+
+
+def same_call(rows: Rows, stored: int | None, call: SignedCall) -> bool:
+    """Whether this very call is on disk already (a retry sends the same bytes)."""
+    if stored is None:
+        return False
+    before = load_call(rows, stored)
+    return (before.message_id, before.body, before.headers) == (call.message_id, call.body, dict(call.headers))

@@ -1,0 +1,442 @@
+"""Commit 1: admit candidates, queue what is new, note what each place is to be told, and perhaps the signed call with them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from bridge.journal import writebacks
+from bridge.journal.calls import insert_call
+from bridge.journal.leases import MESSAGE_MEMORY_NS
+from bridge.journal.port import Accepted, Awaited, Candidate, FastCall, Fence, Intake
+from bridge.journal.queueing import Line, Queueing
+from bridge.journal.standing import Known, known, look_again, units_of
+from bridge.journal.store import NO_BLOB, Blob, Rows, Tx, dump, dump_errors, load_stamps
+from bridge.journal.writebacks import QUIET, Word
+from bridge.model import EmsState, ErrorNote, HostReason, ItemState, Kind, Trigger
+from bridge.submission import Admission, Standing, admit
+
+_A = Admission
+Key = tuple[str, Kind, str]
+Where = tuple[str, str, str, str]
+
+_PART_BYTES: Final = 4
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What is remembered of a place's last request (or of one message request)."""
+
+    request: str
+    at_ns: int
+    awaiting: bool
+
+
+@dataclass(slots=True)
+class _Verdicts:
+    """The first pass: what each candidate is, decided in order without writing."""
+
+    admissions: list[Admission] = field(default_factory=list)
+    asked: dict[Where, _Asked] = field(default_factory=dict)
+    standing: dict[Key, Standing] = field(default_factory=dict)
+    places: dict[Key, tuple[str, str]] = field(default_factory=dict)
+
+
+def accept(
+    tx: Tx, new_id: Callable[[], str], fence: Fence, candidates: Sequence[Candidate], fast: FastCall | None
+) -> Intake:
+    """Admit the candidates and write what follows. The stamp of the commit is put in by the caller."""
+    tx.check(fence)
+    accepting = _Accepting(tx, fence, candidates)
+    if fast is not None and not tx.holds(fast.market):
+        fast = None
+    verdicts = accepting.decide(fast)
+    if fast is not None and not _stands(fast, candidates, verdicts.admissions):
+        fast = None
+        verdicts = accepting.decide(None)
+    accepted = accepting.write(verdicts, fast, new_id)
+    return Intake(accepted=accepted, fast=fast is not None, journalled=tx.now)
+
+
+def awaited(rows: Rows, site: str) -> list[Awaited]:
+    """Requests without their registration, oldest first."""
+    found = rows.all(
+        "SELECT flow, place, request, received FROM triggers WHERE site = ? AND awaiting = 1 ORDER BY at_ns, flow, place, slot",
+        (site,),
+    )
+    return [Awaited(flow, place, request, load_stamps(text)["received"]) for flow, place, request, text in found]
+
+
+def slot_of(candidate: Candidate) -> str:
+    """The request id where each request stands alone, '' where only the place's last one counts."""
+    return (candidate.request or "") if candidate.trigger is Trigger.MESSAGE else ""
+
+
+def _where(candidate: Candidate) -> Where:
+    return (candidate.site, candidate.flow, candidate.place, slot_of(candidate))
+
+
+def _key(candidate: Candidate) -> Key:
+    return (candidate.participant, candidate.operation.kind, candidate.key or "")
+
+
+def _stands(fast: FastCall, candidates: Sequence[Candidate], admissions: Sequence[Admission]) -> bool:
+    """Whether exactly the call's keys came in as NEW."""
+    new = [
+        c.key for c, admission in zip(candidates, admissions, strict=True) if admission is _A.NEW and c.key in fast.keys
+    ]
+    return bool(fast.keys) and sorted(key or "" for key in new) == sorted(fast.keys)
+
+
+class _Accepting:
+    """One accept: what the journal knew before, and what is to be written."""
+
+    def __init__(self, tx: Tx, fence: Fence, candidates: Sequence[Candidate]) -> None:
+        self._tx = tx
+        self._fence = fence
+        self._candidates = candidates
+        self._known = self._load_known()
+        self._asked = self._load_asked()
+
+    # first pass ------------------------------------------------------------------------------------------------------
+
+    def decide(self, fast: FastCall | None) -> _Verdicts:
+        """What each candidate is, in order; a later one sees what the earlier ones would change."""
+        verdicts = _Verdicts()
+        for candidate in self._candidates:
+            admission = self._admission(candidate, verdicts, fast)
+            verdicts.admissions.append(admission)
+            if candidate.request is not None and admission is not _A.SEEN:
+                asked = _Asked(candidate.request, self._tx.now.wall_ns, admission is _A.REQUESTED)
+                verdicts.asked[_where(candidate)] = asked
+        return verdicts
+
+    def _admission(self, candidate: Candidate, verdicts: _Verdicts, fast: FastCall | None) -> Admission:
+        complete = bool(candidate.content) or candidate.refusal is not None
+        if self._handled(candidate, verdicts, complete=complete):
+            return _A.SEEN
+        if candidate.refusal is not None:
+            return _A.INVALID
+        if not complete:
+            return _A.REQUESTED
+        return self._admit(candidate, verdicts, fast)
+
+    def _handled(self, candidate: Candidate, verdicts: _Verdicts, *, complete: bool) -> bool:
+        if candidate.request is None:
+            return False
+        where = _where(candidate)
+        asked = verdicts.asked.get(where) or self._asked.get(where)
+        if asked is None or asked.request != candidate.request or (asked.awaiting and complete):
+            return False
+        forgotten = candidate.trigger is Trigger.MESSAGE and asked.at_ns < self._tx.now.wall_ns - MESSAGE_MEMORY_NS
+        return asked.awaiting or not forgotten
+
+    def _admit(self, candidate: Candidate, verdicts: _Verdicts, fast: FastCall | None) -> Admission:
+        key, place = _key(candidate), (candidate.flow, candidate.place)
+        if verdicts.places.setdefault(key, place) != place:
+            return _A.DUPLICATE_IN_REQUEST
+        standing = verdicts.standing.get(key)
+        if standing is None and key in self._known:
+            standing = self._known[key].standing
+        admission = admit(
+            standing,
+            digest=candidate.digest,
+            site=candidate.site,
+            flow=candidate.flow,
+            trigger=candidate.trigger,
+        )
+        if admission in (_A.NEW, _A.REPLACE):
+            sent = fast is not None and candidate.key in fast.keys
+            verdicts.standing[key] = Standing(
+                state=ItemState.SENDING if sent else ItemState.WAITING,
+                digest=candidate.digest,
+                site=candidate.site,
+                flow=candidate.flow,
+                closed=sent,
+            )
+        return admission
+
+    def _load_known(self) -> dict[Key, Known]:
+        groups: dict[tuple[str, Kind], list[str]] = {}
+        for candidate in self._candidates:
+            if candidate.key and candidate.content:
+                groups.setdefault((candidate.participant, candidate.operation.kind), []).append(candidate.key)
+        return {
+            (participant, kind, key): found
+            for (participant, kind), keys in groups.items()
+            for key, found in known(self._tx, participant, kind, keys).items()
+        }
+
+    def _load_asked(self) -> dict[Where, _Asked]:
+        groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for candidate in self._candidates:
+            if candidate.request is not None:
+                place = (candidate.place, slot_of(candidate))
+                groups.setdefault((candidate.site, candidate.flow), []).append(place)
+        asked: dict[Where, _Asked] = {}
+        for (site, flow), places in groups.items():
+            found = self._tx.all(
+                "SELECT t.place, t.slot, t.request, t.at_ns, t.awaiting FROM json_each(?) p CROSS JOIN triggers t"
+                " ON t.site = ? AND t.flow = ? AND t.place = p.value ->> 0 AND t.slot = p.value ->> 1",
+                (dump(places), site, flow),
+            )
+            for place, slot, request, at_ns, awaiting in found:
+                asked[site, flow, place, slot] = _Asked(request, at_ns, bool(awaiting))
+        return asked
+
+    # second pass -----------------------------------------------------------------------------------------------------
+
+    def write(self, verdicts: _Verdicts, fast: FastCall | None, new_id: Callable[[], str]) -> list[Accepted]:
+        """Write everything that the verdicts ask for, and one event per submission or kind of verdict."""
+        writing = _Writing(self._tx, self._fence, self._known, fast, new_id)
+        accepted = [
+            writing.one(candidate, admission)
+            for candidate, admission in zip(self._candidates, verdicts.admissions, strict=True)
+        ]
+        writing.flush()
+        self._store_asked(verdicts.asked)
+        return accepted
+
+    def _store_asked(self, asked: dict[Where, _Asked]) -> None:
+        received = {_where(c): c.stamps.get("received", self._tx.now) for c in self._candidates}
+        self._tx.many(
+            "INSERT INTO triggers (site, flow, place, slot, request, at_ns, awaiting, received) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (site, flow, place, slot) DO UPDATE SET request = excluded.request, at_ns = excluded.at_ns,"
+            " awaiting = excluded.awaiting, received = excluded.received",
+            [
+                (*where, row.request, row.at_ns, row.awaiting, dump({"received": list(received[where])}))
+                for where, row in asked.items()
+            ],
+        )
+
+
+class _Writing:
+    """The second pass of one accept."""
+
+    def __init__(
+        self, tx: Tx, fence: Fence, before: dict[Key, Known], fast: FastCall | None, new_id: Callable[[], str]
+    ) -> None:
+        self._tx = tx
+        self._fence = fence
+        self._known = before
+        self._queue = Queueing(tx, new_id, fast)
+        self._fast = fast
+        self._words: dict[Where, Word] = {}
+        self._verdicts: dict[tuple[str, str, Admission], list[list[str | None]]] = {}
+        self._pieces: dict[str, list[bytes]] = {}
+        self._readings: dict[str, Blob] = {}
+
+    def one(self, candidate: Candidate, admission: Admission) -> Accepted:
+        """Plan what one candidate changes."""
+        if admission is _A.NEW:
+            return self._new(candidate)
+        if admission is _A.REPLACE:
+            return self._replace(candidate)
+        if admission is _A.SEEN:
+            again = self._where_said(candidate) or writebacks.say_again(self._tx, _where(candidate))
+            return Accepted(admission=_A.REPEAT if again else _A.SEEN)
+        if admission is _A.REPEAT:
+            return self._repeat(candidate)
+        self._refuse(candidate, admission)
+        return Accepted(admission=admission)
+
+    def flush(self) -> None:
+        """Write the plan. The readings are one blob per participant: each candidate's behind their length (4 bytes, big-endian)."""
+        self._readings = {whose: self._tx.blob(whose, b"".join(pieces)) for whose, pieces in self._pieces.items()}
+        self._queue.flush({participant: blob.id for participant, blob in self._readings.items()})
+        writebacks.say(self._tx, list(self._words.values()))
+        self._unblock()
+        self._events()
+
+    # one verdict each ------------------------------------------------------------------------------------------------
+
+    def _new(self, candidate: Candidate) -> Accepted:
+        line = self._queue.line_for(candidate)
+        item = self._queue.add(line, candidate, slot_of(candidate), self._keep(candidate))
+        if candidate.progress:
+            state = EmsState.SENT if line.fast else EmsState.RECEIVED
+            self._say(candidate, state, ticket=item, follows=item)
+        return Accepted(admission=_A.NEW, item=item, submission=line.id)
+
+    def _replace(self, candidate: Candidate) -> Accepted:
+        part = self._keep(candidate)
+        planned = self._queue.planned(_key(candidate))
+        if planned is not None:
+            item, line = self._queue.change(planned, candidate, slot_of(candidate), part)
+            submission = line.id
+        else:
+            found = self._known[_key(candidate)]
+            item = found.item
+            moved = (found.place, found.slot) != (candidate.place, slot_of(candidate))
+            submission = self._queue.replace(found, candidate, slot_of(candidate), part, moved=moved)
+        step = writebacks.PENDING if candidate.progress else QUIET
+        self._say(candidate, EmsState.RECEIVED, ticket=self._queue.last_item, follows=item, step=step)
+        return Accepted(admission=_A.REPLACE, item=item, submission=submission)
+
+    def _repeat(self, candidate: Candidate) -> Accepted:
+        planned = self._queue.planned(_key(candidate))
+        if planned is not None:  # the same record twice in one call: the first one's words stand
+            return Accepted(admission=_A.REPEAT, item=planned.id, submission=planned.line.id)
+        found = self._known[_key(candidate)]
+        told = found.state.ems
+        quiet = not candidate.progress and not told.final and told is not EmsState.IN_DOUBT
+        word = self._word(candidate, told, ticket=self._queue.last_item, follows=found.item)
+        word.transaction_id, word.asset_id, word.errors = found.transaction_id, found.asset_id, found.errors
+        word.step = QUIET if quiet else writebacks.PENDING
+        changed = candidate.trigger is Trigger.CHANGE
+        if not (changed and writebacks.says_so_already(self._tx, word, same_request=False)):
+            self._settle_drift(word)
+            self._words[word.where] = word
+            if (candidate.place, slot_of(candidate)) != (found.place, found.slot):
+                self._tx.run("UPDATE submissions SET echoes = 1 WHERE seq = ?", (found.submission,))
+        return Accepted(admission=_A.REPEAT, item=found.item, submission=self._queue.submission_id(found.submission))
+
+    def _settle_drift(self, word: Word) -> None:
+        """The record is again what was registered."""
+        before = writebacks.standing_word(self._tx, word.where)
+        if before is not None and before[2] is EmsState.DRIFT:
+            self._tx.clear_alarm(
+                "DRIFT", participant=word.participant, site=word.site, subject=f"{word.flow}/{word.key}"
+            )
+
+    def _refuse(self, candidate: Candidate, admission: Admission) -> None:
+        """DRIFT, a duplicate, an invalid record, or a request whose registration is awaited."""
+        state, errors, alarm = _VERDICTS[admission](candidate)
+        word = self._word(candidate, state, ticket=self._queue.last_item)
+        word.errors = dump_errors(errors)
+        found = self._known.get(_key(candidate))
+        if admission is _A.DRIFT and found is not None:
+            word.transaction_id, word.asset_id = found.transaction_id, found.asset_id
+        if admission is _A.REQUESTED and not candidate.progress:
+            word.step = QUIET
+        if candidate.trigger is Trigger.CHANGE and writebacks.says_so_already(self._tx, word, same_request=False):
+            return
+        self._keep(candidate)
+        self._words[word.where] = word
+        key = (candidate.participant, f"{candidate.site}/{candidate.flow}", admission)
+        self._verdicts.setdefault(key, []).append([candidate.place, candidate.request, candidate.key, *_texts(errors)])
+        if alarm:
+            subject = f"{candidate.flow}/{candidate.key}"
+            where = {"participant": candidate.participant, "site": candidate.site, "subject": subject}
+            self._tx.raise_alarm(alarm, **where, text=f"{candidate.place}: {_texts(errors)[0]}")
+
+    # small parts -----------------------------------------------------------------------------------------------------
+
+    def _keep(self, candidate: Candidate) -> int:
+        """Keep a candidate's readings as evidence; which part of its participant's blob they will be (-1 = none)."""
+        if not candidate.readings:
+            return -1
+        mine = self._pieces.setdefault(candidate.participant, [])
+        mine.append(len(candidate.readings).to_bytes(_PART_BYTES, "big") + candidate.readings)
+        return len(mine) - 1
+
+    def _where_said(self, candidate: Candidate) -> bool:
+        return _where(candidate) in self._words
+
+    def _say(
+        self, candidate: Candidate, state: EmsState, *, ticket: int, follows: int, step: str = writebacks.PENDING
+    ) -> None:
+        word = self._word(candidate, state, ticket=ticket, follows=follows)
+        word.step = step
+        self._words[word.where] = word
+
+    def _word(self, candidate: Candidate, state: EmsState, *, ticket: int, follows: int | None = None) -> Word:
+        site, flow, place, slot = _where(candidate)
+        return Word(
+            site=site,
+            flow=flow,
+            place=place,
+            slot=slot,
+            participant=candidate.participant,
+            key=candidate.key or "",
+            state=state,
+            request=candidate.request,
+            ticket=ticket,
+            follows=follows,
+        )
+
+    def _unblock(self) -> None:
+        """New units look at their members; waiting units look again when an asset that could never be is asked for once more."""
+        units: dict[str, set[int]] = {}
+        again: dict[str, list[str]] = {}
+        for planned in self._queue.new_items():
+            if planned.kind is Kind.UNIT:
+                units.setdefault(planned.participant, set()).add(planned.id)
+            elif (planned.participant, planned.kind, planned.key) in self._known:
+                again.setdefault(planned.participant, []).append(planned.key)
+        for participant, keys in again.items():
+            units.setdefault(participant, set()).update(units_of(self._tx, participant, keys))
+        for participant, found in units.items():
+            look_again(self._tx, participant, sorted(found))
+
+    def _events(self) -> None:
+        for line in self._queue.lines():
+            self._line_event(line)
+        for (participant, subject, admission), rows in self._verdicts.items():
+            blob = self._readings.get(participant, NO_BLOB)
+            data = {"columns": ["place", "request", "key", "errors"], "rows": rows}
+            self._tx.event(self._fence, participant, f"record.{admission.value}", subject, data, blob=blob)
+
+    def _line_event(self, line: Line) -> None:
+        blob = self._readings.get(line.participant, NO_BLOB)
+        data: dict[str, object] = {
+            "items": line.added,
+            "replaced": line.replaced,
+            "total": line.items,
+            "first": line.first,
+        }
+        if line.fast:
+            assert self._fast is not None
+            call = insert_call(self._tx, line.participant, line.seq, self._fast.call)
+            self._tx.run("UPDATE submissions SET call = ? WHERE seq = ?", (call.id, line.seq))
+            data |= {
+                "message": self._fast.call.message_id,
+                "kid": self._fast.call.kid,
+                "readings": (blob.digest or b"").hex(),
+            }
+            self._tx.event(self._fence, line.participant, "SENDING", line.id, data, blob=call.body)
+            return
+        self._tx.event(self._fence, line.participant, "WAITING" if line.new else "joined", line.id, data, blob=blob)
+        self._tx.topics.add(f"market:{line.participant}")
+
+
+def _texts(errors: Sequence[ErrorNote]) -> list[str]:
+    return [" ".join(f"{note.code} {note.text}" for note in errors)]
+
+
+def _host(reason: HostReason, text: str) -> tuple[ErrorNote, ...]:
+    return (ErrorNote(code=str(int(reason)), text=text),)
+
+
+def _invalid(candidate: Candidate) -> tuple[EmsState, tuple[ErrorNote, ...], str]:
+    assert candidate.refusal is not None
+    return EmsState.REFUSED_BY_HOST, _host(candidate.refusal.reason, candidate.refusal.text), ""
+
+
+def _drift(candidate: Candidate) -> tuple[EmsState, tuple[ErrorNote, ...], str]:
+    del candidate
+    text = "the record differs from what was sent for this reference; nothing was sent again"
+    return EmsState.DRIFT, _host(HostReason.DRIFT, text), "DRIFT"
+
+
+def _duplicate_key(candidate: Candidate) -> tuple[EmsState, tuple[ErrorNote, ...], str]:
+    text = f"{candidate.key} belongs to another site or flow of this participant"
+    return EmsState.REFUSED_BY_HOST, _host(HostReason.DUPLICATE_KEY, text), "DUPLICATE_KEY"
+
+
+def _duplicate_in_request(candidate: Candidate) -> tuple[EmsState, tuple[ErrorNote, ...], str]:
+    text = f"{candidate.key} stands at another place too"
+    return EmsState.REFUSED_BY_HOST, _host(HostReason.DUPLICATE_IN_REQUEST, text), ""
+
+
+def _requested(candidate: Candidate) -> tuple[EmsState, tuple[ErrorNote, ...], str]:
+    del candidate
+    return EmsState.RECEIVED, (), ""
+
+
+_VERDICTS: Final[dict[Admission, Callable[[Candidate], tuple[EmsState, tuple[ErrorNote, ...], str]]]] = {
+    _A.INVALID: _invalid,
+    _A.DRIFT: _drift,
+    _A.DUPLICATE_KEY: _duplicate_key,
+    _A.DUPLICATE_IN_REQUEST: _duplicate_in_request,
+    _A.REQUESTED: _requested,
+}

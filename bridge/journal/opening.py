@@ -1,0 +1,102 @@
+"""Opening a SQLite journal: refused when it is unreadable, foreign or newer; created and migrated otherwise, never reset."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from bridge.errors import JournalUnusable
+from bridge.journal.engine import translated
+
+MAJOR: Final = 1
+_MAJOR_STEP: Final = 10_000
+_APPLICATION_ID: Final = 0x534D5042
+_SCHEMA: Final = Path(__file__).parent / "schema" / "sqlite"
+_BUSY_TRIES: Final = 10_000
+_BUSY_PAUSE_S: Final = 0.001
+_PAGE_BYTES: Final = 4096
+_WAL_KEPT_BYTES: Final = 64 * 1024 * 1024
+
+
+def open_writer(path: Path, *, checkpoint: bool, max_bytes: int) -> apsw.Connection:
+    """The connection that writes, on a journal that exists and has this version's schema."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(Path(f"{path}.open.lock")):
+        if path.exists() and path.stat().st_size == 0:
+            raise JournalUnusable(f"{path} is empty", hint="restore it; remove it only if it never held a journal")
+        try:
+            db = apsw.Connection(str(path))
+            _prepare(db, checkpoint=checkpoint, max_bytes=max_bytes)
+            _migrate(db, path)
+        except apsw.Error as error:
+            hint = "restore it from a backup; it is never repaired or reset by itself"
+            raise JournalUnusable(f"{path} cannot be used: {error}", hint=hint) from error
+    return db
+
+
+def open_reader(path: Path) -> apsw.Connection:
+    """A connection that can only read."""
+    try:
+        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        db.set_busy_handler(_busy)
+    except apsw.Error as error:
+        raise translated(error) from error
+    return db
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock file for a short while; waits for another process."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _busy(tries: int) -> bool:
+    """Wait for another process's commit: they take a millisecond or a few, SQLite's own steps grow to 100 ms."""
+    time.sleep(_BUSY_PAUSE_S)
+    return tries < _BUSY_TRIES
+
+
+def _prepare(db: apsw.Connection, *, checkpoint: bool, max_bytes: int) -> None:
+    db.set_busy_handler(_busy)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA wal_autocheckpoint = 0")  # the engine does it, after the callers have their answers
+    db.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
+    db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0 if checkpoint else 1)
+    if max_bytes:
+        db.execute(f"PRAGMA max_page_count = {max(1, max_bytes // _PAGE_BYTES)}")
+
+
+def _migrate(db: apsw.Connection, path: Path) -> None:
+    version, application = _pragma(db, "user_version"), _pragma(db, "application_id")
+    if application != _APPLICATION_ID and (version or db.execute("SELECT 1 FROM sqlite_schema").fetchall()):
+        raise JournalUnusable(f"{path} is not a journal of smp-bridge", hint="name another file")
+    if version // _MAJOR_STEP > MAJOR:
+        hint = "run the version that wrote it, or a newer one"
+        raise JournalUnusable(
+            f"{path} was written by major version {version // _MAJOR_STEP}, this is {MAJOR}", hint=hint
+        )
+    done = version % _MAJOR_STEP
+    steps = [file for file in sorted(_SCHEMA.glob("[0-9]*.sql")) if int(file.stem) > done]
+    for file in steps:
+        with db:
+            db.execute(file.read_text(encoding="utf-8"))
+            db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {MAJOR * _MAJOR_STEP + int(file.stem)}")
+
+
+def _pragma(db: apsw.Connection, name: str) -> int:
+    rows = db.execute(f"PRAGMA {name}").fetchall()
+    value = rows[0][0]
+    assert isinstance(value, int)
+    return value

@@ -1,0 +1,200 @@
+"""The market side's use cases: what may go out next, commit 2, answers, outcomes."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from bridge.clock import Stamp
+from bridge.errors import Replaced
+from bridge.journal import writebacks
+from bridge.journal.calls import insert_call, load_call, same_call
+from bridge.journal.moves import COLUMNS, Submission, find, load, move
+from bridge.journal.port import AnswerNote, DueCall, Fence, NoneDue, ParkedReturn, SignedCall, WaitingItem
+from bridge.journal.returns import waiting_for
+from bridge.journal.standing import members
+from bridge.journal.store import NO_BLOB, Rows, Tx, dump, load_stamps
+from bridge.model import EmsState, Kind, Operation
+from bridge.submission import SubmissionState
+
+_S = SubmissionState
+_DETAIL_CHARS: Final = 500
+_ALLOWED: Final = "operation IN (SELECT value FROM json_each(?))"
+_IN_LINE: Final = "participant = ? AND state IN ('WAITING', 'RETRY_WAIT')"
+_NEXT_DUE: Final = f"SELECT min(due_ns) FROM submissions WHERE {_IN_LINE} AND blocked = 0 AND due_ns > ? AND {_ALLOWED}"  # noqa: S608
+_NEXT_DEADLINE: Final = f"SELECT min(deadline_ns) FROM submissions WHERE {_IN_LINE} AND deadline_ns > 0 AND {_ALLOWED}"  # noqa: S608
+
+
+# --------------------------------------------------------------------------------------------------------- what is due
+
+
+def next_call(
+    rows: Rows, participant: str, now_ns: int, allow: Sequence[Operation]
+) -> tuple[DueCall, int] | tuple[NoneDue, int]:
+    """What may go out, with the revision of its items that the caller is about to sign."""
+    allowed = dump([operation.value for operation in allow])
+    found = find(
+        rows,
+        f"{_IN_LINE} AND deadline_ns > 0 AND deadline_ns <= ? AND {_ALLOWED} ORDER BY deadline_ns",
+        (participant, now_ns, allowed),
+    ) or find(
+        rows,
+        f"{_IN_LINE} AND blocked = 0 AND due_ns <= ? AND {_ALLOWED} ORDER BY position, seq",
+        (participant, now_ns, allowed),
+    )
+    if found is None:
+        return NoneDue(next_ns=_next_ns(rows, participant, now_ns, allowed)), 0
+    return _due_call(rows, found), found.revision
+
+
+def _next_ns(rows: Rows, participant: str, now_ns: int, allowed: str) -> int:
+    times = (rows.one(_NEXT_DUE, (participant, now_ns, allowed)), rows.one(_NEXT_DEADLINE, (participant, allowed)))
+    return min((row[0] for row in times if row and row[0]), default=0)
+
+
+def _due_call(rows: Rows, submission: Submission) -> DueCall:
+    items = rows.all(
+        "SELECT id, key, content, received_ns, received_mono, received_boot FROM items WHERE submission = ? ORDER BY id",
+        (submission.seq,),
+    )
+    unit = submission.operation.kind is Kind.UNIT and items
+    return DueCall(
+        submission=submission.id,
+        flow=submission.flow,
+        operation=submission.operation,
+        state=submission.state,
+        items=[WaitingItem(id=row[0], key=row[1], content=row[2], received=Stamp(*row[3:])) for row in items],
+        attempts=submission.attempts,
+        deadline_ns=submission.deadline_ns,
+        call=load_call(rows, submission.call) if submission.call else None,
+        members=members(rows, items[0][0]) if unit else (),
+        stamps=load_stamps(submission.stamps),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ commit 2
+
+
+def sending(
+    tx: Tx, fence: Fence, submission: str, call: SignedCall, items: int, *, signed_revision: int | None, rest_id: str
+) -> None:
+    """The signed bytes and SENDING; what does not fit becomes a submission of its own, next in line."""
+    tx.check(fence)
+    found = load(tx, submission)
+    if signed_revision is not None and signed_revision != found.revision:
+        raise Replaced(f"{submission}: an item was replaced while its call was signed", hint="take the next call again")
+    before = found.state
+    if items < found.items:
+        _split(tx, fence, found, items, rest_id)
+    stored, body = found.call, NO_BLOB
+    if not same_call(tx, found.call, call):
+        inserted = insert_call(tx, found.participant, found.seq, call)
+        stored, body = inserted.id, inserted.body
+    move(
+        tx,
+        fence,
+        found,
+        _S.SENDING,
+        cause="a slot is free" if before is not _S.IN_DOUBT else "sent again by a person",
+        data={"message": call.message_id, "kid": call.kid, "attempt": found.attempts + 1},
+        blob=body,
+        stamps={**call.stamps, "journalled": tx.now},
+        columns={"attempts": found.attempts + 1, "epoch": fence.epoch, "call": stored, "sent_ns": tx.now.wall_ns},
+    )
+    if found.attempts == 0 or before is _S.IN_DOUBT:
+        tell(tx, found, EmsState.SENT, everyone=before is _S.IN_DOUBT)
+
+
+def _split(tx: Tx, fence: Fence, submission: Submission, items: int, rest_id: str) -> None:
+    """Items beyond the first `items` go to a new submission that keeps the place in line; it stays open where its origin was."""
+    first = tx.one("SELECT id FROM items WHERE submission = ? ORDER BY id LIMIT 1 OFFSET ?", (submission.seq, items))
+    assert first is not None
+    rest = submission.items - items
+    keep_open = submission.open and rest < submission.max_items
+    tx.run("UPDATE submissions SET open = 0, items = ? WHERE seq = ?", (items, submission.seq))
+    tx.run(
+        "INSERT INTO submissions (id, participant, site, flow, operation, state, position, open, items, max_items, due_ns, deadline_ns,"
+        " blocked, echoes, stamps) SELECT ?, participant, site, flow, operation, 'WAITING', position, ?, ?, max_items, due_ns,"
+        " deadline_ns, 0, echoes, stamps FROM submissions WHERE seq = ?",
+        (rest_id, keep_open, rest, submission.seq),
+    )
+    tx.run(
+        "UPDATE items SET submission = ? WHERE submission = ? AND id >= ?",
+        (tx.db.last_insert_rowid(), submission.seq, first[0]),
+    )
+    submission.items, submission.open = items, False
+    data = {"from": submission.id, "items": rest, "first": first[0]}
+    tx.event(fence, submission.participant, _S.WAITING.value, rest_id, data)
+    tx.topics.add(f"market:{submission.participant}")
+
+
+# ------------------------------------------------------------------------------------------------------------- answers
+
+
+def answered(
+    tx: Tx, fence: Fence, submission: str, state: SubmissionState, answer: AnswerNote, *, retry_ns: int, cause: str
+) -> list[ParkedReturn]:
+    """The answer as evidence and the move that it causes; in an unchanged state it is only a note."""
+    tx.check(fence)
+    found = load(tx, submission)
+    blob = tx.blob(found.participant, answer.body)
+    cause = (cause or answer.detail)[:_DETAIL_CHARS]
+    if state is found.state:
+        tx.event(fence, found.participant, "answer", found.id, {"cause": cause, **answer_data(answer)}, blob=blob)
+        return _parked(tx, found, answer)
+    columns: dict[str, object] = {}
+    if answer.transaction_id:
+        found.transaction_id = columns["transaction_id"] = answer.transaction_id
+    if state in (_S.WAITING, _S.RETRY_WAIT):
+        columns["due_ns"] = retry_ns or tx.now.wall_ns
+        tx.topics.add(f"market:{found.participant}")
+    move(
+        tx, fence, found, state, cause=cause, data=answer_data(answer), blob=blob, stamps=answer.stamps, columns=columns
+    )
+    if state is _S.IN_DOUBT:
+        tell(tx, found, EmsState.IN_DOUBT, everyone=True)
+    elif state is _S.AWAITING_RETURN:
+        tell(tx, found, EmsState.SENT, everyone=False)
+    return _parked(tx, found, answer)
+
+
+def answer_data(answer: AnswerNote) -> dict[str, object]:
+    """An answer as an event tells it; its body is the event's blob."""
+    return {
+        "status": answer.status,
+        "headers": dict(answer.headers),
+        "detail": answer.detail[:_DETAIL_CHARS],
+        "transaction": answer.transaction_id,
+    }
+
+
+def _parked(tx: Tx, submission: Submission, answer: AnswerNote) -> list[ParkedReturn]:
+    call = load_call(tx, submission.call) if submission.call else None
+    ours = [call.correlation_id, call.message_id] if call else []
+    return waiting_for(tx, submission.participant, answer.transaction_id or submission.transaction_id, ours)
+
+
+def recover(tx: Tx, fence: Fence) -> list[str]:
+    """Whatever was SENDING when an earlier owner stopped is in doubt now."""
+    tx.check(fence)
+    participant = fence.lease.removeprefix("market:")
+    found = tx.all(
+        f"SELECT {COLUMNS} FROM submissions WHERE participant = ? AND state = 'SENDING' AND epoch < ? ORDER BY seq",  # noqa: S608
+        (participant, fence.epoch),
+    )
+    doubtful = [Submission(*row) for row in found]
+    for submission in doubtful:
+        move(tx, fence, submission, _S.IN_DOUBT, cause="the bridge stopped while it was sent", data={})
+        tell(tx, submission, EmsState.IN_DOUBT, everyone=True)
+    return [submission.id for submission in doubtful]
+
+
+def tell(tx: Tx, submission: Submission, state: EmsState, *, everyone: bool) -> None:
+    """Tell the places of a submission's items where they stand."""
+    writebacks.announce(
+        tx,
+        submission.seq,
+        submission.site,
+        state=state,
+        transaction_id=submission.transaction_id,
+        everyone=everyone,
+        echoes=submission.echoes,
+    )

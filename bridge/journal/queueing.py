@@ -1,0 +1,302 @@
+"""Which submission a new item joins, and the rows of new and replaced items, planned in memory and written at once."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from bridge.clock import Stamp
+from bridge.journal.port import Candidate, FastCall
+from bridge.journal.standing import Known
+from bridge.journal.store import Tx, dump_stamps
+from bridge.model import Kind
+from bridge.submission import SubmissionState
+
+
+@dataclass(slots=True, kw_only=True)
+class Line:
+    """A submission that items join in this accept."""
+
+    seq: int
+    id: str
+    participant: str
+    items: int
+    new: bool
+    fast: bool = False
+    open: bool = True
+    added: int = 0
+    replaced: int = 0
+    first: int = 0
+
+
+@dataclass(slots=True)
+class Planned:
+    """An item that this accept creates."""
+
+    id: int
+    line: Line
+    candidate: Candidate
+    slot: str
+    part: int
+
+    @property
+    def participant(self) -> str:
+        """Whose it is."""
+        return self.candidate.participant
+
+    @property
+    def kind(self) -> Kind:
+        """What it is."""
+        return self.candidate.operation.kind
+
+    @property
+    def key(self) -> str:
+        """Its reference."""
+        return self.candidate.key or ""
+
+
+class Queueing:
+    """The queue's part of one accept."""
+
+    def __init__(self, tx: Tx, new_id: Callable[[], str], fast: FastCall | None) -> None:
+        self._tx = tx
+        self._new_id = new_id
+        self._fast = fast
+        self._items: dict[tuple[str, Kind, str], Planned] = {}
+        self._replaced: list[tuple[Known, Candidate, str, int]] = []
+        self._lines: dict[int, Line] = {}
+        self._open: dict[tuple[str, str, str, str], Line] = {}
+        self._ids: dict[int, str] = {}
+        self.last_item = self._last("SELECT max(id) FROM items")
+        self._last_seq = self._last("SELECT max(seq) FROM submissions")
+
+    def line_for(self, candidate: Candidate) -> Line:
+        """The submission that this new item joins: the fast call's, the flow's open one, or one opened for it."""
+        where = (candidate.participant, candidate.site, candidate.flow, candidate.operation.value)
+        if self._fast is not None and candidate.key in self._fast.keys:
+            line = next((line for line in self._lines.values() if line.fast), None)
+            return line or self._open_line(candidate, self._fast.submission, fast=True)
+        line = self._open.get(where) or self._find_open(where)
+        if line is not None and line.items >= candidate.max_items:
+            self._close(line)
+            line = None
+        if line is None:
+            line = self._open_line(candidate, self._new_id(), fast=False)
+        self._open[where] = line
+        return line
+
+    def add(self, line: Line, candidate: Candidate, slot: str, part: int) -> int:
+        """Plan a new item at the end of the line."""
+        self.last_item += 1
+        line.items += 1
+        line.added += 1
+        line.first = line.first or self.last_item
+        planned = Planned(self.last_item, line, candidate, slot, part)
+        self._items[planned.participant, planned.kind, planned.key] = planned
+        if not line.fast and line.items >= candidate.max_items:
+            line.open = False
+        return planned.id
+
+    def planned(self, key: tuple[str, Kind, str]) -> Planned | None:
+        """The item of this key that this very accept creates."""
+        return self._items.get(key)
+
+    def change(self, planned: Planned, candidate: Candidate, slot: str, part: int) -> tuple[int, Line]:
+        """Newer content for an item of this very accept."""
+        planned.candidate, planned.slot, planned.part = candidate, slot, part
+        return planned.id, planned.line
+
+    def replace(self, found: Known, candidate: Candidate, slot: str, part: int, *, moved: bool) -> str:
+        """Newer content for a waiting item; its submission's revision rises, so that bytes signed over the old content never go out."""
+        self._replaced.append((found, candidate, slot, part))
+        line = self._lines.get(found.submission)
+        if line is None:
+            line = Line(
+                seq=found.submission,
+                id=self.submission_id(found.submission),
+                participant=candidate.participant,
+                items=self._last("SELECT items FROM submissions WHERE seq = ?", (found.submission,)),
+                new=False,
+            )
+            self._lines[line.seq] = line
+        line.replaced += 1
+        self._tx.run(
+            "UPDATE submissions SET revision = revision + 1, echoes = max(echoes, ?) WHERE seq = ?",
+            (moved, found.submission),
+        )
+        return line.id
+
+    def submission_id(self, seq: int) -> str:
+        """The id of a submission row."""
+        if seq not in self._ids:
+            row = self._tx.one("SELECT id FROM submissions WHERE seq = ?", (seq,))
+            assert row is not None
+            self._ids[seq] = row[0]
+        return self._ids[seq]
+
+    def lines(self) -> Iterable[Line]:
+        """The submissions touched by this accept."""
+        return self._lines.values()
+
+    def new_items(self) -> Iterable[Planned]:
+        """The items created, and those replaced, as far as units must look at their members again."""
+        yield from self._items.values()
+        for found, candidate, slot, part in self._replaced:
+            if candidate.operation.kind is Kind.UNIT:
+                yield Planned(found.item, self._lines[found.submission], candidate, slot, part)
+
+    def flush(self, readings: Mapping[str, int | None]) -> None:
+        """Write the rows."""
+        self._insert_items(readings)
+        self._update_items(readings)
+        self._insert_members()
+        now = self._tx.now.wall_ns
+        self._tx.many(
+            "UPDATE submissions SET items = ?, open = ?, due_ns = CASE WHEN ? THEN due_ns ELSE min(due_ns, ?) END WHERE seq = ?",
+            [
+                (line.items, line.open, line.open, now, line.seq)
+                for line in self._lines.values()
+                if line.added and not line.fast
+            ],
+        )
+        self._tx.many(
+            "UPDATE submissions SET items = ? WHERE seq = ?",
+            [(line.items, line.seq) for line in self._lines.values() if line.fast],
+        )
+
+    # rows ------------------------------------------------------------------------------------------------------------
+
+    def _insert_items(self, readings: Mapping[str, int | None]) -> None:
+        now = self._tx.now
+        self._tx.many(
+            "INSERT INTO items (id, submission, participant, kind, key, site, flow, place, slot, request, progress, content, digest,"
+            " readings, part, received_ns, received_mono, received_boot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [_item_row(planned, readings, now) for planned in self._items.values()],
+        )
+        self._tx.many(
+            "INSERT INTO register (participant, kind, key, item) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (participant, kind, key) DO UPDATE SET item = excluded.item",
+            [(p.participant, p.kind.value, p.key, p.id) for p in self._items.values()],
+        )
+
+    def _update_items(self, readings: Mapping[str, int | None]) -> None:
+        self._tx.many(
+            "UPDATE items SET place = ?, slot = ?, request = ?, progress = ?, content = ?, digest = ?, readings = ?, part = ? WHERE id = ?",
+            [
+                (
+                    c.place,
+                    slot,
+                    c.request,
+                    c.progress,
+                    c.content,
+                    c.digest,
+                    readings.get(c.participant) if part >= 0 else None,
+                    part,
+                    found.item,
+                )
+                for found, c, slot, part in self._replaced
+            ],
+        )
+        self._tx.many(
+            "DELETE FROM depends WHERE item = ?", [(found.item,) for found, c, _, _ in self._replaced if c.depends]
+        )
+
+    def _insert_members(self) -> None:
+        units = [(p.id, p.line.seq, p.candidate) for p in self._items.values() if p.candidate.depends]
+        units += [(found.item, found.submission, c) for found, c, _, _ in self._replaced if c.depends]
+        self._tx.many(
+            "INSERT INTO depends (item, ord, submission, participant, key) VALUES (?, ?, ?, ?, ?)",
+            [
+                (item, position, seq, candidate.participant, key)
+                for item, seq, candidate in units
+                for position, key in enumerate(candidate.depends)
+            ],
+        )
+
+    def _find_open(self, where: tuple[str, str, str, str]) -> Line | None:
+        row = self._tx.one(
+            "SELECT seq, id, items FROM submissions WHERE participant = ? AND site = ? AND flow = ? AND operation = ? AND open = 1",
+            where,
+        )
+        if row is None:
+            return None
+        known = self._lines.get(row[0])
+        line = known or Line(seq=row[0], id=row[1], participant=where[0], items=row[2], new=False)
+        self._lines[line.seq] = line
+        self._ids[line.seq] = line.id
+        return line
+
+    def _close(self, line: Line) -> None:
+        """Full: it waits for nothing more."""
+        line.open = False
+        now = self._tx.now.wall_ns
+        self._tx.run("UPDATE submissions SET open = 0, due_ns = min(due_ns, ?) WHERE seq = ?", (now, line.seq))
+
+    def _open_line(self, candidate: Candidate, id_: str, *, fast: bool) -> Line:
+        self._last_seq += 1
+        one = candidate.max_items <= 1
+        line = Line(
+            seq=self._last_seq,
+            id=id_,
+            participant=candidate.participant,
+            items=0,
+            new=True,
+            fast=fast,
+            open=not (fast or one),
+        )
+        now = self._tx.now.wall_ns
+        values = {
+            "seq": line.seq,
+            "id": id_,
+            "participant": candidate.participant,
+            "site": candidate.site,
+            "flow": candidate.flow,
+            "operation": candidate.operation.value,
+            "state": (SubmissionState.SENDING if fast else SubmissionState.WAITING).value,
+            "open": line.open,
+            "max_items": candidate.max_items,
+            "due": now if one else now + candidate.linger_ns,
+            "deadline": candidate.deadline_ns,
+            "blocked": False,
+            "attempts": int(fast),
+            "epoch": self._fast.market.epoch if fast and self._fast else 0,
+            "sent": now if fast else 0,
+            "stamps": dump_stamps(self._stamps(candidate, fast=fast)),
+        }
+        self._tx.run(
+            "INSERT INTO submissions (seq, id, participant, site, flow, operation, state, position, open, items, max_items, due_ns,"
+            " deadline_ns, blocked, attempts, epoch, sent_ns, stamps) VALUES (:seq, :id, :participant, :site, :flow, :operation, :state,"
+            " :seq, :open, 0, :max_items, :due, :deadline, :blocked, :attempts, :epoch, :sent, :stamps)",
+            values,
+        )
+        self._lines[line.seq] = line
+        self._ids[line.seq] = id_
+        return line
+
+    def _stamps(self, candidate: Candidate, *, fast: bool) -> dict[str, Stamp]:
+        stamps = {**candidate.stamps, "journalled": self._tx.now}
+        if fast and self._fast is not None:
+            stamps |= self._fast.call.stamps
+        return stamps
+
+    def _last(self, sql: str, args: tuple[object, ...] = ()) -> int:
+        row = self._tx.one(sql, args)
+        return (row[0] if row else None) or 0
+
+
+def _item_row(planned: Planned, readings: Mapping[str, int | None], now: Stamp) -> tuple[object, ...]:
+    c = planned.candidate
+    received = c.stamps.get("received", now)
+    blob = readings.get(c.participant) if planned.part >= 0 else None
+    where = (c.site, c.flow, c.place, planned.slot, c.request, c.progress)
+    return (
+        planned.id,
+        planned.line.seq,
+        c.participant,
+        planned.kind.value,
+        planned.key,
+        *where,
+        c.content,
+        c.digest,
+        blob,
+        planned.part,
+        *received,
+    )

@@ -1,0 +1,155 @@
+"""How submissions end: outcomes of items, refusals by the host, and what late news may still add."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from bridge.journal import writebacks
+from bridge.journal.moves import Submission, load, move
+from bridge.journal.outbound import answer_data, tell
+from bridge.journal.port import AnswerNote, Fence, ItemOutcome, Stamps
+from bridge.journal.returns import close_return
+from bridge.journal.standing import unblock_after
+from bridge.journal.store import NO_BLOB, Row, Tx, dump_errors
+from bridge.model import EmsState, ErrorNote, ItemState, Refusal
+from bridge.submission import SubmissionState
+
+_S = SubmissionState
+_NAMED: Final = 50  # ids of items that an event names; the rest is in their rows
+
+# What becomes of items that a terminal move does not name.
+_UNNAMED: Final = {_S.CANCELLED: ItemState.CANCELLED, _S.EXPIRED: ItemState.EXPIRED}
+_TOLD: Final = {_S.IN_DOUBT: EmsState.IN_DOUBT}
+
+
+def settle(
+    tx: Tx,
+    fence: Fence,
+    submission: str,
+    state: SubmissionState,
+    outcomes: Sequence[ItemOutcome],
+    *,
+    cause: str,
+    return_id: int | None,
+    answer: AnswerNote | None,
+    stamps: Stamps | None,
+) -> None:
+    """Move a submission with its items' outcomes; on one that has ended, take what contradicts nothing."""
+    tx.check(fence)
+    found = load(tx, submission)
+    blob = tx.blob(found.participant, answer.body) if answer else NO_BLOB
+    data: dict[str, object] = {"outcomes": _counted(outcomes), "return": return_id}
+    if answer is not None:
+        data |= answer_data(answer)
+    if found.state.terminal:
+        agreed = _enrich(tx, fence, found, outcomes, cause, data)
+        _close(tx, fence, return_id, agreed=agreed)
+        return
+    columns: dict[str, object] = {}
+    if answer is not None and answer.transaction_id:
+        found.transaction_id = columns["transaction_id"] = answer.transaction_id
+    move(
+        tx,
+        fence,
+        found,
+        state,
+        cause=cause,
+        data=data,
+        blob=blob,
+        stamps={**(stamps or {}), "settled": tx.now},
+        columns=columns,
+    )
+    _write(tx, found, outcomes)
+    if state.terminal:
+        _name_the_rest(tx, found, state)
+    if state.terminal or state in _TOLD:
+        tell(tx, found, _TOLD.get(state, EmsState.SENT), everyone=True)
+        unblock_after(tx, found.participant, found.seq)
+    _close(tx, fence, return_id, agreed=True)
+
+
+def refuse_waiting(tx: Tx, fence: Fence, submission: str, state: SubmissionState, refusal: Refusal) -> None:
+    """End a submission that never went out: its items are refused by the host, expired or cancelled."""
+    tx.check(fence)
+    found = load(tx, submission)
+    data = {"code": int(refusal.reason)}
+    move(tx, fence, found, state, cause=refusal.text, data=data, stamps={"settled": tx.now})
+    errors = dump_errors([ErrorNote(code=str(int(refusal.reason)), text=refusal.text)])
+    outcome = _UNNAMED.get(state, ItemState.INVALID)
+    tx.run("UPDATE items SET outcome = ?, errors = ? WHERE submission = ?", (outcome.value, errors, found.seq))
+    tell(tx, found, outcome.ems, everyone=True)
+    unblock_after(tx, found.participant, found.seq)
+
+
+def _write(tx: Tx, submission: Submission, outcomes: Sequence[ItemOutcome]) -> None:
+    tx.many(
+        "UPDATE items SET outcome = ?, asset_id = ?, errors = ? WHERE id = ? AND submission = ?",
+        [(o.state.value, o.asset_id, dump_errors(o.errors), o.item, submission.seq) for o in outcomes],
+    )
+
+
+def _name_the_rest(tx: Tx, submission: Submission, state: SubmissionState) -> None:
+    rest = _UNNAMED.get(state, ItemState.UNKNOWN)
+    tx.run("UPDATE items SET outcome = ? WHERE submission = ? AND outcome IS NULL", (rest.value, submission.seq))
+
+
+def _enrich(
+    tx: Tx, fence: Fence, submission: Submission, outcomes: Sequence[ItemOutcome], cause: str, data: dict[str, object]
+) -> bool:
+    """Asset ids of items whose outcome agrees are taken when nothing contradicts; else nothing is, and a person is told."""
+    stored = {
+        row[0]: row for row in tx.all("SELECT id, outcome, asset_id FROM items WHERE submission = ?", (submission.seq,))
+    }
+    against = [outcome.item for outcome in outcomes if _contradicts(outcome, stored.get(outcome.item))]
+    if against:
+        tx.raise_alarm(
+            "CONFLICT",
+            participant=submission.participant,
+            subject=submission.id,
+            text=f"{cause}: {len(against)} items differ from what was settled",
+        )
+        tx.event(
+            fence,
+            submission.participant,
+            "conflict",
+            submission.id,
+            {**data, "cause": cause, "items": against[:_NAMED]},
+        )
+        return False
+    new = [outcome for outcome in outcomes if outcome.asset_id and not stored[outcome.item][2]]
+    for outcome in new:
+        tx.run("UPDATE items SET asset_id = ? WHERE id = ?", (outcome.asset_id, outcome.item))
+        writebacks.announce_item(tx, outcome.item)
+    if new:
+        tx.topics.add(f"field:{submission.site}")
+    kind = "enriched" if new else "late_note"
+    tx.event(
+        fence,
+        submission.participant,
+        kind,
+        submission.id,
+        {**data, "cause": cause, "items": [o.item for o in new][:_NAMED]},
+    )
+    return True
+
+
+def _contradicts(outcome: ItemOutcome, stored: Row | None) -> bool:
+    if stored is None or stored[1] != outcome.state.value:
+        return True
+    return bool(outcome.asset_id and stored[2] and outcome.asset_id != stored[2])
+
+
+def _close(tx: Tx, fence: Fence, return_id: int | None, *, agreed: bool) -> None:
+    if return_id is not None:
+        close_return(tx, fence, return_id, "settled" if agreed else "conflict")
+
+
+def _counted(outcomes: Sequence[ItemOutcome]) -> dict[str, object]:
+    """How many of each, and the ids of those that were not registered (the first few)."""
+    counts: dict[str, object] = {}
+    for state in (ItemState.REGISTERED, ItemState.REFUSED, ItemState.UNKNOWN):
+        ids = [outcome.item for outcome in outcomes if outcome.state is state]
+        if ids:
+            counts[state.value] = len(ids)
+        if ids and state is not ItemState.REGISTERED:
+            counts[f"{state.value}_items"] = ids[:_NAMED]
+    return counts

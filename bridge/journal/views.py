@@ -1,0 +1,199 @@
+"""The journal as people and trackers read it."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import orjson
+
+from bridge.journal.moves import COLUMNS, Submission, find
+from bridge.journal.port import AlarmView, EventView, ItemView, OpenItem, OpenSubmission, SubmissionView
+from bridge.journal.standing import item_state
+from bridge.journal.store import Row, Rows, load_errors, load_stamps
+from bridge.model import Operation
+from bridge.submission import SubmissionState
+
+RUNBOOK: Final[Mapping[str, str]] = {
+    "IN_DOUBT": "Ask the platform whether the call arrived; a return or a status settles it, otherwise resolve it by hand. It is not sent again by itself.",
+    "OVERDUE": "No return came in time; polling goes on. Check that the platform can reach the end point for returns.",
+    "UNRESOLVED": "Nobody could say what became of this call. Ask the platform, then tell the owner of the site.",
+    "CONFLICT": "Two signed statements differ; the first one stands. Compare both with the platform.",
+    "DRIFT": "The EMS now holds other values than were sent for this reference. Correct the EMS or the registration.",
+    "DUPLICATE_KEY": "Two sites or flows of one participant use the same reference. Give one of them another.",
+    "STUCK": "The EMS does not take the outcome. Check its link and the rights on the outcome's addresses; it is tried again at each reconnect.",
+    "MOVED": "Another asset stands at this place now; nothing was written there. Ask for the registration again at its new place.",
+}
+
+
+# ------------------------------------------------------------------------------------------------------------ tracking
+
+
+def find_submission(
+    rows: Rows, participant: str, *, transaction_id: str, message_id: str, correlation_id: str, submission: str
+) -> OpenSubmission | None:
+    """By id, then by transaction id, then by the ids of any of its signed calls."""
+    by_call = "seq = (SELECT max(submission) FROM calls WHERE participant = ? AND {} = ?)"
+    tries = (
+        (submission, "id = ? AND participant = ?", (submission, participant)),
+        (
+            transaction_id,
+            "participant = ? AND transaction_id = ? AND transaction_id <> ''",
+            (participant, transaction_id),
+        ),
+        (message_id, by_call.format("message_id"), (participant, message_id)),
+        (correlation_id, by_call.format("correlation_id"), (participant, correlation_id)),
+    )
+    for given, where, args in tries:
+        found = find(rows, where, args) if given else None
+        if found is not None:
+            return _open(rows, found, with_items=True)
+    return None
+
+
+def open_submissions(rows: Rows, participant: str) -> list[OpenSubmission]:
+    """Those whose outcome is awaited, oldest first, without items."""
+    found = rows.all(
+        f"SELECT {COLUMNS} FROM submissions WHERE participant = ? AND state IN ('IN_DOUBT', 'AWAITING_RETURN', 'OVERDUE')"  # noqa: S608
+        " ORDER BY seq",
+        (participant,),
+    )
+    return [_open(rows, Submission(*row), with_items=False) for row in found]
+
+
+def _open(rows: Rows, submission: Submission, *, with_items: bool) -> OpenSubmission:
+    call = rows.one("SELECT message_id FROM calls WHERE id = ?", (submission.call,))
+    items = (
+        rows.all("SELECT id, key, outcome, asset_id FROM items WHERE submission = ? ORDER BY id", (submission.seq,))
+        if with_items
+        else []
+    )
+    state = submission.state.value
+    return OpenSubmission(
+        id=submission.id,
+        participant=submission.participant,
+        flow=submission.flow,
+        operation=submission.operation,
+        state=submission.state,
+        message_id=call[0] if call else "",
+        transaction_id=submission.transaction_id,
+        sent_ns=submission.sent_ns,
+        items=[OpenItem(id=row[0], key=row[1], state=item_state(row[2], state), asset_id=row[3]) for row in items],
+        stamps=load_stamps(submission.stamps),
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- people
+
+
+def submissions(rows: Rows, participant: str, state: SubmissionState | None, limit: int) -> list[SubmissionView]:
+    """Submissions, newest first."""
+    found = rows.all(
+        "SELECT seq, id, participant, site, flow, operation, state, transaction_id, items, reason, attempts, stamps FROM submissions"
+        " WHERE (? = '' OR participant = ?) AND (? = '' OR state = ?) ORDER BY seq DESC LIMIT ?",
+        (participant, participant, *([state.value if state else ""] * 2), limit),
+    )
+    return [_submission_view(rows, row) for row in found]
+
+
+def _submission_view(rows: Rows, row: Row) -> SubmissionView:
+    seq, id_, participant, site, flow, operation, state, transaction_id, items, reason, attempts, stamps = row
+    counted = rows.all(
+        "SELECT outcome, count(*) FROM items WHERE submission = ? AND outcome IS NOT NULL GROUP BY outcome", (seq,)
+    )
+    return SubmissionView(
+        id=id_,
+        participant=participant,
+        site=site,
+        flow=flow,
+        operation=Operation(operation),
+        state=SubmissionState(state),
+        transaction_id=transaction_id,
+        items=items,
+        outcomes=dict(counted),
+        reason=reason,
+        attempts=attempts,
+        stamps=load_stamps(stamps),
+    )
+
+
+def submission_items(rows: Rows, submission: str) -> list[ItemView]:
+    """The items of one submission, in the order of the call."""
+    found = rows.all(
+        "SELECT i.id, i.key, i.place, i.site, i.flow, i.outcome, s.state, i.asset_id, i.errors, w.step FROM submissions s"
+        " JOIN items i ON i.submission = s.seq"
+        " LEFT JOIN writebacks w ON w.site = i.site AND w.flow = i.flow AND w.place = i.place AND w.slot = i.slot AND w.follows = i.id"
+        " WHERE s.id = ? ORDER BY i.id",
+        (submission,),
+    )
+    return [
+        ItemView(
+            id=row[0],
+            key=row[1],
+            place=row[2],
+            site=row[3],
+            flow=row[4],
+            state=item_state(row[5], row[6]),
+            asset_id=row[7],
+            errors=load_errors(row[8]),
+            written_back=row[9] or "",
+        )
+        for row in found
+    ]
+
+
+def events(rows: Rows, subject: str, limit: int) -> list[EventView]:
+    """The events of one subject, oldest first."""
+    found = rows.all(
+        "SELECT writer, epoch, number, at_ns, kind, subject, data FROM events WHERE subject = ? ORDER BY id LIMIT ?",
+        (subject, limit),
+    )
+    return [
+        EventView(
+            writer=row[0],
+            epoch=row[1],
+            number=row[2],
+            at_ns=row[3],
+            kind=row[4],
+            subject=row[5],
+            data=orjson.loads(row[6]),
+        )
+        for row in found
+    ]
+
+
+def alarms(rows: Rows, *, open_only: bool) -> list[AlarmView]:
+    """Alarm rows, newest first."""
+    found = rows.all(
+        "SELECT id, code, participant, site, subject, text, count, raised_ns, cleared_ns FROM alarms"
+        " WHERE NOT ? OR cleared_ns = 0 ORDER BY id DESC",
+        (open_only,),
+    )
+    return [
+        AlarmView(
+            id=row[0],
+            code=row[1],
+            participant=row[2],
+            site=row[3],
+            subject=row[4],
+            text=row[5],
+            runbook=RUNBOOK.get(row[1], ""),
+            count=row[6],
+            raised_ns=row[7],
+            cleared_ns=row[8],
+        )
+        for row in found
+    ]
+
+
+def counts(rows: Rows) -> dict[str, int]:
+    """Gauges of the whole journal."""
+    one = {
+        "items.waiting": "SELECT coalesce(sum(items), 0) FROM submissions WHERE state IN ('WAITING', 'RETRY_WAIT')",
+        "writebacks.pending": "SELECT count(*) FROM writebacks WHERE step IN ('pending', 'retry')",
+        "writebacks.stuck": "SELECT count(*) FROM writebacks WHERE step = 'stuck'",
+        "returns.parked": "SELECT count(*) FROM returns WHERE verdict IN ('', 'orphan')",
+        "alarms.open": "SELECT count(*) FROM alarms WHERE cleared_ns = 0",
+        "bytes": "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
+    }
+    found = {name: int((rows.one(sql) or (0,))[0]) for name, sql in one.items()}
+    by_state = rows.all("SELECT state, count(*) FROM submissions GROUP BY state")
+    return found | {f"submissions.{state}": int(count) for state, count in by_state}

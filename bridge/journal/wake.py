@@ -1,0 +1,125 @@
+"""How processes on one journal wake each other: a UNIX datagram socket per process beside the journal, never polling."""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+from weakref import WeakSet
+
+_log = logging.getLogger(__name__)
+
+_DATAGRAM_BYTES: Final = 60_000
+_PATH_BYTES: Final = 100  # sun_path holds 108 with its end
+_EVERYTHING: Final = b"*"
+
+
+class Topics:
+    """The waiters of one process by topic; a waiter that is gone is forgotten by itself."""
+
+    def __init__(self) -> None:
+        self._waiters: dict[str, WeakSet[asyncio.Event]] = {}
+
+    def event(self, topic: str) -> asyncio.Event:
+        """A new event of this topic, for one waiter."""
+        event = asyncio.Event()
+        self._waiters.setdefault(topic, WeakSet()).add(event)
+        return event
+
+    def set(self, topics: Iterable[str]) -> None:
+        """Wake the waiters of these topics; topics that nobody here waits for are passed over."""
+        for topic in topics:
+            for event in self._waiters.get(topic, ()):
+                event.set()
+
+    def set_all(self) -> None:
+        """Wake every waiter."""
+        self.set(tuple(self._waiters))
+
+
+class Wake:
+    """This process's socket in `<journal>.wake/`, and the way to those of the others.
+
+    A datagram holds topics, one a line, or `*` for all. When a peer's queue is full the sender leaves a file `<socket>.all` and knocks once more:
+    either the knock arrives, or an older datagram is still unread; both make the peer look for the file, so nothing is lost without waiting.
+    """
+
+    def __init__(self, journal: Path, name: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._topics = Topics()
+        self._directory = Path(f"{journal}.wake")
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        self._handle = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._name = f"{os.getpid()}-{name}.sock"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self._socket.bind(self._address(self._name))
+        self._loop.add_reader(self._socket, self._readable)
+
+    def event(self, topic: str) -> asyncio.Event:
+        """A new waiter's event, for `Journal.woken`."""
+        return self._topics.event(topic)
+
+    def touched(self, topics: set[str]) -> None:
+        """Called on the writing thread after a commit: wake the waiters here and in the other processes."""
+        with suppress(RuntimeError):  # the loop is gone: nobody waits here any more
+            self._loop.call_soon_threadsafe(self._topics.set, topics)
+        message = "\n".join(sorted(topics)).encode()
+        if len(message) > _DATAGRAM_BYTES:
+            message = _EVERYTHING
+        for name in os.listdir(self._handle):  # noqa: PTH208 - by handle, whatever the path's length
+            if name.endswith(".sock") and name != self._name:
+                self._send(name, message)
+
+    def close(self) -> None:
+        """Take the socket away."""
+        if self._socket.fileno() < 0:
+            return
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        for name in (self._name, f"{self._name}.all"):
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._handle)
+        os.close(self._handle)
+
+    def _address(self, name: str) -> str:
+        """The socket's path, or the same through our open directory where the path is too long for a socket address."""
+        path = str(self._directory / name)
+        if len(os.fsencode(path)) <= _PATH_BYTES:
+            return path
+        return f"/proc/self/fd/{self._handle}/{name}"
+
+    def _send(self, name: str, message: bytes) -> None:
+        try:
+            self._socket.sendto(message, self._address(name))
+        except BlockingIOError:
+            self._overflow(name)
+        except (ConnectionRefusedError, FileNotFoundError):
+            self._bury(name)
+        except OSError:  # the commit stands whatever becomes of a knock
+            _log.warning("wake_failed", exc_info=True)
+
+    def _overflow(self, name: str) -> None:
+        with suppress(OSError):
+            os.close(os.open(f"{name}.all", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=self._handle))
+            self._socket.sendto(_EVERYTHING, self._address(name))
+
+    def _bury(self, name: str) -> None:
+        for dead in (name, f"{name}.all"):
+            with suppress(FileNotFoundError):
+                os.unlink(dead, dir_fd=self._handle)
+
+    def _readable(self) -> None:
+        """Empty the queue, then look whether a sender found it full."""
+        with suppress(BlockingIOError):
+            while True:
+                message = self._socket.recv(_DATAGRAM_BYTES + 1)
+                if message == _EVERYTHING:
+                    self._topics.set_all()
+                else:
+                    self._topics.set(message.decode(errors="replace").split("\n"))
+        with suppress(FileNotFoundError):
+            os.unlink(f"{self._name}.all", dir_fd=self._handle)
+            self._topics.set_all()

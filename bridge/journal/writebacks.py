@@ -1,0 +1,250 @@
+"""Write-backs: which outcome each place of an EMS is to be told, and what became of telling it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bridge.journal.port import DueWriteBack, Fence, WriteBackResult
+from bridge.journal.store import Row, Rows, Tx, dump, load_errors
+from bridge.model import EmsOutcome, EmsState, ItemState
+
+PENDING: Final = "pending"
+QUIET: Final = "quiet"  # the place follows an item, but wants no progress words
+_OPEN_STEPS: Final = frozenset({"pending", "retry"})
+_FAILED_STEPS: Final = frozenset({"stuck", "moved"})
+_ALARMS: Final[Mapping[str, str]] = {"stuck": "STUCK", "moved": "MOVED"}
+
+_EMS_OF_OUTCOME: Final = (
+    "CASE i.outcome " + " ".join(f"WHEN '{state.value}' THEN {int(state.ems)}" for state in ItemState) + " END"
+)
+_ROW: Final = (
+    "site, flow, place, slot, participant, key, state, transaction_id, asset_id, errors, request, step, follows, ticket,"
+    " updated_ns, due_ns, generation, attempts, error"
+)
+_NEWER: Final = (
+    " ON CONFLICT (site, flow, place, slot) DO UPDATE SET generation = generation + 1, attempts = 0, error = '',"
+    " participant = excluded.participant, key = excluded.key, state = excluded.state, transaction_id = excluded.transaction_id,"
+    " asset_id = excluded.asset_id, errors = excluded.errors, request = excluded.request, step = excluded.step,"
+    " follows = excluded.follows, updated_ns = excluded.updated_ns, due_ns = excluded.due_ns"
+)
+_SAY: Final = (
+    f"INSERT INTO writebacks ({_ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 0, '')"  # noqa: S608
+    + _NEWER
+    + ", ticket = excluded.ticket"
+)
+# An item's outcome never replaces what its place was told since about a newer record.
+_ANNOUNCE: Final = (
+    f"INSERT INTO writebacks ({_ROW})"  # noqa: S608
+    " SELECT i.site, i.flow, i.place, i.slot, i.participant, i.key, coalesce("
+    + _EMS_OF_OUTCOME
+    + ", :state), :transaction,"
+    " i.asset_id, i.errors, i.request, 'pending', i.id, i.id, :now, :now, 1, 0, ''"
+    " FROM items i WHERE i.submission = :submission AND (:everyone OR i.progress)"
+    + _NEWER
+    + ", ticket = max(writebacks.ticket, excluded.ticket)"
+    " WHERE writebacks.follows = excluded.follows OR writebacks.ticket < excluded.ticket"
+)
+_ECHO: Final = (
+    "UPDATE writebacks SET generation = generation + 1, attempts = 0, error = '', step = 'pending', state = coalesce("  # noqa: S608
+    + _EMS_OF_OUTCOME
+    + ", :state), transaction_id = :transaction, asset_id = i.asset_id, errors = i.errors, updated_ns = :now, due_ns = :now"
+    " FROM items i WHERE i.submission = :submission AND writebacks.follows = i.id AND (:everyone OR i.progress)"
+    " AND (writebacks.place <> i.place OR writebacks.slot <> i.slot)"
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class Word:
+    """What a place is to be told, as intake says it."""
+
+    site: str
+    flow: str
+    place: str
+    slot: str
+    participant: str
+    key: str
+    state: EmsState
+    request: str | None
+    ticket: int
+    transaction_id: str = ""
+    asset_id: str = ""
+    errors: str = "[]"
+    follows: int | None = None
+    step: str = PENDING
+
+    @property
+    def where(self) -> tuple[str, str, str, str]:
+        """What the row is unique by."""
+        return (self.site, self.flow, self.place, self.slot)
+
+
+def say(tx: Tx, words: Sequence[Word]) -> None:
+    """Write these words, each the newest of its place."""
+    now = tx.now.wall_ns
+    tx.many(_SAY, [_values(word, now) for word in words])
+    tx.topics.update(f"field:{word.site}" for word in words if word.step == PENDING)
+
+
+def _values(word: Word, now: int) -> tuple[object, ...]:
+    told = (int(word.state), word.transaction_id, word.asset_id, word.errors, word.request)
+    return (*word.where, word.participant, word.key, *told, word.step, word.follows, word.ticket, now, now)
+
+
+def standing_word(tx: Tx, where: tuple[str, str, str, str]) -> tuple[int, str, EmsState] | None:
+    """The row of a place: id, step and state."""
+    row = tx.one("SELECT id, step, state FROM writebacks WHERE site = ? AND flow = ? AND place = ? AND slot = ?", where)
+    return (row[0], row[1], EmsState(row[2])) if row else None
+
+
+def says_so_already(tx: Tx, word: Word, *, same_request: bool) -> bool:
+    """Whether the place was told, or is about to be told, the very same."""
+    row = tx.one(
+        "SELECT key, state, transaction_id, asset_id, errors, request, step FROM writebacks"
+        " WHERE site = ? AND flow = ? AND place = ? AND slot = ?",
+        word.where,
+    )
+    if row is None or row[6] in _FAILED_STEPS:
+        return False
+    told = (word.key, int(word.state), word.transaction_id, word.asset_id, word.errors)
+    return row[:5] == told and (not same_request or row[5] == word.request)
+
+
+def say_again(tx: Tx, where: tuple[str, str, str, str]) -> bool:
+    """Tell a place its standing outcome once more; False when it has none to tell."""
+    found = standing_word(tx, where)
+    if found is None or found[1] == QUIET:
+        return False
+    row, step, _ = found
+    now = tx.now.wall_ns
+    if step in _OPEN_STEPS:
+        tx.run("UPDATE writebacks SET due_ns = ? WHERE id = ?", (now, row))
+    else:
+        tx.run(
+            "UPDATE writebacks SET generation = generation + 1, step = 'pending', attempts = 0, error = '', due_ns = ? WHERE id = ?",
+            (now, row),
+        )
+    tx.topics.add(f"field:{where[0]}")
+    return True
+
+
+def announce(
+    tx: Tx, submission: int, site: str, *, state: EmsState, transaction_id: str, everyone: bool, echoes: bool
+) -> None:
+    """Tell every place of a submission's items where they stand: their own outcome, or `state`; `everyone` also those that want no progress words."""
+    args = {
+        "submission": submission,
+        "state": int(state),
+        "transaction": transaction_id,
+        "everyone": everyone,
+        "now": tx.now.wall_ns,
+    }
+    tx.run(_ANNOUNCE, args)
+    if echoes:
+        tx.run(_ECHO, args)
+    tx.topics.add(f"field:{site}")
+
+
+def announce_item(tx: Tx, item: int) -> None:
+    """Tell the places of one item what became of it (enrichment after the end)."""
+    tx.run(
+        "UPDATE writebacks SET generation = generation + 1, attempts = 0, error = '', step = 'pending', asset_id = i.asset_id,"
+        " updated_ns = ?, due_ns = ? FROM items i WHERE i.id = ? AND writebacks.follows = i.id",
+        (tx.now.wall_ns, tx.now.wall_ns, item),
+    )
+
+
+def due(rows: Rows, site: str, flows: Sequence[str], now_ns: int, limit: int) -> tuple[list[DueWriteBack], int]:
+    """Those due now, oldest first, and when the next one will be."""
+    named = dump(list(flows))
+    found = rows.all(
+        "SELECT id, site, flow, place, key, generation, state, transaction_id, asset_id, errors, request, updated_ns, attempts,"
+        " due_ns, follows FROM writebacks WHERE site = ? AND step IN ('pending', 'retry') AND due_ns <= ?"
+        " AND flow IN (SELECT value FROM json_each(?)) ORDER BY due_ns, id LIMIT ?",
+        (site, now_ns, named, limit),
+    )
+    later = rows.one(
+        "SELECT min(due_ns) FROM writebacks WHERE site = ? AND step IN ('pending', 'retry') AND due_ns > ?"
+        " AND flow IN (SELECT value FROM json_each(?))",
+        (site, now_ns, named),
+    )
+    return [_due(row) for row in found], (later[0] if later else None) or 0
+
+
+def _due(row: Row) -> DueWriteBack:
+    id_, site, flow, place, key, generation, state, transaction_id, asset_id, errors = row[:10]
+    request, updated_ns, attempts, due_ns, follows = row[10:]
+    outcome = EmsOutcome(
+        state=EmsState(state),
+        transaction_id=transaction_id,
+        asset_id=asset_id,
+        errors=load_errors(errors),
+        request=request,
+        updated_ns=updated_ns,
+    )
+    return DueWriteBack(
+        id=id_,
+        site=site,
+        flow=flow,
+        place=place,
+        key=key,
+        generation=generation,
+        outcome=outcome,
+        attempts=attempts,
+        due_ns=due_ns,
+        item=follows,
+    )
+
+
+def wrote_back(tx: Tx, fence: Fence, results: Sequence[WriteBackResult]) -> None:
+    """Note the results: one event per submission (or flow) and state."""
+    tx.check(fence)
+    noted: dict[tuple[str, str, str], list[list[object]]] = {}
+    for result in results:
+        row = tx.one(
+            "SELECT w.participant, w.site, w.flow, w.place, w.generation, w.state, s.id, s.seq FROM writebacks w"
+            " LEFT JOIN items i ON i.id = w.follows LEFT JOIN submissions s ON s.seq = i.submission WHERE w.id = ?",
+            (result.id,),
+        )
+        if row is None:
+            continue
+        stale = row[4] != result.generation
+        if not stale:
+            _note(tx, result, row)
+        subject = row[6] or f"{row[1]}/{row[2]}"
+        kind = f"write_back.{result.state}" + (".superseded" if stale else "")
+        noted.setdefault((row[0], subject, kind), []).append(
+            [result.id, result.generation, row[5], row[3], result.error]
+        )
+    for (participant, subject, kind), entries in noted.items():
+        columns = ["id", "generation", "state", "place", "error"]
+        tx.event(fence, participant, kind, subject, {"columns": columns, "rows": entries})
+
+
+def _note(tx: Tx, result: WriteBackResult, row: Row) -> None:
+    participant, site, flow, place, _, state, submission, seq = row
+    again = result.state == "retry"
+    tx.run(
+        "UPDATE writebacks SET step = ?, error = ?, due_ns = ?, attempts = attempts + ? WHERE id = ?",
+        (result.state, result.error, result.next_ns, again, result.id),
+    )
+    subject = f"{flow}/{place}"
+    if result.state in _ALARMS:
+        code = _ALARMS[result.state]
+        tx.raise_alarm(code, participant=participant, site=site, subject=subject, text=result.error)
+    elif not again:
+        tx.clear_alarm("STUCK", participant=participant, site=site, subject=subject)
+        tx.clear_alarm("MOVED", participant=participant, site=site, subject=subject)
+    if submission and result.stamp and not again and EmsState(state).final:
+        patch = dump({"written_back": list(result.stamp)})
+        tx.run("UPDATE submissions SET stamps = json_patch(stamps, ?) WHERE seq = ?", (patch, seq))
+
+
+def retry_stuck(tx: Tx, fence: Fence, site: str, flows: Sequence[str]) -> None:
+    """Everything stuck or in retry of these flows is due at once, with its tries counted anew."""
+    tx.check(fence)
+    tx.run(
+        "UPDATE writebacks SET step = 'pending', attempts = 0, due_ns = ?"
+        " WHERE site = ? AND step IN ('retry', 'stuck') AND flow IN (SELECT value FROM json_each(?))",
+        (tx.now.wall_ns, site, dump(list(flows))),
+    )
+    tx.topics.add(f"field:{site}")
