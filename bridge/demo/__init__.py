@@ -1,0 +1,1 @@
+"""The demo: simulated energy management systems, each with a memory of its own."""
