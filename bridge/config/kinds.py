@@ -1,6 +1,5 @@
 """The vocabulary's types: how a value becomes one, or why it cannot. Shared by the checks at start and by the mapping of records. Pure."""
 
-import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ _CONTROL: Final = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 )
 _SHOWN: Final = 40
+_SHOWN_BITS: Final = 128  # Python refuses to spell integers of thousands of digits
 _UNSET_BEFORE: Final = datetime(1970, 1, 2, tzinfo=UTC)
 
 
@@ -38,6 +38,8 @@ def shown(value: object) -> str:
     """A peer's value for a person's eyes: its type, and a short clean form where that helps."""
     if isinstance(value, bool):
         return f"the boolean {str(value).lower()}"
+    if isinstance(value, int) and value.bit_length() > _SHOWN_BITS:
+        return "a number of many digits"
     if isinstance(value, int | float | Decimal):
         return f"the number {str(value)[:_SHOWN]}"
     if isinstance(value, str):
@@ -84,7 +86,7 @@ def to_number(value: object) -> int | float:
         number = _from_decimal(value)
     else:
         raise wrong_type(value, "a number (text becomes one by `number: {decimal: …}`)")
-    if not math.isfinite(number) or abs(number) > LARGEST_EXACT:
+    if not -LARGEST_EXACT <= number <= LARGEST_EXACT:  # also false for NaN
         raise WrongValue(HostReason.NOT_A_NUMBER, f"is {shown(value)}, must be a finite number up to 2^53")
     return number
 
