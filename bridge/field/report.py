@@ -14,11 +14,11 @@ class FieldMetrics:
     def stage(self, site: str, flow: str, hop: str, before: Stamp, after: Stamp) -> None:
         """A hop ended for a record."""
 
-    def link(self, site: str, adapter: str, up: bool) -> None:  # noqa: FBT001 - the state of a gauge
+    def link(self, site: str, adapter: str, *, up: bool) -> None:
         """A session opened or ended."""
 
     def heard(self, site: str, adapter: str, mono_ns: int) -> None:
         """A good value came."""
 
-    def wrote_back(self, flow: FlowPlan, state: str, final: bool) -> None:  # noqa: FBT001 - a label of a counter
+    def wrote_back(self, flow: FlowPlan, state: str, *, final: bool) -> None:
         """A write-back ended with this state."""

@@ -64,7 +64,7 @@ class WriteBacks:
         back = await self._read_back(session, here, written)
         results = [self._result(row, moved, written, back, checked=session.can_read) for row in due]
         for row, result in zip(due, results, strict=True):
-            self._metrics.wrote_back(self._plans[row.flow], result.state, row.outcome.state.final)
+            self._metrics.wrote_back(self._plans[row.flow], result.state, final=row.outcome.state.final)
         return results
 
     async def _moved(self, session: Session, due: Sequence[DueWriteBack]) -> dict[int, str]:

@@ -65,13 +65,21 @@ class Outbound:
         self._woken = journal.woken(f"market:{participant}")
         self._group: asyncio.TaskGroup | None = None
         self._busy = True
+        self._closing = False
+        self._ended = asyncio.Event()
         self._retries: dict[str, int] = {}
 
     # the fast lane ---------------------------------------------------------------------------------------------------
 
     def claim(self, operation: Operation) -> Slot | None:
         """A send slot if every gate is open and nothing waits in front; see `bridge.lane.FastLane`."""
-        if self._group is None or self._busy or self._woken.is_set() or operation is not Operation.ASSET_CREATE:
+        if (
+            self._group is None
+            or self._closing
+            or self._busy
+            or self._woken.is_set()
+            or operation is not Operation.ASSET_CREATE
+        ):
             return None
         if not self._pace.free() or not self._tokens.ready:
             return None
@@ -98,6 +106,7 @@ class Outbound:
     def release(self) -> None:
         """A lent slot was not used."""
         self._pace.give_back(unused=True)
+        self._ended.set()
         self._woken.set()
 
     # the owner task --------------------------------------------------------------------------------------------------
@@ -111,6 +120,19 @@ class Outbound:
                     await self._turn()
             finally:
                 self._group = None
+
+    async def drain(self, within_s: float) -> None:
+        """Claim nothing more and wait until the calls under way are answered, for at most this long."""
+        self._closing = True
+        try:
+            async with asyncio.timeout(within_s):
+                while self._pace.in_flight:
+                    self._ended.clear()
+                    await self._ended.wait()
+        except TimeoutError:
+            log.warning(
+                "stopped_with_calls_under_way", extra={"participant": self._participant, "calls": self._pace.in_flight}
+            )
 
     async def _turn(self) -> None:
         self._woken.clear()
@@ -127,6 +149,8 @@ class Outbound:
     async def _drain(self) -> float | None:
         """Start every call that may leave now; returns how long to wait for time alone (None: until woken)."""
         while True:
+            if self._closing:
+                return None
             if not self._pace.free():
                 return self._pace.wait_s()
             try:
@@ -207,9 +231,16 @@ class Outbound:
             if exchange.answered is not None and exchange.failure is None:
                 seen["answered"] = exchange.answered
             self._metrics.answered(self._participant, answer, seen)
-            await self._journalled(submission, operation, keys, exchange, answer, seen)
+            done = False
+            while not done:
+                try:
+                    await self._journalled(submission, operation, keys, exchange, answer, seen)
+                    done = True
+                except JournalFull:
+                    await asyncio.sleep(FULL_PAUSE_S)
         finally:
             self._pace.give_back()
+            self._ended.set()
             self._woken.set()
 
     async def _exchange(self, call: SignedCall) -> tuple[Exchange, AnswerClass]:

@@ -1,0 +1,416 @@
+"""The composition root: builds every part of one process and runs them under one TaskGroup."""
+
+import asyncio
+import logging
+import random
+import secrets
+import ssl
+import uuid
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from bridge.clock import Clock, SystemClock
+from bridge.config import Config, Participant, SiteConfig
+from bridge.errors import ConfigError, Problem
+from bridge.field.intake import IntakeDesk
+from bridge.field.supervisor import Supervisor
+from bridge.field.writeback import WriteBacks
+from bridge.flow import FlowPlan
+from bridge.journal.port import Fence, Journal
+from bridge.journal.sqlite import open_journal
+from bridge.keys import load_jwks, load_signer
+from bridge.lane import FastLane
+from bridge.mapping import compile_flow
+from bridge.market.calls import CallMaker, Identity
+from bridge.market.client import ClientSettings, SmpClient
+from bridge.market.endpoint import Inbox, ReturnsEndpoint
+from bridge.market.outbound import Lanes, Outbound
+from bridge.market.pace import Pace
+from bridge.market.returns import ReturnReader
+from bridge.market.token import Token, TokenKeeper
+from bridge.market.tracker import Tracker
+from bridge.metrics import Metrics
+from bridge.model import Kind
+from bridge.platform import Exchange
+from bridge.reports import FieldReport, MarketReport
+from bridge.validation import compile_validator
+from bridge.web.admin import AdminListener, Health
+
+log = logging.getLogger(__name__)
+
+RENEW_S: Final = 10.0
+DRAIN_S: Final = 15.0
+
+
+class Role(Enum):
+    """Which half of the host this process is."""
+
+    ALL = "all"
+    FIELD = "field"
+    MARKET = "market"
+
+
+@dataclass(slots=True)
+class Running:
+    """What a running host tells those who started it: the ports it really has, and when it is ready."""
+
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    admin_port: int = 0
+    returns_port: int = 0
+
+
+@dataclass(slots=True)
+class _Market:
+    outbound: Outbound
+    tracker: Tracker
+    tokens: TokenKeeper
+    inbox: Inbox
+
+
+def new_message_id() -> str:
+    """A random UUID, the form of DOMAIN 4."""
+    return str(uuid.uuid4())
+
+
+def submission_ids(clock: Clock) -> Callable[[], str]:
+    """Ids that sort by time and never repeat: `s-` with 12 hex digits of UTC milliseconds and 8 random ones."""
+    return lambda: f"s-{clock.wall_ns() // 1_000_000:012x}{secrets.token_hex(4)}"
+
+
+class Host:
+    """One process of the bridge."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        role: Role = Role.ALL,
+        sites: Iterable[str] = (),
+        clock: Clock | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self._config = config
+        self._role = role
+        self._sites = _chosen(config, sites)
+        self._clock = clock or SystemClock.here()
+        self._metrics = metrics or Metrics()
+        self._field_report = FieldReport(self._metrics, self._clock)
+        self._market_report = MarketReport(self._metrics)
+        self._random = random.Random()  # noqa: S311 - jitter, not secrets
+        self._fences: list[Fence] = []
+        self._market: dict[str, _Market] = {}
+
+    async def run(self, running: Running) -> None:
+        """Start, say so in `running.ready`, and work until `running.stop` is set; then drain and close.
+
+        Raises `LeaseHeld`, `JournalUnusable` or `ConfigError` when it must not start, and an `ExceptionGroup` when the journal fails underneath.
+        """
+        async with AsyncExitStack() as stack:
+            journal = await open_journal(
+                self._config.host.journal.path,
+                clock=self._clock,
+                role=self._role.value,
+                new_id=submission_ids(self._clock),
+                checkpoint=self._role is not Role.FIELD,
+            )
+            stack.push_async_callback(journal.close)
+            stack.push_async_callback(self._give_back, journal)
+            lanes = await self._build_market(journal, stack) if self._role is not Role.FIELD else None
+            supervisors = await self._build_field(journal, lanes) if self._role is not Role.MARKET else []
+            await self._listen(journal, stack, running)
+            await self._work(journal, supervisors, running)
+
+    async def _work(self, journal: Journal, supervisors: list[Supervisor], running: Running) -> None:
+        """Sinks first, then sources; at the stop sources end first, calls under way are finished, then the rest ends."""
+        async with asyncio.TaskGroup() as group:
+            sinks = [group.create_task(self._renew(journal))]
+            for market in self._market.values():
+                sinks.append(group.create_task(market.tokens.run()))
+                sinks.append(group.create_task(market.tracker.run()))
+                sinks.append(group.create_task(market.outbound.run()))
+            sources = [group.create_task(supervisor.run()) for supervisor in supervisors]
+            running.ready.set()
+            log.info("ready", extra={"role": self._role.value, "sites": [site.name for site in self._sites]})
+            await running.stop.wait()
+            log.info("stopping")
+            for task in sources:
+                task.cancel()
+            await asyncio.gather(*sources, return_exceptions=True)
+            for market in self._market.values():
+                await market.outbound.drain(DRAIN_S)
+            for task in sinks:
+                task.cancel()
+
+    async def _renew(self, journal: Journal) -> None:
+        while True:
+            await asyncio.sleep(RENEW_S)
+            await journal.renew(self._fences)
+
+    async def _give_back(self, journal: Journal) -> None:
+        if self._fences:
+            await journal.release(self._fences)
+
+    # field -----------------------------------------------------------------------------------------------------------
+
+    async def _build_field(self, journal: Journal, lanes: FastLane | None) -> list[Supervisor]:
+        supervisors = []
+        for site in self._sites:
+            fence = await journal.acquire(f"field:{site.name}")
+            self._fences.append(fence)
+            plans = {name: self._plan(site, name) for name in site.flows}
+            desk = IntakeDesk(
+                site=site.name,
+                plans=plans,
+                journal=journal,
+                fence=fence,
+                clock=self._clock,
+                metrics=self._field_report,
+                lane=lanes,
+            )
+            supervisors += [
+                self._supervisor(site, name, plans, journal, fence, desk)
+                for name in site.adapters
+                if any(plan.adapter == name for plan in plans.values())
+            ]
+        return supervisors
+
+    def _supervisor(
+        self,
+        site: SiteConfig,
+        name: str,
+        plans: dict[str, FlowPlan],
+        journal: Journal,
+        fence: Fence,
+        desk: IntakeDesk,
+    ) -> Supervisor:
+        mine = {flow: plan for flow, plan in plans.items() if plan.adapter == name}
+        writebacks = WriteBacks(
+            site=site.name, plans=mine, journal=journal, fence=fence, clock=self._clock, metrics=self._field_report
+        )
+        return Supervisor(
+            site=site.name,
+            name=name,
+            adapter=site.adapters[name].adapter,
+            options=site.adapters[name].options,
+            plans=mine,
+            journal=journal,
+            desk=desk,
+            writebacks=writebacks,
+            clock=self._clock,
+            metrics=self._field_report,
+            client_id=f"smp-bridge-{site.name}-{name}",
+            jitter=self._random.random,
+        )
+
+    def _plan(self, site: SiteConfig, name: str) -> FlowPlan:
+        flow = site.flows[name]
+        profile = self._config.participants[flow.participant].profile
+        severities = {rule: severity.value for rule, severity in flow.severities.items()}
+        limit = profile.limits.records
+        return FlowPlan(
+            site=site.name,
+            name=name,
+            adapter=flow.adapter,
+            participant=flow.participant,
+            operation=flow.operation,
+            trigger=flow.trigger,
+            key_field=flow.key_field,
+            records=flow.records,
+            submit=flow.submit,
+            outcome=flow.outcome,
+            mapper=compile_flow(flow, self._config.vocabulary),
+            validator=compile_validator(profile, flow.operation.kind, severities),
+            max_items=min(limit, flow.max_items or limit),
+            linger_ns=int(flow.linger_s * 1e9),
+            deadline_ns=int(flow.deadline_s * 1e9),
+            budget_ns=int(flow.latency_budget_s * 1e9),
+            registration_wait_s=flow.registration_wait_s,
+            states=flow.states,
+            error_codes=flow.error_codes,
+        )
+
+    # market ----------------------------------------------------------------------------------------------------------
+
+    async def _build_market(self, journal: Journal, stack: AsyncExitStack) -> Lanes:
+        lanes = Lanes()
+        for participant in self._config.participants.values():
+            market = await self._participant(participant, journal, stack)
+            self._market[participant.name] = market
+            lanes.add(participant.name, market.outbound)
+        return lanes
+
+    async def _participant(self, entry: Participant, journal: Journal, stack: AsyncExitStack) -> _Market:
+        fence = await journal.acquire(f"market:{entry.name}")
+        self._fences.append(fence)
+        await journal.recover(fence)
+        options, profile = entry.options, entry.profile
+        client = await stack.enter_async_context(SmpClient(_client_settings(entry), clock=self._clock))
+        keys = load_jwks(options.smp_jwks)
+        maker = CallMaker(
+            identity=_identity(entry),
+            profile=profile,
+            vocabulary=self._config.vocabulary,
+            signer=load_signer(options.signing_key, kid=options.signing_kid, password=options.signing_password),
+            keys=keys,
+            unit_validator=compile_validator(profile, Kind.UNIT, {}),
+            clock=self._clock,
+            new_message_id=new_message_id,
+            new_submission=submission_ids(self._clock),
+            jitter=self._random.random,
+        )
+        tokens = TokenKeeper(
+            _login(maker, client, options.username, options.password.reveal),
+            clock=self._clock,
+            stopped=_account_alarm(journal, entry.name),
+            renew_at=profile.token.renew_at,
+        )
+        tracker = Tracker(
+            participant=entry.name,
+            journal=journal,
+            fence=fence,
+            maker=maker,
+            client=client,
+            tokens=tokens,
+            clock=self._clock,
+            metrics=self._market_report,
+        )
+        pace = Pace(
+            clock=self._clock,
+            rate_per_s=profile.limits.rate_per_minute / 60,
+            burst=profile.limits.burst,
+            concurrency=profile.limits.concurrency,
+            jitter=self._random.random,
+        )
+        outbound = Outbound(
+            participant=entry.name,
+            journal=journal,
+            fence=fence,
+            maker=maker,
+            client=client,
+            tokens=tokens,
+            tracker=tracker,
+            pace=pace,
+            clock=self._clock,
+            metrics=self._market_report,
+        )
+        reader = ReturnReader(identity=_identity(entry), profile=profile, keys=keys)
+        return _Market(
+            outbound, tracker, tokens, Inbox(participant=entry.name, reader=reader, tracker=tracker, fence=fence)
+        )
+
+    # listeners -------------------------------------------------------------------------------------------------------
+
+    async def _listen(self, journal: Journal, stack: AsyncExitStack, running: Running) -> None:
+        listeners = self._config.host.listeners
+        if listeners.returns is not None and self._market:
+            options = listeners.returns
+            endpoint = ReturnsEndpoint(
+                [market.inbox for market in self._market.values()],
+                journal=journal,
+                clock=self._clock,
+                metrics=self._market_report,
+            )
+            context = server_context(options.certificate, options.private_key, options.client_ca)
+            running.returns_port = await _serve(stack, endpoint.application(), options.host, options.port, context)
+        if listeners.admin is not None:
+            admin = AdminListener(self._metrics, lambda: self._health(running), lambda: self._gauges(journal))
+            running.admin_port = await _serve(
+                stack, admin.application(), listeners.admin.host, listeners.admin.port, None
+            )
+
+    def _health(self, running: Running) -> Health:
+        ready = running.ready.is_set() and not running.stop.is_set()
+        return Health(
+            ready=ready, links=self._field_report.ages_s(), reasons=() if ready else ("starting or stopping",)
+        )
+
+    async def _gauges(self, journal: Journal) -> None:
+        for what, count in (await journal.counts()).items():
+            self._metrics.journal.labels(what).set(count)
+
+
+def _chosen(config: Config, names: Iterable[str]) -> list[SiteConfig]:
+    wanted = list(names)
+    missing = [name for name in wanted if name not in config.sites]
+    if missing:
+        raise ConfigError(
+            [Problem(text=f"there is no site {name}; known are {', '.join(config.sites)}") for name in missing]
+        )
+    return [site for name, site in config.sites.items() if not wanted or name in wanted]
+
+
+def _identity(entry: Participant) -> Identity:
+    options = entry.options
+    return Identity(
+        participant=entry.name,
+        sender=options.sender,
+        recipient=options.recipient,
+        environment=options.environment.value,
+    )
+
+
+def _client_settings(entry: Participant) -> ClientSettings:
+    options, limits = entry.options, entry.profile.limits
+    return ClientSettings(
+        base_url=options.base_url,
+        idle_s=entry.profile.keepalive_idle_s,
+        answer_s=entry.profile.answer_timeout_s,
+        max_answer_bytes=limits.max_answer_bytes,
+        connections=limits.concurrency + 2,
+        proxy=options.proxy,
+        ca_file=_text(options.ca),
+        certificate_file=_text(options.client_certificate),
+        key_file=_text(options.client_key),
+    )
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _login(
+    maker: CallMaker, client: SmpClient, username: str, password: Callable[[], str]
+) -> Callable[[], Awaitable[tuple[Exchange, Token | None]]]:
+    async def login() -> tuple[Exchange, Token | None]:
+        call = maker.login(username, password())
+        exchange = await client.post(call.path, method=call.method, headers=call.headers, body=call.body)
+        return exchange, maker.read_login(exchange)
+
+    return login
+
+
+def _account_alarm(journal: Journal, participant: str) -> Callable[[str], Awaitable[None]]:
+    async def stopped(text: str) -> None:
+        await journal.alarm("ACCOUNT_STOPPED", participant=participant, text=text)
+
+    return stopped
+
+
+def server_context(certificate: Path, private_key: Path, client_ca: Path | None) -> ssl.SSLContext:
+    """TLS 1.2 or newer for our own listener; with `client_ca`, callers must show a certificate of that authority."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certificate, private_key)
+    if client_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(client_ca)
+    return context
+
+
+async def _serve(
+    stack: AsyncExitStack, app: web.Application, host: str, port: int, context: ssl.SSLContext | None
+) -> int:
+    """Serve an application; returns the port it really has."""
+    runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=5.0)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    site = web.TCPSite(runner, host, port, ssl_context=context)
+    await site.start()
+    return int(runner.addresses[0][1])

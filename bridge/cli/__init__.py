@@ -1,0 +1,50 @@
+"""The command line: one command, subcommands. Only this package exits the process."""
+
+import sys
+
+import typer
+
+from bridge.errors import BridgeError, ConfigError
+
+app = typer.Typer(
+    name="smp-bridge",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="The intermediate data host between energy management systems (OPC UA, Modbus, MQTT) and the Single Markets Platform.",
+)
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+def _commands() -> typer.Typer:
+    """Import the subcommands; each imports what it needs only when it runs."""
+    from bridge.cli import check, demo, jws, keys, run, sandbox, submissions
+
+    app.command("demo")(demo.demo)
+    app.command("run")(run.run)
+    app.command("check")(check.check)
+    app.command("sandbox")(sandbox.sandbox)
+    app.add_typer(submissions.app, name="submissions")
+    app.add_typer(keys.app, name="keys")
+    app.add_typer(jws.app, name="jws")
+    return app
+
+
+def main() -> None:
+    """The entry point of `smp-bridge`: errors of ours become one clear text and an exit status, never a traceback."""
+    try:
+        _commands()()
+    except ConfigError as error:
+        _say(error)
+        sys.exit(EXIT_USAGE)
+    except BridgeError as error:
+        _say(error)
+        sys.exit(EXIT_FAILED)
+
+
+def _say(error: BridgeError) -> None:
+    print(error, file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)

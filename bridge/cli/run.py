@@ -1,0 +1,66 @@
+"""`smp-bridge run`: the service itself."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bridge.app import Host, Role, Running
+from bridge.cli.logs import set_up
+from bridge.config import Config, load
+from bridge.errors import BridgeError
+from bridge.registry import find
+
+
+def run(
+    config: Annotated[Path, typer.Option(help="Directory that holds bridge.yaml and sites/*.yaml.")] = Path("config"),
+    role: Annotated[Role, typer.Option(help="all: the whole host. field: sessions to the EMSs only. market: calls and returns only; field and market share one journal.")] = Role.ALL,
+    site: Annotated[list[str] | None, typer.Option(help="Work only these sites (may be given more than once); default all.")] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error; JSON lines on standard error.")] = "info",
+) -> None:
+    """Run the bridge until it is told to stop (Ctrl-C or SIGTERM), and go on where it stood when it runs again.
+
+    Reads the configuration, refuses to start with every problem named if it is wrong (exit 2), opens the journal and keeps every link alive by itself.
+    A second signal skips the orderly end.
+    """
+    set_up(log_level)
+    loaded = load_config(config)
+    asyncio.run(_serve(loaded, role, site or []))
+
+
+def load_config(directory: Path) -> Config:
+    """Load a configuration from where the process runs; raises `ConfigError`."""
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    return load(
+        directory, find, environ=os.environ, credentials_directory=Path(credentials) if credentials else None
+    )
+
+
+async def _serve(config: Config, role: Role, sites: list[str]) -> None:
+    running = Running()
+    loop = asyncio.get_running_loop()
+    main = asyncio.current_task()
+    assert main is not None
+
+    def stop() -> None:
+        if running.stop.is_set():
+            main.cancel()
+        running.stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        await Host(config, role=role, sites=sites).run(running)
+    except asyncio.CancelledError:
+        raise typer.Exit(1) from None
+    except ExceptionGroup as group:
+        ours, rest = group.split(BridgeError)
+        if ours is None or rest is not None:
+            raise
+        error = ours
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]  # type: ignore[assignment]
+        raise error from group

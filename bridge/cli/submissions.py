@@ -1,0 +1,110 @@
+"""`smp-bridge submissions`: what became of each call, read from the journal beside a running service or without one."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from bridge.clock import SystemClock
+from bridge.cli.run import load_config
+from bridge.errors import BridgeError
+from bridge.journal.port import Journal, SubmissionView
+from bridge.journal.sqlite import open_reader
+from bridge.latency import stages
+from bridge.submission import SubmissionState
+
+app = typer.Typer(no_args_is_help=True, help="What became of each Create call: list them, or show one with its items, events and latency.")
+
+T = TypeVar("T")
+ConfigOption = Annotated[Path, typer.Option(help="Directory that holds bridge.yaml and sites/*.yaml.")]
+
+
+@app.command("list")
+def list_(
+    config: ConfigOption = Path("config"),
+    participant: Annotated[str, typer.Option(help="Only this participant entry.")] = "",
+    state: Annotated[str, typer.Option(help="Only this state, such as CONFIRMED, PARTIAL, IN_DOUBT or AWAITING_RETURN.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List submissions, newest first."""
+    wanted = _state(state)
+    views = _read(config, lambda journal: journal.submissions(participant=participant, state=wanted, limit=limit))
+    if as_json:
+        print(json.dumps([_plain(view) for view in views], indent=2))
+        return
+    print(f"{'ID':<22} {'STATE':<16} {'PARTICIPANT':<16} {'FLOW':<24} {'ITEMS':>5}  TRANSACTION")
+    for view in views:
+        where = f"{view.site}/{view.flow}" if view.site else view.flow
+        print(
+            f"{view.id:<22} {view.state.value:<16} {view.participant:<16} {where:<24} {view.items:>5}  {view.transaction_id or '-'}"
+        )
+
+
+@app.command("show")
+def show(submission: Annotated[str, typer.Argument(help="The submission's id, as `list` prints it.")], config: ConfigOption = Path("config")) -> None:
+    """Show one submission: its items with their outcomes, what happened when, and how long each stage took."""
+    view, items, events = _read(config, lambda journal: _gather(journal, submission))
+    print(f"{view.id}  {view.state.value}  {view.operation.value}  participant {view.participant}  flow {view.flow}")
+    print(f"transaction {view.transaction_id or '-'}  attempts {view.attempts}  {view.reason}")
+    print("\nStages")
+    for stage in stages(view.stamps):
+        print(f"  {stage.hop:<14} {stage.ns / 1e6:>12.3f} ms{'' if stage.exact else '  (wall time: across processes or boots)'}")
+    print("\nItems")
+    for item in items:
+        errors = "; ".join(f"{error.code} {error.text}" for error in item.errors)
+        print(f"  {item.key:<24} {item.state.value:<14} {item.asset_id or '-':<20} written back: {item.written_back or '-'}  {errors}")
+    print("\nEvents")
+    for event in events:
+        at = datetime.fromtimestamp(event.at_ns / 1e9, UTC).isoformat(timespec="milliseconds")
+        print(f"  {at}  {event.writer}/{event.epoch}/{event.number}  {event.kind}  {json.dumps(dict(event.data))}")
+
+
+async def _gather(journal: Journal, submission: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a private triple
+    view = await journal.submission(submission)
+    if view is None:
+        raise BridgeError(f"there is no submission {submission}", hint="`smp-bridge submissions list` names them")
+    return view, await journal.submission_items(submission), await journal.events(submission)
+
+
+def _state(word: str) -> SubmissionState | None:
+    if not word:
+        return None
+    try:
+        return SubmissionState(word.upper().replace("-", "_"))
+    except ValueError:
+        known = ", ".join(state.value for state in SubmissionState)
+        raise typer.BadParameter(f"{word} is not a state; known are {known}") from None
+
+
+def _read(config: Path, ask: Callable[[Journal], Awaitable[T]]) -> T:
+    path = load_config(config).host.journal.path
+
+    async def inside() -> T:
+        journal = await open_reader(path, clock=SystemClock.here())
+        try:
+            return await ask(journal)
+        finally:
+            await journal.close()
+
+    return asyncio.run(inside())
+
+
+def _plain(view: SubmissionView) -> dict[str, object]:
+    return {
+        "id": view.id,
+        "state": view.state.value,
+        "participant": view.participant,
+        "site": view.site,
+        "flow": view.flow,
+        "operation": view.operation.value,
+        "transaction_id": view.transaction_id,
+        "items": view.items,
+        "outcomes": dict(view.outcomes),
+        "attempts": view.attempts,
+        "reason": view.reason,
+    }

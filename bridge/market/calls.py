@@ -1,0 +1,320 @@
+"""One participant's messages: from items to the exact signed bytes, and from SMP's bytes to what they say. No I/O.
+
+Everything that has a name on the wire comes from the profile (`bridge.wire`); everything signed goes through `bridge.envelope`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from bridge.clock import Clock, Stamp
+from bridge.envelope import BodyRefused, PublicKey, SignatureRefused, Signer, parse_strict, sign, unwrap, verify
+from bridge.journal.port import Member, ReturnMessage
+from bridge.lane import SignedCall
+from bridge.market.token import Token
+from bridge.model import Kind, Operation, Refusal
+from bridge.platform import AnswerClass, BatchSemantics, Exchange, Report, ReportedError, classify
+from bridge.profile import Profile
+from bridge.validation import Validator
+from bridge.vocabulary import Vocabulary
+from bridge.wire import BatchReturn, ItemError, MessageMeta, RenderedItem, Wire
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who speaks for whom: the names that stand signed in every message."""
+
+    participant: str
+    sender: str
+    recipient: str
+    environment: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainCall:
+    """A signed call that is not a Create: nothing of it is journalled before it goes."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateReport:
+    """What a 2xx to a Create says; without a transaction id, `problem` says why it cannot be used."""
+
+    transaction_id: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusReport:
+    """What a status answer says; `report` is None while SMP is still at work."""
+
+    report: Report | None = None
+    unknown_word: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadReturn:
+    """What a return says, and the ids that tie it to a submission of ours."""
+
+    transaction_id: str
+    answers_message_id: str
+    correlation_id: str
+    report: Report
+
+
+class CallMaker:
+    """Makes and reads one participant's calls."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        profile: Profile,
+        vocabulary: Vocabulary,
+        signer: Signer,
+        keys: Mapping[str, PublicKey],
+        unit_validator: Validator,
+        clock: Clock,
+        new_message_id: Callable[[], str],
+        new_submission: Callable[[], str],
+        jitter: Callable[[], float],
+    ) -> None:
+        self.profile = profile
+        self.semantics = BatchSemantics(profile.batch_semantics.value)
+        self.new_submission = new_submission
+        self.jitter = jitter
+        self._identity = identity
+        self._vocabulary = vocabulary
+        self._wire = Wire(profile)
+        self._signer = signer
+        self._keys = keys
+        self._unit_validator = unit_validator
+        self._clock = clock
+        self._new_message_id = new_message_id
+        self._classes = {key: AnswerClass(value.value) for key, value in profile.answer_classes.items()}
+
+    # out -------------------------------------------------------------------------------------------------------------
+
+    def render(self, operation: Operation, item: Mapping[str, object]) -> RenderedItem:
+        """One item in its wire form, with its size."""
+        return self._wire.render_item(operation.kind, item)
+
+    def fit(self, operation: Operation, rendered: Sequence[RenderedItem]) -> int:
+        """How many of these, from the front, one call may hold by count and by bytes; 0 when the first alone is too large."""
+        return self._wire.fit(operation, rendered)
+
+    def create(
+        self, operation: Operation, rendered: Sequence[RenderedItem], *, submission: str, stamps: Mapping[str, Stamp]
+    ) -> SignedCall:
+        """Sign one Create call of these items; the submission's own id is its correlation id."""
+        meta = self._meta(operation.value, correlation_id=submission)
+        message = self._wire.render_create(operation, rendered, meta)
+        signed = sign(self._form, message.body, self._signer, message.protected)
+        call = self.profile.calls[operation.value]
+        return SignedCall(
+            message_id=meta.message_id,
+            correlation_id=submission,
+            method=call.method,
+            path=call.path,
+            headers=self._headers(call.content_type, message.headers, signed.token),
+            body=signed.body,
+            kid=self._signer.kid,
+            profile=f"{self.profile.name} {self.profile.version} {self.profile.hash}",
+            stamps={**stamps, "signed": self._clock.now()},
+        )
+
+    def status(self, transaction_id: str) -> PlainCall:
+        """Sign one Get Transaction Status call."""
+        operation = self._wire.status_operation
+        message = self._wire.render_status(transaction_id, self._meta(operation, correlation_id=""))
+        signed = sign(self._form, message.body, self._signer, message.protected)
+        call = self.profile.calls[operation]
+        return PlainCall(
+            method=call.method,
+            path=call.path,
+            headers=self._headers(call.content_type, message.headers, signed.token),
+            body=signed.body,
+        )
+
+    def login(self, username: str, password: str) -> PlainCall:
+        """The Authenticate call; its body is a secret and is never logged or journalled."""
+        call = self.profile.calls[self._wire.authenticate_operation]
+        return PlainCall(
+            method=call.method,
+            path=call.path,
+            headers={"Content-Type": call.content_type},
+            body=self._wire.render_authenticate(username, password),
+        )
+
+    def token_headers(self, token: str) -> Mapping[str, str]:
+        """The header that carries the token."""
+        return self._wire.token_headers(token)
+
+    def complete_unit(self, item: dict[str, Any], members: Sequence[Member]) -> dict[str, Any]:
+        """Fill what only the register knows: each aligned asset's id, and its capacity where the payload gave none (the asset's export capacity)."""
+        known = {member.key: member for member in members}
+        field_of = self._vocabulary.field
+        aligned, reference = field_of(Kind.UNIT, "aligned"), field_of(Kind.UNIT, "aligned_reference")
+        asset_id, capacity = field_of(Kind.UNIT, "aligned_id"), field_of(Kind.UNIT, "aligned_capacity")
+        export = field_of(Kind.ASSET, "export_capacity")
+        entries = []
+        for entry in item.get(aligned, ()):
+            member = known.get(entry.get(reference))
+            filled = dict(entry)
+            if member is not None and member.asset_id:
+                filled.setdefault(asset_id, member.asset_id)
+            if member is not None and member.content and capacity not in filled:
+                value = orjson.loads(member.content).get(export)
+                if value is not None:
+                    filled[capacity] = value
+            entries.append(filled)
+        return {**item, aligned: entries}
+
+    def unit_refusal(self, item: Mapping[str, object]) -> Refusal | None:
+        """Why a completed unit may not go out (its capacity against the sum of its assets')."""
+        found = self._unit_validator.refusals(item)
+        return found[0] if found else None
+
+    def _meta(self, operation: str, *, correlation_id: str) -> MessageMeta:
+        return MessageMeta(
+            message_id=self._new_message_id(),
+            operation=operation,
+            timestamp_ns=self._clock.wall_ns(),
+            environment=self._identity.environment,
+            sender=self._identity.sender,
+            recipient=self._identity.recipient,
+            correlation_id=correlation_id,
+        )
+
+    # in --------------------------------------------------------------------------------------------------------------
+
+    def classify(self, exchange: Exchange) -> AnswerClass:
+        """The answer's class by the profile's table."""
+        return classify(exchange, self._classes)
+
+    def read_login(self, exchange: Exchange) -> Token | None:
+        """The token of an Authenticate answer, None when it holds none."""
+        if exchange.failure is not None or exchange.status // 100 != 2:
+            return None
+        read = self._wire.read_token(exchange.body)
+        return None if read is None else Token(read.value, read.lifetime_s)
+
+    def read_answer(self, exchange: Exchange) -> CreateReport:
+        """A 2xx to a Create: its transaction id, or why it is in doubt."""
+        try:
+            body, protected = self._opened(exchange)
+        except (SignatureRefused, BodyRefused) as error:
+            return CreateReport(problem=f"the answer cannot be used: {error}")
+        answer = self._wire.read_answer(exchange.headers, body, protected)
+        return CreateReport(transaction_id=answer.transaction_id or "")
+
+    def read_rejection(self, exchange: Exchange) -> Report:
+        """A 400 or 422: whatever errors it names; an unreadable one names none."""
+        try:
+            body, protected = self._opened(exchange, demand=False)
+        except (SignatureRefused, BodyRefused):
+            return Report(rejected=True)
+        answer = self._wire.read_answer(exchange.headers, body, protected)
+        return Report(rejected=True, errors=[_reported(error) for error in answer.errors])
+
+    def read_status(self, exchange: Exchange) -> StatusReport | None:
+        """A status answer; None when it cannot be read."""
+        try:
+            body, protected = self._opened(exchange)
+        except (SignatureRefused, BodyRefused):
+            return None
+        answer = self._wire.read_status(exchange.headers, body, protected)
+        word = answer.status.value
+        if word not in _STATUS_DONE:
+            unknown = answer.word if word == "UNKNOWN" else ""
+            return StatusReport(unknown_word=unknown)
+        return StatusReport(
+            report=Report(
+                rejected=word == "REJECTED",
+                success=True if word == "COMPLETED" and not answer.errors else None,
+                created=dict(answer.created),
+                errors=[_reported(error) for error in answer.errors],
+                total=answer.total,
+                succeeded=answer.succeeded,
+            )
+        )
+
+    def read_return(self, message: ReturnMessage) -> ReadReturn | None:
+        """A stored return, read again from its bytes; None when its kind or schema is not known."""
+        try:
+            payload, protected = unwrap(self._form, message.body, _tokens(self.profile, message.headers))
+            read = self._wire.read_return(message.headers, parse_strict(payload), protected)
+        except (SignatureRefused, BodyRefused, ValueError):
+            return None
+        return ReadReturn(
+            transaction_id=read.transaction_id or "",
+            answers_message_id="",
+            correlation_id=read.meta.correlation_id,
+            report=report_of(read),
+        )
+
+    def poll_delay_s(self, attempt: int) -> float | None:
+        """Seconds before the poll of this number (0 is the first); None when the plan is over."""
+        return self.profile.poll_delay_s(attempt)
+
+    def overdue(self, attempt: int) -> bool:
+        """Whether the plan's quick polls are all done and there is still no outcome."""
+        return attempt >= self.profile.quick_polls
+
+    def _opened(self, exchange: Exchange, *, demand: bool = True) -> tuple[object, Mapping[str, object]]:
+        """The body of an answer, verified as `answers_signed` says."""
+        tokens = _tokens(self.profile, exchange.headers)
+        mode = self.profile.answers_signed.value
+        signed = self._wire.looks_signed(exchange.body, tokens)
+        if mode == "no" or (not signed and (mode == "if_present" or not demand)):
+            return (parse_strict(exchange.body) if exchange.body else {}), {}
+        verified = verify(self._form, exchange.body, tokens, self._keys)
+        return parse_strict(verified.payload), verified.protected
+
+    @property
+    def _form(self) -> Any:
+        return self.profile.signature_form
+
+    def _headers(self, content_type: str, headers: Mapping[str, str], token: str | None) -> dict[str, str]:
+        made = {"Content-Type": content_type, **headers}
+        if token is not None:
+            made[self.profile.signature_header] = token
+        return made
+
+
+_STATUS_DONE: Final = frozenset({"COMPLETED", "COMPLETED_WITH_ERRORS", "REJECTED", "FAILED"})
+
+
+def report_of(read: BatchReturn) -> Report:
+    """A batch return as the ordered rule takes it."""
+    return Report(
+        rejected=read.rejected,
+        success=read.success,
+        created=dict(read.created),
+        errors=[_reported(error) for error in read.errors],
+        total=read.total,
+        succeeded=read.succeeded,
+    )
+
+
+def _reported(error: ItemError) -> ReportedError:
+    return ReportedError(
+        code=error.code,
+        text=error.message,
+        warning=error.warning,
+        reference=error.reference or "",
+        index=error.index,
+        field=error.field or "",
+    )
+
+
+def _tokens(profile: Profile, headers: Mapping[str, str]) -> Sequence[str]:
+    """The signature header's value, if there is one; names are lower case."""
+    value = headers.get(profile.signature_header.lower())
+    return [] if value is None else [value]

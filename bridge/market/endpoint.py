@@ -1,0 +1,164 @@
+"""The public end point for returns: verify over the raw bytes, write durably, answer 2xx, and only then let anyone act on it.
+
+Every failed authenticity check gives the same 401 (RFC 9457 problem body); which check it was is counted and logged on our side alone.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+from aiohttp import hdrs, web
+
+from bridge.clock import Clock, iso_ms
+from bridge.envelope import BodyRefused, SignatureRefused
+from bridge.errors import JournalFull
+from bridge.journal.port import Fence, Journal, Parked, ParkedReturn, ReturnMessage
+from bridge.market.report import MarketMetrics
+from bridge.market.returns import Freshness, MessageRefused, ReturnReader
+from bridge.market.tracker import Tracker
+
+log = logging.getLogger(__name__)
+
+BODY_S: Final = 30.0
+RETRY_AFTER_S: Final = "5"
+_TITLES: Final[Mapping[int, str]] = {
+    400: "Bad request",
+    401: "Not authenticated",
+    403: "Forbidden",
+    404: "Not found",
+    405: "Method not allowed",
+    408: "Request time-out",
+    409: "Conflict",
+    411: "Length required",
+    413: "Content too large",
+    415: "Unsupported media type",
+    503: "Try again later",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inbox:
+    """One participant's side of the end point."""
+
+    participant: str
+    reader: ReturnReader
+    tracker: Tracker
+    fence: Fence
+
+
+class _Answer(Exception):
+    """Ends a request with this status; `reason` stays on our side."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class ReturnsEndpoint:
+    """Takes returns for every participant of this process."""
+
+    def __init__(self, inboxes: Iterable[Inbox], *, journal: Journal, clock: Clock, metrics: MarketMetrics) -> None:
+        self._inboxes = {inbox.reader.path: inbox for inbox in inboxes}
+        self._journal = journal
+        self._clock = clock
+        self._metrics = metrics
+
+    def application(self) -> web.Application:
+        """One route per participant, and the same plain body for everything else."""
+        app = web.Application(middlewares=[self._uniform])
+        for path in self._inboxes:
+            app.router.add_post(path, self._receive)
+        return app
+
+    @web.middleware
+    async def _uniform(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Unknown paths and methods answer like everything else here: a problem body without a hint."""
+        try:
+            return await handler(request)
+        except _Answer as answer:
+            self._metrics.refused(answer.reason)
+            log.info("return_refused", extra={"status": answer.status, "reason": answer.reason, "peer": request.remote})
+            return _problem(answer.status)
+        except web.HTTPException as error:
+            self._metrics.refused(f"http_{error.status}")
+            return _problem(error.status)
+
+    async def _receive(self, request: web.Request) -> web.StreamResponse:
+        received = self._clock.now()
+        inbox = self._inboxes.get(request.path)
+        if inbox is None or request.query_string:
+            raise _Answer(404, "unknown_path")
+        _check_media(request, inbox.reader)
+        body = await _read(request, inbox.reader.max_body_bytes)
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        try:
+            read = inbox.reader.read(body, request.headers.getall(inbox.reader.signature_header, []), headers, received)
+        except SignatureRefused as error:
+            raise _Answer(401, error.reason.value) from error
+        except BodyRefused as error:
+            raise _Answer(400, error.reason) from error
+        except MessageRefused as error:
+            raise _Answer(error.status, error.reason) from error
+        return await self._park(inbox, read.message, read.freshness)
+
+    async def _park(self, inbox: Inbox, message: ReturnMessage, freshness: Freshness) -> web.Response:
+        try:
+            parked = await self._journal.park_return(inbox.fence, message)
+        except JournalFull as error:
+            raise _Answer(503, "journal_full") from error
+        self._metrics.returned(f"{parked.verdict}{'_late' if freshness is Freshness.LATE else ''}")
+        if parked.verdict == "conflict":
+            raise _Answer(409, "same_id_other_content")
+        if parked.verdict == "new" and not message.quarantined:
+            inbox.tracker.returned(ParkedReturn(id=parked.return_id, message=message))
+        return self._receipt(inbox, message, parked)
+
+    def _receipt(self, inbox: Inbox, message: ReturnMessage, parked: Parked) -> web.Response:
+        status, body, headers = inbox.reader.receipt(
+            message.message_id, iso_ms(parked.receipt_ns), duplicate=parked.verdict == "duplicate"
+        )
+        return web.Response(status=status, body=body, headers=headers)
+
+
+def _check_media(request: web.Request, reader: ReturnReader) -> None:
+    """Compressed bodies, other media types and other character sets are refused before anything is read."""
+    encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower()
+    if encoding != "identity":
+        raise _Answer(415, "content_encoding")
+    if hdrs.CONTENT_TYPE not in request.headers or request.content_type not in reader.content_types:
+        raise _Answer(415, "content_type")
+    if (request.charset or "utf-8").lower() not in {"utf-8", "utf8"}:
+        raise _Answer(415, "charset")
+
+
+async def _read(request: web.Request, limit: int) -> bytes:
+    """The raw body, at most `limit` bytes and 30 s."""
+    if (request.content_length or 0) > limit:
+        raise _Answer(413, "body_too_large")
+    content = bytearray()
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for block in request.content.iter_any():
+                content += block
+                if len(content) > limit:
+                    raise _Answer(413, "body_too_large")
+    except TimeoutError as error:
+        raise _Answer(408, "body_too_slow") from error
+    return bytes(content)
+
+
+def _problem(status: int) -> web.Response:
+    """RFC 9457 with no hint which check failed."""
+    body = {"type": "about:blank", "title": _TITLES.get(status, "Error"), "status": status}
+    headers = {"Retry-After": RETRY_AFTER_S} if status == 503 else {}
+    if status in (400, 408, 413):
+        headers["Connection"] = "close"
+    return web.Response(
+        status=status, body=orjson.dumps(body), content_type="application/problem+json", headers=headers
+    )

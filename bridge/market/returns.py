@@ -1,0 +1,125 @@
+"""What a pushed message must be before it is stored: signed by SMP's key over its raw bytes, well formed, for us, in time. No I/O."""
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+import orjson
+
+from bridge.clock import Stamp
+from bridge.envelope import PublicKey, parse_strict, verify
+from bridge.errors import BridgeError
+from bridge.journal.port import ReturnMessage
+from bridge.market.calls import Identity
+from bridge.profile import Profile
+from bridge.wire import MessageMeta, Wire
+
+DAY_NS: Final = 86_400_000_000_000
+REPLAY_STORE_NS: Final = 7 * DAY_NS
+
+
+class Freshness(enum.Enum):
+    """How old a return's own timestamp is."""
+
+    FRESH = "fresh"
+    LATE = "late"
+
+
+class MessageRefused(BridgeError):
+    """A validly signed message that is not for us or not fresh; `status` is what the sender gets, `reason` stays here."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A message that may be stored."""
+
+    message: ReturnMessage
+    freshness: Freshness
+
+
+class ReturnReader:
+    """Reads what is pushed to one participant's URL."""
+
+    def __init__(self, *, identity: Identity, profile: Profile, keys: Mapping[str, PublicKey]) -> None:
+        self._identity = identity
+        self._profile = profile
+        self._wire = Wire(profile)
+        self._keys = keys
+        self.signature_header = profile.signature_header
+        self.content_types = profile.return_content_types
+        self.max_body_bytes = profile.limits.max_answer_bytes
+        self.path = profile.return_path.replace("{participant}", identity.participant)
+
+    def read(self, body: bytes, tokens: Sequence[str], headers: Mapping[str, str], received: Stamp) -> Received:
+        """Check one message and say what to store.
+
+        Raises `SignatureRefused` (401), `BodyRefused` (400) or `MessageRefused` (its own status); header names are lower case.
+        """
+        verified = verify(self._profile.signature_form, body, tokens, self._keys)
+        content = parse_strict(verified.payload)
+        meta = self._wire.read_meta(headers, content, verified.protected)
+        if meta is None or not meta.message_id:
+            raise MessageRefused(400, "no_message_id")
+        self._for_us(meta)
+        freshness = self._fresh(meta, received)
+        known = self._wire.is_return(meta)
+        read = self._wire.read_return(headers, content, verified.protected) if known else None
+        message = ReturnMessage(
+            participant=self._identity.participant,
+            message_id=meta.message_id,
+            transaction_id=(read.transaction_id or "") if read else "",
+            correlation_id=meta.correlation_id,
+            content=self._meaning(content, meta),
+            body=body,
+            headers=headers,
+            kid=verified.kid,
+            late=freshness is Freshness.LATE,
+            received=received,
+            quarantined="" if read else f"message type {meta.operation or 'missing'}",
+        )
+        return Received(message=message, freshness=freshness)
+
+    def _for_us(self, meta: MessageMeta) -> None:
+        """The signed sender, recipient and environment are those of this participant entry (DOMAIN 9 row 12)."""
+        mine = self._identity
+        if meta.recipient != mine.sender:
+            raise MessageRefused(403, "wrong_recipient")
+        if meta.sender != mine.recipient:
+            raise MessageRefused(403, "wrong_sender")
+        if meta.environment != mine.environment:
+            raise MessageRefused(403, "wrong_environment")
+
+    def _fresh(self, meta: MessageMeta, received: Stamp) -> Freshness:
+        """DESIGN, "freshness": `event` takes what the replay store still covers and flags it late; `attempt` takes the window both ways."""
+        mode = self._profile.freshness.mode.value
+        if mode == "off":
+            return Freshness.FRESH
+        if meta.timestamp_ns is None:
+            raise MessageRefused(401, "no_timestamp")
+        age_ns = received.wall_ns - meta.timestamp_ns
+        window_ns = int(self._profile.freshness.window_s * 1e9)
+        if -age_ns > window_ns:
+            raise MessageRefused(401, "from_the_future")
+        if age_ns <= window_ns:
+            return Freshness.FRESH
+        if mode == "attempt" or age_ns > REPLAY_STORE_NS:
+            raise MessageRefused(401, "too_old")
+        return Freshness.LATE
+
+    def _meaning(self, content: object, meta: MessageMeta) -> bytes:
+        """A digest of the message without its own timestamp: a re-signed retry is the same message (DOMAIN 9 row 17)."""
+        bare = self._wire.without_timestamp(content)
+        ids = [meta.message_id, meta.operation, meta.sender, meta.recipient, meta.environment, meta.correlation_id]
+        return sha256(orjson.dumps([bare, ids], option=orjson.OPT_SORT_KEYS)).digest()
+
+    def receipt(self, message_id: str, received_at: str, *, duplicate: bool) -> tuple[int, bytes, dict[str, str]]:
+        """The 2xx that tells SMP we have it: status, body and headers."""
+        status, body = self._wire.render_ack(message_id, received_at, duplicate=duplicate)
+        return status, body, {"Content-Type": self._profile.ack_content_type}

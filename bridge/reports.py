@@ -1,0 +1,94 @@
+"""From what the field and market sides report to the metrics that are scraped."""
+
+from collections.abc import Mapping
+
+from bridge.clock import Clock, Stamp
+from bridge.field.report import FieldMetrics
+from bridge.flow import FlowPlan
+from bridge.latency import between, host_share, stages
+from bridge.market.report import MarketMetrics
+from bridge.metrics import Metrics
+from bridge.platform import AnswerClass
+from bridge.submission import Admission
+
+
+class FieldReport(FieldMetrics):
+    """Counts the field side's reports, and knows the age of each link's last good reading."""
+
+    def __init__(self, metrics: Metrics, clock: Clock) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._heard_ns: dict[str, int | None] = {}
+
+    def admitted(self, flow: FlowPlan, admission: Admission) -> None:
+        """See `FieldMetrics`."""
+        self._metrics.records.labels(flow.site, flow.name, admission.value).inc()
+
+    def stage(self, site: str, flow: str, hop: str, before: Stamp, after: Stamp) -> None:
+        """See `FieldMetrics`."""
+        found = between(before, after, hop)
+        if found.exact:
+            self._metrics.site_stage.labels(site, flow, hop).observe(found.ns / 1e9)
+
+    def link(self, site: str, adapter: str, *, up: bool) -> None:
+        """See `FieldMetrics`."""
+        self._metrics.link.labels(site, adapter).set(1 if up else 0)
+        self._heard_ns.setdefault(f"{site}/{adapter}", None)
+        if up:
+            self._metrics.sessions.labels(site, adapter).inc()
+
+    def heard(self, site: str, adapter: str, mono_ns: int) -> None:
+        """See `FieldMetrics`."""
+        self._heard_ns[f"{site}/{adapter}"] = mono_ns
+        self._metrics.heard.labels(site, adapter).set(mono_ns / 1e9)
+
+    def wrote_back(self, flow: FlowPlan, state: str, *, final: bool) -> None:
+        """See `FieldMetrics`."""
+        if final:
+            self._metrics.writebacks.labels(flow.site, flow.name, state).inc()
+
+    def ages_s(self) -> Mapping[str, float | None]:
+        """The age of each link's last good reading in seconds; None before the first."""
+        now = self._clock.mono_ns()
+        return {name: None if heard is None else (now - heard) / 1e9 for name, heard in self._heard_ns.items()}
+
+
+class MarketReport(MarketMetrics):
+    """Counts the market side's reports."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def answered(self, participant: str, answer: AnswerClass, stamps: Mapping[str, Stamp]) -> None:
+        """See `MarketMetrics`."""
+        self._metrics.answers.labels(participant, answer.value).inc()
+        share = host_share(stamps)
+        if share is not None and share.exact:
+            self._metrics.host.labels(participant).observe(share.ns / 1e9)
+        self._stages(participant, stamps, skip=())
+
+    def settled(self, participant: str, stamps: Mapping[str, Stamp]) -> None:
+        """See `MarketMetrics`."""
+        last = {hop: stamps[hop] for hop in ("answered", "returned", "settled") if hop in stamps}
+        self._stages(participant, last, skip=())
+
+    def circuit(self, participant: str, *, open_: bool) -> None:
+        """See `MarketMetrics`."""
+        self._metrics.circuit.labels(participant).set(1 if open_ else 0)
+
+    def returned(self, verdict: str) -> None:
+        """See `MarketMetrics`."""
+        self._metrics.returns.labels(verdict).inc()
+
+    def refused(self, reason: str) -> None:
+        """See `MarketMetrics`."""
+        self._metrics.refused_returns.labels(reason).inc()
+
+    def _stages(self, participant: str, stamps: Mapping[str, Stamp], skip: tuple[str, ...]) -> None:
+        for stage in stages(stamps):
+            if stage.hop in skip:
+                continue
+            if stage.exact:
+                self._metrics.stage.labels(participant, stage.hop).observe(stage.ns / 1e9)
+            else:
+                self._metrics.inexact.labels(participant, stage.hop).inc()
