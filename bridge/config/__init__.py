@@ -1,8 +1,16 @@
 """Configuration: YAML files into checked values, or every problem at once with its file, line and column."""
 
 from bridge.config.adapters import AdapterFinder, AdapterMissing
-from bridge.config.host import AdminListener, Environment, HostOptions, Listeners, ParticipantOptions, ReturnsListener
-from bridge.config.load import Config, Participant, load
+from bridge.config.host import (
+    AdminListener,
+    Environment,
+    HostOptions,
+    Listeners,
+    Participant,
+    ParticipantOptions,
+    ReturnsListener,
+)
+from bridge.config.load import Config, load
 from bridge.config.payload import NumberText, Payload, Rule
 from bridge.config.site import AdapterConfig, FlowConfig, SiteConfig
 

@@ -58,7 +58,7 @@ class _Check:
             if name in words.lists:
                 self._list(here, rule, words.lists[name])
             else:
-                self._rule(here, rule, words.kinds[name])
+                self._rule(here, rule, words.kinds[name], words.choices.get(name, ()))
 
     def _sources(self, loc: Loc, rule: Rule) -> None:
         if self.fields is None:
@@ -76,19 +76,19 @@ class _Check:
         if words.reference not in rule.item:
             self.document.wrong((*loc, "item"), f"`{words.reference}` is missing; write `{words.reference}: {ITEM}`")
 
-    def _rule(self, loc: Loc, rule: Rule, kind: str) -> None:
+    def _rule(self, loc: Loc, rule: Rule, kind: str, choices: Collection[object]) -> None:
         if rule.each is not None:
             self.document.wrong(
                 self._inner(loc, "each"), f"belongs to lists of objects; this field is {_article(kind)}"
             )
             return
         if rule.has_const:
-            self._constant(self._inner(loc, "const"), rule.const, kind)
+            self._constant(self._inner(loc, "const"), rule.const, kind, choices)
         if rule.has_default and rule.default is not None:
-            self._constant(self._inner(loc, "default"), rule.default, kind)
+            self._constant(self._inner(loc, "default"), rule.default, kind, choices)
         if rule.map is not None and not self._worked_on(rule):
             for key, word in rule.map.items():
-                self._constant((*loc, "map", key), word, kind)
+                self._constant((*loc, "map", key), word, kind, choices)
         problem = _misfit(rule, kind)
         if problem:
             self.document.wrong(self._inner(loc, problem[0]), problem[1])
@@ -97,11 +97,14 @@ class _Check:
     def _worked_on(rule: Rule) -> bool:
         return any(verb is not None for verb in (rule.scale, rule.offset, rule.round, rule.format))
 
-    def _constant(self, loc: Loc, value: object, kind: str) -> None:
+    def _constant(self, loc: Loc, value: object, kind: str, choices: Collection[object]) -> None:
         try:
-            CONVERTERS[kind](value)
+            made = CONVERTERS[kind](value)
         except WrongValue as wrong:
             self.document.wrong(loc, wrong.text)
+            return
+        if choices and made not in choices:
+            self.document.wrong(loc, unknown(str(made), map(str, choices), "word"))
 
     def _inner(self, loc: Loc, step: str) -> Loc:
         inner = (*loc, step)

@@ -1,14 +1,16 @@
 """`bridge.yaml`: the host itself and the participants it works for."""
 
 import enum
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, FilePath, field_validator, model_validator
 
 from bridge.api import Options
-from bridge.config.references import NewFile, Untouched
+from bridge.config.references import Untouched
+from bridge.profile import Profile
 from bridge.secret import Secret
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -25,7 +27,7 @@ class Environment(enum.Enum):
 class JournalOptions(Options):
     """Where the journal lives. The directory is made when it is missing; the file is never reset."""
 
-    path: Annotated[Path, NewFile]
+    path: Path
 
 
 class ReturnsListener(Options):
@@ -33,9 +35,9 @@ class ReturnsListener(Options):
 
     host: Text = "0.0.0.0"  # noqa: S104 - the public listener
     port: Port = 8443
-    certificate: Path
-    private_key: Path
-    client_ca: Path | None = None
+    certificate: FilePath
+    private_key: FilePath
+    client_ca: FilePath | None = None
 
 
 class AdminListener(Options):
@@ -62,13 +64,13 @@ class ParticipantOptions(Options):
     base_url: str
     username: Text
     password: Secret
-    signing_key: Path
+    signing_key: FilePath
     signing_kid: Text | None = None
     signing_password: Secret | None = None
-    smp_jwks: Path
-    ca: Path | None = None
-    client_certificate: Path | None = None
-    client_key: Path | None = None
+    smp_jwks: FilePath
+    ca: FilePath | None = None
+    client_certificate: FilePath | None = None
+    client_key: FilePath | None = None
     proxy: str | None = None
 
     @field_validator("base_url")
@@ -108,6 +110,15 @@ class HostOptions(Options):
     journal: JournalOptions
     listeners: Listeners = Field(default_factory=Listeners)
     participants: Annotated[Any, Untouched]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Participant:
+    """One participant entry with its profile."""
+
+    name: str
+    options: ParticipantOptions
+    profile: Profile
 
 
 def _split(url: str) -> SplitResult:

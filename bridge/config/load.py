@@ -7,7 +7,7 @@ from typing import Final
 
 from bridge.config.adapters import AdapterFinder
 from bridge.config.document import Document
-from bridge.config.host import HostOptions, ParticipantOptions, ProfileOptions
+from bridge.config.host import HostOptions, Participant, ParticipantOptions, ProfileOptions
 from bridge.config.references import Outside
 from bridge.config.site import SiteConfig
 from bridge.config.sites import SiteReader
@@ -21,15 +21,6 @@ HOST_FILE: Final = "bridge.yaml"
 SITES: Final = "sites"
 PROFILE: Final = "profile"
 HINT: Final = "nothing was started; correct the places above and run `smp-bridge check` again"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Participant:
-    """One participant entry with its profile."""
-
-    name: str
-    options: ParticipantOptions
-    profile: Profile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

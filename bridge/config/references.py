@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.types import PathType
 
 from bridge.config.tree import Loc, Tree
 from bridge.errors import Problem
@@ -18,10 +19,6 @@ _MAX_SECRET_BYTES: Final = 64 * 1024
 
 class Untouched:
     """Marks a part that another model reads later: references inside it stay as they are."""
-
-
-class NewFile:
-    """Marks a path that need not exist yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +48,7 @@ class Resolver:
         if wanted.secret:
             return self._wrong(loc, SECRET_WANTED) if value is not None else None
         if wanted.path and isinstance(value, str):
-            return self._path(value, loc, must_exist=not wanted.has(NewFile))
+            return self._path(value, loc, wanted)
         return value
 
     def _mapping(self, value: Mapping[Any, object], loc: Loc, wanted: "Wanted") -> object:
@@ -81,7 +78,7 @@ class Resolver:
         if wanted.secret:
             return Secret(text)
         if wanted.path:
-            return self._path(text, loc, must_exist=not wanted.has(NewFile))
+            return self._path(text, loc, wanted)
         return text
 
     def _file(self, path: Path, loc: Loc) -> object:
@@ -107,10 +104,13 @@ class Resolver:
             return self._wrong(loc, "a credential is named without a path")
         return self._file(self.outside.credentials / name, loc)
 
-    def _path(self, text: str, loc: Loc, *, must_exist: bool) -> object:
+    def _path(self, text: str, loc: Loc, wanted: "Wanted") -> object:
+        """A path relative to the YAML file; pydantic's `FilePath` and `DirectoryPath` must exist, a plain `Path` need not."""
         path = (self.tree.directory / Path(text).expanduser()).absolute()
-        if must_exist and not path.exists():
+        if wanted.path_type == "file" and not path.is_file():
             return self._wrong(loc, f"the file {path} does not exist; make it, or name another")
+        if wanted.path_type == "dir" and not path.is_dir():
+            return self._wrong(loc, f"the directory {path} does not exist; make it, or name another")
         return path
 
     def _wrong(self, loc: Loc, text: str) -> object:
@@ -154,6 +154,11 @@ class Wanted:
     def path(self) -> bool:
         """Whether a file path is wanted here."""
         return any(isinstance(kind, type) and issubclass(kind, Path) for kind in self.kinds)
+
+    @property
+    def path_type(self) -> str:
+        """Whether the path must be an existing `file` or `dir`; empty where it need not exist."""
+        return next((item.path_type for item in self.markers if isinstance(item, PathType)), "")
 
     @property
     def models(self) -> tuple[type[BaseModel], ...]:

@@ -9,6 +9,7 @@ from bridge.api import Adapter, Options, Outcome, RecordsOptions, Selection
 from bridge.config.adapters import AdapterFinder, AdapterMissing
 from bridge.config.crosscheck import check_payload, check_severities
 from bridge.config.document import Document, unknown
+from bridge.config.host import Participant
 from bridge.config.payload import Rule
 from bridge.config.site import AdapterConfig, FlowConfig, FlowOptions, SiteConfig, SiteOptions, SubmitOptions
 from bridge.config.tree import Loc
@@ -24,12 +25,12 @@ _WHEN: Final = "when"
 
 @dataclass(slots=True)
 class SiteReader:
-    """Reads one site's document. `participants` are the names that may be used."""
+    """Reads one site's document. `participants` are the entries that may be named, None where one is itself wrong."""
 
     document: Document
     find: AdapterFinder
     vocabulary: Vocabulary
-    participants: Mapping[str, object]
+    participants: Mapping[str, Participant | None]
     _adapters: dict[str, Adapter] = field(default_factory=dict)
 
     def read(self, path: Path) -> SiteConfig | None:
@@ -90,7 +91,7 @@ class SiteReader:
         parts = (None, None, None) if adapter is None else self._adapter_parts(adapter, trigger, loc)
         participant = self._participant(loc, shell, default_participant)
         check_severities(document, loc, self.vocabulary.severities)
-        payload = self._payload(loc, parts[0])
+        payload = self._payload(loc, parts[0], participant)
         records, submit, outcome = parts
         if len(document.problems) > before or shell is None or trigger is None:
             return None
@@ -126,7 +127,7 @@ class SiteReader:
             self.document.wrong((*loc, "adapter"), unknown(name, names, "adapter of this site"))
         return self._adapters.get(name) if isinstance(name, str) else None
 
-    def _payload(self, loc: Loc, records: RecordsOptions | None) -> dict[str, Rule | None]:
+    def _payload(self, loc: Loc, records: RecordsOptions | None, participant: str) -> dict[str, Rule | None]:
         """Each rule of the payload, read by itself so that one bad rule hides no other."""
         document = self.document
         place = (*loc, "payload")
@@ -134,7 +135,9 @@ class SiteReader:
         word = document.tree.at((*loc, "operation"))
         operation = next((item for item in Operation if item.value == word), None)
         if operation is not None:
-            check_payload(document, place, payload, records, words_of(self.vocabulary, operation.kind))
+            entry = self.participants.get(participant)
+            schema = None if entry is None else entry.profile.schemas[operation.kind]
+            check_payload(document, place, payload, records, words_of(self.vocabulary, operation.kind, schema))
         return payload
 
     def _trigger(self, loc: Loc) -> Trigger | None:

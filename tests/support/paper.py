@@ -1,8 +1,9 @@
 """An adapter without a protocol: only its option models, for tests of the configuration."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+
+from pydantic import FilePath
 
 from bridge.api import Adapter, Options, Outcome, Problem, RecordsOptions, Secret, Selection, Trigger
 from bridge.config import AdapterMissing
@@ -12,7 +13,7 @@ class PaperOptions(Options):
     url: str
     port: int = 1
     password: Secret | None = None
-    certificate: Path | None = None
+    certificate: FilePath | None = None
     writable: list[str] = []
 
 

@@ -1,0 +1,68 @@
+"""`smp-bridge check`: everything is said, nothing is started, and the exit status tells the two apart."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from bridge.cli.check import check, examine, foreign_owners, load_here
+from tests.support.paper import find
+
+GOOD = Path(__file__).parent / "config_cases" / "good"
+
+
+def test_a_good_configuration_is_summed_up(capsys):
+    """Participants, sites, adapters and flows are listed, and the status is 0."""
+    assert examine(GOOD, find_adapter=find, environ={}) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("OK")
+    for word in ("acme-test", "TEST", "site north", "adapter ems: paper", "flow batteries: asset.create by request"):
+        assert word in out
+    assert "correct-horse" not in out
+
+
+def test_problems_exit_2(capsys, tmp_path):
+    """Each problem stands on a line of its own with its place, the last line counts them and says what next."""
+    shutil.copytree(GOOD, tmp_path, dirs_exist_ok=True)
+    site = tmp_path / "sites/north.yaml"
+    site.write_text(site.read_text().replace("linger:", "lnger:").replace("port:", "prt:"))
+    assert examine(tmp_path, find_adapter=find, environ={}) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert lines[0].startswith(f"{site}:7:5: adapters.ems.prt: unknown key; did you mean `port`?")
+    assert lines[1].startswith(f"{site}:38:5: flows.batteries.lnger: unknown key; did you mean `linger`?")
+    assert lines[2].startswith("2 problems. ")
+    assert len(lines) == 3
+
+
+def test_the_credentials_directory_is_the_service_managers(tmp_path):
+    """`{credential: NAME}` is looked up where systemd says."""
+    shutil.copytree(GOOD, tmp_path / "config")
+    host = tmp_path / "config/bridge.yaml"
+    host.write_text(host.read_text().replace("{file: keys/password}", "{credential: smp}"))
+    (tmp_path / "smp").write_text("from-systemd")
+    config = load_here(tmp_path / "config", find_adapter=find, environ={"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert config.participants["acme-test"].options.password.reveal() == "from-systemd"
+
+
+def test_another_owner_of_our_packages_is_refused():
+    """A stranger that installs a top-level `bridge` or `adapters` is named; our own name and no owner at all pass."""
+    assert foreign_owners({}) == []
+    assert foreign_owners({"bridge": ["smp-bridge"], "adapters": ["smp_bridge", "SMP-Bridge"]}) == []
+    (problem,) = foreign_owners({"bridge": ["smp-bridge"], "adapters": ["adapters", "smp-bridge"]})
+    assert "`adapters` also installs a top-level `adapters`" in problem.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"), [(["--help"], 0, "--config"), (["--config", "/nowhere"], 2, "bridge.yaml")]
+)
+def test_the_command(arguments, status, text):
+    """The command shows its help, and exits 2 for a directory that holds nothing."""
+    app = typer.Typer()
+    app.command()(check)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == status
+    assert text in result.output
