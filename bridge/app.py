@@ -3,9 +3,7 @@
 import asyncio
 import logging
 import random
-import secrets
 import ssl
-import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from bridge.field.intake import IntakeDesk
 from bridge.field.supervisor import Supervisor
 from bridge.field.writeback import WriteBacks
 from bridge.flow import FlowPlan
+from bridge.ids import new_message_id, submission_ids
 from bridge.journal.port import Fence, Journal
 from bridge.journal.sqlite import open_journal
 from bridge.keys import load_jwks, load_signer
@@ -72,16 +71,6 @@ class _Market:
     tracker: Tracker
     tokens: TokenKeeper
     inbox: Inbox
-
-
-def new_message_id() -> str:
-    """A random UUID, the form of DOMAIN 4."""
-    return str(uuid.uuid4())
-
-
-def submission_ids(clock: Clock) -> Callable[[], str]:
-    """Ids that sort by time and never repeat: `s-` with 12 hex digits of UTC milliseconds and 8 random ones."""
-    return lambda: f"s-{clock.wall_ns() // 1_000_000:012x}{secrets.token_hex(4)}"
 
 
 class Host:
