@@ -93,6 +93,7 @@ def test_dotted_names_build_objects():
         ({"from": "x", "round": 0}, -0.5, -1),
         ({"from": "x", "round": 0}, 2.4999, 2),
         ({"from": "x", "scale": 1000}, 49.5, 49500),
+        ({"from": "x", "scale": 1000}, 0.3, 300),
         ({"from": "x", "scale": 0.001, "round": 0}, 49_500_400, 49500),
         ({"from": "x", "offset": -32768}, 32768 + 7, 7),
         ({"from": "x", "scale": 10, "offset": 5}, 2, 25),
