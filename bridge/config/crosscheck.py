@@ -35,10 +35,8 @@ def check_payload(
         document.wrong((*loc, words.reference), text)
     missing = [f"`{name}`" for name in words.required if name not in payload]
     if missing:
-        document.wrong(
-            loc,
-            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; every item needs {'it' if len(missing) == 1 else 'them'}",
-        )
+        verb, them = ("is", "it") if len(missing) == 1 else ("are", "them")
+        document.wrong(loc, f"{', '.join(missing)} {verb} missing; every item needs {them}", at_key=True)
 
 
 @dataclass(frozen=True, slots=True)

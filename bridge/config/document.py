@@ -16,6 +16,16 @@ from bridge.errors import Problem
 Model = TypeVar("Model", bound=BaseModel)
 
 _MANY: Final = 14
+_PLAIN_WORDS: Final = {
+    "Input should be": "must be",
+    "a valid dictionary": "a mapping",
+    "a valid mapping": "a mapping",
+    "a valid string": "text",
+    "a valid list": "a list",
+    "a valid tuple": "a list",
+    ", unable to parse string as an integer": "",
+    ", unable to parse string as a number": "",
+}
 
 
 @dataclass(slots=True)
@@ -75,7 +85,9 @@ class Document:
         for detail in details:
             loc, missing = self._locate(base, detail["loc"], detail["type"])
             problem = self.tree.problem(
-                loc, self._text(detail, loc, base, wanted, missing), at_key=detail["type"] == "extra_forbidden"
+                loc,
+                self._text(detail, loc, base, wanted, missing),
+                at_key=missing != "" or detail["type"] == "extra_forbidden",
             )
             if not any(path == problem.path or path.startswith(f"{problem.path}.") for path in unresolved):
                 yield problem
@@ -104,7 +116,8 @@ class Document:
         if detail["type"] == "path_type":
             return "must be the path of a file"
         text = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-        text = text.replace("Input should be", "must be", 1)
+        for theirs, ours in _PLAIN_WORDS.items():
+            text = text.replace(theirs, ours, 1)
         return text[:1].lower() + text[1:]
 
 
