@@ -32,7 +32,7 @@ from bridge.market.endpoint import Inbox, ReturnsEndpoint
 from bridge.market.outbound import Lanes, Outbound
 from bridge.market.pace import Pace
 from bridge.market.returns import ReturnReader
-from bridge.market.token import Token, TokenKeeper
+from bridge.market.token import TokenKeeper
 from bridge.market.tracker import Tracker
 from bridge.metrics import Metrics
 from bridge.model import Kind
@@ -40,6 +40,7 @@ from bridge.platform import Exchange
 from bridge.reports import FieldReport, MarketReport
 from bridge.validation import compile_validator
 from bridge.web.admin import AdminListener, Health
+from bridge.wire import Token
 
 log = logging.getLogger(__name__)
 

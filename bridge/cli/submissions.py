@@ -9,15 +9,18 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from bridge.clock import SystemClock
 from bridge.cli.run import load_config
+from bridge.clock import SystemClock
 from bridge.errors import BridgeError
 from bridge.journal.port import Journal, SubmissionView
 from bridge.journal.sqlite import open_reader
 from bridge.latency import stages
 from bridge.submission import SubmissionState
 
-app = typer.Typer(no_args_is_help=True, help="What became of each Create call: list them, or show one with its items, events and latency.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="What became of each Create call: list them, or show one with its items, events and latency.",
+)
 
 T = TypeVar("T")
 ConfigOption = Annotated[Path, typer.Option(help="Directory that holds bridge.yaml and sites/*.yaml.")]
@@ -27,7 +30,9 @@ ConfigOption = Annotated[Path, typer.Option(help="Directory that holds bridge.ya
 def list_(
     config: ConfigOption = Path("config"),
     participant: Annotated[str, typer.Option(help="Only this participant entry.")] = "",
-    state: Annotated[str, typer.Option(help="Only this state, such as CONFIRMED, PARTIAL, IN_DOUBT or AWAITING_RETURN.")] = "",
+    state: Annotated[
+        str, typer.Option(help="Only this state, such as CONFIRMED, PARTIAL, IN_DOUBT or AWAITING_RETURN.")
+    ] = "",
     limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -46,18 +51,25 @@ def list_(
 
 
 @app.command("show")
-def show(submission: Annotated[str, typer.Argument(help="The submission's id, as `list` prints it.")], config: ConfigOption = Path("config")) -> None:
+def show(
+    submission: Annotated[str, typer.Argument(help="The submission's id, as `list` prints it.")],
+    config: ConfigOption = Path("config"),
+) -> None:
     """Show one submission: its items with their outcomes, what happened when, and how long each stage took."""
     view, items, events = _read(config, lambda journal: _gather(journal, submission))
     print(f"{view.id}  {view.state.value}  {view.operation.value}  participant {view.participant}  flow {view.flow}")
     print(f"transaction {view.transaction_id or '-'}  attempts {view.attempts}  {view.reason}")
     print("\nStages")
     for stage in stages(view.stamps):
-        print(f"  {stage.hop:<14} {stage.ns / 1e6:>12.3f} ms{'' if stage.exact else '  (wall time: across processes or boots)'}")
+        print(
+            f"  {stage.hop:<14} {stage.ns / 1e6:>12.3f} ms{'' if stage.exact else '  (wall time: across processes or boots)'}"
+        )
     print("\nItems")
     for item in items:
         errors = "; ".join(f"{error.code} {error.text}" for error in item.errors)
-        print(f"  {item.key:<24} {item.state.value:<14} {item.asset_id or '-':<20} written back: {item.written_back or '-'}  {errors}")
+        print(
+            f"  {item.key:<24} {item.state.value:<14} {item.asset_id or '-':<20} written back: {item.written_back or '-'}  {errors}"
+        )
     print("\nEvents")
     for event in events:
         at = datetime.fromtimestamp(event.at_ns / 1e9, UTC).isoformat(timespec="milliseconds")

@@ -5,7 +5,7 @@ Everything that has a name on the wire comes from the profile (`bridge.wire`); e
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
@@ -13,13 +13,12 @@ from bridge.clock import Clock, Stamp
 from bridge.envelope import BodyRefused, PublicKey, SignatureRefused, Signer, parse_strict, sign, unwrap, verify
 from bridge.journal.port import Member, ReturnMessage
 from bridge.lane import SignedCall
-from bridge.market.token import Token
 from bridge.model import Kind, Operation, Refusal
 from bridge.platform import AnswerClass, BatchSemantics, Exchange, Report, ReportedError, classify
-from bridge.profile import Profile
+from bridge.profile import AnswersSigned, Profile, SignatureForm, StatusWord
 from bridge.validation import Validator
 from bridge.vocabulary import Vocabulary
-from bridge.wire import BatchReturn, ItemError, MessageMeta, RenderedItem, Wire
+from bridge.wire import BatchReturn, ItemError, MessageMeta, RenderedItem, Token, Unreadable, Wire
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,8 +201,7 @@ class CallMaker:
         """The token of an Authenticate answer, None when it holds none."""
         if exchange.failure is not None or exchange.status // 100 != 2:
             return None
-        read = self._wire.read_token(exchange.body)
-        return None if read is None else Token(read.value, read.lifetime_s)
+        return self._wire.read_token(exchange.body)
 
     def read_answer(self, exchange: Exchange) -> CreateReport:
         """A 2xx to a Create: its transaction id, or why it is in doubt."""
@@ -212,7 +210,7 @@ class CallMaker:
         except (SignatureRefused, BodyRefused) as error:
             return CreateReport(problem=f"the answer cannot be used: {error}")
         answer = self._wire.read_answer(exchange.headers, body, protected)
-        return CreateReport(transaction_id=answer.transaction_id or "")
+        return CreateReport(transaction_id=answer.transaction_id, problem=answer.problem)
 
     def read_rejection(self, exchange: Exchange) -> Report:
         """A 400 or 422: whatever errors it names; an unreadable one names none."""
@@ -230,14 +228,12 @@ class CallMaker:
         except (SignatureRefused, BodyRefused):
             return None
         answer = self._wire.read_status(exchange.headers, body, protected)
-        word = answer.status.value
-        if word not in _STATUS_DONE:
-            unknown = answer.word if word == "UNKNOWN" else ""
-            return StatusReport(unknown_word=unknown)
+        if not answer.status.done:
+            return StatusReport(unknown_word=answer.word if answer.status is StatusWord.UNKNOWN else "")
         return StatusReport(
             report=Report(
-                rejected=word == "REJECTED",
-                success=True if word == "COMPLETED" and not answer.errors else None,
+                rejected=answer.status is StatusWord.REJECTED,
+                success=True if answer.status is StatusWord.COMPLETED and not answer.errors else None,
                 created=dict(answer.created),
                 errors=[_reported(error) for error in answer.errors],
                 total=answer.total,
@@ -250,11 +246,11 @@ class CallMaker:
         try:
             payload, protected = unwrap(self._form, message.body, _tokens(self.profile, message.headers))
             read = self._wire.read_return(message.headers, parse_strict(payload), protected)
-        except (SignatureRefused, BodyRefused, ValueError):
+        except (SignatureRefused, BodyRefused, Unreadable):
             return None
         return ReadReturn(
             transaction_id=read.transaction_id or "",
-            answers_message_id="",
+            answers_message_id=read.in_reply_to,
             correlation_id=read.meta.correlation_id,
             report=report_of(read),
         )
@@ -270,15 +266,15 @@ class CallMaker:
     def _opened(self, exchange: Exchange, *, demand: bool = True) -> tuple[object, Mapping[str, object]]:
         """The body of an answer, verified as `answers_signed` says."""
         tokens = _tokens(self.profile, exchange.headers)
-        mode = self.profile.answers_signed.value
+        mode = self.profile.answers_signed
         signed = self._wire.looks_signed(exchange.body, tokens)
-        if mode == "no" or (not signed and (mode == "if_present" or not demand)):
+        if mode is AnswersSigned.NO or (not signed and (mode is AnswersSigned.IF_PRESENT or not demand)):
             return (parse_strict(exchange.body) if exchange.body else {}), {}
         verified = verify(self._form, exchange.body, tokens, self._keys)
         return parse_strict(verified.payload), verified.protected
 
     @property
-    def _form(self) -> Any:
+    def _form(self) -> SignatureForm:
         return self.profile.signature_form
 
     def _headers(self, content_type: str, headers: Mapping[str, str], token: str | None) -> dict[str, str]:
@@ -286,9 +282,6 @@ class CallMaker:
         if token is not None:
             made[self.profile.signature_header] = token
         return made
-
-
-_STATUS_DONE: Final = frozenset({"COMPLETED", "COMPLETED_WITH_ERRORS", "REJECTED", "FAILED"})
 
 
 def report_of(read: BatchReturn) -> Report:

@@ -12,7 +12,7 @@ from typing import Final
 import orjson
 from aiohttp import hdrs, web
 
-from bridge.clock import Clock, iso_ms
+from bridge.clock import Clock
 from bridge.envelope import BodyRefused, SignatureRefused
 from bridge.errors import JournalFull
 from bridge.journal.port import Fence, Journal, Parked, ParkedReturn, ReturnMessage
@@ -121,7 +121,7 @@ class ReturnsEndpoint:
 
     def _receipt(self, inbox: Inbox, message: ReturnMessage, parked: Parked) -> web.Response:
         status, body, headers = inbox.reader.receipt(
-            message.message_id, iso_ms(parked.receipt_ns), duplicate=parked.verdict == "duplicate"
+            message.message_id, parked.receipt_ns, duplicate=parked.verdict == "duplicate"
         )
         return web.Response(status=status, body=body, headers=headers)
 

@@ -4,7 +4,6 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final
 
 import orjson
 
@@ -13,11 +12,8 @@ from bridge.envelope import PublicKey, parse_strict, verify
 from bridge.errors import BridgeError
 from bridge.journal.port import ReturnMessage
 from bridge.market.calls import Identity
-from bridge.profile import Profile
-from bridge.wire import MessageMeta, Wire
-
-DAY_NS: Final = 86_400_000_000_000
-REPLAY_STORE_NS: Final = 7 * DAY_NS
+from bridge.profile import FreshnessMode, Profile
+from bridge.wire import BatchReturn, MessageMeta, Unreadable, Wire
 
 
 class Freshness(enum.Enum):
@@ -69,8 +65,7 @@ class ReturnReader:
             raise MessageRefused(400, "no_message_id")
         self._for_us(meta)
         freshness = self._fresh(meta, received)
-        known = self._wire.is_return(meta)
-        read = self._wire.read_return(headers, content, verified.protected) if known else None
+        read = self._read(headers, content, verified.protected) if self._wire.is_return(meta) else None
         message = ReturnMessage(
             participant=self._identity.participant,
             message_id=meta.message_id,
@@ -82,9 +77,15 @@ class ReturnReader:
             kid=verified.kid,
             late=freshness is Freshness.LATE,
             received=received,
-            quarantined="" if read else f"message type {meta.operation or 'missing'}",
+            quarantined="" if read else f"not a return that the profile knows: {meta.operation[:80] or 'no type'}",
         )
         return Received(message=message, freshness=freshness)
+
+    def _read(self, headers: Mapping[str, str], content: object, protected: Mapping[str, object]) -> BatchReturn | None:
+        try:
+            return self._wire.read_return(headers, content, protected)
+        except Unreadable:
+            return None
 
     def _for_us(self, meta: MessageMeta) -> None:
         """The signed sender, recipient and environment are those of this participant entry (DOMAIN 9 row 12)."""
@@ -98,8 +99,8 @@ class ReturnReader:
 
     def _fresh(self, meta: MessageMeta, received: Stamp) -> Freshness:
         """DESIGN, "freshness": `event` takes what the replay store still covers and flags it late; `attempt` takes the window both ways."""
-        mode = self._profile.freshness.mode.value
-        if mode == "off":
+        mode = self._profile.freshness.mode
+        if mode is FreshnessMode.OFF:
             return Freshness.FRESH
         if meta.timestamp_ns is None:
             raise MessageRefused(401, "no_timestamp")
@@ -109,7 +110,7 @@ class ReturnReader:
             raise MessageRefused(401, "from_the_future")
         if age_ns <= window_ns:
             return Freshness.FRESH
-        if mode == "attempt" or age_ns > REPLAY_STORE_NS:
+        if mode is FreshnessMode.ATTEMPT or age_ns > self._profile.freshness.past_s * 1e9:
             raise MessageRefused(401, "too_old")
         return Freshness.LATE
 
@@ -119,7 +120,7 @@ class ReturnReader:
         ids = [meta.message_id, meta.operation, meta.sender, meta.recipient, meta.environment, meta.correlation_id]
         return sha256(orjson.dumps([bare, ids], option=orjson.OPT_SORT_KEYS)).digest()
 
-    def receipt(self, message_id: str, received_at: str, *, duplicate: bool) -> tuple[int, bytes, dict[str, str]]:
+    def receipt(self, message_id: str, received_ns: int, *, duplicate: bool) -> tuple[int, bytes, dict[str, str]]:
         """The 2xx that tells SMP we have it: status, body and headers."""
-        status, body = self._wire.render_ack(message_id, received_at, duplicate=duplicate)
+        status, body = self._wire.render_ack(message_id, received_ns, duplicate=duplicate)
         return status, body, {"Content-Type": self._profile.ack_content_type}

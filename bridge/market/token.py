@@ -3,12 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from bridge.clock import Clock
 from bridge.errors import BridgeError, RetryLater
 from bridge.platform import Exchange
+from bridge.wire import Token
 
 log = logging.getLogger(__name__)
 
@@ -17,26 +17,12 @@ MOST_REFUSALS: Final = 3
 DELAYS_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A token as SMP gave it; `lifetime_s` counts from its arrival."""
-
-    value: str
-    lifetime_s: float
-
-    def __repr__(self) -> str:
-        return f"Token([secret], lifetime_s={self.lifetime_s})"
-
-
 class AccountStopped(BridgeError):
     """SMP refused the login three times: nothing is sent until the password is right and the service is started again, for an account may lock."""
 
 
-class Login(Protocol):
-    """One Authenticate call: the exchange, and the token read from it (None when it holds none)."""
-
-    async def __call__(self) -> tuple[Exchange, Token | None]:
-        """Log in once."""
+Login = Callable[[], Awaitable[tuple[Exchange, Token | None]]]
+"""One Authenticate call: the exchange, and the token read from it (None when it holds none)."""
 
 
 class TokenKeeper:

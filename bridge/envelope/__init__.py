@@ -1,0 +1,24 @@
+"""Signed JSON: three JWS forms over exact bytes, a strict header gate, a strict JSON parser. Pure; handed its signer and its keys."""
+
+from bridge.envelope.gate import Verified, unwrap, verify
+from bridge.envelope.json import BodyRefused, parse_strict
+from bridge.envelope.keys import Algorithm, PublicKey, Signer
+from bridge.envelope.reasons import Refusal, SignatureRefused
+from bridge.envelope.sign import Signed, sign
+from bridge.profile.words import SignatureForm
+
+__all__ = [
+    "Algorithm",
+    "BodyRefused",
+    "PublicKey",
+    "Refusal",
+    "SignatureForm",
+    "SignatureRefused",
+    "Signed",
+    "Signer",
+    "Verified",
+    "parse_strict",
+    "sign",
+    "unwrap",
+    "verify",
+]

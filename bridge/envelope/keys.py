@@ -1,0 +1,74 @@
+"""Keys as the envelope knows them: one algorithm each (DESIGN, "JOSE library"), PyJWT's Algorithm objects for the mathematics."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final, Protocol
+
+from jwt.algorithms import Algorithm as JoseAlgorithm
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, RSAPSSAlgorithm
+
+
+class Algorithm(enum.Enum):
+    """The allow-list of DOMAIN 3; nothing else is ever used with SMP."""
+
+    PS256 = "PS256"
+    RS256 = "RS256"
+    ES256 = "ES256"
+    EDDSA = "EdDSA"
+
+    @property
+    def jose(self) -> JoseAlgorithm:
+        """PyJWT's object that signs and verifies the exact signing input."""
+        return _JOSE[self]
+
+
+_JOSE: Final[Mapping[Algorithm, JoseAlgorithm]] = {
+    Algorithm.PS256: RSAPSSAlgorithm(RSAPSSAlgorithm.SHA256),
+    Algorithm.RS256: RSAAlgorithm(RSAAlgorithm.SHA256),
+    Algorithm.ES256: ECAlgorithm(ECAlgorithm.SHA256),
+    Algorithm.EDDSA: OKPAlgorithm(),
+}
+FIXED_LENGTHS: Final[Mapping[Algorithm, int]] = {Algorithm.ES256: 64, Algorithm.EDDSA: 64}
+
+
+class Signer(Protocol):
+    """Whatever can sign: a key in memory, later one in a hardware module."""
+
+    @property
+    def kid(self) -> str:
+        """The key's id, as the peer's key set names it."""
+
+    @property
+    def alg(self) -> Algorithm:
+        """The key's one algorithm."""
+
+    def sign(self, signing_input: bytes) -> bytes:
+        """The raw signature (RFC 7518 section 3) of these bytes."""
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """A verification key. `key` is a parsed key object of `cryptography`; `use` and `key_ops` as its JWK states them."""
+
+    kid: str
+    alg: Algorithm
+    key: Any
+    use: str | None = None
+    key_ops: tuple[str, ...] | None = None
+
+    @property
+    def may_verify(self) -> bool:
+        """Whether RFC 7517 sections 4.2 and 4.3 allow this key to verify."""
+        return self.use in (None, "sig") and (self.key_ops is None or "verify" in self.key_ops)
+
+    @cached_property
+    def signature_length(self) -> int:
+        """The only length a signature of this key can have, in bytes."""
+        fixed = FIXED_LENGTHS.get(self.alg)
+        return fixed if fixed is not None else (int(self.key.key_size) + 7) // 8
+
+    def verify(self, signing_input: bytes, signature: bytes) -> bool:
+        """Whether the signature is this key's over exactly these bytes."""
+        return bool(self.alg.jose.verify(signing_input, self.key, signature))
