@@ -1,0 +1,102 @@
+"""Waking other processes: sockets that die, queues that are full, paths that are too long."""
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from bridge.journal.wake import Wake
+
+LIMIT_S = 5
+
+
+async def woken(event: asyncio.Event) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        await event.wait()
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    return tmp_path / "j.db"
+
+
+@pytest.fixture
+async def pair(journal):
+    one, two = Wake(journal, "one"), Wake(journal, "two")
+    yield one, two
+    one.close()
+    two.close()
+
+
+async def test_topics_reach_both_sides(pair):
+    """The waiters here and in the other process are woken, others are not."""
+    one, two = pair
+    here, there, other = one.event("a"), two.event("b"), two.event("c")
+    one.touched({"a", "b"})
+    await woken(here)
+    await woken(there)
+    assert not other.is_set()
+
+
+async def test_dead_socket_is_removed(pair, journal):
+    """A process that was killed leaves its socket behind; the next commit takes it away."""
+    dead = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    dead.bind(str(Path(f"{journal}.wake") / "dead.sock"))
+    dead.close()
+    one, two = pair
+    there = two.event("a")
+    one.touched({"a"})
+    await woken(there)
+    assert "dead.sock" not in os.listdir(f"{journal}.wake")
+
+
+async def test_full_queue_loses_nothing(pair):
+    """A peer that was busy for long wakes every waiter when its queue ran over."""
+    one, two = pair
+    late = two.event("the last one")
+    for number in range(5000):
+        one.touched({f"topic-{number}"})
+    one.touched({"the last one"})
+    await woken(late)
+
+
+async def test_very_many_topics_wake_everyone(pair):
+    """More topics than a datagram holds."""
+    one, two = pair
+    there = two.event("site-7")
+    one.touched({f"site-{number}" for number in range(20_000)})
+    await woken(there)
+
+
+async def test_long_path(tmp_path):
+    """A journal deep in the file system, beyond what a socket address holds."""
+    deep = tmp_path.joinpath(*(["a-rather-long-directory-name"] * 6))
+    deep.mkdir(parents=True)
+    one, two = Wake(deep / "journal.db", "one"), Wake(deep / "journal.db", "two")
+    there = two.event("a")
+    one.touched({"a"})
+    await woken(there)
+    one.close()
+    two.close()
+
+
+async def test_closing_leaves_no_socket(journal):
+    """And may be done twice."""
+    wake = Wake(journal, "one")
+    assert os.listdir(f"{journal}.wake") != []
+    wake.close()
+    wake.close()
+    assert os.listdir(f"{journal}.wake") == []
+
+
+async def test_waiter_that_is_gone_is_forgotten(pair):
+    """Each reconnect of an adapter asks for an event; they do not pile up."""
+    one, _ = pair
+    for _ in range(100):
+        one.event("a")
+    kept = one.event("a")
+    assert len(one._topics._waiters["a"]) == 1
+    one.touched({"a"})
+    await woken(kept)
