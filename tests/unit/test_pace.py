@@ -1,0 +1,73 @@
+"""When a call may leave."""
+
+import pytest
+
+from bridge.market.pace import CIRCUIT_DELAYS_S, Pace
+
+
+class FakeClock:
+    def __init__(self):
+        self.ns = 1_000_000_000
+
+    def mono_ns(self):
+        return self.ns
+
+    def forward(self, seconds):
+        self.ns += int(seconds * 1e9)
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+def pace(clock, rate=0.0, burst=1, concurrency=2):
+    return Pace(clock=clock, rate_per_s=rate, burst=burst, concurrency=concurrency, jitter=lambda: 0.5)
+
+
+def test_concurrency_is_a_hard_limit(clock):
+    """No more calls under way than the profile allows; an ended one makes room."""
+    gates = pace(clock)
+    gates.take()
+    gates.take()
+    assert not gates.free()
+    assert gates.wait_s() is None
+    gates.give_back()
+    assert gates.free()
+
+
+def test_the_rate_fills_with_time_and_never_above_the_burst(clock):
+    """One call a second with a burst of two."""
+    gates = pace(clock, rate=1.0, burst=2, concurrency=100)
+    gates.take()
+    gates.take()
+    assert not gates.free()
+    assert gates.wait_s() == pytest.approx(1.0)
+    clock.forward(1.0)
+    assert gates.free()
+    clock.forward(100)
+    for _ in range(2):
+        gates.take()
+    assert not gates.free()
+
+
+def test_an_unused_slot_costs_no_rate(clock):
+    """A lent slot that was given back is as if it had never been lent."""
+    gates = pace(clock, rate=1.0, burst=1)
+    gates.take()
+    gates.give_back(unused=True)
+    assert gates.free()
+
+
+def test_the_circuit_opens_longer_each_time_and_closes_on_success(clock):
+    """Growing pauses in a row; an accepted call starts anew."""
+    gates = pace(clock)
+    assert gates.trip("403") == pytest.approx(CIRCUIT_DELAYS_S[0])
+    assert not gates.free()
+    assert gates.circuit_open
+    clock.forward(CIRCUIT_DELAYS_S[0] + 0.001)
+    assert gates.free()
+    assert gates.trip("403") == pytest.approx(CIRCUIT_DELAYS_S[1])
+    gates.close()
+    assert gates.free()
+    assert gates.trip("403") == pytest.approx(CIRCUIT_DELAYS_S[0])

@@ -1,0 +1,103 @@
+"""The participant's token."""
+
+import asyncio
+
+import pytest
+
+from bridge.errors import RetryLater
+from bridge.market.token import AccountStopped, TokenKeeper
+from bridge.platform import Exchange, Failure
+from bridge.wire import Token
+
+
+class FakeClock:
+    ns = 0
+
+    def mono_ns(self):
+        return self.ns
+
+
+class Smp:
+    """Answers logins with what is in `answers`, else with a new token."""
+
+    def __init__(self):
+        self.logins = 0
+        self.answers = []
+
+    async def __call__(self):
+        self.logins += 1
+        await asyncio.sleep(0)
+        if self.answers:
+            return self.answers.pop(0), None
+        return Exchange(sent=True, status=200), Token(f"t{self.logins}", 100.0)
+
+
+@pytest.fixture
+def rig():
+    clock, smp, alarms = FakeClock(), Smp(), []
+
+    async def stopped(text):
+        alarms.append(text)
+
+    return clock, smp, alarms, TokenKeeper(smp, clock=clock, stopped=stopped)
+
+
+async def test_a_token_is_reused_until_its_life_ends(rig):
+    """One login serves all calls."""
+    clock, smp, _, keeper = rig
+    assert [await keeper.get() for _ in range(3)] == ["t1"] * 3
+    clock.ns = int(101e9)
+    assert not keeper.ready
+    assert await keeper.get() == "t2"
+    assert smp.logins == 2
+
+
+async def test_one_login_in_flight(rig):
+    """Callers that come together share it."""
+    _, smp, _, keeper = rig
+    assert set(await asyncio.gather(*(keeper.get() for _ in range(20)))) == {"t1"}
+    assert set(await asyncio.gather(*(keeper.renew("t1") for _ in range(20)))) == {"t2"}
+    assert smp.logins == 2
+
+
+async def test_renewed_at_eighty_percent_off_the_path(rig):
+    """The background task renews before anybody has to wait."""
+    clock, smp, _, keeper = rig
+    await keeper.get()
+    clock.ns = int(79.6e9)
+    task = asyncio.get_running_loop().create_task(keeper.run())
+    async with asyncio.timeout(5):
+        while smp.logins < 2:
+            await asyncio.sleep(0.01)
+    assert keeper.take() == "t2"
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def test_three_refusals_stop_the_account_with_an_alarm(rig):
+    """An account may lock: no fourth login."""
+    _, smp, alarms, keeper = rig
+    smp.answers = [Exchange(sent=True, status=401)] * 5
+    for _ in range(3):
+        with pytest.raises(RetryLater):
+            await keeper.get()
+    with pytest.raises(AccountStopped):
+        await keeper.get()
+    assert smp.logins == 3
+    assert len(alarms) == 1
+
+
+async def test_an_outage_is_no_refusal(rig):
+    """However often there is no answer, the account is not stopped."""
+    _, smp, alarms, keeper = rig
+    smp.answers = [Exchange(sent=False, failure=Failure.REFUSED, detail="connection refused")] * 5
+    for _ in range(5):
+        with pytest.raises(RetryLater):
+            await keeper.get()
+    assert await keeper.get() == "t6"
+    assert not alarms
+
+
+def test_a_token_never_prints_itself():
+    """Neither in logs nor in errors."""
+    assert "hidden" not in repr(Token("hidden", 1.0))
