@@ -1,0 +1,25 @@
+"""Modbus TCP: records in blocks of registers, a request handshake in a header, outcomes written beside each record."""
+
+from contextlib import AbstractAsyncContextManager
+
+from adapters.modbus.check import check
+from adapters.modbus.config import ChangeSubmit, ModbusOptions, ModbusOutcome, ModbusRecords, RequestSubmit
+from bridge.api import Adapter, Session, SessionContext, Trigger
+
+
+def _open(context: SessionContext) -> AbstractAsyncContextManager[Session]:
+    from adapters.modbus.session import open_session  # noqa: PLC0415 - the protocol library is imported only when a session opens
+
+    return open_session(context)
+
+
+ADAPTER = Adapter(
+    protocol="modbus",
+    summary="Modbus TCP: record blocks in holding registers, with a request handshake or on change",
+    options=ModbusOptions,
+    records=ModbusRecords,
+    submit={Trigger.REQUEST: RequestSubmit, Trigger.CHANGE: ChangeSubmit},
+    outcome=ModbusOutcome,
+    check=check,
+    open=_open,
+)

@@ -1,0 +1,171 @@
+"""Reading and writing single addresses of a device, grouped into few requests."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from adapters.modbus.codec import Kind, Shape, Unencodable, decode, encode, with_bit
+from adapters.modbus.config import FieldTarget, ModbusOptions, Target
+from adapters.modbus.layout import Image, Layout, Members, Span, bad, members_of, reading_of, values_of
+from adapters.modbus.link import Link, Refused
+from bridge.api import Address, Code, OutcomeField, Reading, Write, Written, fit_transaction_id
+
+_SEPARATOR: Final = "; "
+
+
+class _Place(NamedTuple):
+    target: Target
+    span: Span
+
+
+class _Job(NamedTuple):
+    """One value on its way into the device; `data` is empty for a single bit."""
+
+    turn: int
+    write: Write
+    shape: Shape
+    span: Span
+    value: object
+    data: bytes
+
+
+class Access:
+    """The addresses of one device, read and written over one link."""
+
+    def __init__(self, link: Link, options: ModbusOptions, layouts: Mapping[str, Layout]) -> None:
+        self._link = link
+        self._options = options
+        self._layouts = layouts
+
+    async def read(self, addresses: Sequence[Address]) -> list[Reading]:
+        """One reading each, in the same order. Raises `LinkError`."""
+        places = [self._place(address) for address in addresses]
+        image = Image()
+        await self._link.fetch([place.span for place in places if isinstance(place, _Place)], image)
+        members: dict[_Place, Members] = {}
+        for place in places:
+            if isinstance(place, _Place) and isinstance(place.target, FieldTarget) and place.target.members:
+                members[place] = members_of(place.target, place.span, image, self._layouts)
+        await self._link.fetch([span for found in members.values() for _, span in found.keys], image)
+        return [
+            bad(place)
+            if isinstance(place, str)
+            else values_of(members[place], image)
+            if place in members
+            else reading_of(place.target, place.span, image)
+            for place in places
+        ]
+
+    async def write(self, writes: Sequence[Write]) -> list[Written]:
+        """One result each, in the same order; the state of a place is written after the rest of its outcome. Raises `LinkError`."""
+        results: dict[int, Written] = {}
+        jobs: list[_Job] = []
+        for index, write in enumerate(writes):
+            job = self._job(index, write)
+            if isinstance(job, _Job):
+                jobs.append(job)
+            else:
+                results[index] = Written(address=write.address, error=job)
+        for group in groups(jobs, self._options.max_registers_per_write):
+            results |= await self._write(group)
+        return [results[index] for index in range(len(writes))]
+
+    async def _write(self, group: Sequence[_Job]) -> dict[int, Written]:
+        try:
+            await self._link.write(group[0].span.start, await self._data(group))
+        except Refused as error:
+            if len(group) > 1:
+                return {index: found for job in group for index, found in (await self._write([job])).items()}
+            return {group[0].turn: Written(address=group[0].write.address, error=str(error))}
+        return {job.turn: Written(address=job.write.address, value=job.value) for job in group}
+
+    async def _data(self, group: Sequence[_Job]) -> bytes:
+        first = group[0]
+        if first.shape.kind is Kind.BIT:
+            return with_bit(first.shape, await self._link.read(first.span), first.value)
+        return b"".join(job.data for job in group)
+
+    def _place(self, address: Address) -> _Place | str:
+        """Where an address is, or why it is nowhere."""
+        layout = self._layouts.get(address.flow)
+        if layout is None:
+            return f"there is no flow {address.flow} here"
+        number = layout.number(address.place)
+        if number is None:
+            return f"there is no record {address.place[:20]!r}; they are numbered 0 to {layout.count - 1}"
+        target = layout.target(address.name)
+        if target is None:
+            return f"{address.flow} has no {address.name.value if isinstance(address.name, OutcomeField) else address.name}"
+        return _Place(target, layout.at(number, target))
+
+    def _job(self, index: int, write: Write) -> _Job | str:
+        """What is to be written for this, or why it cannot be."""
+        place = self._place(write.address)
+        if isinstance(place, str):
+            return place
+        if not isinstance(write.address.name, OutcomeField):
+            return f"{write.address.name} is a field of the EMS's own; only outcomes are written"
+        if not self._options.may_write(*place.span):
+            return f"{place.span} is outside `writable:`"
+        shape = place.target.shape
+        try:
+            value = held_as(write.address.name, write.value, shape)
+            if shape.kind is Kind.BIT:
+                return _Job(index, write, shape, place.span, bool(value), b"")
+            data = encode(shape, value)
+        except Unencodable as error:
+            return f"{place.span}: {error}"
+        return _Job(index, write, shape, place.span, decode(shape, data), data)
+
+
+def groups(jobs: Sequence[_Job], limit: int) -> Iterator[list[_Job]]:
+    """Jobs of one place whose registers follow each other, at most `limit` registers together; a place's group with the state comes last."""
+    by_place: dict[tuple[str, str], list[_Job]] = {}
+    for job in jobs:
+        by_place.setdefault((job.write.address.flow, job.write.address.place), []).append(job)
+    for same in by_place.values():
+        found: list[list[_Job]] = []
+        for job in sorted(same, key=lambda job: job.span):
+            last = found[-1] if found else None
+            if last is not None and _joins(last, job, limit):
+                last.append(job)
+            else:
+                found.append([job])
+        yield from sorted(found, key=_has_state)
+
+
+def _joins(group: Sequence[_Job], job: _Job, limit: int) -> bool:
+    return (
+        bool(group[-1].data)
+        and bool(job.data)
+        and group[-1].span.end == job.span.start
+        and job.span.end - group[0].span.start <= limit
+    )
+
+
+def _has_state(group: Sequence[_Job]) -> bool:
+    return any(job.write.address.name is OutcomeField.STATE for job in group)
+
+
+def held_as(name: OutcomeField, value: object, shape: Shape) -> object:
+    """An outcome's value (see `OutcomeField`) as this shape takes it: a code's number or word, text cut to its place. Raises `Unencodable`."""
+    if isinstance(value, Code):
+        value = value.text if shape.kind is Kind.STRING else value.number
+    elif isinstance(value, tuple):
+        value = _SEPARATOR.join(str(line) for line in value)
+    elif name is OutcomeField.UPDATED_AT and isinstance(value, int):
+        return datetime.fromtimestamp(value // 1_000_000_000, UTC)
+    elif name is OutcomeField.REQUEST and shape.kind is not Kind.STRING:
+        return _number(value)
+    if not isinstance(value, str):
+        return value
+    size = 2 * shape.registers
+    text = fit_transaction_id(value, size) if name is OutcomeField.TRANSACTION_ID else value[:size]
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in text)
+
+
+def _number(value: object) -> int:
+    text = str(value or 0)
+    if not (text.isascii() and text.isdecimal()):
+        raise Unencodable(f"{text[:20]!r} is no number")
+    return int(text)

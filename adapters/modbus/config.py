@@ -1,0 +1,256 @@
+"""What a site file says about Modbus. Pure: nothing here opens a connection."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from adapters.modbus.codec import BITS, WIDTHS, Kind, Shape, orders_of
+from bridge.api import Options, Outcome, OutcomeField, RecordsOptions
+
+LAST_REGISTER: Final = 65535
+READ_LIMIT: Final = 125  # FC03 answers at most 125 registers
+WRITE_LIMIT: Final = 123  # FC16 writes at most 123
+
+_UNITS_S: Final[Mapping[str, float]] = {"ms": 0.001, "s": 1.0, "min": 60.0}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min)")
+_RANGE: Final = re.compile(r"(\d+)(?:\s*\.\.\s*(\d+))?")
+
+
+def _seconds(value: object) -> object:
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("must be a duration with its unit, such as 10ms, 250ms or 1s")
+    return float(match[1]) * _UNITS_S[match[2]]
+
+
+Register = Annotated[int, Field(ge=0, le=LAST_REGISTER)]
+Word = Annotated[int, Field(ge=0, le=0xFFFF)]
+PollSeconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0.01, le=3600)]
+WaitSeconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0.01, le=60)]
+StaleSeconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0.1, le=3600)]
+
+
+class Registers(Options):
+    """A range of registers, both ends included, repeated `count` times at a distance of `every`. `"8..9"` and `8` are short for one without repeats."""
+
+    first: Annotated[Register, Field(alias="from")]
+    last: Annotated[Register, Field(alias="to")]
+    every: Annotated[int, Field(ge=0, le=LAST_REGISTER)] = 0
+    count: Annotated[int, Field(ge=1, le=LAST_REGISTER)] = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: object) -> object:
+        if isinstance(value, Mapping | Registers):
+            return value
+        match = _RANGE.fullmatch(str(value).strip()) if isinstance(value, str | int) else None
+        if match is None:
+            raise ValueError('must be "FIRST..LAST", one register, or {from: FIRST, to: LAST, every: STRIDE, count: N}')
+        return {"from": int(match[1]), "to": int(match[2] or match[1])}
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.last < self.first:
+            raise ValueError(f"ends at {self.last}, before its begin {self.first}")
+        if self.count > 1 and self.every <= self.last - self.first:
+            raise ValueError("repeats need `every`, longer than the range itself")
+        if self.last + self.every * (self.count - 1) > LAST_REGISTER:
+            raise ValueError(f"runs past register {LAST_REGISTER}")
+        return self
+
+    def covers(self, start: int, count: int) -> bool:
+        """Whether these registers lie wholly inside one repeat."""
+        turn = min((start - self.first) // self.every, self.count - 1) if self.every and start >= self.first else 0
+        moved = turn * self.every
+        return self.first + moved <= start and start + count - 1 <= self.last + moved
+
+
+class Fixed(Options):
+    """A register that must hold this value; anything else is another device, or another version of its map."""
+
+    at: Register
+    value: Annotated[Word, Field(alias="is")]
+
+
+class Heartbeat(Options):
+    """A register that the EMS keeps changing; unchanged for `stale`, its values are not used."""
+
+    at: Register
+    stale: StaleSeconds = 10.0
+
+
+class ModbusOptions(Options):
+    """One Modbus TCP device. Addresses count from 0, as on the wire."""
+
+    host: Annotated[str, Field(min_length=1)]
+    port: Annotated[int, Field(ge=1, le=65535)] = 502
+    unit: Annotated[int, Field(ge=0, le=255)] = 1
+    timeout: WaitSeconds = 1.0
+    poll: PollSeconds = 0.25
+    address_base: Literal[0] = 0
+    max_registers_per_read: Annotated[int, Field(ge=1, le=READ_LIMIT)] = READ_LIMIT
+    max_registers_per_write: Annotated[int, Field(ge=1, le=WRITE_LIMIT)] = WRITE_LIMIT
+    busy_retries: Annotated[int, Field(ge=0, le=20)] = 5
+    busy_pause: WaitSeconds = 0.05
+    magic: Fixed | None = None
+    version: Fixed | None = None
+    heartbeat: Heartbeat | None = None
+    writable: tuple[Registers, ...] = ()
+
+    def may_write(self, start: int, count: int) -> bool:
+        """Whether all these registers lie inside `writable:`."""
+        return any(registers.covers(start, count) for registers in self.writable)
+
+
+class Target(Options):
+    """One value: where it begins in its record, and how it lies there."""
+
+    at: Register
+    type: Kind
+    registers: Annotated[int | None, Field(ge=1, le=READ_LIMIT)] = None
+    order: str = ""
+    bit: Annotated[int | None, Field(ge=0, lt=BITS)] = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        width = WIDTHS.get(self.type)
+        if width is None and self.registers is None:
+            raise ValueError(f"a {self.type.value} needs `registers`, how many it takes")
+        if width is not None and self.registers not in {None, width}:
+            raise ValueError(f"a {self.type.value} takes {width} registers; leave `registers` out")
+        if (self.type is Kind.BIT) != (self.bit is not None):
+            raise ValueError("`bit` (0 is the least significant) belongs to the type bit, and only there")
+        known = orders_of(self.type)
+        if self.order and self.order not in known:
+            raise ValueError(f"a {self.type.value} has {'the orders ' + ', '.join(known) if known else 'no order'}")
+        return self
+
+    @property
+    def width(self) -> int:
+        """How many registers it takes."""
+        return WIDTHS.get(self.type) or self.registers or 1
+
+    @property
+    def shape(self) -> Shape:
+        """How the value lies in its registers."""
+        return Shape(kind=self.type, registers=self.width, order=self.order, bit=self.bit or 0)
+
+
+class FieldTarget(Target):
+    """A field of a record. `of: FLOW.FIELD` turns a bit set's record numbers into that field's values, within the same guarded read."""
+
+    of: Annotated[str | None, Field(pattern=r"^[^.]+\.[^.]+$")] = None
+
+    @model_validator(mode="after")
+    def _of_bits(self) -> Self:
+        if self.of is not None and self.type is not Kind.BITSET:
+            raise ValueError("`of` belongs to the type bitset")
+        return self
+
+    @property
+    def members(self) -> tuple[str, str] | None:
+        """The flow and field that the record numbers stand for."""
+        if self.of is None:
+            return None
+        flow, _, field = self.of.partition(".")
+        return flow, field
+
+
+class CountFrom(Options):
+    """The number of records stands in a register of the device; `max` bounds what is believed."""
+
+    register: Annotated[Register, Field(alias="from")]
+    max: Annotated[int, Field(ge=1, le=LAST_REGISTER)]
+
+
+class Each(Options):
+    """Where the records are: the first at `base`, the next `stride` registers on."""
+
+    base: Register
+    stride: Annotated[int, Field(ge=0, le=LAST_REGISTER)] = 0
+    count: Annotated[int, Field(ge=1, le=LAST_REGISTER)] | CountFrom = 1
+
+    @property
+    def most(self) -> int:
+        """The most records there can be."""
+        return self.count.max if isinstance(self.count, CountFrom) else self.count
+
+    @model_validator(mode="after")
+    def _strides(self) -> Self:
+        if self.most > 1 and not self.stride:
+            raise ValueError("several records need `stride`, the distance from one to the next")
+        return self
+
+
+class Crc(Options):
+    """CRC-16/MODBUS over the big-endian bytes of these ranges of a record (both ends included), held in one register of it."""
+
+    over: Annotated[tuple[tuple[int, int], ...], Field(min_length=1)]
+    at: Register
+
+    @field_validator("over")
+    @classmethod
+    def _ranges(cls, over: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        if any(not 0 <= first <= last <= LAST_REGISTER for first, last in over):
+            raise ValueError("must be a list of [FIRST, LAST] offsets in the record, both included")
+        return over
+
+
+class ModbusRecords(RecordsOptions):
+    """A flow's records: blocks of registers that repeat."""
+
+    each: Each
+    fields: Annotated[Mapping[str, FieldTarget], Field(min_length=1)]
+    crc: Crc | None = None
+
+
+class RequestSubmit(Options):
+    """`when: request`: the EMS raises `sequence` and sets `request` to `equals`; the host answers in `status` and `error`. All are registers of the device."""
+
+    request: Register
+    equals: Annotated[int, Field(ge=1, le=0xFFFF)] = 1
+    sequence: Register
+    status: Register | None = None
+    error: Register | None = None
+
+    @property
+    def answers(self) -> Iterator[tuple[str, int]]:
+        """The registers that the host writes, by name."""
+        for name, register in (("status", self.status), ("error", self.error)):
+            if register is not None:
+                yield name, register
+
+
+class ChangeSubmit(Options):
+    """`when: change`: every record once, then whenever one of its fields changes."""
+
+
+class ModbusOutcome(Outcome):
+    """Where an outcome is written, relative to the record."""
+
+    state: Target
+    transaction_id: Annotated[Target | None, Field(alias="transactionId")] = None
+    error_code: Annotated[Target | None, Field(alias="errorCode")] = None
+    error_text: Annotated[Target | None, Field(alias="errorText")] = None
+    error_count: Annotated[Target | None, Field(alias="errorCount")] = None
+    asset_id: Annotated[Target | None, Field(alias="assetId")] = None
+    updated_at: Annotated[Target | None, Field(alias="updatedAt")] = None
+    request_id: Annotated[Target | None, Field(alias="requestId")] = None
+    alarm: Target | None = None
+
+    def targets(self) -> Mapping[OutcomeField, Target]:
+        """The outcome fields that the site wants written."""
+        given: Mapping[OutcomeField, Any] = {
+            OutcomeField.STATE: self.state,
+            OutcomeField.TRANSACTION_ID: self.transaction_id,
+            OutcomeField.ERROR_CODE: self.error_code,
+            OutcomeField.ERROR_TEXT: self.error_text,
+            OutcomeField.ERROR_COUNT: self.error_count,
+            OutcomeField.ASSET_ID: self.asset_id,
+            OutcomeField.UPDATED_AT: self.updated_at,
+            OutcomeField.REQUEST: self.request_id,
+            OutcomeField.ALARM: self.alarm,
+        }
+        return {name: target for name, target in given.items() if target is not None}

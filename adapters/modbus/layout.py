@@ -1,0 +1,225 @@
+"""Where things are: the registers of records and outcomes, which requests fetch them, and what they say. Pure."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from adapters.modbus.codec import Kind, Undecodable, blank, crc16, decode
+from adapters.modbus.config import CountFrom, Crc, FieldTarget, ModbusOutcome, ModbusRecords, Target
+from bridge.api import OutcomeField, Quality, Reading, Selection
+
+GAP: Final = 16  # unused registers that are fetched along rather than asking twice
+_REGISTERS: Final = 65536
+
+
+class Span(NamedTuple):
+    """Consecutive registers."""
+
+    start: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """The first register after it."""
+        return self.start + self.size
+
+    def __str__(self) -> str:
+        return f"register {self.start}" if self.size == 1 else f"registers {self.start}..{self.end - 1}"
+
+
+def requests(spans: Iterable[Span], limit: int, gap: int = GAP) -> list[Span]:
+    """The fewest requests of at most `limit` registers that fetch these spans; longer spans are cut, near ones fetched together."""
+    found: list[Span] = []
+    for span in sorted(set(spans)):
+        last = found[-1] if found else None
+        if last is not None and span.start - last.end <= gap and max(span.end, last.end) - last.start <= limit:
+            found[-1] = Span(last.start, max(span.end, last.end) - last.start)
+            continue
+        found += [Span(start, min(limit, span.end - start)) for start in range(span.start, span.end, limit)]
+    return found
+
+
+class Image:
+    """What was read of the device's registers, and what it refused to show."""
+
+    def __init__(self) -> None:
+        self._data = bytearray(2 * _REGISTERS)
+        self._known = bytearray(_REGISTERS)
+        self._refusals: dict[Span, str] = {}
+
+    def put(self, start: int, data: bytes) -> None:
+        """Keep the bytes of registers from `start` on."""
+        self._data[2 * start : 2 * start + len(data)] = data
+        self._known[start : start + len(data) // 2] = b"\1" * (len(data) // 2)
+
+    def refuse(self, span: Span, text: str) -> None:
+        """Keep why the device did not show these."""
+        self._refusals[span] = text
+
+    def get(self, span: Span) -> bytes | None:
+        """The bytes of these registers, None where one of them is not known."""
+        if 0 in self._known[span.start : span.end]:
+            return None
+        return bytes(self._data[2 * span.start : 2 * span.end])
+
+    def word(self, register: int) -> int:
+        """One register that was read."""
+        return int.from_bytes(self._data[2 * register : 2 * register + 2], "big")
+
+    def why(self, span: Span) -> str:
+        """Why these registers are not known."""
+        for refused, text in self._refusals.items():
+            if refused.start < span.end and span.start < refused.end:
+                return text
+        return f"{span} were not read"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """One flow's registers. A place is the number of a record as text, counted from 0."""
+
+    flow: str
+    base: int
+    stride: int
+    count: int
+    key: str
+    fields: Mapping[str, FieldTarget]
+    crc: Crc | None
+    targets: Mapping[OutcomeField, Target]
+    block: Span
+    """What is read of each record, as offsets."""
+
+    def places(self) -> range:
+        """The numbers of all records."""
+        return range(self.count)
+
+    def number(self, place: str) -> int | None:
+        """The record that a place names, if there is one."""
+        number = int(place) if place.isascii() and place.isdecimal() and len(place) <= 5 else -1
+        return number if 0 <= number < self.count and str(number) == place else None
+
+    def span(self, number: int) -> Span:
+        """The registers that are read of one record."""
+        return Span(self.base + self.stride * number + self.block.start, self.block.size)
+
+    def at(self, number: int, target: Target) -> Span:
+        """The registers of one value of one record."""
+        return Span(self.base + self.stride * number + target.at, target.width)
+
+    def target(self, name: str | OutcomeField) -> Target | None:
+        """The value that an address names, if there is one."""
+        return self.targets.get(name) if isinstance(name, OutcomeField) else self.fields.get(name)
+
+    def is_empty(self, image: Image, number: int) -> bool:
+        """Whether nobody lives in this slot: its key and all its texts are blank."""
+        watched = [target for name, target in self.fields.items() if name == self.key or target.type is Kind.STRING]
+        return all(blank(image.get(self.at(number, target)) or b"") for target in watched)
+
+    def signature(self, image: Image, number: int) -> bytes:
+        """The registers of the fields alone, so that what lies between them does not count as a change."""
+        return b"".join(image.get(self.at(number, target)) or b"" for target in self.fields.values())
+
+    def problem(self, image: Image, number: int) -> str:
+        """Why the record as a whole cannot be used, '' when it can."""
+        if self.crc is None:
+            return ""
+        start = self.base + self.stride * number
+        parts = [image.get(Span(start + first, last - first + 1)) or b"" for first, last in self.crc.over]
+        held, right = image.word(start + self.crc.at), crc16(b"".join(parts))
+        return (
+            ""
+            if held == right
+            else f"CRC: register {start + self.crc.at} holds {held:04X}, the record gives {right:04X}"
+        )
+
+
+def layout_of(selection: Selection, count: int) -> Layout:
+    """The registers of a flow with so many records."""
+    records, outcome = selection.records, selection.outcome
+    assert isinstance(records, ModbusRecords)
+    assert isinstance(outcome, ModbusOutcome)
+    return Layout(
+        flow=selection.flow,
+        base=records.each.base,
+        stride=records.each.stride,
+        count=count,
+        key=records.key,
+        fields=records.fields,
+        crc=records.crc,
+        targets=outcome.targets(),
+        block=block_of(records),
+    )
+
+
+def block_of(records: ModbusRecords) -> Span:
+    """From the first to the last register of a record that is read, as offsets."""
+    spans = [Span(target.at, target.width) for target in records.fields.values()]
+    if records.crc is not None:
+        spans += [Span(records.crc.at, 1), *(Span(first, last - first + 1) for first, last in records.crc.over)]
+    start = min(span.start for span in spans)
+    return Span(start, max(span.end for span in spans) - start)
+
+
+def count_register(records: ModbusRecords) -> CountFrom | None:
+    """The register that says how many records there are, where it is not fixed."""
+    count = records.each.count
+    return count if isinstance(count, CountFrom) else None
+
+
+def reading_of(target: Target, span: Span, image: Image) -> Reading:
+    """One value as it was read; one that cannot be read or decoded is a BAD reading that says what and where."""
+    data = image.get(span)
+    if data is None:
+        return bad(image.why(span))
+    try:
+        return Reading(value=decode(target.shape, data))
+    except Undecodable as error:
+        return bad(f"{span}: {error}")
+
+
+def bad(detail: str) -> Reading:
+    """A value that cannot be used."""
+    return Reading(value=None, quality=Quality.BAD, detail=detail)
+
+
+class Members(NamedTuple):
+    """Record numbers of a bit set and the registers of what they stand for; `problem` names one that stands for nothing."""
+
+    keys: tuple[tuple[Target, Span], ...] = ()
+    problem: str = ""
+
+
+def members_of(target: FieldTarget, span: Span, image: Image, layouts: Mapping[str, Layout]) -> Members:
+    """Where the values are that a bit set stands for; to be called when the bit set itself was read."""
+    assert target.members is not None
+    flow, field = target.members
+    layout = layouts[flow]
+    other = layout.fields[field]
+    numbers = reading_of(target, span, image).value
+    if not isinstance(numbers, tuple):
+        return Members(problem=image.why(span))
+    for number in numbers:
+        if number >= layout.count:
+            return Members(problem=f"{span}: bit {number} is set, but there are {layout.count} records in {flow}")
+    return Members(keys=tuple((other, layout.at(number, other)) for number in numbers))
+
+
+def values_of(members: Members, image: Image) -> Reading:
+    """The values that a bit set stands for, as a tuple; BAD as a whole when one of them is."""
+    if members.problem:
+        return bad(members.problem)
+    values = []
+    for target, span in members.keys:
+        reading = reading_of(target, span, image)
+        if reading.quality is not Quality.GOOD or reading.value in {"", None}:
+            return bad(reading.detail or f"{span}: the record is empty, but its bit is set")
+        values.append(reading.value)
+    return Reading(value=tuple(values))
+
+
+def bitsets(layout: Layout, numbers: Collection[int]) -> Iterator[tuple[FieldTarget, Span]]:
+    """The bit sets of these records that stand for values of another flow."""
+    for target in layout.fields.values():
+        if target.members is not None:
+            for number in numbers:
+                yield target, layout.at(number, target)

@@ -1,0 +1,151 @@
+"""One Modbus TCP connection, used once: one request in flight, every answer checked. The only file that touches the protocol library."""
+
+import asyncio
+import logging
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+
+from pymodbus.client import AsyncModbusTcpClient
+from pymodbus.exceptions import ModbusException
+from pymodbus.pdu import ModbusPDU
+
+from adapters.modbus.config import ModbusOptions
+from adapters.modbus.layout import Image, Span, requests
+from bridge.api import LinkError
+
+READ: Final = 3
+WRITE: Final = 16
+_BUSY: Final = frozenset({5, 6})
+_EXCEPTIONS: Final[Mapping[int, str]] = {
+    1: "illegal function",
+    2: "illegal address",
+    3: "illegal value",
+    4: "device failure",
+    5: "acknowledged, still at work",
+    6: "busy",
+    8: "memory parity error",
+    10: "gateway path unavailable",
+    11: "gateway target does not answer",
+}
+_LIBRARY_LOG: Final = "pymodbus.logging"
+
+
+class Refused(Exception):
+    """The device answered with an exception: the link is well, these registers are not. The text names both."""
+
+
+class Link:
+    """A connected device. After any time-out, cancellation or wrong answer every call raises `LinkError`."""
+
+    def __init__(self, client: AsyncModbusTcpClient, options: ModbusOptions) -> None:
+        self._client = client
+        self._options = options
+        self._lock = asyncio.Lock()
+        self._error: LinkError | None = None
+        self.lost: Callable[[LinkError], None] = lambda _: None
+
+    async def read(self, span: Span) -> bytes:
+        """The bytes of at most `max_registers_per_read` holding registers. Raises `Refused` or `LinkError`."""
+        answer = await self._ask(
+            lambda: self._client.read_holding_registers(span.start, count=span.size, device_id=self._options.unit),
+            READ,
+            span,
+        )
+        registers = answer.registers
+        if len(registers) != span.size:
+            raise self.fail(f"asked for {span.size} registers from {span.start}, got {len(registers)}")
+        return struct.pack(f">{span.size}H", *registers)
+
+    async def write(self, start: int, data: bytes) -> None:
+        """Write these registers in one request. Raises `Refused` or `LinkError`."""
+        span = Span(start, len(data) // 2)
+        words = list(struct.unpack(f">{span.size}H", data))
+        answer = await self._ask(
+            lambda: self._client.write_registers(start, words, device_id=self._options.unit), WRITE, span
+        )
+        if (answer.address, answer.count) != (start, span.size):
+            raise self.fail(f"wrote {span}, the answer speaks of {answer.count} from {answer.address}")
+
+    async def fetch(self, spans: list[Span], image: Image) -> None:
+        """Read these spans into the image in as few requests as there can be; what the device refuses is noted there. Raises `LinkError`."""
+        for request in requests(spans, self._options.max_registers_per_read):
+            try:
+                image.put(request.start, await self.read(request))
+            except Refused as error:
+                inside = [span for span in spans if request.start <= span.start and span.end <= request.end]
+                if len(set(inside)) > 1:
+                    await self._one_by_one(inside, image)
+                else:
+                    image.refuse(request, str(error))
+
+    async def _one_by_one(self, spans: list[Span], image: Image) -> None:
+        for span in dict.fromkeys(spans):
+            try:
+                image.put(span.start, await self.read(span))
+            except Refused as error:
+                image.refuse(span, str(error))
+
+    def fail(self, text: str) -> LinkError:
+        """End this link: the error is told to its owner, and returned to be raised."""
+        error = LinkError(f"{self._options.host}:{self._options.port} unit {self._options.unit}: {text}")
+        if self._error is None:
+            self._error = error
+            self._client.close()
+            self.lost(error)
+        return error
+
+    def check(self) -> None:
+        """Raise `LinkError` when the link has ended."""
+        if self._error is not None:
+            raise LinkError(str(self._error), hint=self._error.hint)
+
+    async def _ask(self, send: Callable[[], Awaitable[ModbusPDU]], function: int, span: Span) -> ModbusPDU:
+        """One request, repeated with a pause while the device says that it is busy."""
+        for left in range(self._options.busy_retries, -1, -1):
+            answer = await self._exchange(send, function, span)
+            if not answer.isError():
+                return answer
+            code = answer.exception_code
+            if code not in _BUSY or not left:
+                raise Refused(f"{span}: the device answers exception {code} ({_EXCEPTIONS.get(code, 'unknown')})")
+            await asyncio.sleep(self._options.busy_pause)
+        raise AssertionError("unreachable")
+
+    async def _exchange(self, send: Callable[[], Awaitable[ModbusPDU]], function: int, span: Span) -> ModbusPDU:
+        async with self._lock:
+            self.check()
+            try:
+                answer = await send()
+            except (ModbusException, OSError) as error:
+                raise self.fail(
+                    f"{span}: no answer within {self._options.timeout:g} s, or the connection broke"
+                ) from error
+            except asyncio.CancelledError:
+                self.fail("a request was cancelled")
+                raise
+        if answer.function_code & 0x7F != function:
+            raise self.fail(f"{span}: asked with function {function}, answered with {answer.function_code}")
+        return answer
+
+
+@asynccontextmanager
+async def connected(options: ModbusOptions) -> AsyncIterator[Link]:
+    """Connect, and close whatever happens. Raises `LinkError` when nobody is there."""
+    log = logging.getLogger(_LIBRARY_LOG)
+    if log.level == logging.NOTSET:  # the library dumps whole frames on any failure; a level that was set stays
+        log.setLevel(logging.CRITICAL + 1)
+    client = AsyncModbusTcpClient(
+        options.host, port=options.port, timeout=options.timeout, retries=0, reconnect_delay=0
+    )
+    client.set_max_no_responses(0)
+    try:
+        if not await client.connect():
+            raise LinkError(
+                f"{options.host}:{options.port}: no connection within {options.timeout:g} s",
+                hint="is the device switched on, and are host and port right?",
+            )
+        yield Link(client, options)
+    finally:
+        client.close()

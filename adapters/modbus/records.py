@@ -1,0 +1,123 @@
+"""Whole records over one link: read under the guard that all adapters share."""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from adapters.modbus.layout import Image, Layout, Members, Span, bitsets, members_of, reading_of, values_of
+from adapters.modbus.link import Link
+from bridge.api import Clock, LinkError, Reading, Record, Torn, read_guarded
+
+TORN: Final = "torn: the EMS kept changing it while it was read"
+
+
+class _Fetched(NamedTuple):
+    image: Image
+    members: Mapping[Span, Members]
+
+
+class Reader:
+    """Reads the records of a device's flows."""
+
+    def __init__(self, link: Link, layouts: Mapping[str, Layout], clock: Clock) -> None:
+        self._link = link
+        self._layouts = layouts
+        self._clock = clock
+
+    async def requested(self, flow: str, sequence: Callable[[], Awaitable[int]]) -> tuple[int, list[Record]]:
+        """All records of a flow and the sequence that they belong to; torn ones say so. Raises `LinkError`."""
+        layout = self._layouts[flow]
+        latest, fetched = 0, _Fetched(Image(), {})
+
+        async def number() -> int:
+            nonlocal latest
+            latest = await sequence()
+            return latest
+
+        async def block() -> None:
+            nonlocal fetched
+            fetched = await self._fetch(layout, layout.places())
+
+        try:
+            await read_guarded(number, block)
+        except Torn:
+            return latest, self._records(layout, layout.places(), fetched, str(latest), torn=True)
+        return latest, self._records(layout, layout.places(), fetched, str(latest))
+
+    async def changed(self, flow: str, seen: dict[int, bytes]) -> list[Record]:
+        """The records of a flow whose fields differ from `seen`, which is brought up to date; one that keeps moving while it is read is torn."""
+        layout = self._layouts[flow]
+        fetched = await self._fetch(layout, layout.places())
+        records: list[Record] = []
+        for number in layout.places():
+            signature = layout.signature(fetched.image, number)
+            if seen.get(number, b"") == signature:
+                continue
+            if layout.is_empty(fetched.image, number):
+                seen.pop(number, None)
+                continue
+            found, seen[number] = await self._steady(layout, number, fetched, signature)
+            records += found
+        return records
+
+    async def _steady(
+        self, layout: Layout, number: int, fetched: _Fetched, signature: bytes
+    ) -> tuple[list[Record], bytes]:
+        """A changed record once two readings of it agree (none when it was emptied meanwhile), and its signature."""
+        unseen = True
+
+        async def moved() -> int:
+            nonlocal fetched, signature, unseen
+            if not unseen:
+                fetched = await self._fetch(layout, [number])
+                signature = layout.signature(fetched.image, number)
+            unseen = False
+            return int.from_bytes(signature, "big")
+
+        async def nothing() -> None:
+            """What was read to compare is the record."""
+
+        torn = False
+        try:
+            await read_guarded(moved, nothing)
+        except Torn:
+            torn = True
+        return self._records(layout, [number], fetched, None, torn=torn), signature
+
+    async def _fetch(self, layout: Layout, numbers: Collection[int]) -> _Fetched:
+        image = Image()
+        spans = [layout.span(number) for number in numbers]
+        await self._link.fetch(spans, image)
+        for span in spans:
+            if image.get(span) is None:
+                raise LinkError(f"{layout.flow}: {image.why(span)}", hint="do base, stride and count fit the device?")
+        members: dict[Span, Members] = {}
+        for target, span in bitsets(layout, numbers):
+            members[span] = members_of(target, span, image, self._layouts)
+        await self._link.fetch([span for found in members.values() for _, span in found.keys], image)
+        return _Fetched(image, members)
+
+    def _records(
+        self, layout: Layout, numbers: Sequence[int], fetched: _Fetched, request: str | None, *, torn: bool = False
+    ) -> list[Record]:
+        received = self._clock.now()
+        return [
+            Record(
+                flow=layout.flow,
+                place=str(number),
+                fields={} if torn else self._fields(layout, number, fetched),
+                received=received,
+                request=request,
+                problem=TORN if torn else layout.problem(fetched.image, number),
+                raw=fetched.image.get(layout.span(number)) or b"",
+            )
+            for number in numbers
+            if not layout.is_empty(fetched.image, number)
+        ]
+
+    def _fields(self, layout: Layout, number: int, fetched: _Fetched) -> dict[str, Reading]:
+        fields: dict[str, Reading] = {}
+        for name, target in layout.fields.items():
+            span = layout.at(number, target)
+            found = fetched.members.get(span) if target.members else None
+            fields[name] = reading_of(target, span, fetched.image) if found is None else values_of(found, fetched.image)
+        return fields

@@ -1,0 +1,216 @@
+"""One session: a poll loop on the monotonic clock, an inbox for what it finds, and reads and writes in between."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from adapters.modbus.access import Access
+from adapters.modbus.check import header
+from adapters.modbus.config import ModbusOptions, RequestSubmit
+from adapters.modbus.handshake import Handshake
+from adapters.modbus.inbox import Inbox
+from adapters.modbus.layout import Image, Layout, Span, count_register, layout_of
+from adapters.modbus.link import Link, connected
+from adapters.modbus.records import Reader
+from adapters.modbus.watch import Watch
+from bridge.api import (
+    Address,
+    Arrival,
+    LinkError,
+    Quality,
+    Reading,
+    Record,
+    Selection,
+    SessionContext,
+    Trigger,
+    Write,
+    Written,
+)
+
+MOST_RECORDS: Final = 1000
+MOST_ARRIVALS: Final = 16
+
+
+@asynccontextmanager
+async def open_session(context: SessionContext) -> AsyncIterator["ModbusSession"]:
+    """Connect, look at every flow's registers, and poll until left. Raises `LinkError`."""
+    options = context.options
+    assert isinstance(options, ModbusOptions)
+    async with connected(options) as link:
+        counts = await _counts(link, context.selections)
+        layouts = {
+            selection.flow: layout_of(selection, counts.get(selection.flow, selection.records.each.most))
+            for selection in context.selections
+        }
+        await _verify(link, layouts)
+        session = ModbusSession(context, link, layouts, Watch(options, _expected(context.selections, counts)))
+        failure: LinkError | None = None
+        async with asyncio.TaskGroup() as group:
+            polling = group.create_task(session.poll())
+            try:
+                yield session
+            except LinkError as error:
+                failure = error  # raised below as itself, not as a group
+            finally:
+                session.close()
+                polling.cancel()
+        if failure is not None:
+            raise failure
+
+
+async def _counts(link: Link, selections: Sequence[Selection]) -> dict[str, int]:
+    """How many records each flow has whose count stands in the device."""
+    counts: dict[str, int] = {}
+    for selection in selections:
+        source = count_register(selection.records)
+        if source is not None:
+            image = await _known(link, [Span(source.register, 1)], f"the count of {selection.flow}")
+            counts[selection.flow] = image.word(source.register)
+            if counts[selection.flow] > source.max:
+                raise LinkError(
+                    f"{selection.flow}: register {source.register} counts {counts[selection.flow]} records, `max` allows {source.max}",
+                    hint="is that the right register? if so, raise `max` and add the new records to `writable:`",
+                )
+    return counts
+
+
+def _expected(selections: Sequence[Selection], counts: Mapping[str, int]) -> dict[int, int]:
+    """Registers that must stay as they were at opening: a changed count is another layout."""
+    return {
+        source.register: counts[selection.flow]
+        for selection in selections
+        if (source := count_register(selection.records)) is not None
+    }
+
+
+async def _verify(link: Link, layouts: Mapping[str, Layout]) -> None:
+    """The first and last record of each flow, and their outcomes, are registers of this device."""
+    for layout in layouts.values():
+        for number in sorted({0, layout.count - 1} & set(layout.places())):
+            spans = [layout.span(number), *(layout.at(number, target) for target in layout.targets.values())]
+            await _known(link, spans, f"record {number} of {layout.flow}")
+
+
+async def _known(link: Link, spans: list[Span], what: str) -> Image:
+    image = Image()
+    await link.fetch(spans, image)
+    for span in spans:
+        if image.get(span) is None:
+            raise LinkError(f"{what}: {image.why(span)}", hint="do the addresses of the site file fit this device?")
+    return image
+
+
+class ModbusSession:
+    """A `bridge.api.Session`."""
+
+    can_read = True
+
+    def __init__(self, context: SessionContext, link: Link, layouts: Mapping[str, Layout], watch: Watch) -> None:
+        self._context = context
+        self._options: ModbusOptions = context.options
+        self._link = link
+        self._watch = watch
+        self._inbox = Inbox(arrivals=MOST_ARRIVALS, records=MOST_RECORDS)
+        self._access = Access(link, self._options, layouts)
+        self._reader = Reader(link, layouts, context.clock)
+        self._woken = asyncio.Event()
+        self._handshakes = self._shake_hands()
+        self._changes: dict[str, dict[int, bytes]] = {
+            selection.flow: {} for selection in context.selections if selection.trigger is Trigger.CHANGE
+        }
+        self._spans = [*watch.spans(), *(span for handshake in self._handshakes for span in handshake.spans())]
+        link.lost = self._inbox.fail
+
+    async def receive(self) -> Sequence[Arrival]:
+        """See `bridge.api.Session`."""
+        try:
+            return await self._inbox.take()
+        except asyncio.CancelledError:
+            self._link.fail("receiving was cancelled")
+            raise
+
+    async def read(self, addresses: Sequence[Address]) -> Sequence[Reading]:
+        """See `bridge.api.Session`."""
+        readings = await self._access.read(addresses)
+        if self._watch.vouches and any(reading.quality is Quality.GOOD for reading in readings):
+            self._context.heard()
+        return readings
+
+    async def write(self, writes: Sequence[Write]) -> Sequence[Written]:
+        """See `bridge.api.Session`."""
+        return await self._access.write(writes)
+
+    def close(self) -> None:
+        """Nothing works from here on; acknowledgements that come late do nothing."""
+        self._link.fail("the session is closed")
+
+    async def poll(self) -> None:
+        """Poll until the link is lost; that is told through the inbox."""
+        due_ns = self._context.clock.mono_ns()
+        period_ns = int(self._options.poll * 1e9)
+        try:
+            while True:
+                await self._answer_acks()
+                now_ns = self._context.clock.mono_ns()
+                if now_ns >= due_ns:
+                    await self._look()
+                    late_ns = self._context.clock.mono_ns() - due_ns
+                    due_ns += period_ns * (1 + late_ns // period_ns)  # polls that were missed are not made up for
+                else:
+                    await self._wait((due_ns - now_ns) / 1e9)
+        except LinkError as error:
+            self._inbox.fail(error)
+
+    async def _wait(self, seconds: float) -> None:
+        """Until the next poll, or until an acknowledgement has to be written."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+
+    async def _answer_acks(self) -> None:
+        self._woken.clear()
+        for handshake in self._handshakes:
+            await handshake.answer_acks()
+
+    async def _look(self) -> None:
+        image = await _known(self._link, self._spans, "the header")
+        moved = self._watch.moved(image, self._context.clock.mono_ns())
+        if moved and self._spans:
+            self._context.heard()
+        if not self._watch.alive:
+            return
+        for handshake in self._handshakes:
+            await handshake.step(image)
+        for flow, seen in self._changes.items():
+            records = await self._reader.changed(flow, seen)
+            if moved:
+                self._context.heard()
+            await self._deliver(records)
+
+    async def _deliver(self, records: Sequence[Record]) -> None:
+        for start in range(0, len(records), MOST_RECORDS):
+            await self._inbox.put(Arrival(records=records[start : start + MOST_RECORDS], ack=lambda _: None))
+
+    def _shake_hands(self) -> list[Handshake]:
+        """One handshake for each header; flows that share one are told apart by the command."""
+        flows: dict[tuple[int, int, int | None, int | None], dict[int, str]] = {}
+        submits: dict[tuple[int, int, int | None, int | None], RequestSubmit] = {}
+        for selection in self._context.selections:
+            if isinstance(selection.submit, RequestSubmit):
+                key = header(selection.submit)
+                submits[key] = selection.submit
+                flows.setdefault(key, {})[selection.submit.equals] = selection.flow
+        return [
+            Handshake(
+                submit=submit,
+                flows=flows[key],
+                link=self._link,
+                reader=self._reader,
+                inbox=self._inbox,
+                wake=self._woken.set,
+            )
+            for key, submit in submits.items()
+        ]

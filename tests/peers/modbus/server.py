@@ -1,0 +1,194 @@
+"""A Modbus TCP device on libmodbus, driven by JSON lines on standard input; every line is answered by one line.
+
+    {"op": "listen"}                               → {"port": N}; again after "away": the same port
+    {"op": "set", "at": 0, "words": [1, 2]}        → {}
+    {"op": "get", "at": 0, "count": 2}             → {"words": [1, 2]}
+    {"op": "away"}                                 → {}; closes every connection and stops listening; the registers stay
+    {"op": "drop"}                                 → {}; closes every connection and goes on listening
+    {"op": "busy", "times": 3, "code": 6}          → {}; the next requests are answered with this exception
+    {"op": "refuse", "from": 100, "to": 199}       → {}; requests that touch these registers are answered with exception 2
+    {"op": "mute", "on": true}                     → {}; requests are read and never answered
+    {"op": "tear", "at": 7, "from": 100, "times": 2} → {}; after each read that begins at 100 or above, register 7 grows by one, so many times
+    {"op": "beat", "at": 5, "on": true}            → {}; register 5 grows by one with every request
+    {"op": "stats"}                                → {"reads": N, "writes": N, "log": [[function, start, count], ...]}
+It runs in a process of its own with nothing but the standard library and Debian's libmodbus5.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import socket
+import sys
+
+REGISTERS = 65536
+TCP_HEADER = 7
+MAX_ADU = 260
+
+
+class Mapping(ctypes.Structure):
+    _fields_ = [
+        ("nb_bits", ctypes.c_int),
+        ("start_bits", ctypes.c_int),
+        ("nb_input_bits", ctypes.c_int),
+        ("start_input_bits", ctypes.c_int),
+        ("nb_input_registers", ctypes.c_int),
+        ("start_input_registers", ctypes.c_int),
+        ("nb_registers", ctypes.c_int),
+        ("start_registers", ctypes.c_int),
+        ("tab_bits", ctypes.POINTER(ctypes.c_uint8)),
+        ("tab_input_bits", ctypes.POINTER(ctypes.c_uint8)),
+        ("tab_input_registers", ctypes.POINTER(ctypes.c_uint16)),
+        ("tab_registers", ctypes.POINTER(ctypes.c_uint16)),
+    ]
+
+
+def load():
+    lib = ctypes.CDLL("libmodbus.so.5", use_errno=True)
+    lib.modbus_new_tcp.restype = ctypes.c_void_p
+    lib.modbus_new_tcp.argtypes = [ctypes.c_char_p, ctypes.c_int]
+    lib.modbus_mapping_new.restype = ctypes.POINTER(Mapping)
+    lib.modbus_mapping_new.argtypes = [ctypes.c_int] * 4
+    lib.modbus_tcp_listen.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    lib.modbus_set_socket.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    lib.modbus_receive.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+    lib.modbus_reply.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.POINTER(Mapping)]
+    lib.modbus_reply_exception.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint]
+    return lib
+
+
+class Device:
+    def __init__(self):
+        self.lib = load()
+        self.map = self.lib.modbus_mapping_new(0, 0, REGISTERS, 0)
+        self.registers = self.map.contents.tab_registers
+        self.port = 0
+        self.context = None
+        self.listener = None
+        self.connections = {}
+        self.busy = (0, 6)
+        self.refused = []
+        self.mute = False
+        self.tear = None
+        self.beat = None
+        self.counts = {"reads": 0, "writes": 0, "log": []}
+
+    def op_listen(self, _):
+        if not self.port:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                self.port = probe.getsockname()[1]
+        self.context = self.lib.modbus_new_tcp(b"127.0.0.1", self.port)
+        fd = self.lib.modbus_tcp_listen(self.context, 8)
+        if fd < 0:
+            return {"error": os.strerror(ctypes.get_errno())}
+        self.listener = socket.socket(fileno=fd)
+        return {"port": self.port}
+
+    def op_set(self, order):
+        for offset, word in enumerate(order["words"]):
+            self.registers[order["at"] + offset] = word
+        return {}
+
+    def op_get(self, order):
+        return {"words": [self.registers[order["at"] + offset] for offset in range(order["count"])]}
+
+    def op_drop(self, _):
+        for connection in self.connections.values():
+            connection.close()
+        self.connections.clear()
+        return {}
+
+    def op_away(self, order):
+        if self.listener is not None:
+            self.listener.close()
+            self.listener = None
+        return self.op_drop(order)
+
+    def op_busy(self, order):
+        self.busy = (order["times"], order.get("code", 6))
+        return {}
+
+    def op_refuse(self, order):
+        self.refused.append((order["from"], order["to"]))
+        return {}
+
+    def op_mute(self, order):
+        self.mute = order["on"]
+        return {}
+
+    def op_tear(self, order):
+        self.tear = order
+        return {}
+
+    def op_beat(self, order):
+        self.beat = order["at"] if order["on"] else None
+        return {}
+
+    def op_stats(self, _):
+        return self.counts
+
+    def serve(self):
+        stdin = sys.stdin.fileno()
+        pending = b""
+        while True:
+            sources = [stdin, *([self.listener.fileno()] if self.listener else []), *self.connections]
+            for fd in select.select(sources, [], [])[0]:
+                if fd == stdin:
+                    data = os.read(stdin, 65536)
+                    if not data:
+                        return
+                    *lines, pending = (pending + data).split(b"\n")
+                    for line in lines:
+                        self.obey(json.loads(line))
+                    break  # sockets may have been closed by an order
+                if self.listener is not None and fd == self.listener.fileno():
+                    connection, _ = self.listener.accept()
+                    self.connections[connection.fileno()] = connection
+                elif fd in self.connections:
+                    self.request(fd)
+
+    def obey(self, order):
+        answer = getattr(self, "op_" + order["op"])(order)
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+    def request(self, fd):
+        self.lib.modbus_set_socket(self.context, fd)
+        query = ctypes.create_string_buffer(MAX_ADU)
+        length = self.lib.modbus_receive(self.context, query)
+        if length <= 0:
+            self.connections.pop(fd).close()
+            return
+        raw = query.raw[:length]
+        function = raw[TCP_HEADER]
+        start = int.from_bytes(raw[TCP_HEADER + 1 : TCP_HEADER + 3], "big")
+        count = int.from_bytes(raw[TCP_HEADER + 3 : TCP_HEADER + 5], "big") if function in {3, 4, 16} else 1
+        self.counts["reads" if function in {3, 4} else "writes"] += 1
+        self.counts["log"].append([function, start, count])
+        if self.beat is not None:
+            self.grow(self.beat)
+        if not self.mute:
+            self.answer(query, length, function, start, count)
+
+    def answer(self, query, length, function, start, count):
+        times, code = self.busy
+        if times:
+            self.busy = (times - 1, code)
+            self.lib.modbus_reply_exception(self.context, query, code)
+        elif any(first < start + count and start <= last for first, last in self.refused):
+            self.lib.modbus_reply_exception(self.context, query, 2)
+        else:
+            self.lib.modbus_reply(self.context, query, length, self.map)
+            if function == 3 and self.tear and self.tear["times"] and start >= self.tear["from"]:
+                self.tear["times"] -= 1
+                self.grow(self.tear["at"])
+
+    def grow(self, register):
+        self.registers[register] = (self.registers[register] + 1) & 0xFFFF
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        Device().serve()
