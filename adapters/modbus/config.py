@@ -161,7 +161,7 @@ class FieldTarget(Target):
 class CountFrom(Options):
     """The number of records stands in a register of the device; `max` bounds what is believed."""
 
-    register: Annotated[Register, Field(alias="from")]
+    source: Annotated[Register, Field(alias="from")]
     max: Annotated[int, Field(ge=1, le=LAST_REGISTER)]
 
 

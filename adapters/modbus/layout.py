@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from adapters.modbus.codec import Kind, Undecodable, blank, crc16, decode
-from adapters.modbus.config import CountFrom, Crc, FieldTarget, ModbusOutcome, ModbusRecords, Target
+from adapters.modbus.config import Crc, FieldTarget, ModbusOutcome, ModbusRecords, Target
 from bridge.api import OutcomeField, Quality, Reading, Selection
 
 GAP: Final = 16  # unused registers that are fetched along rather than asking twice
@@ -158,12 +158,6 @@ def block_of(records: ModbusRecords) -> Span:
         spans += [Span(records.crc.at, 1), *(Span(first, last - first + 1) for first, last in records.crc.over)]
     start = min(span.start for span in spans)
     return Span(start, max(span.end for span in spans) - start)
-
-
-def count_register(records: ModbusRecords) -> CountFrom | None:
-    """The register that says how many records there are, where it is not fixed."""
-    count = records.each.count
-    return count if isinstance(count, CountFrom) else None
 
 
 def reading_of(target: Target, span: Span, image: Image) -> Reading:

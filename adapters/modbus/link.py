@@ -39,12 +39,32 @@ class Refused(Exception):
 class Link:
     """A connected device. After any time-out, cancellation or wrong answer every call raises `LinkError`."""
 
-    def __init__(self, client: AsyncModbusTcpClient, options: ModbusOptions) -> None:
-        self._client = client
+    def __init__(self, options: ModbusOptions) -> None:
         self._options = options
         self._lock = asyncio.Lock()
         self._error: LinkError | None = None
         self.lost: Callable[[LinkError], None] = lambda _: None
+        self._client = AsyncModbusTcpClient(
+            options.host,
+            port=options.port,
+            timeout=options.timeout,
+            retries=0,
+            reconnect_delay=0,
+            trace_connect=self._traced,
+        )
+        self._client.set_max_no_responses(0)
+
+    async def connect(self) -> None:
+        """Connect. Raises `LinkError` when nobody is there."""
+        if not await self._client.connect():
+            raise LinkError(
+                f"{self._options.host}:{self._options.port}: no connection within {self._options.timeout:g} s",
+                hint="is the device switched on, and are host and port right?",
+            )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
 
     async def read(self, span: Span) -> bytes:
         """The bytes of at most `max_registers_per_read` holding registers. Raises `Refused` or `LinkError`."""
@@ -101,6 +121,10 @@ class Link:
         if self._error is not None:
             raise LinkError(str(self._error), hint=self._error.hint)
 
+    def _traced(self, connected: bool) -> None:  # noqa: FBT001 - the library's own form
+        if not connected:
+            self.fail("the device closed the connection")
+
     async def _ask(self, send: Callable[[], Awaitable[ModbusPDU]], function: int, span: Span) -> ModbusPDU:
         """One request, repeated with a pause while the device says that it is busy."""
         for left in range(self._options.busy_retries, -1, -1):
@@ -136,16 +160,9 @@ async def connected(options: ModbusOptions) -> AsyncIterator[Link]:
     log = logging.getLogger(_LIBRARY_LOG)
     if log.level == logging.NOTSET:  # the library dumps whole frames on any failure; a level that was set stays
         log.setLevel(logging.CRITICAL + 1)
-    client = AsyncModbusTcpClient(
-        options.host, port=options.port, timeout=options.timeout, retries=0, reconnect_delay=0
-    )
-    client.set_max_no_responses(0)
+    link = Link(options)
     try:
-        if not await client.connect():
-            raise LinkError(
-                f"{options.host}:{options.port}: no connection within {options.timeout:g} s",
-                hint="is the device switched on, and are host and port right?",
-            )
-        yield Link(client, options)
+        await link.connect()
+        yield link
     finally:
-        client.close()
+        link.close()

@@ -1,16 +1,16 @@
 """One session: a poll loop on the monotonic clock, an inbox for what it finds, and reads and writes in between."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
 from adapters.modbus.access import Access
 from adapters.modbus.check import header
-from adapters.modbus.config import ModbusOptions, RequestSubmit
+from adapters.modbus.config import CountFrom, ModbusOptions, RequestSubmit
 from adapters.modbus.handshake import Handshake
 from adapters.modbus.inbox import Inbox
-from adapters.modbus.layout import Image, Layout, Span, count_register, layout_of
+from adapters.modbus.layout import Image, Layout, Span, layout_of
 from adapters.modbus.link import Link, connected
 from adapters.modbus.records import Reader
 from adapters.modbus.watch import Watch
@@ -62,26 +62,27 @@ async def open_session(context: SessionContext) -> AsyncIterator["ModbusSession"
 async def _counts(link: Link, selections: Sequence[Selection]) -> dict[str, int]:
     """How many records each flow has whose count stands in the device."""
     counts: dict[str, int] = {}
-    for selection in selections:
-        source = count_register(selection.records)
-        if source is not None:
-            image = await _known(link, [Span(source.register, 1)], f"the count of {selection.flow}")
-            counts[selection.flow] = image.word(source.register)
-            if counts[selection.flow] > source.max:
-                raise LinkError(
-                    f"{selection.flow}: register {source.register} counts {counts[selection.flow]} records, `max` allows {source.max}",
-                    hint="is that the right register? if so, raise `max` and add the new records to `writable:`",
-                )
+    for flow, count in _counted(selections):
+        image = await _known(link, [Span(count.source, 1)], f"the count of {flow}")
+        counts[flow] = image.word(count.source)
+        if counts[flow] > count.max:
+            raise LinkError(
+                f"{flow}: register {count.source} counts {counts[flow]} records, `max` allows {count.max}",
+                hint="is that the right register? if so, raise `max` and add the new records to `writable:`",
+            )
     return counts
 
 
 def _expected(selections: Sequence[Selection], counts: Mapping[str, int]) -> dict[int, int]:
     """Registers that must stay as they were at opening: a changed count is another layout."""
-    return {
-        source.register: counts[selection.flow]
-        for selection in selections
-        if (source := count_register(selection.records)) is not None
-    }
+    return {count.source: counts[flow] for flow, count in _counted(selections)}
+
+
+def _counted(selections: Sequence[Selection]) -> Iterator[tuple[str, CountFrom]]:
+    for selection in selections:
+        count = selection.records.each.count
+        if isinstance(count, CountFrom):
+            yield selection.flow, count
 
 
 async def _verify(link: Link, layouts: Mapping[str, Layout]) -> None:

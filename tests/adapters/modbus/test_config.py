@@ -1,0 +1,195 @@
+"""What a site file may say, and what the parts of it say together."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from modbus_site import SAMPLE, options_of, read_site, selection_of, selections_of
+from pydantic import ValidationError
+
+from adapters.modbus import ADAPTER
+from adapters.modbus.config import Each, FieldTarget, ModbusOptions, Registers
+from bridge.api import Trigger
+
+CONFIG = Path(__file__).parents[3] / "config" / "sites" / "rugby.yaml"
+
+
+@pytest.mark.parametrize("path", [SAMPLE, CONFIG], ids=lambda path: path.name)
+def test_the_shipped_sites_are_accepted(path):
+    """The sample and the demo's site fit the models, and nothing is wrong between their parts."""
+    site = read_site(path)
+    assert list(ADAPTER.check(options_of(site), selections_of(site))) == []
+
+
+def test_the_samples_values_are_the_defaults():
+    """Options that the sample spells out beside its own addresses stand at their defaults."""
+    options = options_of(read_site(SAMPLE))
+    defaults = ModbusOptions(host="x")
+    own = {"host", "magic", "version", "heartbeat", "writable"}
+    for name in set(ModbusOptions.model_fields) - own:
+        assert getattr(options, name) == getattr(defaults, name), name
+
+
+def test_the_library_is_not_imported_with_the_adapter():
+    """Naming the adapter costs nothing until a session opens."""
+    code = "import adapters.modbus, sys; sys.exit('pymodbus' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "inside", "outside"),
+    [
+        ("8..9", [(8, 2), (9, 1)], [(7, 1), (9, 2), (10, 1)]),
+        (8, [(8, 1)], [(8, 2)]),
+        ("8", [(8, 1)], [(9, 1)]),
+        (
+            {"from": 160, "to": 179, "every": 80, "count": 64},
+            [(160, 20), (240, 20), (160 + 63 * 80, 20), (179, 1)],
+            [(159, 1), (180, 1), (175, 10), (160 + 64 * 80, 1), (0, 1), (170, 80)],
+        ),
+    ],
+)
+def test_writable_ranges(text, inside, outside):
+    """A range covers its registers in each repeat, and never the space between two of them."""
+    registers = Registers.model_validate(text)
+    assert all(registers.covers(*span) for span in inside)
+    assert not any(registers.covers(*span) for span in outside)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "9..8",
+        "x",
+        "",
+        True,
+        70000,
+        {"from": 1, "to": 2, "count": 2},
+        {"from": 1, "to": 20, "every": 10, "count": 2},
+        {"from": 1, "to": 2, "every": 60000, "count": 3},
+        {"from": 1},
+    ],
+)
+def test_a_range_that_makes_no_sense_is_refused(bad):
+    """Ranges that end before they begin, overlap themselves or leave the device are errors."""
+    with pytest.raises(ValidationError):
+        Registers.model_validate(bad)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"type": "string"},
+        {"type": "int32", "registers": 3},
+        {"type": "int32", "order": "AB"},
+        {"type": "uint16", "bit": 3},
+        {"type": "bit"},
+        {"type": "bit", "bit": 16},
+        {"type": "uint16", "of": "batteries.reference"},
+        {"type": "bitset", "registers": 4, "of": "batteries"},
+        {"type": "bitset", "registers": 4, "order": "BA"},
+        {"type": "int24"},
+        {"type": "uint16", "at": 65536},
+        {"type": "uint16", "scale": 0.1},
+    ],
+)
+def test_a_field_that_cannot_be_is_refused(bad):
+    """Widths, orders, bits and references that do not belong to a type are errors in the file."""
+    with pytest.raises(ValidationError):
+        FieldTarget.model_validate({"at": 0, **bad})
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"poll": 1}, {"poll": "1ms"}, {"poll": "fast"}, {"address_base": 1}, {"port": 0}, {"max_registers_per_read": 126}],
+)
+def test_an_option_out_of_its_range_is_refused(bad):
+    """Durations have units and bounds; the library's limits are limits here too."""
+    with pytest.raises(ValidationError):
+        ModbusOptions.model_validate({"host": "x", **bad})
+
+
+def test_a_poll_of_ten_milliseconds_is_allowed():
+    """The fastest poll."""
+    assert ModbusOptions(host="x", poll="10ms").poll == 0.01
+
+
+def test_several_records_need_a_stride():
+    """Without one they would all be the first."""
+    with pytest.raises(ValidationError, match="stride"):
+        Each.model_validate({"base": 100, "count": 2})
+
+
+def problems(change):
+    site = copy.deepcopy(read_site(SAMPLE))
+    change(site)
+    return {problem.path: problem.text for problem in ADAPTER.check(options_of(site), selections_of(site))}
+
+
+def _writable(site, value):
+    site["adapters"]["ems"]["writable"] = value
+
+
+def _set(site, path, value):
+    *parents, last = path.split("/")
+    for parent in parents:
+        site = site[parent]
+    site[last] = value
+
+
+def test_an_outcome_outside_writable_is_found_for_every_record():
+    """One repeat too few: the last record's result would be written where nobody allowed it."""
+    found = problems(
+        lambda site: _writable(site, ["8..9", {"from": 160, "to": 179, "every": 80, "count": 63}, "6060..6079"])
+    )
+    assert set(found) == {
+        f"flows.batteries.outcome.{name}"
+        for name in ("state", "errorCount", "errorCode", "transactionId", "updatedAt", "alarm")
+    }
+    assert "record 63" in found["flows.batteries.outcome.state"]
+
+
+def test_the_handshake_must_be_writable_too():
+    """The host answers in the header; both flows say so."""
+    found = problems(lambda site: _writable(site, [{"from": 160, "to": 179, "every": 80, "count": 64}, "6060..6079"]))
+    assert set(found) == {
+        f"flows.{flow}.submit.{name}" for flow in ("batteries", "unit") for name in ("status", "error")
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "where", "what"),
+    [
+        (
+            "flows/batteries/outcome/state",
+            {"at": 60, "type": "float32"},
+            "flows.batteries.outcome.state.type",
+            "cannot hold",
+        ),
+        (
+            "flows/batteries/outcome/errorCount",
+            {"at": 60, "type": "uint16"},
+            "flows.batteries.outcome.errorCount",
+            "shares",
+        ),
+        ("flows/unit/records/fields/assets/of", "cars.reference", "flows.unit.records.fields.assets.of", "no flow"),
+        ("flows/unit/records/fields/assets/of", "batteries.ref", "flows.unit.records.fields.assets.of", "no field"),
+        ("flows/unit/submit/equals", 1, "flows.unit.submit.equals", "batteries"),
+        ("flows/unit/submit/sequence", 4, "flows.unit.submit", "must be the same"),
+        ("flows/batteries/records/key", "ref", "flows.batteries.records.key", "reference"),
+        ("flows/batteries/records/each/stride", 45, "flows.batteries.records.each.stride", "overlap"),
+        ("flows/unit/records/each/base", 65510, "flows.unit.records.each", "past"),
+    ],
+)
+def test_parts_that_do_not_fit_each_other_are_found(path, value, where, what):
+    """Each problem stands at its place in the flow and says what would be right."""
+    assert what in problems(lambda site: _set(site, path, value))[where]
+
+
+def test_a_flow_on_change_needs_no_header():
+    """`when: change` takes no addresses."""
+    flow = copy.deepcopy(read_site(SAMPLE)["flows"]["unit"])
+    flow["submit"] = {"when": "change"}
+    assert selection_of("unit", flow).trigger is Trigger.CHANGE

@@ -1,0 +1,111 @@
+"""A libmodbus device in a process of its own, and a malformed one, for tests."""
+
+import asyncio
+import json
+import struct
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+SERVER = Path(__file__).parents[1] / "peers" / "modbus" / "server.py"
+ANSWER_S = 10.0
+
+
+class Device:
+    """The orders of `tests/peers/modbus/server.py`, and the bytes of registers."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.host = "127.0.0.1"
+        self.port = 0
+
+    async def order(self, op: str, **details: object) -> dict:
+        """Send one order and wait for its answer."""
+        self._process.stdin.write(json.dumps({"op": op, **details}).encode() + b"\n")
+        async with asyncio.timeout(ANSWER_S):
+            line = await self._process.stdout.readline()
+        assert line, "the libmodbus device has ended; is Debian's libmodbus5 installed?"
+        answer = json.loads(line)
+        assert "error" not in answer, answer
+        return answer
+
+    async def listen(self) -> None:
+        """Take connections, again on the same port after `away`."""
+        self.port = (await self.order("listen"))["port"]
+
+    async def put(self, at: int, *words: int) -> None:
+        """Set registers."""
+        await self.order("set", at=at, words=list(words))
+
+    async def put_bytes(self, at: int, data: bytes) -> None:
+        """Set registers from their big-endian bytes."""
+        await self.put(at, *struct.unpack(f">{len(data) // 2}H", data))
+
+    async def words(self, at: int, count: int = 1) -> list[int]:
+        """Registers as they are."""
+        return (await self.order("get", at=at, count=count))["words"]
+
+    async def bytes(self, at: int, count: int) -> bytes:
+        """Registers as their big-endian bytes."""
+        return struct.pack(f">{count}H", *await self.words(at, count))
+
+    async def until(self, at: int, *words: int) -> None:
+        """Wait until registers hold these words, bounded."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                while await self.words(at, len(words)) != list(words):  # noqa: ASYNC110 - a device has no events
+                    await asyncio.sleep(0.005)
+        except TimeoutError:
+            raise AssertionError(f"registers from {at} hold {await self.words(at, len(words))}, not {words}") from None
+
+
+@asynccontextmanager
+async def modbus_device() -> AsyncIterator[Device]:
+    """A device that listens, all registers zero."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(SERVER), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        device = Device(process)
+        await device.listen()
+        yield device
+    finally:
+        process.stdin.close()
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+@asynccontextmanager
+async def malformed_device(answer: Callable[[bytes], bytes | None]) -> AsyncIterator[int]:
+    """A server whose every answer is made by `answer` from the whole request frame; None stays silent, empty bytes close. Yields its port."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        try:
+            while True:
+                head = await reader.readexactly(6)
+                frame = head + await reader.readexactly(int.from_bytes(head[4:6], "big"))
+                reply = answer(frame)
+                if reply == b"":
+                    break
+                if reply is not None:
+                    writer.write(reply)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for writer in writers:
+            writer.close()
+        await server.wait_closed()
