@@ -1,0 +1,187 @@
+"""Options of the OPC UA adapter and what can be checked without a server. Pure."""
+
+import enum
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BeforeValidator, DirectoryPath, Field, FilePath, model_validator
+
+from adapters.opcua.paths import BrowsePath, absolute, relative
+from bridge.api import Options, Outcome, OutcomeField, Problem, RecordsOptions, Secret, Selection, Trigger
+
+_UNITS_S: Final = {"ms": 0.001, "s": 1.0, "min": 60.0}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min)")
+
+
+def _duration_s(value: object) -> object:
+    if isinstance(value, str):
+        match = _DURATION.fullmatch(value.strip())
+        if match:
+            return float(match[1]) * _UNITS_S[match[2]]
+    raise ValueError("must be a duration with its unit, such as 10ms, 250 ms or 2s")
+
+
+def _absolute(text: str) -> str:
+    absolute(text)
+    return text
+
+
+Duration = Annotated[float, BeforeValidator(_duration_s), Field(gt=0)]
+AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+RelativePath = Annotated[str, Field(min_length=1)]
+
+
+class Policy(enum.Enum):
+    """Security policies that are still considered safe, and the absence of any, which must be written out."""
+
+    BASIC256SHA256 = "Basic256Sha256"
+    AES128 = "Aes128Sha256RsaOaep"
+    AES256 = "Aes256Sha256RsaPss"
+    NONE = "None"
+
+
+class Mode(enum.Enum):
+    """Whether messages are only signed or encrypted too."""
+
+    SIGN = "Sign"
+    SIGN_AND_ENCRYPT = "SignAndEncrypt"
+
+
+class Security(Options):
+    """How the link is protected. Under `policy: None` nothing is, and nothing else may be given, so that no password travels in the clear."""
+
+    policy: Policy
+    mode: Mode = Mode.SIGN_AND_ENCRYPT
+    certificate: FilePath | None = None
+    private_key: FilePath | None = None
+    server_certificates: tuple[FilePath, ...] = ()
+    trust: DirectoryPath | None = None
+    user: str | None = None
+    password: Secret | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Security":
+        if self.policy is Policy.NONE:
+            if self.model_fields_set - {"policy"}:
+                raise ValueError("under policy: None nothing is protected; remove the other keys, or choose a policy")
+            return self
+        if self.certificate is None or self.private_key is None:
+            raise ValueError("needs `certificate` and `private_key` of this host")
+        if not self.server_certificates and self.trust is None:
+            raise ValueError("needs `server_certificates: [FILE]` or `trust: DIRECTORY`; no server is trusted unseen")
+        if (self.user is None) != (self.password is None):
+            raise ValueError("`user` and `password` belong together")
+        return self
+
+
+class OpcUaOptions(Options):
+    """`adapters.<name>` of a site, without `protocol`."""
+
+    url: Annotated[str, Field(pattern=r"^opc\.tcp://[^@/\s]+(/\S*)?$")]
+    security: Security
+    application_uri: str | None = None
+    namespaces: Mapping[str, str] = Field(default_factory=dict)
+    publishing_interval: Duration = 0.05
+    sampling_interval: Duration = 0.05
+    queue_size: Annotated[int, Field(ge=1, le=10_000)] = 10
+    timeout: Annotated[Duration, Field(le=5)] = 4.0
+    writable: tuple[AbsolutePath, ...] = ()
+
+
+class OpcUaRecords(RecordsOptions):
+    """`records:` of a flow: one record per node that `each` matches; `fields` are paths below it."""
+
+    each: AbsolutePath
+    fields: Annotated[Mapping[str, RelativePath], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _keyed(self) -> "OpcUaRecords":
+        if self.key not in self.fields:
+            raise ValueError(f"`key: {self.key}` must be one of the names in `fields`")
+        return self
+
+
+class OnRequest(Options):
+    """`submit:` with `when: request`: the node that asks (not 0) and the one that counts the requests."""
+
+    request: RelativePath
+    sequence: RelativePath
+
+
+class OnChange(Options):
+    """`submit:` with `when: change`."""
+
+
+class OpcUaOutcome(Outcome):
+    """`outcome:` of a flow: the nodes below the record's node that take the outcome."""
+
+    state: RelativePath
+    transaction_id: Annotated[RelativePath | None, Field(alias="transactionId")] = None
+    error_code: Annotated[RelativePath | None, Field(alias="errorCode")] = None
+    error_text: Annotated[RelativePath | None, Field(alias="errorText")] = None
+    error_count: Annotated[RelativePath | None, Field(alias="errorCount")] = None
+    asset_id: Annotated[RelativePath | None, Field(alias="assetId")] = None
+    updated_at: Annotated[RelativePath | None, Field(alias="updatedAt")] = None
+    request_id: Annotated[RelativePath | None, Field(alias="requestId")] = None
+    alarm: RelativePath | None = None
+
+    def targets(self) -> Mapping[OutcomeField, str]:
+        """The configured targets and their paths."""
+        given = self.model_dump(by_alias=True, exclude_none=True, exclude={"progress"})
+        return {OutcomeField(name): path for name, path in given.items()}
+
+
+def writable(options: OpcUaOptions) -> Callable[[BrowsePath], bool]:
+    """Tells whether a node path lies inside `writable:`."""
+    patterns = [absolute(text) for text in options.writable]
+    return lambda path: any(pattern.covers(path) for pattern in patterns)
+
+
+def check(options: Any, selections: Sequence[Selection]) -> Sequence[Problem]:
+    """Every path below `each`, every prefix, and every outcome address against `writable:`."""
+    known = frozenset(options.namespaces)
+    problems = [
+        Problem(path=f"adapter.writable[{index}]", text=text)
+        for index, pattern in enumerate(options.writable)
+        for text in _prefixes(absolute(pattern), known)
+    ]
+    for selection in selections:
+        problems.extend(_check_flow(options, selection, known))
+    return problems
+
+
+def _check_flow(options: OpcUaOptions, selection: Selection, known: frozenset[str]) -> Iterator[Problem]:
+    base = f"flows.{selection.flow}"
+    each = absolute(selection.records.each)
+    for text in _prefixes(each, known):
+        yield Problem(path=f"{base}.records.each", text=text)
+    for name, text in selection.records.fields.items():
+        yield from _check_path(f"{base}.records.fields.{name}", text, each, known)
+    if selection.trigger is Trigger.REQUEST:
+        yield from _check_path(f"{base}.submit.request", selection.submit.request, each, known)
+        yield from _check_path(f"{base}.submit.sequence", selection.submit.sequence, each, known)
+    allowed = writable(options)
+    for target, text in selection.outcome.targets().items():
+        place = f"{base}.outcome.{target.value}"
+        flaws = list(_check_path(place, text, each, known))
+        yield from flaws
+        if not flaws and not allowed(path := each.below(relative(text, each))):
+            yield Problem(
+                path=place, text=f'is outside `writable:` of its adapter; add "{path}" there, or name another node'
+            )
+
+
+def _check_path(place: str, text: str, each: BrowsePath, known: frozenset[str]) -> Iterator[Problem]:
+    try:
+        path = relative(text, each)
+    except ValueError as error:
+        yield Problem(path=place, text=str(error))
+        return
+    for problem in _prefixes(path, known | each.prefixes):
+        yield Problem(path=place, text=problem)
+
+
+def _prefixes(path: BrowsePath, known: frozenset[str]) -> Iterator[str]:
+    for prefix in sorted(path.prefixes - known):
+        yield f'the prefix `{prefix}` is not in `namespaces:` of its adapter; add `{prefix}: "urn:…"` there'

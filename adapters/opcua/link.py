@@ -1,0 +1,349 @@
+"""One OPC UA connection: opened with a certificate check, services cut to the server's limits, the library's errors translated."""
+
+import asyncio
+import logging
+import struct
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, TypeAlias, TypeVar
+
+from cryptography import x509
+
+from adapters.opcua.config import Mode, OpcUaOptions, Policy, Security
+from adapters.opcua.library import Client, security_policies, ua, uacrypto
+from adapters.opcua.trust import Identity, check_server, load_identity, load_trusted, parse_der
+from bridge.api import Clock, LinkError, LinkRefused
+
+log = logging.getLogger("adapters.opcua")
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+NodeAttribute: TypeAlias = tuple[Any, int]
+
+# A dead link is noticed within two of these: one to the next probe, one for its answer.
+PROBE_S: Final = 3.0
+SESSION_TIMEOUT_MS: Final = 30_000
+CLOSE_S: Final = 2.0
+_TEXT_LIMIT: Final = 200
+_MODES: Final = {
+    Mode.SIGN: ua.MessageSecurityMode.Sign,
+    Mode.SIGN_AND_ENCRYPT: ua.MessageSecurityMode.SignAndEncrypt,
+}
+_POLICIES: Final = {
+    Policy.BASIC256SHA256: security_policies.SecurityPolicyBasic256Sha256,
+    Policy.AES128: security_policies.SecurityPolicyAes128Sha256RsaOaep,
+    Policy.AES256: security_policies.SecurityPolicyAes256Sha256RsaPss,
+}
+_REFUSALS: Final = ("BadUser", "BadIdentity", "BadCertificate", "BadSecurity", "BadNoValidCertificates")
+_TOO_MUCH: Final = frozenset(
+    {
+        ua.StatusCodes.BadTooManyOperations,
+        ua.StatusCodes.BadResponseTooLarge,
+        ua.StatusCodes.BadRequestTooLarge,
+        ua.StatusCodes.BadEncodingLimitsExceeded,
+        ua.StatusCodes.BadTcpMessageTooLarge,
+    }
+)
+# Service, our own limit per request, and the node where the server states its limit (OPC 10000-5, OperationLimitsType).
+_LIMITS: Final = {
+    "read": (1000, 11705),
+    "write": (500, 11707),
+    "browse": (200, 11710),
+    "translate": (500, 11712),
+    "monitor": (500, 11714),
+}
+
+
+def printable(text: object) -> str:
+    """A peer's text, fit for a log line: one line, capped."""
+    return "".join(letter if letter.isprintable() else " " for letter in str(text))[:_TEXT_LIMIT]
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """The one place where the library's errors become ours."""
+    try:
+        yield
+    except (LinkError, asyncio.CancelledError):
+        raise
+    except ua.UaStatusCodeError as error:
+        name = status_name(error.code)
+        kind = LinkRefused if name.startswith(_REFUSALS) else LinkError
+        raise kind(f"{doing}: the server answered {name}") from error
+    except TimeoutError as error:
+        raise LinkError(f"{doing}: no answer in time") from error
+    except (OSError, ua.UaError, ValueError, TypeError, KeyError, EOFError, struct.error) as error:
+        raise LinkError(f"{doing}: {type(error).__name__}: {printable(error)}") from error
+
+
+def status_name(code: int) -> str:
+    """The name of a status code, without the flags in its lower half."""
+    name = ua.StatusCode(code & 0xFFFF0000).name
+    return str(name) if name else f"0x{code:08X}"
+
+
+class _GuardedClient(Client):  # type: ignore[misc]  # the library is untyped here
+    """Never shows a password to whoever listens on a link that is only signed."""
+
+    def server_policy(self, token_type: Any) -> Any:
+        policy = super().server_policy(token_type)
+        unprotected = policy.SecurityPolicyUri in {None, "", security_policies.SecurityPolicyNone.URI}
+        encrypted = self.security_policy.Mode == ua.MessageSecurityMode.SignAndEncrypt
+        if token_type == ua.UserTokenType.UserName and unprotected and not encrypted:
+            raise LinkRefused(
+                "the server wants the password in plain text on a link that is not encrypted",
+                hint="use `mode: SignAndEncrypt`, or let the server's user token policy encrypt passwords",
+            )
+        return policy
+
+
+class Link:
+    """Services of one client object, which serves one connection and is never used again."""
+
+    def __init__(self, options: OpcUaOptions, clock: Clock) -> None:
+        self._options = options
+        self._clock = clock
+        self._trusted: tuple[x509.Certificate, ...] = ()
+        self._limits = {service: ours for service, (ours, _) in _LIMITS.items()}
+        client = _GuardedClient(options.url, timeout=options.timeout, watchdog_intervall=PROBE_S)
+        client.name = client.description = "smp-bridge"
+        client.product_uri = "urn:smp-bridge"
+        client.session_timeout = SESSION_TIMEOUT_MS
+        self._client = client
+
+    async def open(self, lost: Callable[[str], None]) -> None:
+        """Connect and learn the server's limits; `lost` is called once when the connection breaks later."""
+        with translated(f"connecting to {self._options.url}"):
+            if self._options.security.policy is not Policy.NONE:
+                await self._secure(self._options.security)
+
+            async def connection_lost(error: Exception) -> None:
+                lost(f"the connection broke: {type(error).__name__}: {printable(error)}")
+
+            self._client.connection_lost_callback = connection_lost
+            await self._client.connect()
+            await self._learn_limits()
+
+    async def close(self) -> None:
+        """Say good-bye where that is quick, then make sure that neither a socket nor a task of the library stays."""
+        protocol = self._client.uaclient.protocol
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                with translated("closing"):
+                    await self._client.disconnect()
+        except (TimeoutError, LinkError) as error:
+            log.debug("opcua_close_failed", extra={"error": printable(error)})
+        finally:
+            if protocol is not None and protocol.transport is not None:
+                protocol.transport.abort()
+
+    def abort(self) -> None:
+        """Break the connection at once; every call that waits fails."""
+        protocol = self._client.uaclient.protocol
+        if protocol is not None and protocol.transport is not None:
+            protocol.transport.abort()
+
+    async def read(self, nodes: Sequence[NodeAttribute]) -> list[Any]:
+        """One DataValue for each (node id, attribute), with the source's time."""
+
+        async def call(part: Sequence[NodeAttribute]) -> list[Any]:
+            parameters = ua.ReadParameters()
+            parameters.MaxAge = 0
+            parameters.TimestampsToReturn = ua.TimestampsToReturn.Source
+            parameters.NodesToRead = [ua.ReadValueId(NodeId=node, AttributeId=attribute) for node, attribute in part]
+            return list(await self._client.uaclient.session.read(parameters))
+
+        return await self._chunked("read", nodes, call)
+
+    async def read_values(self, nodes: Sequence[Any]) -> list[Any]:
+        """One DataValue for each node's value."""
+        return await self.read([(node, ua.AttributeIds.Value) for node in nodes])
+
+    async def write(self, values: Sequence[tuple[Any, Any]]) -> list[int]:
+        """One status code for each (node id, Variant). Nothing but the value is sent: many servers refuse a status or a time."""
+
+        async def call(part: Sequence[tuple[Any, Any]]) -> list[int]:
+            parameters = ua.WriteParameters()
+            parameters.NodesToWrite = [
+                ua.WriteValue(
+                    NodeId=node, AttributeId=ua.AttributeIds.Value, Value=ua.DataValue(variant, StatusCode=None)
+                )
+                for node, variant in part
+            ]
+            return [status.value for status in await self._client.uaclient.session.write(parameters)]
+
+        return await self._chunked("write", values, call)
+
+    async def browse(self, nodes: Sequence[Any]) -> list[list[Any]]:
+        """The children (ReferenceDescriptions, forward hierarchical) of each node."""
+
+        async def call(part: Sequence[Any]) -> list[list[Any]]:
+            parameters = ua.BrowseParameters()
+            parameters.View.Timestamp = ua.get_win_epoch()
+            parameters.RequestedMaxReferencesPerNode = 0
+            parameters.NodesToBrowse = [_browse_description(node) for node in part]
+            results = await self._client.uaclient.session.browse(parameters)
+            return [await self._all_references(result) for result in results]
+
+        return await self._chunked("browse", nodes, call)
+
+    async def translate(self, paths: Sequence[tuple[Any, Sequence[tuple[int, str]]]]) -> list[Any | None]:
+        """The node at the end of each (start, ((namespace index, browse name), …)), None where there is none."""
+
+        async def call(part: Sequence[tuple[Any, Sequence[tuple[int, str]]]]) -> list[Any | None]:
+            asked = [_browse_path(start, names) for start, names in part]
+            results = await self._client.uaclient.session.translate_browsepaths_to_nodeids(asked)
+            return [
+                result.Targets[0].TargetId if result.StatusCode.is_good() and result.Targets else None
+                for result in results
+            ]
+
+        return await self._chunked("translate", paths, call)
+
+    async def subscribe(self, keep_alive_s: float, callback: Callable[[Any], Awaitable[None]]) -> tuple[int, float]:
+        """Create a subscription whose publish responses go to `callback`, awaited one by one; returns its id and the longest quiet time in seconds."""
+        interval_s = self._options.publishing_interval
+        parameters = ua.CreateSubscriptionParameters()
+        parameters.RequestedPublishingInterval = interval_s * 1000
+        parameters.RequestedMaxKeepAliveCount = max(1, round(keep_alive_s / interval_s))
+        parameters.RequestedLifetimeCount = 10 * parameters.RequestedMaxKeepAliveCount
+        parameters.MaxNotificationsPerPublish = 10_000
+        parameters.PublishingEnabled = True
+        with translated("subscribing"):
+            result = await self._client.uaclient.session.create_subscription(parameters, callback)
+        if result.RevisedPublishingInterval > interval_s * 1000 * 1.01:
+            log.warning(
+                "opcua_interval_revised",
+                extra={"asked_ms": interval_s * 1000, "given_ms": result.RevisedPublishingInterval},
+            )
+        return result.SubscriptionId, result.RevisedMaxKeepAliveCount * result.RevisedPublishingInterval / 1000
+
+    async def monitor(self, subscription: int, nodes: Sequence[Any]) -> list[int]:
+        """Watch the values of these nodes, their positions being the client handles; returns one status code each."""
+
+        async def call(part: Sequence[tuple[int, Any]]) -> list[int]:
+            parameters = ua.CreateMonitoredItemsParameters()
+            parameters.SubscriptionId = subscription
+            parameters.TimestampsToReturn = ua.TimestampsToReturn.Source
+            parameters.ItemsToCreate = [self._monitored(handle, node) for handle, node in part]
+            results = await self._client.uaclient.session.create_monitored_items(parameters)
+            return [result.StatusCode.value for result in results]
+
+        return await self._chunked("monitor", list(enumerate(nodes)), call)
+
+    def _monitored(self, handle: int, node: Any) -> Any:
+        item = ua.MonitoredItemCreateRequest()
+        item.ItemToMonitor = ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.Value)
+        item.MonitoringMode = ua.MonitoringMode.Reporting
+        item.RequestedParameters = ua.MonitoringParameters(
+            ClientHandle=handle,
+            SamplingInterval=self._options.sampling_interval * 1000,
+            QueueSize=self._options.queue_size,
+            DiscardOldest=True,
+        )
+        return item
+
+    async def _secure(self, security: Security) -> None:
+        """Ask the server who it is, check that against the trust list, and only then prepare the secured connection."""
+        identity = await asyncio.to_thread(load_identity, security, self._options.application_uri)
+        self._trusted = await asyncio.to_thread(load_trusted, security)
+        endpoint = _choose(await self._client.connect_and_get_server_endpoints(), security)
+        certificate = parse_der(endpoint.ServerCertificate or b"")
+        check_server(certificate, endpoint.Server.ApplicationUri, self._trusted, self._clock.wall_ns())
+        await self._arm(security, identity, endpoint.ServerCertificate)
+
+    async def _arm(self, security: Security, identity: Identity, server_certificate: bytes) -> None:
+        client = self._client
+        client.application_uri = identity.application_uri
+        client.certificate_validator = self._validate
+        if security.user is not None and security.password is not None:
+            client.set_user(security.user)
+            client.set_password(security.password.reveal())
+        await client.set_security(
+            _POLICIES[security.policy],
+            uacrypto.CertProperties(identity.certificate, "der"),
+            uacrypto.CertProperties(identity.private_key, identity.key_form),
+            server_certificate=uacrypto.CertProperties(server_certificate, "der"),
+            mode=_MODES[security.mode],
+        )
+
+    async def _validate(self, certificate: x509.Certificate, server: Any) -> None:
+        """The library's hook, called before the session is activated: the discovery that came before was not authenticated."""
+        check_server(certificate, server.ApplicationUri, self._trusted, self._clock.wall_ns())
+
+    async def _learn_limits(self) -> None:
+        values = await self.read_values([ua.NodeId(node) for _, node in _LIMITS.values()])
+        for service, value in zip(_LIMITS, values, strict=True):
+            stated = value.Value.Value if value.Value is not None and value.StatusCode.is_good() else 0
+            if isinstance(stated, int) and stated > 0:
+                self._limits[service] = min(self._limits[service], stated)
+
+    async def _all_references(self, result: Any) -> list[Any]:
+        references = list(result.References or ())
+        while result.ContinuationPoint:
+            parameters = ua.BrowseNextParameters()
+            parameters.ContinuationPoints = [result.ContinuationPoint]
+            (result,) = await self._client.uaclient.session.browse_next(parameters)
+            references.extend(result.References or ())
+        return references
+
+    async def _chunked(
+        self, service: str, items: Sequence[Item], call: Callable[[Sequence[Item]], Awaitable[list[Result]]]
+    ) -> list[Result]:
+        """Call in parts of at most the server's limit; a server that finds a part too large gets half of it from then on."""
+        results: list[Result] = []
+        with translated(service):
+            while len(results) < len(items):
+                size = self._limits[service]
+                part = items[len(results) : len(results) + size]
+                try:
+                    answered = await call(part)
+                except ua.UaStatusCodeError as error:
+                    if error.code not in _TOO_MUCH or len(part) == 1:
+                        raise
+                    self._limits[service] = max(1, len(part) // 2)
+                    continue
+                if len(answered) != len(part):
+                    raise LinkError(f"{service}: {len(answered)} results for {len(part)} items")
+                results.extend(answered)
+        return results
+
+
+def _choose(endpoints: Sequence[Any], security: Security) -> Any:
+    policy, mode = _POLICIES[security.policy].URI, _MODES[security.mode]
+    for endpoint in endpoints:
+        if endpoint.SecurityPolicyUri == policy and endpoint.SecurityMode == mode:
+            return endpoint
+    offered = sorted(
+        {f"{str(each.SecurityPolicyUri).rpartition('#')[2]}/{each.SecurityMode.name}" for each in endpoints}
+    )
+    raise LinkRefused(
+        f"the server does not offer {security.policy.value}/{security.mode.value}; it offers {printable(', '.join(offered))}",
+        hint="choose one of these in `security:`, or have the EMS enable the one you want",
+    )
+
+
+def _browse_description(node: Any) -> Any:
+    description = ua.BrowseDescription()
+    description.NodeId = node
+    description.BrowseDirection = ua.BrowseDirection.Forward
+    description.ReferenceTypeId = ua.NodeId(ua.ObjectIds.HierarchicalReferences)
+    description.IncludeSubtypes = True
+    description.NodeClassMask = ua.NodeClass.Object | ua.NodeClass.Variable
+    description.ResultMask = ua.BrowseResultMask.BrowseName
+    return description
+
+
+def _browse_path(start: Any, names: Sequence[tuple[int, str]]) -> Any:
+    path = ua.BrowsePath()
+    path.StartingNode = start
+    path.RelativePath.Elements = [
+        ua.RelativePathElement(
+            ReferenceTypeId=ua.NodeId(ua.ObjectIds.HierarchicalReferences),
+            IsInverse=False,
+            IncludeSubtypes=True,
+            TargetName=ua.QualifiedName(name, index),
+        )
+        for index, name in names
+    ]
+    return path

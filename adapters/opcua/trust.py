@@ -1,0 +1,127 @@
+"""Whom the bridge believes to be the EMS, and who the bridge is: certificates from files, checked before any password leaves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from adapters.opcua.config import Security
+from bridge.api import LinkRefused
+
+_SUFFIXES: Final = frozenset({".der", ".pem", ".crt", ".cer"})
+_PEM: Final = b"-----BEGIN"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """This host's own certificate and key as they stand in their files."""
+
+    certificate: bytes
+    private_key: bytes
+    key_form: str
+    application_uri: str
+
+
+def load_identity(security: Security, application_uri: str | None) -> Identity:
+    """Read this host's certificate (as DER) and key. Raises `LinkRefused` where they cannot serve. Blocking."""
+    if security.certificate is None or security.private_key is None:
+        raise LinkRefused("no certificate is configured")
+    certificate = _certificate(security.certificate)
+    key = _bytes(security.private_key)
+    uris = application_uris(certificate)
+    wanted = application_uri or next(iter(uris), "")
+    if wanted not in uris or not wanted:
+        raise LinkRefused(
+            f"the certificate {security.certificate.name} does not carry the application URI {wanted or '(none)'}",
+            hint="make a certificate whose subject alternative name holds `application_uri`",
+        )
+    return Identity(
+        certificate=certificate.public_bytes(Encoding.DER),
+        private_key=key,
+        key_form="pem" if key.lstrip().startswith(_PEM) else "der",
+        application_uri=wanted,
+    )
+
+
+def load_trusted(security: Security) -> tuple[x509.Certificate, ...]:
+    """Every certificate that is trusted: servers by name, and whatever lies in the trust directory. Blocking."""
+    files = list(security.server_certificates)
+    if security.trust is not None:
+        files += sorted(file for file in security.trust.iterdir() if file.suffix.lower() in _SUFFIXES)
+    trusted = tuple(_certificate(file) for file in files)
+    if not trusted:
+        raise LinkRefused("no server certificate is trusted yet", hint="put the EMS's certificate into `trust:`")
+    return trusted
+
+
+def check_server(
+    certificate: x509.Certificate, uri: str | None, trusted: Sequence[x509.Certificate], now_ns: int
+) -> None:
+    """Refuse a server that is not in the trust list (itself, or by its issuer), out of date, or not who it says. Raises `LinkRefused`."""
+    thumbprint = certificate.fingerprint(hashes.SHA1()).hex()  # noqa: S303 - what OPC UA tools show
+    issuer = next((other for other in trusted if other == certificate or _issued(certificate, other)), None)
+    if issuer is None:
+        raise LinkRefused(
+            f"the server's certificate is not trusted (SHA-1 thumbprint {thumbprint})",
+            hint="compare the thumbprint with the EMS's own, then put its certificate into `server_certificates:` or `trust:`",
+        )
+    now = datetime.fromtimestamp(now_ns // 1_000_000_000, UTC)
+    for each in (certificate, issuer):
+        if not each.not_valid_before_utc <= now <= each.not_valid_after_utc:
+            raise LinkRefused(
+                f"a certificate of the server is not valid now (from {each.not_valid_before_utc:%Y-%m-%d} to {each.not_valid_after_utc:%Y-%m-%d})",
+                hint="renew the EMS's certificate, or set the clock right",
+            )
+    if uri is not None and uri not in application_uris(certificate):
+        raise LinkRefused("the server's application URI is not the one in its certificate")
+
+
+def application_uris(certificate: x509.Certificate) -> tuple[str, ...]:
+    """The application URIs that a certificate vouches for."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return ()
+    return tuple(names.get_values_for_type(x509.UniformResourceIdentifier))
+
+
+def parse_der(data: bytes) -> x509.Certificate:
+    """A server's certificate as it travels, without the chain that may follow it. Raises `LinkRefused`."""
+    length = int.from_bytes(data[2:4], "big") + 4
+    try:
+        return x509.load_der_x509_certificate(data[:length])
+    except ValueError as error:
+        raise LinkRefused("the server's certificate cannot be read") from error
+
+
+def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        if not authority.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            return False
+        certificate.verify_directly_issued_by(authority)
+    except (x509.ExtensionNotFound, ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _certificate(file: Path) -> x509.Certificate:
+    data = _bytes(file)
+    try:
+        if data.lstrip().startswith(_PEM):
+            return x509.load_pem_x509_certificate(data)
+        return x509.load_der_x509_certificate(data)
+    except ValueError as error:
+        raise LinkRefused(f"{file.name} is not a certificate in PEM or DER form") from error
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise LinkRefused(f"{file.name} cannot be read: {error.strerror}") from error

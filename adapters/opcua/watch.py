@@ -1,0 +1,111 @@
+"""What the subscription said last: which records are due to be read, and whether the link still lives. Touches no library."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from adapters.opcua.places import Place
+from bridge.api import Clock, LinkError, Quality, Reading
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Watched:
+    """A place and the latest that is known of its trigger. `seen` is what the last returned record answered to."""
+
+    place: Place
+    request: int | None = None
+    sequence: int | None = None
+    seen: object = None
+
+    @property
+    def asks(self) -> bool:
+        """Whether the trigger asks for something that was not returned yet."""
+        return bool(self.request) and self.sequence is not None and self.seen != (self.request, self.sequence)
+
+    def note_request(self, reading: Reading) -> None:
+        """The trigger's value; back to zero arms it again."""
+        self.request = whole(reading)
+        if self.request == 0:
+            self.seen = None
+
+    def note_sequence(self, reading: Reading) -> None:
+        """The sequence's value."""
+        self.sequence = whole(reading)
+
+
+def whole(reading: Reading) -> int | None:
+    """A good whole number; None for anything else, which then asks for nothing."""
+    if reading.quality is Quality.GOOD and isinstance(reading.value, int):
+        return int(reading.value)
+    return None
+
+
+class Due:
+    """Records to be read, each at most once however often it changed, so the queue never outgrows the number of places."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Watched, None] = {}
+        self.stirred = asyncio.Event()
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, watched: Watched) -> None:
+        """This record must be read."""
+        self._waiting[watched] = None
+        self.stirred.set()
+
+    def drop(self, watched: Watched) -> None:
+        """This record need not be read any more."""
+        self._waiting.pop(watched, None)
+
+    def take(self, limit: int) -> list[Watched]:
+        """The longest waiting ones."""
+        taken = list(self._waiting)[:limit]
+        for watched in taken:
+            del self._waiting[watched]
+        return taken
+
+    def put_back(self, several: Iterable[Watched]) -> None:
+        """These could not be read after all."""
+        for watched in several:
+            self.add(watched)
+
+
+class Pulse:
+    """Publish responses as a sign of life, and their numbering as proof that none was lost."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._limit_s = 0.0
+        self._beat_ns = clock.mono_ns()
+        self._number: int | None = None
+
+    def start(self, limit_s: float) -> None:
+        """From now on a silence longer than this is a lost link."""
+        self._limit_s = limit_s
+        self._beat_ns = self._clock.mono_ns()
+
+    def beat(self) -> None:
+        """A publish response came."""
+        self._beat_ns = self._clock.mono_ns()
+
+    def left_s(self) -> float:
+        """Seconds until the silence is too long."""
+        return self._limit_s - (self._clock.mono_ns() - self._beat_ns) / 1e9
+
+    def number(self, number: int) -> None:
+        """The number of a notification message; raises `LinkError` when one before it never came (OPC 10000-4, 5.14.1: 1 follows 2^32-1)."""
+        expected = None if self._number is None else self._number % (2**32 - 1) + 1
+        if expected is not None and number != expected:
+            raise LinkError(f"notification {expected} was lost: {number} came")
+        self._number = number
+
+
+def is_repeat(watched: Watched, content: Any) -> bool:
+    """Whether this was returned already; remembers it otherwise."""
+    if watched.seen == content:
+        return True
+    watched.seen = content
+    return False
