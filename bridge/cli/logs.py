@@ -23,7 +23,9 @@ class JsonFormatter(logging.Formatter):
         }
         for name, value in record.__dict__.items():
             if name not in _STANDARD:
-                line[name] = value if isinstance(value, int | float | bool | list) or value is None else str(value)[:MAX_FIELD]
+                line[name] = (
+                    value if isinstance(value, int | float | bool | list) or value is None else str(value)[:MAX_FIELD]
+                )
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)[-8000:]
         return json.dumps(line, default=str)

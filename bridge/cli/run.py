@@ -17,9 +17,18 @@ from bridge.registry import find
 
 def run(
     config: Annotated[Path, typer.Option(help="Directory that holds bridge.yaml and sites/*.yaml.")] = Path("config"),
-    role: Annotated[Role, typer.Option(help="all: the whole host. field: sessions to the EMSs only. market: calls and returns only; field and market share one journal.")] = Role.ALL,
-    site: Annotated[list[str] | None, typer.Option(help="Work only these sites (may be given more than once); default all.")] = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error; JSON lines on standard error.")] = "info",
+    role: Annotated[
+        Role,
+        typer.Option(
+            help="all: the whole host. field: sessions to the EMSs only. market: calls and returns only; field and market share one journal."
+        ),
+    ] = Role.ALL,
+    site: Annotated[
+        list[str] | None, typer.Option(help="Work only these sites (may be given more than once); default all.")
+    ] = None,
+    log_level: Annotated[
+        str, typer.Option(help="debug, info, warning or error; JSON lines on standard error.")
+    ] = "info",
 ) -> None:
     """Run the bridge until it is told to stop (Ctrl-C or SIGTERM), and go on where it stood when it runs again.
 
@@ -34,9 +43,7 @@ def run(
 def load_config(directory: Path) -> Config:
     """Load a configuration from where the process runs; raises `ConfigError`."""
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    return load(
-        directory, find, environ=os.environ, credentials_directory=Path(credentials) if credentials else None
-    )
+    return load(directory, find, environ=os.environ, credentials_directory=Path(credentials) if credentials else None)
 
 
 async def _serve(config: Config, role: Role, sites: list[str]) -> None:
