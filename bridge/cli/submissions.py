@@ -2,17 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeAlias, TypeVar
 
 import typer
 
 from bridge.cli.run import load_config
-from bridge.clock import SystemClock
 from bridge.errors import BridgeError
-from bridge.journal.port import Journal, SubmissionView
+from bridge.journal.port import EventView, ItemView, JournalReader, SubmissionView
 from bridge.journal.sqlite import open_reader
 from bridge.latency import stages
 from bridge.submission import SubmissionState
@@ -23,6 +22,7 @@ app = typer.Typer(
 )
 
 T = TypeVar("T")
+_Whole: TypeAlias = tuple[SubmissionView, Sequence[ItemView], Sequence[EventView]]
 ConfigOption = Annotated[Path, typer.Option(help="Directory that holds bridge.yaml and sites/*.yaml.")]
 
 
@@ -76,7 +76,7 @@ def show(
         print(f"  {at}  {event.writer}/{event.epoch}/{event.number}  {event.kind}  {json.dumps(dict(event.data))}")
 
 
-async def _gather(journal: Journal, submission: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - a private triple
+async def _gather(journal: JournalReader, submission: str) -> _Whole:
     view = await journal.submission(submission)
     if view is None:
         raise BridgeError(f"there is no submission {submission}", hint="`smp-bridge submissions list` names them")
@@ -93,11 +93,11 @@ def _state(word: str) -> SubmissionState | None:
         raise typer.BadParameter(f"{word} is not a state; known are {known}") from None
 
 
-def _read(config: Path, ask: Callable[[Journal], Awaitable[T]]) -> T:
+def _read(config: Path, ask: Callable[[JournalReader], Awaitable[T]]) -> T:
     path = load_config(config).host.journal.path
 
     async def inside() -> T:
-        journal = await open_reader(path, clock=SystemClock.here())
+        journal = await open_reader(path)
         try:
             return await ask(journal)
         finally:

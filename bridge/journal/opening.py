@@ -49,6 +49,19 @@ def open_reader(path: Path) -> apsw.Connection:
     return db
 
 
+def open_existing(path: Path) -> apsw.Connection:
+    """A connection that can only read, to a journal that this version can read; raises `JournalUnusable` otherwise."""
+    if not path.exists():
+        raise JournalUnusable(f"there is no journal at {path}", hint="the service makes it when it first runs")
+    try:
+        db = open_reader(path)
+        version, application = _pragma(db, "user_version"), _pragma(db, "application_id")
+    except apsw.Error as error:
+        raise JournalUnusable(f"{path} cannot be read: {error}", hint="is it a journal of smp-bridge?") from error
+    _check_ours(path, version, application)
+    return db
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock file for a short while; waits for another process."""
@@ -79,13 +92,8 @@ def _prepare(db: apsw.Connection, *, checkpoint: bool, max_bytes: int) -> None:
 
 def _migrate(db: apsw.Connection, path: Path) -> None:
     version, application = _pragma(db, "user_version"), _pragma(db, "application_id")
-    if application != _APPLICATION_ID and (version or db.execute("SELECT 1 FROM sqlite_schema").fetchall()):
-        raise JournalUnusable(f"{path} is not a journal of smp-bridge", hint="name another file")
-    if version // _MAJOR_STEP > MAJOR:
-        hint = "run the version that wrote it, or a newer one"
-        raise JournalUnusable(
-            f"{path} was written by major version {version // _MAJOR_STEP}, this is {MAJOR}", hint=hint
-        )
+    if application or version or db.execute("SELECT 1 FROM sqlite_schema").fetchall():
+        _check_ours(path, version, application)
     done = version % _MAJOR_STEP
     steps = [file for file in sorted(_SCHEMA.glob("[0-9]*.sql")) if int(file.stem) > done]
     for file in steps:
@@ -93,6 +101,16 @@ def _migrate(db: apsw.Connection, path: Path) -> None:
             db.execute(file.read_text(encoding="utf-8"))
             db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {MAJOR * _MAJOR_STEP + int(file.stem)}")
+
+
+def _check_ours(path: Path, version: int, application: int) -> None:
+    if application != _APPLICATION_ID:
+        raise JournalUnusable(f"{path} is not a journal of smp-bridge", hint="name another file")
+    if version // _MAJOR_STEP > MAJOR:
+        hint = "run the version that wrote it, or a newer one"
+        raise JournalUnusable(
+            f"{path} was written by major version {version // _MAJOR_STEP}, this is {MAJOR}", hint=hint
+        )
 
 
 def _pragma(db: apsw.Connection, name: str) -> int:

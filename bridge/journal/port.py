@@ -303,7 +303,45 @@ class AlarmView:
     cleared_ns: int
 
 
-class Journal(Protocol):
+class JournalReader(Protocol):
+    """The record as people read it: beside a running service or without one, never changing anything."""
+
+    async def alarms(self, *, open_only: bool = True) -> Sequence[AlarmView]:
+        """Alarm rows, newest first."""
+        ...
+
+    async def submissions(
+        self, *, participant: str = "", state: SubmissionState | None = None, limit: int = 100
+    ) -> Sequence[SubmissionView]:
+        """Submissions, newest first."""
+        ...
+
+    async def submission(self, submission: str) -> SubmissionView | None:
+        """One submission by its id; None when the journal has none."""
+        ...
+
+    async def submission_items(self, submission: str) -> Sequence[ItemView]:
+        """The items of one submission, in the order of the call."""
+        ...
+
+    async def events(self, subject: str, *, limit: int = 1000) -> Sequence[EventView]:
+        """The events of one subject (a submission id), oldest first."""
+        ...
+
+    async def member(self, participant: str, kind: Kind, key: str) -> Member:
+        """What is known of one key."""
+        ...
+
+    async def counts(self) -> Mapping[str, int]:
+        """Gauges: waiting items, submissions by state (`submissions.<STATE>`), pending write-backs, parked returns, bytes."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was handed in, then close. Safe to call twice."""
+        ...
+
+
+class Journal(JournalReader, Protocol):
     """The durable record of one host."""
 
     # life -----------------------------------------------------------------------------------------------------------
@@ -318,10 +356,6 @@ class Journal(Protocol):
 
     async def release(self, fences: Sequence[Fence]) -> None:
         """Give leases back at an orderly stop."""
-        ...
-
-    async def close(self) -> None:
-        """Finish what was handed in, then close. Safe to call twice."""
         ...
 
     def woken(self, topic: str) -> asyncio.Event:
@@ -461,30 +495,4 @@ class Journal(Protocol):
         clear: bool = False,
     ) -> None:
         """Raise (or count again, or clear) an alarm row."""
-        ...
-
-    async def alarms(self, *, open_only: bool = True) -> Sequence[AlarmView]:
-        """Alarm rows, newest first."""
-        ...
-
-    async def submissions(
-        self, *, participant: str = "", state: SubmissionState | None = None, limit: int = 100
-    ) -> Sequence[SubmissionView]:
-        """Submissions, newest first."""
-        ...
-
-    async def submission_items(self, submission: str) -> Sequence[ItemView]:
-        """The items of one submission, in the order of the call."""
-        ...
-
-    async def events(self, subject: str, *, limit: int = 1000) -> Sequence[EventView]:
-        """The events of one subject (a submission id), oldest first."""
-        ...
-
-    async def member(self, participant: str, kind: Kind, key: str) -> Member:
-        """What is known of one key."""
-        ...
-
-    async def counts(self) -> Mapping[str, int]:
-        """Gauges: waiting items, submissions by state (`submissions.<STATE>`), pending write-backs, parked returns, bytes."""
         ...

@@ -55,7 +55,57 @@ async def open_journal(
     return SqliteJournal(writer, reader, wake, LeaseLocks(path), clock=clock, owner=name, new_id=new_id)
 
 
-class SqliteJournal:
+async def open_reader(path: Path) -> "SqliteReader":
+    """Open the journal at `path` for reading only, beside a running service or without one.
+
+    Raises `JournalUnusable` when there is none, or when it is unreadable, foreign or of a newer major version.
+    """
+    path = await asyncio.to_thread(path.resolve)
+    return SqliteReader(Reader("journal-read", await asyncio.to_thread(opening.open_existing, path)))
+
+
+class SqliteReader:
+    """`bridge.journal.port.JournalReader` on SQLite; open it with `open_reader`."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    async def close(self) -> None:
+        """See the port."""
+        await self._reader.close()
+
+    async def alarms(self, *, open_only: bool = True) -> Sequence[AlarmView]:
+        """See the port."""
+        return await self._reader.run(lambda rows: views.alarms(rows, open_only=open_only))
+
+    async def submissions(
+        self, *, participant: str = "", state: SubmissionState | None = None, limit: int = 100
+    ) -> Sequence[SubmissionView]:
+        """See the port."""
+        return await self._reader.run(lambda rows: views.submissions(rows, participant, state, limit))
+
+    async def submission(self, submission: str) -> SubmissionView | None:
+        """See the port."""
+        return await self._reader.run(lambda rows: views.submission(rows, submission))
+
+    async def submission_items(self, submission: str) -> Sequence[ItemView]:
+        """See the port."""
+        return await self._reader.run(lambda rows: views.submission_items(rows, submission))
+
+    async def events(self, subject: str, *, limit: int = 1000) -> Sequence[EventView]:
+        """See the port."""
+        return await self._reader.run(lambda rows: views.events(rows, subject, limit))
+
+    async def member(self, participant: str, kind: Kind, key: str) -> Member:
+        """See the port."""
+        return await self._reader.run(lambda rows: standing.member(rows, participant, kind, key))
+
+    async def counts(self) -> Mapping[str, int]:
+        """See the port."""
+        return await self._reader.run(views.counts)
+
+
+class SqliteJournal(SqliteReader):
     """`bridge.journal.port.Journal` on SQLite; open it with `open_journal`.
 
     A call that is cancelled while it waits may still be committed.
@@ -72,8 +122,8 @@ class SqliteJournal:
         owner: str,
         new_id: Callable[[], str],
     ) -> None:
+        super().__init__(reader)
         self._writer = writer
-        self._reader = reader
         self._wake = wake
         self._locks = locks
         self._clock = clock
@@ -274,29 +324,3 @@ class SqliteJournal:
                 tx.raise_alarm(code, participant=participant, site=site, subject=subject, text=text)
 
         await self._writer.run(work)
-
-    async def alarms(self, *, open_only: bool = True) -> Sequence[AlarmView]:
-        """See the port."""
-        return await self._reader.run(lambda rows: views.alarms(rows, open_only=open_only))
-
-    async def submissions(
-        self, *, participant: str = "", state: SubmissionState | None = None, limit: int = 100
-    ) -> Sequence[SubmissionView]:
-        """See the port."""
-        return await self._reader.run(lambda rows: views.submissions(rows, participant, state, limit))
-
-    async def submission_items(self, submission: str) -> Sequence[ItemView]:
-        """See the port."""
-        return await self._reader.run(lambda rows: views.submission_items(rows, submission))
-
-    async def events(self, subject: str, *, limit: int = 1000) -> Sequence[EventView]:
-        """See the port."""
-        return await self._reader.run(lambda rows: views.events(rows, subject, limit))
-
-    async def member(self, participant: str, kind: Kind, key: str) -> Member:
-        """See the port."""
-        return await self._reader.run(lambda rows: standing.member(rows, participant, kind, key))
-
-    async def counts(self) -> Mapping[str, int]:
-        """See the port."""
-        return await self._reader.run(views.counts)

@@ -23,6 +23,8 @@ RUNBOOK: Final[Mapping[str, str]] = {
     "MOVED": "Another asset stands at this place now; nothing was written there. Ask for the registration again at its new place.",
 }
 
+_VIEW: Final = "seq, id, participant, site, flow, operation, state, transaction_id, items, reason, attempts, stamps"
+
 
 # ------------------------------------------------------------------------------------------------------------ tracking
 
@@ -87,11 +89,16 @@ def _open(rows: Rows, submission: Submission, *, with_items: bool) -> OpenSubmis
 def submissions(rows: Rows, participant: str, state: SubmissionState | None, limit: int) -> list[SubmissionView]:
     """Submissions, newest first."""
     found = rows.all(
-        "SELECT seq, id, participant, site, flow, operation, state, transaction_id, items, reason, attempts, stamps FROM submissions"
-        " WHERE (? = '' OR participant = ?) AND (? = '' OR state = ?) ORDER BY seq DESC LIMIT ?",
+        f"SELECT {_VIEW} FROM submissions WHERE (? = '' OR participant = ?) AND (? = '' OR state = ?) ORDER BY seq DESC LIMIT ?",  # noqa: S608 - a constant
         (participant, participant, *([state.value if state else ""] * 2), limit),
     )
     return [_submission_view(rows, row) for row in found]
+
+
+def submission(rows: Rows, submission: str) -> SubmissionView | None:
+    """One submission by its id."""
+    row = rows.one(f"SELECT {_VIEW} FROM submissions WHERE id = ?", (submission,))  # noqa: S608 - a constant
+    return None if row is None else _submission_view(rows, row)
 
 
 def _submission_view(rows: Rows, row: Row) -> SubmissionView:
