@@ -309,10 +309,15 @@ class Host:
             )
             context = server_context(options.certificate, options.private_key, options.client_ca)
             running.returns_port = await _serve(stack, endpoint.application(), options.host, options.port, context)
+            log.info("listening", extra={"listener": "returns", "address": options.host, "port": running.returns_port})
         if listeners.admin is not None:
             admin = AdminListener(self._metrics, lambda: self._health(running), lambda: self._gauges(journal))
             running.admin_port = await _serve(
                 stack, admin.application(), listeners.admin.host, listeners.admin.port, None
+            )
+            log.info(
+                "listening",
+                extra={"listener": "admin", "address": listeners.admin.host, "port": running.admin_port},
             )
 
     def _health(self, running: Running) -> Health:

@@ -4,22 +4,22 @@ import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import memory_adapter as memory
 import pytest
 
 from bridge.api import OutcomeField
-from bridge.ids import submission_ids
 from bridge.clock import SystemClock
 from bridge.field.intake import IntakeDesk
 from bridge.field.report import FieldMetrics
 from bridge.field.supervisor import Supervisor
 from bridge.field.writeback import WriteBacks
 from bridge.flow import FlowPlan
+from bridge.ids import submission_ids
 from bridge.journal.port import AnswerNote, ItemOutcome, NoneDue
 from bridge.journal.sqlite import open_journal
 from bridge.lane import SignedCall
 from bridge.model import HostReason, ItemState, Operation, Refusal, Trigger
 from bridge.submission import SubmissionState
-import memory_adapter as memory
 
 CLOCK = SystemClock.here()
 

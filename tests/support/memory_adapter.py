@@ -126,7 +126,7 @@ class _Session:
         return results
 
 
-def memory_adapter(ems):
+def memory_adapter(ems, protocol="memory"):
     @asynccontextmanager
     async def open_(context):
         if not ems.reachable:
@@ -137,7 +137,7 @@ def memory_adapter(ems):
         yield _Session(ems)
 
     return Adapter(
-        protocol="memory",
+        protocol=protocol,
         summary="an EMS in memory",
         options=MemoryOptions,
         records=MemoryRecords,

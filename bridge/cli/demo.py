@@ -1,0 +1,134 @@
+"""`smp-bridge demo`: the whole thing on one machine."""
+
+import asyncio
+import random
+import shutil
+import signal
+import tempfile
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from bridge.errors import BridgeError, ConfigError, Problem
+
+if TYPE_CHECKING:
+    from bridge.demo.play import Play
+    from bridge.demo.report import Report
+    from bridge.demo.service import Service
+
+ONCE_LIMIT_S = 300.0
+STOPPED = 130
+
+
+def demo(
+    config: Annotated[
+        Path, typer.Option(help="The configuration to run: the sample files that come with the source.")
+    ] = Path("config"),
+    once: Annotated[
+        bool, typer.Option("--once", help="Without the live view: run until every outcome is written back, then end.")
+    ] = False,
+    report: Annotated[Path | None, typer.Option(help="Write a JSON report to this file at the end.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Draws the plants and which assets are refused; random when not given.")
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the run's directory (journal, log, keys, settings) afterwards.")
+    ] = False,
+) -> None:
+    """Show the bridge at work: three simulated EMSs, a stand-in for SMP, and the bridge itself, on this machine alone.
+
+    An OPC UA server with 120 assets, a Modbus device with 64 and an MQTT broker with 200 ask for registration; the stand-in refuses two of each site;
+    then each site asks for one unit of its registered assets. Needs no root, no fixed ports and no network but loopback. Ctrl-C ends it.
+    """
+    if not (config / "bridge.yaml").is_file():
+        raise ConfigError(
+            [Problem(text="there is no bridge.yaml", file=str(config))],
+            hint="run this in the source's top directory, or name the sample configuration with --config DIR",
+        )
+    chosen = random.randrange(1_000_000) if seed is None else seed  # noqa: S311 - a demo
+    directory = Path(tempfile.mkdtemp(prefix="smp-bridge-demo-"))
+    try:
+        ended = asyncio.run(_run(config, chosen, directory, once=once))
+    except asyncio.CancelledError:
+        print("stopped before the demo had begun")
+        raise typer.Exit(STOPPED) from None
+    finally:
+        if not keep:
+            shutil.rmtree(directory, ignore_errors=True)
+    if report is not None:
+        ended.write(report)
+    _print(ended, Console(), kept=directory if keep else None, full=once)
+    if once and not ended.ok:
+        raise typer.Exit(1)
+
+
+async def _run(config: Path, seed: int, directory: Path, *, once: bool) -> "Report":
+    from bridge.demo.play import Picture, Play
+    from bridge.demo.view import draw
+    from bridge.demo.world import World
+
+    stopped = asyncio.Event()
+    starting = asyncio.current_task()
+
+    def stop() -> None:
+        stopped.set()
+        if starting is not None:
+            starting.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    print("starting three energy management systems, a stand-in for SMP and the bridge ...", flush=True)
+    async with AsyncExitStack() as stack:
+        world = await stack.enter_async_context(World(config, directory, seed=seed))
+        starting = None
+        live = None if once else stack.enter_context(Live(console=Console(), refresh_per_second=4))
+
+        def changed(picture: Picture) -> None:
+            if live is not None:
+                live.update(draw(picture, directory))
+
+        play = Play(world.sites, world.ledger, world.journal, seed=seed, changed=changed)
+        await _tell(play, world.service, stopped, once=once)
+        return await play.report()
+
+
+async def _tell(play: "Play", service: "Service", stopped: asyncio.Event, *, once: bool) -> None:
+    """The story to its end (or to Ctrl-C, or a time limit), with the service watched; without `once`, the view then stays until Ctrl-C."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            watched = group.create_task(service.follow())
+            ended = group.create_task(stopped.wait())
+            story = group.create_task(play.run())
+            await asyncio.wait(
+                {story, ended}, timeout=ONCE_LIMIT_S if once else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not once:
+                await stopped.wait()
+            for task in (story, watched, ended):
+                task.cancel()
+    except ExceptionGroup as group_error:
+        ours = [error for error in group_error.exceptions if isinstance(error, BridgeError)]
+        if not ours:
+            raise
+        raise ours[0] from None
+
+
+def _print(report: "Report", console: Console, *, kept: Path | None, full: bool) -> None:
+    """The summary: what became of every record, how fast, and what is missing."""
+    from bridge.demo.view import stages_table
+
+    console.print(report.table())
+    if full:
+        console.print(stages_table(report.recorded))
+    states = ", ".join(f"{count} {state}" for state, count in sorted(report.recorded.by_state.items()))
+    console.print(f"{report.recorded.total} submissions: {states or 'none'}; seed {report.seed}")
+    for text in report.missing:
+        console.print(f"missing: {text}", style="red", markup=False)
+    if report.ok:
+        console.print("Every outcome is back in the system that asked for it, and both sides agree with the journal.")
+    if kept is not None:
+        console.print(f"Kept: {kept}. To look into its journal: . {kept}/env.sh; smp-bridge submissions list")

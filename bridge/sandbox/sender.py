@@ -1,0 +1,146 @@
+"""Pushes batch returns to the participants' end points, again and again until one is taken."""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from random import Random
+
+import aiohttp
+
+from bridge.clock import Clock
+from bridge.profile import Profile
+from bridge.sandbox.jose import SigningKey
+from bridge.sandbox.knobs import Knobs
+from bridge.sandbox.ledger import Ledger, ReturnEntry
+from bridge.sandbox.register import Register, Transaction
+from bridge.wire import Wire
+
+PUSH_TIMEOUT_S = 30.0
+
+
+class ReturnSender:
+    """Owns the pushes; each transaction's run in a task of the given group."""
+
+    def __init__(
+        self,
+        *,
+        profile: Profile,
+        wire: Wire,
+        register: Register,
+        ledger: Ledger,
+        knobs: Knobs,
+        clock: Clock,
+        random: Random,
+        sign_with: Callable[[], SigningKey],
+        url_of: Callable[[str], str],
+        sender_of: Callable[[str], str],
+        environment: str,
+        trust: ssl.SSLContext,
+    ) -> None:
+        self._profile = profile
+        self._wire = wire
+        self._register = register
+        self._ledger = ledger
+        self._knobs = knobs
+        self._clock = clock
+        self._random = random
+        self._sign_with = sign_with
+        self._url_of = url_of
+        self._sender_of = sender_of
+        self._environment = environment
+        self._trust = trust
+        self._session: aiohttp.ClientSession | None = None
+        self._released = asyncio.Event()
+        self._held: list[Transaction] = []
+
+    async def open(self) -> None:
+        """Open the client."""
+        connector = aiohttp.TCPConnector(ssl=self._trust, limit=16)
+        timeout = aiohttp.ClientTimeout(total=PUSH_TIMEOUT_S)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
+
+    async def close(self) -> None:
+        """Close the client."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def follow(self, transaction: Transaction) -> None:
+        """A transaction's way to its participant, from its acceptance on."""
+        await asyncio.sleep(self._knobs.return_delay_s)
+        if self._knobs.returns == "hold":
+            self._held.append(transaction)
+            return
+        transaction.ready.set()
+        if self._knobs.returns == "push":
+            await self.push(transaction)
+
+    async def release(self) -> int:
+        """Let held returns go, in the order that the knobs say; returns how many."""
+        held, self._held = self._held, []
+        if self._knobs.shuffle:
+            self._random.shuffle(held)
+        for transaction in held:
+            transaction.ready.set()
+        async with asyncio.TaskGroup() as group:
+            for transaction in held:
+                group.create_task(self.push(transaction))
+        return len(held)
+
+    async def push(self, transaction: Transaction) -> None:
+        """Push one result until it is taken, the tries are over, or there is no address."""
+        if not self._url_of(transaction.participant):
+            return
+        message_id = f"{self._random.getrandbits(128):032x}"
+        made = self._message(transaction, message_id)
+        for attempt in range(self._knobs.retries + 1):
+            if attempt and self._knobs.resign:
+                made = self._message(transaction, message_id)
+            if await self._post(transaction, message_id, *made):
+                break
+            await asyncio.sleep(self._knobs.retry_delay_s)
+        if self._knobs.return_twice:
+            await self._post(transaction, message_id, *self._message(transaction, message_id))
+
+    def _message(self, transaction: Transaction, message_id: str) -> tuple[bytes, dict[str, str]]:
+        answer = self._register.result(
+            transaction,
+            message_id=message_id,
+            now_ns=self._clock.wall_ns(),
+            environment=self._environment,
+            recipient=self._sender_of(transaction.participant),
+        )
+        rendered = self._wire.render_return(answer)
+        body, token = self._sign_with().sign(self._profile.signature_form, rendered.body, rendered.protected)
+        headers = {"Content-Type": self._profile.return_content_types[0], **rendered.headers}
+        if token is not None:
+            if self._knobs.wrong_signature:
+                token = spoiled(token)
+            headers[self._profile.signature_header] = token
+        elif self._knobs.wrong_signature:
+            body = spoiled(body.decode()).encode()
+        return body, headers
+
+    async def _post(self, transaction: Transaction, message_id: str, body: bytes, headers: dict[str, str]) -> bool:
+        assert self._session is not None
+        entry = ReturnEntry(
+            participant=transaction.participant,
+            transaction_id=transaction.id,
+            message_id=message_id,
+            sent_ns=self._clock.mono_ns(),
+        )
+        self._ledger.returns.append(entry)
+        try:
+            url = self._url_of(transaction.participant)
+            async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
+                await answer.read()
+                entry.status = answer.status
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            entry.problem = f"{type(error).__name__}: {error}"[:200]
+        return entry.status // 100 == 2
+
+
+def spoiled(signed: str) -> str:
+    """The same text with a letter of its signature changed."""
+    marker = signed.rfind('"signature":"')
+    at = marker + len('"signature":"') + 10 if marker >= 0 else len(signed) - 20
+    return signed[:at] + ("A" if signed[at] != "A" else "B") + signed[at + 1 :]

@@ -1,0 +1,262 @@
+"""The whole service against the sandbox: a real host, real TLS, a real journal; only the EMSs are in memory."""
+
+import asyncio
+import json
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import memory_adapter as memory
+from ruamel.yaml import YAML
+
+from bridge.api import Adapter
+from bridge.app import Host, Role, Running
+from bridge.clock import SystemClock
+from bridge.config import AdapterMissing, load
+from bridge.envelope import Algorithm
+from bridge.journal.port import JournalReader
+from bridge.journal.sqlite import open_reader
+from bridge.keys import load_signer, new_key, public_jwks, write_private
+from bridge.profile import load_profile, parse_profile, shipped_profiles
+from bridge.sandbox import Knobs, Sandbox, SandboxOptions, SandboxParticipant
+from bridge.sandbox.pki import Authority
+
+CLOCK = SystemClock.here()
+PARTICIPANT = "acme-test"
+SHIPPED = Path(__file__).parents[2] / "bridge/profiles"
+# Short waits, so that tests that need polls or retries see them within a second.
+QUICK = {
+    "poll": {"delays_s": [0.2, 0.2, 0.3, 0.5], "every_s": 1, "until_s": 60, "overdue_s": 5},
+    "retry": {"delays_s": [0.1, 0.2]},
+}
+
+ASSETS = {
+    "adapter": "ems",
+    "operation": "asset.create",
+    "records": {
+        "key": "reference",
+        "fields": {"reference": "reference", "name": "name", "kw": "kw", "assets": "assets"},
+    },
+    "submit": {"when": "request"},
+    "payload": {
+        "assetReference": "reference",
+        "assetName": {"from": "name", "default": "North Yard Battery"},
+        "importMpan": {"const": "1023456789017"},
+        "postcode": {"const": "IP1 2AB"},
+        "gspGroup": {"const": "_A"},
+        "connectionType": {"const": "DISTRIBUTION"},
+        "connectionVoltageKv": {"const": 33},
+        "technologyType": {"const": "SOLAR"},
+        "maxExportKw": "kw",
+        "maxImportKw": {"const": 10},
+        "meteringType": {"const": "HH"},
+        "meteringIntervalMs": {"const": 1800000},
+        "effectiveFrom": {"const": "2026-12-01T00:00:00Z"},
+    },
+    "outcome": {"state": "state", "transactionId": "transactionId", "errorCode": "errorCode"},
+    "latency_budget": "250ms",
+}
+UNIT = {
+    "adapter": "ems",
+    "operation": "unit.create",
+    "records": {
+        "key": "reference",
+        "fields": {"reference": "reference", "name": "name", "kw": "kw", "assets": "assets"},
+    },
+    "submit": {"when": "request"},
+    "payload": {
+        "unitReference": "reference",
+        "unitName": {"const": "Flexible Unit"},
+        "bmParticipation": {"const": "NON_BM"},
+        "service": {"const": "DC"},
+        "direction": {"const": "BOTH"},
+        "capacityKw": "kw",
+        "gspGroup": {"const": "_A"},
+        "alignedAssets": {"each": "assets", "item": {"assetReference": "$item"}},
+        "effectiveFrom": {"const": "2026-12-01T00:00:00Z"},
+    },
+    "outcome": {"state": "state", "transactionId": "transactionId", "errorCode": "errorCode"},
+}
+
+
+def profile_content(name, **changes):
+    """A shipped profile's content by its name, or a drawn one's (`drawn-7`), with quick waits and these sections changed."""
+    if name in shipped_profiles():
+        content = YAML(typ="safe").load((SHIPPED / f"{name}.yaml").read_text())
+    else:
+        from random_profile import random_profile
+
+        content = random_profile(int(name.removeprefix("drawn-")))
+    for section, values in {**QUICK, **changes}.items():
+        content[section] = {**content.get(section, {}), **values} if isinstance(values, dict) else values
+    return content
+
+
+class Service:
+    """One sandbox, one host that can be stopped and started again, and an EMS per site."""
+
+    def __init__(self, directory, sandbox, sites):
+        self.directory = directory
+        self.sandbox = sandbox
+        self.ems = sites
+        self.running = Running()
+        self._task = None
+        self._group = None
+        self.role = Role.ALL
+
+    @property
+    def knobs(self):
+        return self.sandbox.knobs
+
+    @property
+    def ledger(self):
+        return self.sandbox.ledger
+
+    @property
+    def journal_path(self):
+        return self.directory / "var/journal.db"
+
+    def config(self):
+        adapters: dict[str, Adapter] = {name: memory.memory_adapter(ems, name) for name, ems in self.ems.items()}
+
+        def find(protocol):
+            if protocol not in adapters:
+                raise AdapterMissing(f"unknown protocol; known are {', '.join(adapters)}")
+            return adapters[protocol]
+
+        return load(self.directory / "config", find, environ={})
+
+    async def start(self):
+        self.running = Running()
+        self._task = self._group.create_task(Host(self.config(), clock=CLOCK, role=self.role).run(self.running))
+        ready = self._group.create_task(self.running.ready.wait())
+        await asyncio.wait({ready, self._task}, return_when=asyncio.FIRST_COMPLETED, timeout=20)
+        ready.cancel()
+        assert self.running.ready.is_set(), "the host is not ready"
+        if self.running.returns_port:
+            path = self.sandbox_profile.return_path.replace("{participant}", PARTICIPANT)
+            self.sandbox.set_return_url(PARTICIPANT, f"https://127.0.0.1:{self.running.returns_port}{path}")
+
+    async def stop(self):
+        if self._task is not None and not self._task.done():
+            self.running.stop.set()
+            async with asyncio.timeout(20):
+                await self._task
+
+    async def kill(self):
+        """End the host as a lost process would: nothing is drained. (A real kill -9 stands in the tests with processes.)"""
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
+    async def read(self, ask):
+        """What the journal says, read beside the running host."""
+        journal: JournalReader = await open_reader(self.journal_path)
+        try:
+            return await ask(journal)
+        finally:
+            await journal.close()
+
+    async def states(self):
+        """The state of each submission, oldest first."""
+        return [view.state.value for view in reversed(await self.read(lambda journal: journal.submissions(limit=1000)))]
+
+    async def told(self):
+        """What a reader of a failed test wants to know."""
+        views = await self.read(lambda journal: journal.submissions(limit=20))
+        alarms = await self.read(lambda journal: journal.alarms())
+        lines = [f"{view.state.value} {view.flow} {view.reason}" for view in views]
+        lines += [f"alarm {alarm.code} {alarm.subject} {alarm.text}" for alarm in alarms]
+        lines += [f"request {r.operation} {r.status} {r.problem}" for r in self.ledger.requests[-20:]]
+        lines += [f"return {r.status} {r.problem}" for r in self.ledger.returns[-20:]]
+        lines += [f"{site}: {ems.written}"[:2000] for site, ems in self.ems.items()]
+        return "\n".join(lines)
+
+    async def until_states(self, *wanted, within_s=15.0):
+        """Wait until the submissions have exactly these states."""
+        found = None
+        try:
+            async with asyncio.timeout(within_s):
+                while (found := sorted(await self.states())) != sorted(wanted):
+                    await asyncio.sleep(0.03)
+        except TimeoutError:
+            raise AssertionError(f"submissions are {found}, expected {sorted(wanted)}") from None
+
+
+@asynccontextmanager
+async def service(
+    directory, *, profile="default", sites=("north",), flows=None, changes=None, knobs=None, listener=True, host=None
+):
+    """A running service; `flows` are the flows of every site, `changes` those of the profile's sections, `host` those of bridge.yaml."""
+    content = profile_content(profile, **(changes or {}))
+    config = directory / "config"
+    (config / "sites").mkdir(parents=True)
+    keys = directory / "keys"
+    keys.mkdir()
+    write_private(keys / "acme.pem", new_key(Algorithm.ES256))
+    (keys / "password").write_text("s3cret-of-the-test\n")
+    (keys / "password").chmod(0o600)
+    account = SandboxParticipant(
+        name=PARTICIPANT, user="acme", password="s3cret-of-the-test", sender="ACME",
+        jwks=public_jwks([load_signer(keys / "acme.pem")]),
+    )  # fmt: skip
+    authority = Authority("returns", clock=CLOCK)
+    parsed = parse_profile(content)
+    options = SandboxOptions(profile=parsed, participants=[account], return_ca=authority.pem, knobs=knobs or Knobs())
+    async with AsyncExitStack() as stack:
+        sandbox = await stack.enter_async_context(Sandbox(options, clock=CLOCK))
+        _write(config, keys, content, sandbox, authority, listener=listener, host=host or {})
+        for site in sites:
+            _yaml(config / f"sites/{site}.yaml", {
+                "site": site, "participant": PARTICIPANT, "adapters": {"ems": {"protocol": site}},
+                "flows": flows or {"assets": ASSETS, "unit": UNIT},
+            })  # fmt: skip
+        made = Service(directory, sandbox, {site: memory.MemoryEms() for site in sites})
+        made.sandbox_profile = parsed
+        made._group = await stack.enter_async_context(asyncio.TaskGroup())
+        await made.start()
+        try:
+            yield made
+        except BaseException as error:
+            error.add_note(await made.told())
+            raise
+        finally:
+            await made.stop()
+
+
+def _write(config, keys, content, sandbox, authority, *, listener, host):
+    server = authority.server("bridge")
+    for name, data in (
+        ("smp.jwks.json", json.dumps(sandbox.jwks()).encode()),
+        ("smp-ca.pem", sandbox.ca_pem),
+        ("returns.crt.pem", server.certificate),
+        ("returns.key.pem", server.private_key),
+    ):
+        (keys / name).write_bytes(data)
+        (keys / name).chmod(0o600)
+    _yaml(config / "profile.yaml", content)
+    listeners = {"admin": {"port": 0}}
+    if listener:
+        listeners["returns"] = {
+            "host": "127.0.0.1", "port": 0, "certificate": "../keys/returns.crt.pem", "private_key": "../keys/returns.key.pem",
+        }  # fmt: skip
+    entry = {
+        "sender": "ACME",
+        "environment": "TEST",
+        "profile": "profile.yaml",
+        "base_url": sandbox.base_url,
+        "username": "acme",
+        "password": {"file": "../keys/password"},
+        "signing_key": "../keys/acme.pem",
+        "smp_jwks": "../keys/smp.jwks.json",
+        "ca": "../keys/smp-ca.pem",
+    }
+    document = {"journal": {"path": "../var/journal.db"}, "listeners": listeners, "participants": {PARTICIPANT: entry}}
+    _yaml(config / "bridge.yaml", {**document, **host})
+
+
+def _yaml(path, content):
+    yaml = YAML()
+    with path.open("w") as file:
+        yaml.dump(content, file)
+
+
+__all__ = ["ASSETS", "CLOCK", "PARTICIPANT", "UNIT", "Service", "load_profile", "profile_content", "service"]
