@@ -40,7 +40,7 @@ from bridge.platform import Exchange
 from bridge.reports import FieldReport, MarketReport
 from bridge.validation import compile_validator
 from bridge.web.admin import AdminListener, Health
-from bridge.wire import Token
+from bridge.wire import Token, Wire
 
 log = logging.getLogger(__name__)
 
@@ -204,6 +204,7 @@ class Host:
         profile = self._config.participants[flow.participant].profile
         severities = {rule: severity.value for rule, severity in flow.severities.items()}
         limit = profile.limits.records
+        wire, operation = Wire(profile), flow.operation
         return FlowPlan(
             site=site.name,
             name=name,
@@ -218,6 +219,7 @@ class Host:
             mapper=compile_flow(flow, self._config.vocabulary),
             validator=compile_validator(profile, flow.operation.kind, severities),
             max_items=min(limit, flow.max_items or limit),
+            fits=lambda item: wire.fit(operation, [wire.render_item(operation.kind, item)]) == 1,
             linger_ns=int(flow.linger_s * 1e9),
             deadline_ns=int(flow.deadline_s * 1e9),
             budget_ns=int(flow.latency_budget_s * 1e9),

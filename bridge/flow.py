@@ -1,6 +1,6 @@
 """What one flow makes of a record: map, validate, decide. Pure; compiled once per flow, no interpretation per record."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final, Protocol
@@ -90,6 +90,7 @@ class FlowPlan:
     mapper: RecordMapper
     validator: ItemValidator
     max_items: int
+    fits: Callable[[Mapping[str, object]], bool] = lambda _: True
     linger_ns: int = 0
     deadline_ns: int = 24 * 3600 * 1_000_000_000
     budget_ns: int = 0
@@ -118,6 +119,8 @@ class FlowPlan:
         refusals = self.validator.refusals(mapped.item)
         if refusals:
             return Evaluated(key=mapped.key, refusal=merge(refusals))
+        if not self.fits(mapped.item):
+            return Evaluated(key=mapped.key, refusal=TOO_LARGE)
         content = orjson.dumps(mapped.item, option=orjson.OPT_SORT_KEYS)
         return Evaluated(
             key=mapped.key,
@@ -153,6 +156,10 @@ class FlowPlan:
         return int(code) if code in _HOST_CODES else UNMAPPED_ERROR_CODE
 
 
+# Found here and not when the call is made: there it would hold up what waits behind it.
+TOO_LARGE: Final = Refusal(
+    reason=HostReason.TOO_LARGE, text="this item alone is larger than one call of the profile may be"
+)
 _ALARMING: Final = frozenset({EmsState.IN_DOUBT, EmsState.UNKNOWN, EmsState.DRIFT})
 _HOST_CODES: Final = frozenset(str(int(reason)) for reason in HostReason)
 

@@ -132,12 +132,12 @@ def _split(tx: Tx, fence: Fence, submission: Submission, items: int, rest_id: st
 def answered(
     tx: Tx, fence: Fence, submission: str, state: SubmissionState, answer: AnswerNote, *, retry_ns: int, cause: str
 ) -> list[ParkedReturn]:
-    """The answer as evidence and the move that it causes; in an unchanged state it is only a note."""
+    """The answer as evidence and the move that it causes; in an unchanged or a terminal state it is only a note."""
     tx.check(fence)
     found = load(tx, submission)
     blob = tx.blob(found.participant, answer.body)
     cause = (cause or answer.detail)[:_DETAIL_CHARS]
-    if state is found.state:
+    if state is found.state or found.state.terminal:
         tx.event(fence, found.participant, "answer", found.id, {"cause": cause, **answer_data(answer)}, blob=blob)
         return _parked(tx, found, answer)
     columns: dict[str, object] = {}

@@ -24,7 +24,6 @@ from bridge.submission import SubmissionState
 log = logging.getLogger(__name__)
 
 ALLOWED: Final = (Operation.ASSET_CREATE, Operation.UNIT_CREATE)
-RETRY_DELAYS_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 FULL_PAUSE_S: Final = 1.0
 _NEVER: Final = (
     ItemState.REFUSED,
@@ -355,7 +354,8 @@ class Outbound:
     def _retry_delay_s(self, submission: str, exchange: Exchange) -> float:
         attempt = self._retries.get(submission, 0)
         self._retries[submission] = attempt + 1
-        delay_s = RETRY_DELAYS_S[min(attempt, len(RETRY_DELAYS_S) - 1)]
+        delays_s = self._maker.profile.spec.retry.delays_s
+        delay_s = delays_s[min(attempt, len(delays_s) - 1)]
         return max(delay_s, exchange.retry_after_s or 0.0) * (0.9 + 0.2 * self._maker.jitter())
 
 

@@ -107,6 +107,8 @@ class Tracker:
         if found is None:
             await self._journal.close_return(self._fence, parked.id, "orphan")
             return
+        if found.state is SubmissionState.SENDING:
+            return  # it overtook the answer to its own call, which hands it out again (`Journal.answered`)
         stamps = {**found.stamps, "returned": parked.message.received}
         await self._settle(found, read.report, cause="return", return_id=parked.id, stamps=stamps)
         await self._journal.close_return(self._fence, parked.id, "settled")

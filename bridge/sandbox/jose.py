@@ -97,8 +97,15 @@ def _key(keys: KeySet, head: Mapping[str, Any]) -> Key:
     return key
 
 
+class _Registry(jws.JWSRegistry):
+    """Any header members, and messages as large as the server takes them: its own limit is checked before."""
+
+    max_header_length = 16 * 1024
+    max_payload_length = 64 * 1024 * 1024
+
+
 def _registry() -> jws.JWSRegistry:
-    return jws.JWSRegistry(algorithms=list(ALGORITHMS), strict_check_header=False)
+    return _Registry(algorithms=list(ALGORITHMS), strict_check_header=False)
 
 
 @contextmanager

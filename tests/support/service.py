@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import memory_adapter as memory
+import pytest
 from ruamel.yaml import YAML
 
 from bridge.api import Adapter
@@ -21,6 +22,8 @@ from bridge.sandbox import Knobs, Sandbox, SandboxOptions, SandboxParticipant
 from bridge.sandbox.pki import Authority
 
 CLOCK = SystemClock.here()
+PROFILES = ["default", "odd", "drawn-3"]
+every_profile = pytest.mark.parametrize("profile", PROFILES)
 PARTICIPANT = "acme-test"
 SHIPPED = Path(__file__).parents[2] / "bridge/profiles"
 # Short waits, so that tests that need polls or retries see them within a second.
@@ -259,4 +262,50 @@ def _yaml(path, content):
         yaml.dump(content, file)
 
 
-__all__ = ["ASSETS", "CLOCK", "PARTICIPANT", "UNIT", "Service", "load_profile", "profile_content", "service"]
+async def linked(made, site="north"):
+    ems = made.ems[site]
+    await ems.until(lambda: ems.sessions)
+    return ems
+
+
+def fill(ems, count, first=1, **fields):
+    places = [f"B{number}" for number in range(first, first + count)]
+    for number, place in enumerate(places, first):
+        ems.put(place, **{"reference": f"BESS{number:05}", "kw": 5, **fields})
+    return places
+
+
+def words(ems, places):
+    """How many places have each last state word."""
+    last = [ems.last(place) for place in places]
+    return {word: last.count(word) for word in set(last)}
+
+
+async def until_words(ems, places, wanted, within_s=30):
+    try:
+        await ems.until(lambda: words(ems, places) == wanted, within_s)
+    except TimeoutError:
+        raise AssertionError(f"the EMS holds {words(ems, places)}, expected {wanted}") from None
+
+
+async def made_alarm(made, code, within_s=10):
+    async with asyncio.timeout(within_s):
+        while code not in [alarm.code for alarm in await made.read(lambda journal: journal.alarms())]:
+            await asyncio.sleep(0.02)
+
+
+__all__ = [
+    "ASSETS",
+    "CLOCK",
+    "PARTICIPANT",
+    "UNIT",
+    "Service",
+    "every_profile",
+    "fill",
+    "linked",
+    "load_profile",
+    "made_alarm",
+    "profile_content",
+    "service",
+    "until_words",
+]
