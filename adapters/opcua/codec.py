@@ -137,10 +137,11 @@ def encode(field: OutcomeField, value: object, target: Target) -> object:
 
     A later read of the same node decodes to exactly this value.
     """
+    several = isinstance(value, tuple) and not isinstance(value, Code)  # a Code is a tuple too, and one value
     if target.is_array:
-        lines = value if isinstance(value, tuple) else (value,)
+        lines = value if isinstance(value, tuple) and several else (value,)
         return _fixed(tuple(_scalar(field, line, target.type_number) for line in lines), target)
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and several:
         value = "; ".join(str(line) for line in value)
     return _scalar(field, value, target.type_number)
 
