@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import socket
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -107,8 +108,9 @@ class OpcUaEms:
 
     def _make_keys(self) -> tuple[KeyFiles, x509.Certificate]:
         self._directory.mkdir(parents=True, exist_ok=True)
-        own = make_pair(self._directory, f"{self._site}-ems", self._application_uri, hosts=("localhost", self.host))
-        client = make_pair(self._directory, self._site, f"urn:smp-bridge:{self._site}")
+        hosts = (socket.gethostname(), "localhost", self.host)
+        own = make_pair(self._directory, f"{self._site}-ems", self._application_uri, hosts=hosts)
+        client = make_pair(self._directory, self._site, f"urn:smp-bridge:{self._site}", hosts=hosts[:1])
         return own, x509.load_pem_x509_certificate(client.certificate.read_bytes())
 
     async def _fill(self) -> None:
