@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import pytest
 import pytest_asyncio
+from opcua_site import context_of, options_of, outcome_writes, read_site, security_of, selections_of
 
 from adapters.opcua import ADAPTER
 from bridge.api import Code, LinkRefused, Quality, Record, Secret, Session
 from bridge.demo.ems_opcua import OpcUaEms
 from bridge.demo.opcua_keys import make_pair
-from opcua_site import context_of, options_of, outcome_writes, read_site, security_of, selections_of
 
 WITHIN_S = 20
 ASSETS = 120

@@ -10,6 +10,8 @@ from adapters.opcua import ADAPTER
 from bridge.api import Address, Code, OutcomeField, Secret, Selection, SessionContext, Trigger, Write
 from bridge.clock import Clock, SystemClock
 
+REGISTERED = Code(3, "registered")
+NO_ERROR = Code(0, "")
 IPSWICH = Path(__file__).parents[2] / "config" / "sites" / "ipswich.yaml"
 
 
@@ -79,9 +81,9 @@ def outcome_writes(
     flow: str,
     place: str,
     *,
-    state: Code = Code(3, "registered"),
+    state: Code = REGISTERED,
     transaction: str = "a0B123",
-    code: Code = Code(0, ""),
+    code: Code = NO_ERROR,
     lines: tuple[str, ...] = (),
     updated_ns: int = 1_795_392_000_123_000_000,
 ) -> list[Write]:
