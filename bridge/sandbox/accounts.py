@@ -1,8 +1,10 @@
 """Who may call: logins, tokens and public keys."""
 
 import hmac
+from collections import deque
 from collections.abc import Sequence
 from random import Random
+from typing import Final
 
 from joserfc.jwk import KeySet
 
@@ -10,6 +12,8 @@ from bridge.clock import Clock
 from bridge.sandbox.jose import key_set
 from bridge.sandbox.options import SandboxParticipant
 from bridge.wire import Token
+
+MINUTE_NS: Final = 60 * 1_000_000_000
 
 
 class Accounts:
@@ -22,6 +26,7 @@ class Accounts:
         self.by_name = {entry.name: entry for entry in participants}
         self._keys = {entry.name: key_set(entry.jwks) for entry in participants}
         self._tokens: dict[str, tuple[str, int]] = {}
+        self._calls: dict[str, deque[int]] = {entry.name: deque() for entry in participants}
         self.logins = 0
 
     def login(self, user: str, password: str, life_s: float) -> Token | None:
@@ -38,6 +43,16 @@ class Accounts:
         """Whose live token this is."""
         name, until_ns = self._tokens.get(token, ("", 0))
         return name if until_ns > self._clock.mono_ns() else None
+
+    def wait_s(self, participant: str, most_per_minute: int) -> int:
+        """Count a call; when it is one too many in the last minute it is not counted, and the seconds to wait are returned (else 0)."""
+        calls, now = self._calls[participant], self._clock.mono_ns()
+        while calls and calls[0] <= now - MINUTE_NS:
+            calls.popleft()
+        if most_per_minute and len(calls) >= most_per_minute:
+            return max(1, -(-(calls[0] + MINUTE_NS - now) // 1_000_000_000))
+        calls.append(now)
+        return 0
 
     def expire(self) -> None:
         """All tokens end now."""

@@ -45,6 +45,7 @@ class Knobs(_Strict):
     `shuffle`: held returns are released, and items listed, in an order drawn from the seed. `resign`: a repeated push is signed anew, with its new time.
     `batch`: with `partial`, items without errors are registered; with `atomic`, one bad item refuses all. `recognises_repeats`: a message id seen before
     gets its first transaction again. `wrong_signature` and `wrong_key` spoil what the sandbox signs; `unknown_word` replaces the next results' status words.
+    `most_per_minute` is how many calls one account may make in a minute before it gets 429 with Retry-After (0: no limit).
     """
 
     refuse: dict[str, Refusal] = {}
@@ -63,6 +64,7 @@ class Knobs(_Strict):
     wrong_signature: bool = False
     wrong_key: bool = False
     unknown_word: str = ""
+    most_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     token_life_s: Annotated[float, Field(gt=0, le=86400)] = 3600.0
     warn: dict[str, str] = {}
     faults: list[Fault] = []

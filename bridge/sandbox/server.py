@@ -16,6 +16,8 @@ from bridge.clock import Clock
 from bridge.model import Operation
 from bridge.profile import AUTHENTICATE, MessageKind
 from bridge.sandbox.accounts import Accounts
+from bridge.sandbox.control import HOST as CONTROL_HOST
+from bridge.sandbox.control import Control
 from bridge.sandbox.jose import NotAuthentic, SigningKey, verify
 from bridge.sandbox.knobs import Fault
 from bridge.sandbox.ledger import Ledger, RequestEntry
@@ -36,9 +38,10 @@ Handler = Callable[[web.Request, RequestEntry], Awaitable[web.StreamResponse]]
 class Refused(Exception):
     """The call is answered with this status and this text."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(text)
         self.status = status
+        self.headers = headers or {}
 
 
 class Sandbox:
@@ -58,6 +61,7 @@ class Sandbox:
         self._stack = AsyncExitStack()
         self._group: asyncio.TaskGroup | None = None
         self._port = 0
+        self.control_port = 0
         self.knobs = options.knobs
         self.ledger = Ledger()
         self.authority = Authority("smp-bridge sandbox", clock=clock)
@@ -128,11 +132,21 @@ class Sandbox:
             site = web.TCPSite(runner, self._options.host, self._options.port, ssl_context=self._context())
             await site.start()
             self._port = runner.addresses[0][1]
+            await self._open_control(stack)
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    async def _open_control(self, stack: AsyncExitStack) -> None:
+        if self._options.control_port is None:
+            return
+        runner = web.AppRunner(Control(self).application(), handle_signals=False, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, CONTROL_HOST, self._options.control_port).start()
+        self.control_port = runner.addresses[0][1]
 
     async def _end_tasks(self) -> None:
         for task in self._tasks:
@@ -252,6 +266,9 @@ class Sandbox:
         if participant is None:
             raise Refused(401, "the token is not known or has expired")
         entry.participant = participant
+        wait_s = self.accounts.wait_s(participant, self.knobs.most_per_minute)
+        if wait_s:
+            raise Refused(429, "too many calls", {"Retry-After": str(wait_s)})
         tokens = request.headers.getall(self._profile.signature_header, [])
         try:
             payload, protected, _ = verify(self._profile.signature_form, raw, tokens, self.accounts.keys(participant))
@@ -273,7 +290,9 @@ class Sandbox:
 
     def _refusal(self, error: Refused) -> web.Response:
         entry = ItemError(code="REQUEST_REFUSED", message=str(error))
-        return self._signed(error.status, self._wire.render_answer(CreateAnswer(errors=(entry,))))
+        answer = self._signed(error.status, self._wire.render_answer(CreateAnswer(errors=(entry,))))
+        answer.headers.update(error.headers)
+        return answer
 
     def _signed(self, status: int, rendered: Rendered) -> web.Response:
         headers = {"Content-Type": "application/json", **rendered.headers}
