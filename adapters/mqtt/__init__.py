@@ -1,0 +1,28 @@
+"""MQTT: records are retained JSON messages, requests are messages, outcomes are published."""
+
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+from adapters.mqtt.check import check
+from adapters.mqtt.config import ChangeSubmit, MessageSubmit, MqttOptions, MqttOutcome, MqttRecords
+from bridge.api import Adapter, Session, SessionContext, Trigger
+
+__all__ = ["ADAPTER"]
+
+
+def _open(context: SessionContext) -> AbstractAsyncContextManager[Session]:
+    from adapters.mqtt.session import open_session  # noqa: PLC0415 - the protocol library is imported only when a session opens
+
+    return open_session(context)
+
+
+ADAPTER: Final = Adapter(
+    protocol="mqtt",
+    summary="MQTT 3.1.1 and 5: retained JSON registrations, request messages acknowledged once journalled, results published",
+    options=MqttOptions,
+    records=MqttRecords,
+    submit={Trigger.MESSAGE: MessageSubmit, Trigger.CHANGE: ChangeSubmit},
+    outcome=MqttOutcome,
+    check=check,
+    open=_open,
+)

@@ -1,0 +1,243 @@
+"""What each message means: registrations kept as last known, requests joined to them. Pure; it decides, the session sends and acknowledges."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from adapters.mqtt.codec import Source, Unreadable, find, fits, parse, reading, request_id
+from adapters.mqtt.config import MessageSubmit, Scalar
+from adapters.mqtt.topics import Template, template
+from bridge.api import Reading, Record, Selection, Stamp
+
+MOST_PLACES: Final = 10_000  # of one flow; a broker that has more is not the one that was meant
+MOST_AWAITING: Final = 10_000
+MOST_ROUTES: Final = 50_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What a place's retained message holds: its fields, or the problem why they cannot be read."""
+
+    fields: Mapping[str, Reading]
+    raw: bytes
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """One record that is to be returned. It is made when it is fetched, so that a registration that came meanwhile completes it."""
+
+    flow: "FlowBook"
+    place: str
+    request: str | None = None
+    raw: bytes = b""
+    registration: Registration | None = None
+
+    @property
+    def size(self) -> int:
+        """The bytes it keeps."""
+        return len(self.raw) + (len(self.registration.raw) if self.registration is not None else 0)
+
+    def record(self, received: Stamp) -> Record:
+        """The record as things stand now. Its raw form is the request, a line feed and the registration, whichever there are."""
+        registration = self.registration or self.flow.known(self.place)
+        if registration is None:
+            self.flow.await_registration(self)
+            return Record(
+                flow=self.flow.name,
+                place=self.place,
+                fields={},
+                received=received,
+                request=self.request,
+                complete=False,
+                raw=self.raw,
+            )
+        return Record(
+            flow=self.flow.name,
+            place=self.place,
+            fields=registration.fields,
+            received=received,
+            request=self.request,
+            problem=registration.problem,
+            raw=b"\n".join(part for part in (self.raw, registration.raw) if part),
+        )
+
+
+@dataclass(slots=True)
+class Taken:
+    """What became of one message: records that are acknowledged together with it, records that are not, and why it was put aside if it was."""
+
+    asking: list[Due] = field(default_factory=list)
+    freed: list[Due] = field(default_factory=list)
+    good: bool = False
+    aside: list[str] = field(default_factory=list)
+
+
+class FlowBook:
+    """One flow's registrations and waiting requests."""
+
+    def __init__(self, selection: Selection, limit: int) -> None:
+        submit = selection.submit
+        self.name = selection.flow
+        self.each: Template = template(selection.records.each)
+        self.asks: Template | None = template(submit.topic) if isinstance(submit, MessageSubmit) else None
+        self._limit = limit
+        self._sources = {name: Source.of(text) for name, text in selection.records.fields.items()}
+        self._id: tuple[str, ...] = tuple(submit.id.split(".")) if isinstance(submit, MessageSubmit) else ()
+        self._where: tuple[tuple[tuple[str, ...], Scalar], ...] = (
+            tuple((tuple(path.split(".")), wanted) for path, wanted in submit.where.items())
+            if isinstance(submit, MessageSubmit)
+            else ()
+        )
+        self._known: dict[str, Registration] = {}
+        self._awaiting: dict[str, dict[str, bytes]] = {}
+        self._waiters = 0
+        for place, requests in selection.awaiting.items():
+            for request in requests:
+                self._await(place, request, b"")
+
+    def known(self, place: str) -> Registration | None:
+        """A place's registration as last heard."""
+        return self._known.get(place)
+
+    def place(self, placeholders: Mapping[str, str]) -> str:
+        """The name of a place: its placeholders' values in the order of `each`."""
+        return "/".join(placeholders[name] for name in self.each.names)
+
+    def placeholders(self, place: str) -> dict[str, str] | None:
+        """The values that make a place's name; None when it cannot be one of this flow."""
+        values = place.split("/")
+        if len(values) != len(self.each.names) or any(not value or "+" in value or "#" in value for value in values):
+            return None
+        return dict(zip(self.each.names, values, strict=True))
+
+    def await_registration(self, due: Due) -> None:
+        """Note that a request was returned without its registration. Beyond the bound the oldest is forgotten: the core refuses it in its time."""
+        if due.request is not None:
+            self._await(due.place, due.request, due.raw)
+
+    def register(self, placeholders: Mapping[str, str], payload: bytes, taken: Taken) -> None:
+        """A message on a registration's topic. An empty one says that there is none any more."""
+        place = self.place(placeholders)
+        if not payload:
+            taken.good = True
+            self._known.pop(place, None)
+            return
+        before = self._known.get(place)
+        if before is None and len(self._known) >= MOST_PLACES:
+            taken.aside.append(f"there are more than {MOST_PLACES} registrations")
+            return
+        registration = self._read(placeholders, payload)
+        self._known[place] = registration
+        taken.good = taken.good or not registration.problem
+        if registration.problem:
+            taken.aside.append(registration.problem)
+        if self.asks is None:
+            if before is None or _differs(before, registration):
+                taken.asking.append(Due(flow=self, place=place, registration=registration))
+            return
+        waiting = self._awaiting.pop(place, {})
+        self._waiters -= len(waiting)
+        taken.freed.extend(
+            Due(flow=self, place=place, request=request, raw=raw, registration=registration)
+            for request, raw in waiting.items()
+        )
+
+    def ask(self, placeholders: Mapping[str, str], payload: bytes, taken: Taken) -> None:
+        """A message on a request's topic. An empty one only clears what was retained there."""
+        if not payload:
+            return
+        try:
+            body = parse(payload, self._limit)
+            if not fits(body, self._where):
+                taken.good = True
+                taken.aside.append(_otherwise(body, self._where))
+                return
+            request = request_id(body, self._id)
+        except Unreadable as error:
+            taken.aside.append(f"the request {error}")
+            return
+        taken.good = True
+        taken.asking.append(Due(flow=self, place=self.place(placeholders), request=request, raw=payload))
+
+    def _read(self, placeholders: Mapping[str, str], payload: bytes) -> Registration:
+        try:
+            body = parse(payload, self._limit)
+        except Unreadable as error:
+            own = {
+                name: reading({}, source, placeholders) for name, source in self._sources.items() if source.placeholder
+            }
+            return Registration(fields=own, raw=payload[: self._limit], problem=f"the registration {error}")
+        fields = {name: reading(body, source, placeholders) for name, source in self._sources.items()}
+        return Registration(fields=fields, raw=payload)
+
+    def _await(self, place: str, request: str, raw: bytes) -> None:
+        here = self._awaiting.setdefault(place, {})
+        self._waiters += request not in here
+        here[request] = raw
+        while self._waiters > MOST_AWAITING:
+            oldest = next(iter(self._awaiting))
+            self._waiters -= len(self._awaiting.pop(oldest))
+
+
+def _differs(before: Registration, now: Registration) -> bool:
+    """Whether a record's content changed. While it cannot be read, its bytes are its content."""
+    if before.problem or now.problem:
+        return before.raw != now.raw
+    return before.fields != now.fields
+
+
+def _otherwise(body: Mapping[str, object], where: Sequence[tuple[tuple[str, ...], Scalar]]) -> str:
+    """Why a request is not one of this flow's; no value of the peer's is shown."""
+    missed = [".".join(steps) for steps, wanted in where if not fits(body, [(steps, wanted)])]
+    there = "holds another value" if find(body, missed[0].split(".")) is not None else "is not there"
+    return f"the request is not one that `where:` asks for ({missed[0]} {there})"
+
+
+class _Route(NamedTuple):
+    """What a topic is to one flow."""
+
+    flow: FlowBook
+    registration: bool
+    placeholders: Mapping[str, str]
+
+
+class Book:
+    """All flows of one connection."""
+
+    def __init__(self, selections: Sequence[Selection], limit: int) -> None:
+        self.flows = {selection.flow: FlowBook(selection, limit) for selection in selections}
+        self._routes: dict[str, tuple[_Route, ...]] = {}
+
+    def filters(self) -> list[str]:
+        """What is subscribed to, registrations first: the broker then hands them out before it hands out retained requests."""
+        flows = self.flows.values()
+        asked = [flow.asks.filter for flow in flows if flow.asks is not None]
+        return list(dict.fromkeys([*(flow.each.filter for flow in flows), *asked]))
+
+    def take(self, topic: str, payload: bytes) -> Taken:
+        """Understand one message."""
+        taken = Taken()
+        routes = self._routes.get(topic)
+        if routes is None:
+            routes = self._find(topic)
+        if not routes:
+            taken.aside.append("no flow reads this topic")
+        for flow, registration, placeholders in routes:
+            (flow.register if registration else flow.ask)(placeholders, payload, taken)
+        if taken.asking:
+            taken.aside.clear()  # another flow's request is nothing to speak of when one flow took it
+        return taken
+
+    def _find(self, topic: str) -> tuple[_Route, ...]:
+        levels = topic.split("/")
+        found = [
+            _Route(flow, registration, placeholders)
+            for flow in self.flows.values()
+            for registration, known in ((True, flow.each), (False, flow.asks))
+            if known is not None and (placeholders := known.match(levels)) is not None
+        ]
+        if len(self._routes) >= MOST_ROUTES:
+            self._routes.clear()
+        self._routes[topic] = tuple(found)
+        return self._routes[topic]

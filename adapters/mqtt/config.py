@@ -1,0 +1,163 @@
+"""What a site file says about MQTT. Pure: nothing here opens a connection."""
+
+import enum
+import re
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_validator
+
+from adapters.mqtt.topics import pattern, plain, template
+from bridge.api import Options, Outcome, OutcomeField, RecordsOptions, Secret
+
+_UNITS_S: Final[Mapping[str, float]] = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h|d)")
+NUMBER: Final = ".number"  # of a state or an error code: its number in place of its word
+_NUMBERED: Final = (OutcomeField.STATE, OutcomeField.ERROR_CODE)
+MEMBERS: Final = (*(item.value for item in OutcomeField), *(item.value + NUMBER for item in _NUMBERED))
+
+Scalar = str | int | float | bool | None
+
+
+class Version(enum.Enum):
+    """The protocol's versions that are spoken."""
+
+    V311 = "3.1.1"
+    V5 = "5"
+
+
+def _version(value: object) -> object:
+    text = str(value).removesuffix(".0")
+    if text not in {version.value for version in Version}:
+        raise ValueError('must be "3.1.1" or "5"')
+    return text
+
+
+def _seconds(value: object) -> object:
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("must be a duration with its unit, such as 5s, 10s or 7d")
+    return float(match[1]) * _UNITS_S[match[2]]
+
+
+def _whole(value: float) -> float:
+    if not value.is_integer():
+        raise ValueError("must be whole seconds: the protocol carries nothing finer")
+    return value
+
+
+def _template(text: str) -> str:
+    template(text)
+    return text
+
+
+def _pattern(text: str) -> str:
+    pattern(text)
+    return text
+
+
+def _path(text: str) -> str:
+    if not text or not all(text.split(".")):
+        raise ValueError("must be a member's name, or a path such as meter.mpan")
+    return text
+
+
+def _member(text: str) -> str:
+    if text not in MEMBERS:
+        raise ValueError(f"`{text}` is nothing that can be written; known are {', '.join(MEMBERS)}")
+    return text
+
+
+Topic = Annotated[str, AfterValidator(_template)]
+PlainTopic = Annotated[str, AfterValidator(plain)]
+TopicPattern = Annotated[str, AfterValidator(_pattern)]
+MemberPath = Annotated[str, AfterValidator(_path)]
+Member = Annotated[str, AfterValidator(_member)]
+Timeout = Annotated[float, BeforeValidator(_seconds), Field(ge=0.1, le=20)]
+KeepAlive = Annotated[float, BeforeValidator(_seconds), AfterValidator(_whole), Field(ge=2, le=3600)]
+Expiry = Annotated[float, BeforeValidator(_seconds), AfterValidator(_whole), Field(ge=60, le=0xFFFF_FFFE)]
+
+
+class Tls(Options):
+    """How the broker is known, and how we are. Without `ca` the authorities of this machine are trusted; a broker is never trusted unseen."""
+
+    ca: FilePath | None = None
+    certificate: FilePath | None = None
+    private_key: FilePath | None = None
+
+    @model_validator(mode="after")
+    def _both(self) -> "Tls":
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("`certificate` and `private_key` belong together")
+        return self
+
+
+class MqttOptions(Options):
+    """One connection to a broker."""
+
+    host: Annotated[str, Field(min_length=1)]
+    port: Annotated[int, Field(ge=1, le=65535)] = 8883
+    version: Annotated[Version, BeforeValidator(_version)] = Version.V311
+    tls: Tls | None = None
+    user: str | None = None
+    password: Secret | None = None
+    keepalive: KeepAlive = 10.0
+    timeout: Timeout = 5.0
+    session_expiry: Expiry = 604_800.0
+    status_topic: PlainTopic | None = None
+    max_payload: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
+    max_unacknowledged: Annotated[int, Field(ge=1, le=65_535)] = 1000
+    writable: tuple[TopicPattern, ...] = ()
+
+    @model_validator(mode="after")
+    def _user(self) -> "MqttOptions":
+        if self.password is not None and self.user is None:
+            raise ValueError("`password` needs a `user`")
+        return self
+
+    def may_write(self, topic: str) -> bool:
+        """Whether this topic is inside `writable:`."""
+        return any(pattern(text).allows(topic) for text in self.writable)
+
+
+class MqttRecords(RecordsOptions):
+    """A flow's records: retained messages on the topics of `each`. A field is a member's path, or `$name` for a placeholder of the topic."""
+
+    each: Topic
+    fields: Annotated[Mapping[str, MemberPath], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _placed(self) -> "MqttRecords":
+        if not template(self.each).names:
+            raise ValueError("`each` needs a placeholder such as {asset}, which tells one record from another")
+        return self
+
+
+class MessageSubmit(Options):
+    """`when: message`: a message on `topic` asks for its place's record; `id` is the member with the request's id, `where` what a request must hold."""
+
+    topic: Topic
+    id: MemberPath
+    where: Mapping[MemberPath, Scalar] = Field(default_factory=dict)
+
+
+class ChangeSubmit(Options):
+    """`when: change`: every record once, then whenever one of its fields changes."""
+
+
+class MqttOutcome(Outcome):
+    """Where an outcome is published: one message, whose members are named in `payload`."""
+
+    topic: Topic
+    payload: Annotated[Mapping[MemberPath, Member], Field(min_length=1)]
+    retain: bool = False
+
+    @model_validator(mode="after")
+    def _members(self) -> "MqttOutcome":
+        if not {OutcomeField.STATE.value, OutcomeField.STATE.value + NUMBER} & set(self.payload.values()):
+            raise ValueError("`payload` needs a member for the state, such as `state: state`")
+        for path in self.payload:
+            inner = next((other for other in self.payload if other.startswith(path + ".")), None)
+            if inner is not None:
+                raise ValueError(f"`payload`: {path} cannot be a value and hold {inner} as well")
+        return self

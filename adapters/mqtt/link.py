@@ -1,0 +1,400 @@
+"""One MQTT connection, used once, driven by the event loop's own readers and writers. The only file that touches the protocol library."""
+
+import asyncio
+import ssl
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.exception import MQTTException
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from adapters.mqtt.codec import printable
+from adapters.mqtt.config import MqttOptions, Tls, Version
+from adapters.mqtt.outbox import Message
+from bridge.api import LinkError, LinkRefused
+
+AT_LEAST_ONCE: Final = 1
+OFFLINE: Final = b"offline"
+ONLINE: Final = b"online"
+CLOSE_S: Final = 1.0
+BURST: Final = 200  # packets read in one turn of the event loop
+LONGEST_TICK_S: Final = 1.0
+
+_PROTOCOLS: Final = {Version.V311: MQTTProtocolVersion.MQTTv311, Version.V5: MQTTProtocolVersion.MQTTv5}
+# Reason codes of MQTT 5 (3.2.2.2); the library translates those of 3.1.1 into them.
+_REFUSALS: Final = {
+    132: "is `version` one that the broker speaks?",
+    133: "does the broker limit client ids? this one is made of the site's and the adapter's name",
+    134: "are `user` and `password` the ones that the broker knows?",
+    135: "is this user allowed to connect, and are `user` and `password` right?",
+    138: "the broker has banned this client",
+    140: "the broker asks for an authentication that is not supported here",
+}
+_LIBRARY_FAULTS: Final = (OSError, ValueError, TypeError, KeyError, IndexError, struct.error, MQTTException)
+
+
+class Heard(NamedTuple):
+    """One message as it came. `mid` is 0 where nothing is to be acknowledged."""
+
+    topic: str
+    payload: bytes
+    mid: int
+
+
+class Link:
+    """A connected broker. Once it has failed, every call raises `LinkError`."""
+
+    def __init__(
+        self, options: MqttOptions, client_id: str, *, heard: Callable[[Heard], None], lost: Callable[[], None]
+    ) -> None:
+        self._options = options
+        self._name = f"{options.host}:{options.port}"
+        self._heard = heard
+        self._lost = lost
+        self._loop = asyncio.get_running_loop()
+        self._error: LinkError | None = None
+        self._socket: Any = None
+        self._paused = False
+        self._closing = False
+        self._events = 0
+        self._moved = asyncio.Event()
+        self._gone = asyncio.Event()
+        self._connected = False
+        self._granted: Sequence[ReasonCode] | None = None
+        self._outstanding: dict[int, int] = {}
+        self._refused: dict[int, str] = {}
+        self._tick: asyncio.TimerHandle | None = None
+        self._client = self._make(client_id)
+
+    async def open(self, filters: Sequence[str]) -> None:
+        """Connect, subscribe, and say that we are there. Raises `LinkRefused` or `LinkError`."""
+        await self._dial()
+        await self._until(lambda: self._connected, "connecting")
+        self._granted = None
+        self._client.subscribe([(topic, AT_LEAST_ONCE) for topic in filters])
+        await self._until(lambda: self._granted is not None, "subscribing")
+        self._check_granted(filters)
+        if self._options.status_topic is not None:
+            refused = await self.publish([Message(topic=self._options.status_topic, payload=ONLINE, retain=True)])
+            if refused:
+                raise self._fail(LinkRefused(f"{self._name}: the status topic was refused: {refused[0]}"))
+
+    async def publish(self, messages: Sequence[Message]) -> dict[int, str]:
+        """Publish these and wait until the broker has each; returns what it refused, by position. Raises `LinkError`."""
+        self.check()
+        self._refused = {}
+        for position, message in enumerate(messages):
+            with self._translated("publishing"):
+                info = self._client.publish(message.topic, message.payload, AT_LEAST_ONCE, message.retain)
+            if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                raise self.fail(f"publishing failed ({info.rc.name})")
+            self._outstanding[info.mid] = position
+        await self._until(lambda: not self._outstanding, "publishing")
+        return self._refused
+
+    def ack(self, mid: int) -> None:
+        """Send the acknowledgement of one message; nothing happens when the link has ended."""
+        if self._error is None and not self._closing:
+            with self._translated("acknowledging"):
+                self._client.ack(mid, AT_LEAST_ONCE)
+
+    def pause(self) -> None:
+        """Stop reading: what comes stays in the socket, and the broker waits."""
+        if not self._paused and self._socket is not None:
+            self._paused = True
+            self._loop.remove_reader(self._socket)
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._paused and self._socket is not None:
+            self._paused = False
+            self._loop.add_reader(self._socket, self._readable)
+            self._loop.call_soon(self._readable)  # a secured connection may hold bytes that no longer make it readable
+
+    def check(self) -> None:
+        """Raise `LinkError` when the link has ended."""
+        if self._error is not None:
+            raise type(self._error)(str(self._error), hint=self._error.hint)
+
+    def fail(self, text: str, *, hint: str = "") -> LinkError:
+        """End this link; the error is returned to be raised."""
+        return self._fail(LinkError(f"{self._name}: {text}", hint=hint))
+
+    async def close(self) -> None:
+        """Say good-bye where the link is well; otherwise the broker publishes the last will. No socket stays in either case."""
+        try:
+            if self._error is None and self._socket is not None and not self._outstanding:
+                self._closing = True
+                with self._translated("closing"):
+                    if self._connected and self._options.status_topic is not None:
+                        self._client.publish(self._options.status_topic, OFFLINE, AT_LEAST_ONCE, retain=True)
+                    self._client.disconnect()
+                async with asyncio.timeout(CLOSE_S):
+                    await self._gone.wait()
+        except (LinkError, TimeoutError):
+            pass  # it was lost while closing; the last will speaks for us
+        finally:
+            self._closing = True
+            self._drop()
+
+    # opening ---------------------------------------------------------------------------------------------------------
+
+    def _make(self, client_id: str) -> Client:
+        options = self._options
+        clean = None if options.version is Version.V5 else False
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            clean_session=clean,
+            protocol=_PROTOCOLS[options.version],
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        client.connect_timeout = options.timeout
+        if options.user is not None:
+            client.username_pw_set(options.user, options.password.reveal() if options.password is not None else None)
+        if options.status_topic is not None:
+            client.will_set(options.status_topic, OFFLINE, AT_LEAST_ONCE, retain=True)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
+        client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        return client
+
+    async def _dial(self) -> None:
+        """Name look-up, TCP and TLS in a thread: the library blocks there. A cancelled caller leaves no socket behind."""
+        dialling = self._loop.run_in_executor(None, self._connect)
+        try:
+            with self._translated("connecting"):
+                await asyncio.shield(dialling)
+        except asyncio.CancelledError:
+            dialling.add_done_callback(self._hang_up)
+            raise
+        self._attach()
+
+    def _connect(self) -> None:
+        """Runs in a thread, before the event loop knows of the socket; so the first packet is written from here."""
+        options = self._options
+        if options.tls is not None:
+            self._client.tls_set_context(_trust(options.tls))
+        extra: dict[str, Any] = {}
+        if options.version is Version.V5:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.SessionExpiryInterval = int(options.session_expiry)
+            properties.ReceiveMaximum = options.max_unacknowledged
+            extra = {"clean_start": False, "properties": properties}
+        self._client.connect(options.host, options.port, keepalive=int(options.keepalive), **extra)
+
+    def _attach(self) -> None:
+        client = self._client
+        self._socket = client.socket()
+        if self._socket is None:
+            raise self.fail("the connection broke at once")
+        client.on_socket_close = self._on_socket_close
+        client.on_socket_register_write = self._on_writing
+        client.on_socket_unregister_write = self._on_written
+        self._loop.add_reader(self._socket, self._readable)
+        if client.want_write():
+            self._loop.add_writer(self._socket, self._writable)
+        self._tick = self._loop.call_later(self._tick_s, self._ticked)
+
+    def _hang_up(self, dialled: "asyncio.Future[None]") -> None:
+        if not dialled.cancelled() and dialled.exception() is None:
+            self._socket = self._client.socket()
+            self._drop()
+
+    def _check_granted(self, filters: Sequence[str]) -> None:
+        for topic, reason in zip(filters, self._granted or (), strict=False):
+            if reason.is_failure:
+                error = LinkRefused(
+                    f"{self._name}: the broker refuses the subscription of {topic} ({printable(reason)})",
+                    hint="may this user read the topic? ask for it in the broker's access list",
+                )
+                raise self._fail(error)
+
+    # what the event loop calls ---------------------------------------------------------------------------------------
+
+    @property
+    def _tick_s(self) -> float:
+        return min(LONGEST_TICK_S, self._options.keepalive / 4)
+
+    def _ticked(self) -> None:
+        """The library's own clockwork: pings, and noticing that none are answered."""
+        self._tick = None
+        self._run(self._client.loop_misc)
+        if self._error is None and self._socket is not None:
+            self._tick = self._loop.call_later(self._tick_s, self._ticked)
+
+    def _readable(self) -> None:
+        """Read while messages come, up to a burst, so that a flood does not cost one turn of the loop for each."""
+        for _ in range(BURST):
+            if self._socket is None or self._paused:
+                return
+            before = self._events
+            self._run(self._client.loop_read)
+            if self._events == before:
+                break
+        if self._socket is not None and not self._paused and self._pending():
+            self._loop.call_soon(self._readable)
+
+    def _pending(self) -> bool:
+        """Whether a secured connection holds bytes that are already decrypted: the socket does not become readable for those."""
+        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+
+    def _writable(self) -> None:
+        self._run(self._client.loop_write)
+
+    def _run(self, step: Callable[[], MQTTErrorCode]) -> None:
+        """One step of the library. Whatever it raises for what a broker sent ends the link."""
+        try:
+            with self._translated("talking to the broker"):
+                step()
+        except LinkError:
+            return  # told to the owner by `_fail`
+
+    # what the library calls ------------------------------------------------------------------------------------------
+
+    def _on_writing(self, _client: Client, _userdata: Any, sock: Any) -> None:
+        self._loop.add_writer(sock, self._writable)
+
+    def _on_written(self, _client: Client, _userdata: Any, sock: Any) -> None:
+        self._loop.remove_writer(sock)
+
+    def _on_socket_close(self, _client: Client, _userdata: Any, sock: Any) -> None:
+        self._loop.remove_reader(sock)
+        self._loop.remove_writer(sock)
+        self._socket = None
+
+    def _on_connect(
+        self, client: Client, _userdata: Any, _flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        self._events += 1
+        if reason.is_failure:
+            hint = _REFUSALS.get(reason.value)
+            kind = LinkRefused if hint is not None else LinkError
+            self._fail(kind(f"{self._name}: the broker refuses the connection ({printable(reason)})", hint=hint or ""))
+            return
+        most = getattr(properties, "ReceiveMaximum", None)
+        if isinstance(most, int):
+            client.max_inflight_messages = min(client.max_inflight_messages, most)
+        self._connected = True
+        self._moved.set()
+
+    def _on_disconnect(
+        self,
+        _client: Client,
+        _userdata: Any,
+        flags: DisconnectFlags,
+        reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        self._gone.set()
+        if self._closing:
+            return
+        if flags.is_disconnect_packet_from_server:
+            hint = "another client uses our client id; is this site run twice?" if reason.value == 142 else ""
+            self.fail(f"the broker ended the connection ({printable(reason)})", hint=hint)
+        elif self._connected:
+            self.fail(f"the connection is lost ({printable(reason)})")
+        else:
+            self.fail("the broker closed the connection before it answered", hint=self._closed_hint())
+
+    def _closed_hint(self) -> str:
+        if self._options.tls is None:
+            return "does the broker want TLS on this port?"
+        return "does the broker want a client certificate, or does this user not exist?"
+
+    def _on_subscribe(
+        self, _client: Client, _userdata: Any, _mid: int, reasons: list[ReasonCode], _properties: Properties | None
+    ) -> None:
+        self._events += 1
+        self._granted = reasons
+        self._moved.set()
+
+    def _on_publish(
+        self, _client: Client, _userdata: Any, mid: int, reason: ReasonCode, _properties: Properties | None
+    ) -> None:
+        self._events += 1
+        position = self._outstanding.pop(mid, None)
+        if position is not None and reason.is_failure:
+            self._refused[position] = f"the broker refuses the message ({printable(reason)})"
+        self._moved.set()
+
+    def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
+        self._events += 1
+        mid = message.mid if message.qos else 0
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = ""  # fits no template: acknowledged and put aside
+        self._heard(Heard(topic, bytes(message.payload), mid))
+
+    # ending ----------------------------------------------------------------------------------------------------------
+
+    async def _until(self, condition: Callable[[], bool], doing: str) -> None:
+        """Wait for an answer; as long as answers come the limit starts anew. Raises `LinkError`."""
+        while True:
+            self.check()
+            if condition():
+                return
+            self._moved.clear()
+            try:
+                async with asyncio.timeout(self._options.timeout):
+                    await self._moved.wait()
+            except TimeoutError:
+                raise self.fail(f"{doing}: the broker gave no answer within {self._options.timeout:g} s") from None
+
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        """The one place where the library's errors become ours."""
+        try:
+            yield
+        except ssl.SSLCertVerificationError as error:
+            hint = "is `tls.ca` the authority of the broker's certificate, and `host` a name inside it?"
+            text = f"{self._name}: the broker's certificate is not trusted ({printable(error.verify_message)})"
+            raise self._fail(LinkRefused(text, hint=hint)) from error
+        except ssl.SSLError as error:
+            reason = printable(error.reason or error)
+            raise self.fail(f"{doing}: TLS failed ({reason})", hint="does the broker speak TLS here?") from error
+        except TimeoutError as error:
+            raise self.fail(f"{doing}: no answer within {self._options.timeout:g} s") from error
+        except _LIBRARY_FAULTS as error:
+            raise self.fail(f"{doing}: {type(error).__name__}: {printable(error)}") from error
+
+    def _fail(self, error: LinkError) -> LinkError:
+        if self._error is None:
+            self._error = error
+            self._moved.set()
+            self._lost()
+        return error
+
+    def _drop(self) -> None:
+        """Close the socket without a word."""
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            self._loop.remove_reader(sock)
+            self._loop.remove_writer(sock)
+            sock.close()
+
+
+def _trust(tls: Tls) -> ssl.SSLContext:
+    """Certificates and host names are always checked. Raises `LinkRefused` for files that cannot be used."""
+    try:
+        context = ssl.create_default_context(cafile=None if tls.ca is None else str(tls.ca))
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if tls.certificate is not None:
+            context.load_cert_chain(str(tls.certificate), None if tls.private_key is None else str(tls.private_key))
+    except (ssl.SSLError, OSError, ValueError) as error:
+        hint = "are `tls.ca`, `tls.certificate` and `tls.private_key` PEM files that belong together?"
+        raise LinkRefused(f"the files of `tls:` cannot be used ({printable(error)})", hint=hint) from error
+    return context

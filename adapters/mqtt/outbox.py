@@ -1,0 +1,80 @@
+"""Which message each outcome becomes, and why some become none. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from adapters.mqtt.book import FlowBook
+from adapters.mqtt.codec import encode, member, printable
+from adapters.mqtt.config import MqttOptions, MqttOutcome
+from adapters.mqtt.topics import template
+from bridge.api import OutcomeField, Selection, Write, Written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message to publish."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """One outcome on its way: the positions of its writes, and its values."""
+
+    selection: Selection
+    place: str
+    positions: list[int] = field(default_factory=list)
+    values: dict[OutcomeField, object] = field(default_factory=dict)
+    topic: str = ""
+    error: str = ""
+
+    @property
+    def message(self) -> Message:
+        """What is published."""
+        outcome: MqttOutcome = self.selection.outcome
+        return Message(topic=self.topic, payload=encode(outcome.payload, self.values), retain=outcome.retain)
+
+    def written(self, writes: Sequence[Write]) -> list[tuple[int, Written]]:
+        """What became of each of its writes."""
+        words = {word.partition(".")[0]: word for word in self.selection.outcome.payload.values()}
+        made = []
+        for position in self.positions:
+            address = writes[position].address
+            word = words.get(address.name.value) if isinstance(address.name, OutcomeField) else None
+            value = member(word, self.values) if word and not self.error else None
+            made.append((position, Written(address=address, value=value, error=self.error)))
+        return made
+
+
+def outgoing(
+    writes: Sequence[Write], selections: Mapping[str, Selection], flows: Mapping[str, FlowBook], options: MqttOptions
+) -> list[Outgoing]:
+    """One entry for each (flow, place, request), in order; what must not be published has its `error` set."""
+    made: list[Outgoing] = []
+    open_now: dict[tuple[Any, ...], Outgoing] = {}
+    for position, write in enumerate(writes):
+        flow, place, name = write.address
+        key = (flow, place, write.request)
+        entry = open_now.get(key)
+        if entry is None or name in entry.values:  # the same target again is a later outcome
+            entry = open_now[key] = Outgoing(selections[flow], place)
+            made.append(entry)
+        entry.positions.append(position)
+        if isinstance(name, OutcomeField):
+            entry.values[name] = write.value
+    for entry in made:
+        _address(entry, flows[entry.selection.flow], options)
+    return made
+
+
+def _address(entry: Outgoing, flow: FlowBook, options: MqttOptions) -> None:
+    placeholders = flow.placeholders(entry.place)
+    if placeholders is None:
+        entry.error = f"{printable(entry.place)} is no place of this flow; its name has {len(flow.each.names)} level(s)"
+        return
+    entry.topic = template(entry.selection.outcome.topic).fill(placeholders)
+    if not options.may_write(entry.topic):
+        entry.error = f"{printable(entry.topic)} is outside `writable:`; nothing was published"

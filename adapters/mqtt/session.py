@@ -1,0 +1,181 @@
+"""One session: messages in, records out; acknowledgements in order; outcomes published. What a message means is decided in book.py."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from adapters.mqtt.book import Book, Due
+from adapters.mqtt.codec import printable
+from adapters.mqtt.config import MqttOptions
+from adapters.mqtt.link import Heard, Link
+from adapters.mqtt.outbox import outgoing
+from bridge.api import Address, Arrival, Quality, Reading, SessionContext, Stamp, Write, Written
+
+log = logging.getLogger("adapters.mqtt")
+
+MOST_ARRIVALS: Final = 1000  # returned at once
+MOST_HELD_BYTES: Final = 64 * 1024 * 1024
+
+
+@asynccontextmanager
+async def open_session(context: SessionContext) -> AsyncIterator["MqttSession"]:
+    """Connect, subscribe, and say good-bye at the end. Raises `LinkRefused` or `LinkError`."""
+    session = MqttSession(context)
+    try:
+        await session.open()
+        yield session
+    finally:
+        await session.close()
+
+
+class _Receipt:
+    """A message that the broker waits to have acknowledged."""
+
+    __slots__ = ("done", "mid")
+
+    def __init__(self, mid: int) -> None:
+        self.mid = mid
+        self.done = False
+
+
+class _Waiting:
+    """An arrival that was not fetched yet, or not acknowledged."""
+
+    __slots__ = ("acked", "dues", "receipt", "received", "size")
+
+    def __init__(self, dues: Sequence[Due], received: Stamp, receipt: _Receipt | None) -> None:
+        self.dues = dues
+        self.received = received
+        self.receipt = receipt
+        self.size = sum(due.size for due in dues)
+        self.acked = False
+
+
+class MqttSession:
+    """A `bridge.api.Session`."""
+
+    can_read = False
+
+    def __init__(self, context: SessionContext) -> None:
+        options = context.options
+        assert isinstance(options, MqttOptions)
+        self._context = context
+        self._options = options
+        self._selections = {selection.flow: selection for selection in context.selections}
+        self._book = Book(context.selections, options.max_payload)
+        self._inbox: deque[_Waiting] = deque()
+        self._order: deque[_Receipt] = deque()
+        self._ready = asyncio.Event()
+        self._held = 0
+        self._held_bytes = 0
+        self._aside = 0
+        self._link = Link(options, context.client_id or "smp-bridge", heard=self._take, lost=self._ready.set)
+
+    async def open(self) -> None:
+        """Connect and subscribe."""
+        if self._options.tls is None and self._options.password is not None:
+            fields = {"site": self._context.site, "adapter": self._context.adapter}
+            log.warning("mqtt_password_in_clear", extra=fields)
+        await self._link.open(self._book.filters())
+
+    async def close(self) -> None:
+        """Leave the broker; acknowledgements that come later do nothing."""
+        await self._link.close()
+
+    async def receive(self) -> Sequence[Arrival]:
+        """See `bridge.api.Session`."""
+        while True:
+            self._link.check()
+            if self._inbox:
+                break
+            self._ready.clear()
+            await self._ready.wait()
+        count = min(len(self._inbox), MOST_ARRIVALS)
+        return [self._arrival(self._inbox.popleft()) for _ in range(count)]
+
+    async def read(self, addresses: Sequence[Address]) -> Sequence[Reading]:
+        """See `bridge.api.Session`: never called, for a message that was sent cannot be looked at again."""
+        return [Reading(value=None, quality=Quality.BAD, detail="MQTT cannot be read") for _ in addresses]
+
+    async def write(self, writes: Sequence[Write]) -> Sequence[Written]:
+        """See `bridge.api.Session`. An outcome is written once the broker has acknowledged its message."""
+        self._link.check()
+        entries = outgoing(writes, self._selections, self._book.flows, self._options)
+        sent = [entry for entry in entries if not entry.error]
+        if sent:
+            refused = await self._link.publish([entry.message for entry in sent])
+            for position, text in refused.items():
+                sent[position].error = text
+        results = dict(pair for entry in entries for pair in entry.written(writes))
+        return [results[position] for position in range(len(writes))]
+
+    # messages --------------------------------------------------------------------------------------------------------
+
+    def _take(self, heard: Heard) -> None:
+        """One message. What needs no commit is done with at once; its acknowledgement still waits for those before it (MQTT 5, 4.6)."""
+        receipt = None
+        if heard.mid:
+            receipt = _Receipt(heard.mid)
+            self._order.append(receipt)
+        taken = self._book.take(heard.topic, heard.payload)
+        if taken.good:
+            self._context.heard()
+        if taken.aside:
+            self._put_aside(heard.topic, "; ".join(taken.aside))
+        if taken.asking or taken.freed:
+            received = self._context.clock.now()
+            if taken.asking:
+                self._queue(_Waiting(taken.asking, received, receipt))
+            for due in taken.freed:
+                self._queue(_Waiting((due,), received, None))
+        if receipt is not None and not taken.asking:
+            receipt.done = True
+            self._acknowledge()
+
+    def _queue(self, waiting: _Waiting) -> None:
+        self._inbox.append(waiting)
+        self._held += 1
+        self._held_bytes += waiting.size
+        if self._full():
+            self._link.pause()
+        self._ready.set()
+
+    def _full(self) -> bool:
+        return self._held >= self._options.max_unacknowledged or self._held_bytes >= MOST_HELD_BYTES
+
+    def _arrival(self, waiting: _Waiting) -> Arrival:
+        records = [due.record(waiting.received) for due in waiting.dues]
+        return Arrival(records=records, ack=lambda _: self._acked(waiting))
+
+    def _acked(self, waiting: _Waiting) -> None:
+        """The core has it, or cannot read it; either way the broker need not send it again."""
+        if waiting.acked:
+            return
+        waiting.acked = True
+        self._held -= 1
+        self._held_bytes -= waiting.size
+        if waiting.receipt is not None:
+            waiting.receipt.done = True
+            self._acknowledge()
+        if not self._full():
+            self._link.resume()
+
+    def _acknowledge(self) -> None:
+        while self._order and self._order[0].done:
+            self._link.ack(self._order.popleft().mid)
+
+    def _put_aside(self, topic: str, why: str) -> None:
+        """One line for the first, the second, the fourth … of them: a flood of nonsense must not become a flood of lines."""
+        self._aside += 1
+        if self._aside & (self._aside - 1) == 0:
+            fields = {
+                "site": self._context.site,
+                "adapter": self._context.adapter,
+                "topic": printable(topic),
+                "why": why,
+                "count": self._aside,
+            }
+            log.warning("mqtt_message_put_aside", extra=fields)
