@@ -12,6 +12,7 @@ from cryptography import x509
 from adapters.opcua.config import Mode, OpcUaOptions, Policy, Security
 from adapters.opcua.library import Client, security_policies, ua, uacrypto
 from adapters.opcua.trust import Identity, check_server, load_identity, load_trusted, parse_der
+from adapters.opcua.words import hint_for, is_refusal, printable
 from bridge.api import Clock, LinkError, LinkRefused
 
 log = logging.getLogger("adapters.opcua")
@@ -24,7 +25,6 @@ NodeAttribute: TypeAlias = tuple[Any, int]
 PROBE_S: Final = 3.0
 SESSION_TIMEOUT_MS: Final = 30_000
 CLOSE_S: Final = 2.0
-_TEXT_LIMIT: Final = 200
 _MODES: Final = {
     Mode.SIGN: ua.MessageSecurityMode.Sign,
     Mode.SIGN_AND_ENCRYPT: ua.MessageSecurityMode.SignAndEncrypt,
@@ -34,7 +34,6 @@ _POLICIES: Final = {
     Policy.AES128: security_policies.SecurityPolicyAes128Sha256RsaOaep,
     Policy.AES256: security_policies.SecurityPolicyAes256Sha256RsaPss,
 }
-_REFUSALS: Final = ("BadUser", "BadIdentity", "BadCertificate", "BadSecurity", "BadNoValidCertificates")
 _TOO_MUCH: Final = frozenset(
     {
         ua.StatusCodes.BadTooManyOperations,
@@ -54,11 +53,6 @@ _LIMITS: Final = {
 }
 
 
-def printable(text: object) -> str:
-    """A peer's text, fit for a log line: one line, capped."""
-    return "".join(letter if letter.isprintable() else " " for letter in str(text))[:_TEXT_LIMIT]
-
-
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
     """The one place where the library's errors become ours."""
@@ -68,8 +62,8 @@ def translated(doing: str) -> Iterator[None]:
         raise
     except ua.UaStatusCodeError as error:
         name = status_name(error.code)
-        kind = LinkRefused if name.startswith(_REFUSALS) else LinkError
-        raise kind(f"{doing}: the server answered {name}") from error
+        kind = LinkRefused if is_refusal(name) else LinkError
+        raise kind(f"{doing}: the server answered {name}", hint=hint_for(name)) from error
     except TimeoutError as error:
         raise LinkError(f"{doing}: no answer in time") from error
     except (OSError, ua.UaError, ValueError, TypeError, KeyError, EOFError, struct.error) as error:
@@ -245,7 +239,9 @@ class Link:
 
     async def _secure(self, security: Security) -> None:
         """Ask the server who it is, check that against the trust list, and only then prepare the secured connection."""
-        identity = await asyncio.to_thread(load_identity, security, self._options.application_uri)
+        identity = await asyncio.to_thread(
+            load_identity, security, self._options.application_uri, self._clock.wall_ns()
+        )
         self._trusted = await asyncio.to_thread(load_trusted, security)
         endpoint = _choose(await self._client.connect_and_get_server_endpoints(), security)
         certificate = parse_der(endpoint.ServerCertificate or b"")

@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from adapters.opcua.codec import Target, builtin_type
 from adapters.opcua.library import ua
-from adapters.opcua.link import Link, log, printable
+from adapters.opcua.link import Link, log
 from adapters.opcua.paths import BrowsePath, Segment, absolute, relative
+from adapters.opcua.words import printable
 from bridge.api import LinkError, OutcomeField, Selection, Trigger
 
 _NAMESPACE_ARRAY: Final = ua.NodeId(2255)
@@ -105,6 +106,8 @@ async def _find_each(link: Link, indexes: Mapping[str, int], each: BrowsePath) -
     places: dict[str, Any] = {}
     for matched, node in candidates:
         name = "/".join(matched) or each.segments[-1].name
+        if places.get(name) == node:  # one node, reached over two kinds of reference
+            continue
         if name in places:
             raise LinkError(f"{each} matches two nodes called {printable(name)}", hint="make `each:` narrower")
         places[name] = node

@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_private_key,
+    load_pem_private_key,
+)
 
 from adapters.opcua.config import Security
+from adapters.opcua.words import printable
 from bridge.api import LinkRefused
 
 _SUFFIXES: Final = frozenset({".der", ".pem", ".crt", ".cer"})
@@ -28,12 +34,18 @@ class Identity:
     application_uri: str
 
 
-def load_identity(security: Security, application_uri: str | None) -> Identity:
+def load_identity(security: Security, application_uri: str | None, now_ns: int) -> Identity:
     """Read this host's certificate (as DER) and key. Raises `LinkRefused` where they cannot serve. Blocking."""
     if security.certificate is None or security.private_key is None:
         raise LinkRefused("no certificate is configured")
     certificate = _certificate(security.certificate)
     key = _bytes(security.private_key)
+    _check_pair(certificate, key, security.certificate.name, security.private_key.name)
+    if not _valid_at(certificate, now_ns):
+        raise LinkRefused(
+            f"the certificate {security.certificate.name} is not valid now ({_span(certificate)})",
+            hint="renew this host's certificate and let the EMS trust it, or set the clock right",
+        )
     uris = application_uris(certificate)
     wanted = application_uri or next(iter(uris), "")
     if wanted not in uris or not wanted:
@@ -71,15 +83,17 @@ def check_server(
             f"the server's certificate is not trusted (SHA-1 thumbprint {thumbprint})",
             hint="compare the thumbprint with the EMS's own, then put its certificate into `server_certificates:` or `trust:`",
         )
-    now = datetime.fromtimestamp(now_ns // 1_000_000_000, UTC)
     for each in (certificate, issuer):
-        if not each.not_valid_before_utc <= now <= each.not_valid_after_utc:
+        if not _valid_at(each, now_ns):
             raise LinkRefused(
-                f"a certificate of the server is not valid now (from {each.not_valid_before_utc:%Y-%m-%d} to {each.not_valid_after_utc:%Y-%m-%d})",
+                f"a certificate of the server is not valid now ({_span(each)})",
                 hint="renew the EMS's certificate, or set the clock right",
             )
     if uri is not None and uri not in application_uris(certificate):
-        raise LinkRefused("the server's application URI is not the one in its certificate")
+        raise LinkRefused(
+            f"the server calls itself {printable(uri)}, which is not in its certificate",
+            hint="the EMS's certificate must carry its application URI; make a new one there",
+        )
 
 
 def application_uris(certificate: x509.Certificate) -> tuple[str, ...]:
@@ -98,6 +112,29 @@ def parse_der(data: bytes) -> x509.Certificate:
         return x509.load_der_x509_certificate(data[:length])
     except ValueError as error:
         raise LinkRefused("the server's certificate cannot be read") from error
+
+
+def _valid_at(certificate: x509.Certificate, now_ns: int) -> bool:
+    now = datetime.fromtimestamp(now_ns // 1_000_000_000, UTC)
+    return certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc
+
+
+def _span(certificate: x509.Certificate) -> str:
+    return f"from {certificate.not_valid_before_utc:%Y-%m-%d} to {certificate.not_valid_after_utc:%Y-%m-%d}"
+
+
+def _check_pair(certificate: x509.Certificate, key: bytes, certificate_name: str, key_name: str) -> None:
+    """The private key must be readable without a password and belong to the certificate."""
+    load = load_pem_private_key if key.lstrip().startswith(_PEM) else load_der_private_key
+    try:
+        public = load(key, password=None).public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise LinkRefused(
+            f"{key_name} is not a private key that can be read", hint="give it unencrypted, in PEM or DER form"
+        ) from error
+    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if public.public_bytes(*form) != certificate.public_key().public_bytes(*form):
+        raise LinkRefused(f"{key_name} is not the key of {certificate_name}")
 
 
 def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:

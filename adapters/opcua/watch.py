@@ -1,7 +1,6 @@
 """What the subscription said last: which records are due to be read, and whether the link still lives. Touches no library."""
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,11 +65,6 @@ class Due:
         for watched in taken:
             del self._waiting[watched]
         return taken
-
-    def put_back(self, several: Iterable[Watched]) -> None:
-        """These could not be read after all."""
-        for watched in several:
-            self.add(watched)
 
 
 class Pulse:

@@ -1,0 +1,121 @@
+"""Reading the records that are due: whole, under the torn-read guard where a sequence counts the requests."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from adapters.opcua.batch import ReadBatch
+from adapters.opcua.link import Link
+from adapters.opcua.places import Place
+from adapters.opcua.values import reading
+from adapters.opcua.watch import Watched, is_repeat
+from bridge.api import Clock, LinkError, Quality, Reading, Record, Selection, Torn, Trigger, read_guarded
+
+
+class _NotReadable(Exception):
+    """The sequence is not a good whole number now; its next notification brings the record back."""
+
+
+class Fetch:
+    """Reads records over one link. `heard` is called for every record that holds a good value."""
+
+    def __init__(
+        self, link: Link, selections: Mapping[str, Selection], clock: Clock, heard: Callable[[], None]
+    ) -> None:
+        self._link = link
+        self._selections = selections
+        self._clock = clock
+        self._heard = heard
+
+    async def collect(self, due: Sequence[Watched]) -> list[Record]:
+        """Read all of these together: their requests share the server's read calls."""
+        batch = ReadBatch(self._link.read_values)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._fetch(batch, watched)) for watched in due]
+        except BaseExceptionGroup as error:
+            raise _reason(error) from error
+        return [record for task in tasks if (record := task.result()) is not None]
+
+    async def _fetch(self, batch: ReadBatch, watched: Watched) -> Record | None:
+        if self._selections[watched.place.flow].trigger is Trigger.REQUEST:
+            return await self._fetch_request(batch, watched)
+        fields = await self._fields(batch, watched.place, ())
+        content = tuple((name, each.value, each.quality) for name, each in fields.items())
+        return None if is_repeat(watched, content) else self._record(watched.place, fields)
+
+    async def _fetch_request(self, batch: ReadBatch, watched: Watched) -> Record | None:
+        """The record between two equal sequences; the one that woke us serves as the first, which saves a round trip."""
+        place = watched.place
+        known = [watched.sequence]
+
+        async def sequence() -> int:
+            if len(known) > 1 or known[0] is None:
+                (value,) = await batch.read([place.sequence])
+                watched.note_sequence(reading(value))
+            known.append(watched.sequence)
+            if watched.sequence is None:
+                raise _NotReadable
+            return watched.sequence
+
+        async def record() -> Mapping[str, Reading]:
+            return await self._fields(batch, place, (watched,))
+
+        try:
+            number, fields = await read_guarded(sequence, record)
+        except _NotReadable:
+            return None
+        except Torn:
+            problem = (
+                "its sequence moved in each of three attempts to read it; raise the request after the values stand"
+            )
+            number, fields = watched.sequence or 0, {}
+        else:
+            problem = ""
+        if not watched.request or is_repeat(watched, (watched.request, number)):
+            return None
+        return self._record(place, fields, request=str(number), problem=problem)
+
+    async def _fields(self, batch: ReadBatch, place: Place, triggers: Sequence[Watched]) -> Mapping[str, Reading]:
+        """Every configured field; one that this place does not have is absent. The trigger is read along."""
+        values = await batch.read([*place.fields.values(), *(each.place.request for each in triggers)])
+        for watched, value in zip(triggers, values[len(place.fields) :], strict=True):
+            watched.note_request(reading(value))
+        present = dict(zip(place.fields, map(reading, values[: len(place.fields)]), strict=True))
+        if any(each.quality is Quality.GOOD for each in present.values()):
+            self._heard()
+        wanted = self._selections[place.flow].records.fields
+        return {name: present.get(name) or _absent(path) for name, path in wanted.items()}
+
+    def _record(
+        self, place: Place, fields: Mapping[str, Reading], *, request: str | None = None, problem: str = ""
+    ) -> Record:
+        return Record(
+            flow=place.flow,
+            place=place.name,
+            fields=fields,
+            received=self._clock.now(),
+            request=request,
+            problem=problem,
+        )
+
+
+def _absent(path: str) -> Reading:
+    return Reading(value=None, detail=f"{path} does not exist here", absent=True)
+
+
+def _reason(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Why reading together failed; a lost link goes before everything, cancellation last."""
+    leaves = list(_leaves(group))
+    for kind in (LinkError, Exception):
+        for leaf in leaves:
+            if isinstance(leaf, kind):
+                return leaf
+    return leaves[0]
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

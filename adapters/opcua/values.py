@@ -1,0 +1,30 @@
+"""Between the library's values and the codec's: DataValues to readings, outcomes to Variants."""
+
+from typing import Any
+
+from adapters.opcua.codec import LOCALIZED_TEXT, Target, decode
+from adapters.opcua.library import ua
+from adapters.opcua.link import status_name
+from bridge.api import Reading
+
+
+def reading(value: Any) -> Reading:
+    """A DataValue as a reading."""
+    status = value.StatusCode.value if value.StatusCode is not None else 0
+    variant = value.Value
+    number = int(variant.VariantType.value) if variant is not None else 0
+    content = variant.Value if variant is not None else None
+    name = status_name(status) if status else ""
+    return decode(number, content, status, name, value.SourceTimestamp)
+
+
+def variant_of(value: object, target: Target) -> Any:
+    """A Variant of exactly the target's type."""
+    kind = ua.VariantType(target.type_number)
+    if isinstance(value, tuple):
+        return ua.Variant([_boxed(item, target) for item in value], kind, is_array=True)
+    return ua.Variant(_boxed(value, target), kind)
+
+
+def _boxed(value: object, target: Target) -> object:
+    return ua.LocalizedText(value) if target.type_number == LOCALIZED_TEXT else value

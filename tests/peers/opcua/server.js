@@ -1,0 +1,274 @@
+/* An OPC UA server on node-opcua, driven by JSON lines on standard input; every line is answered by one line.
+ *
+ *   {"op": "variable", "path": "EMS/Assets/A1/Name", "type": "String", "value": "x"}   → {}; before "start"; more: "length" (array of that
+ *        length, 0: any), "writable", "status" ("Bad…", "Uncertain…"), "enumeration": true (a data type of the server's own)
+ *   {"op": "start", "certificate": FILE, "key": FILE, "uri": …, "pki": DIRECTORY, "user": …, "password": …, "policies": […], "modes": […],
+ *        "namespaces": […], "limits": {…}, "trust": [FILE, …]}                          → {"port": N}; again after "stop": the same port
+ *   {"op": "reset"}                                 → {}; first values again, no refusals, no tears, no connections, no counts
+ *   {"op": "stop"}                                  → {}; closes every connection and stops listening; the values stay
+ *   {"op": "drop"}                                  → {}; closes every connection and goes on listening
+ *   {"op": "set", "path": …, "value": …, "status": …, "source": "2026-…Z"}              → {}; what is not given stays
+ *   {"op": "get", "path": …}                        → {"value": …, "status": …}
+ *   {"op": "refuse", "path": …, "status": "BadUserAccessDenied"}                        → {}; writes there get this status; null: no more
+ *   {"op": "tear", "read": path, "bump": path, "times": N}                              → {}; each read of one raises the other by one, N times
+ *   {"op": "end-subscriptions"}                     → {"count": N}; the server ends them, as after a configuration download
+ *   {"op": "mute-subscriptions"}                    → {"count": N}; they stand, and never publish again
+ *   {"op": "stats"}                                 → {"reads": N, "most": N, "writes": […], "monitored": [[sampling ms, queue], …],
+ *        "subscriptions": [[publishing ms, keep-alive, lifetime], …], "sessions": N}
+ */
+"use strict";
+const readline = require("readline");
+const {
+    OPCUAServer, SecurityPolicy, MessageSecurityMode, OPCUACertificateManager, RegisterServerMethod, nodesets,
+    DataType, Variant, VariantArrayType, DataValue, StatusCodes, AccessLevelFlag,
+} = require("./library.js");
+
+const model = new Map(); // path → {type, value, length, writable, status, source, refuse}
+let server = null;
+let port = 0;
+let tears = [];
+let stats = freshStats();
+
+function freshStats() {
+    return { reads: 0, most: 0, writes: [], monitored: [] };
+}
+
+function statusOf(name) {
+    const status = StatusCodes[name || "Good"];
+    if (!status) throw new Error(`no status ${name}`);
+    return status;
+}
+
+function scalar(type, value) {
+    if (value === null || value === undefined) return value;
+    if (type === "DateTime") return new Date(value);
+    if (type === "Int64" || type === "UInt64") {
+        const bits = BigInt.asUintN(64, BigInt(value));
+        return [Number(bits >> 32n), Number(bits & 0xffffffffn)];
+    }
+    if (type === "LocalizedText") return { text: value };
+    if (type === "QualifiedName") return { name: value, namespaceIndex: 0 };
+    if (type === "ByteString") return Buffer.from(value, "base64");
+    if (type === "StatusCode") return statusOf(value);
+    return value;
+}
+
+function plain(type, value) {
+    if (value === null || value === undefined) return null;
+    if (Array.isArray(value) && !type.endsWith("Int64")) return value.map((item) => plain(type, item));
+    if (ArrayBuffer.isView(value) && !Buffer.isBuffer(value)) return Array.from(value);
+    if (type === "DateTime") return value.toISOString();
+    if (type === "LocalizedText") return value.text;
+    return value;
+}
+
+function variantOf(entry) {
+    if (entry.value === null) return new Variant({ dataType: DataType.Null });
+    if (entry.length === undefined) return new Variant({ dataType: DataType[entry.type], value: scalar(entry.type, entry.value) });
+    return new Variant({
+        dataType: DataType[entry.type],
+        arrayType: VariantArrayType.Array,
+        value: entry.value.map((item) => scalar(entry.type, item)),
+    });
+}
+
+function dataValueOf(path) {
+    const entry = model.get(path);
+    for (const tear of tears) {
+        if (tear.read === path && tear.times > 0) {
+            tear.times -= 1;
+            const bumped = model.get(tear.bump);
+            bumped.value += 1;
+        }
+    }
+    return new DataValue({
+        value: variantOf(entry),
+        statusCode: statusOf(entry.status),
+        sourceTimestamp: entry.source,
+        serverTimestamp: new Date(),
+    });
+}
+
+function written(path, dataValue) {
+    const entry = model.get(path);
+    if (entry.refuse) return statusOf(entry.refuse);
+    entry.value = plain(entry.type, dataValue.value.value);
+    entry.source = new Date();
+    stats.writes.push([path, entry.value]);
+    return StatusCodes.Good;
+}
+
+function addVariable(space, parent, path, name, dataType) {
+    const entry = model.get(path);
+    const access = entry.writable ? AccessLevelFlag.CurrentRead | AccessLevelFlag.CurrentWrite : AccessLevelFlag.CurrentRead;
+    return space.addVariable({
+        componentOf: parent,
+        browseName: name,
+        nodeId: `s=${path}`,
+        dataType: dataType || entry.type,
+        valueRank: entry.length === undefined ? -1 : 1,
+        arrayDimensions: entry.length === undefined ? null : [entry.length],
+        accessLevel: access,
+        userAccessLevel: access,
+        minimumSamplingInterval: 5,
+        value: {
+            timestamped_get: () => dataValueOf(path),
+            timestamped_set: (dataValue, callback) => callback(null, written(path, dataValue)),
+        },
+    });
+}
+
+function build(namespaces) {
+    const addressSpace = server.engine.addressSpace;
+    const spaces = namespaces.map((uri) => addressSpace.registerNamespace(uri));
+    const space = spaces.find((each) => each.namespaceUri === "urn:acme:ems");
+    if (!space) return;
+    const words = ["IDLE", "RECEIVED", "SENT", "REGISTERED", "REFUSED"].map((displayName, value) => ({ displayName, value }));
+    const enumeration = space.addEnumerationType({ browseName: "StateWord", enumeration: words });
+    const folders = new Map();
+    const folder = (path) => {
+        if (!path) return addressSpace.rootFolder.objects;
+        if (!folders.has(path)) {
+            const parts = path.split("/");
+            const name = parts.pop();
+            const parent = folder(parts.join("/"));
+            folders.set(path, space.addObject({ organizedBy: parent, browseName: name, nodeId: `s=${path}`, typeDefinition: "FolderType" }));
+        }
+        return folders.get(path);
+    };
+    for (const [path, entry] of model) {
+        const parts = path.split("/");
+        const name = parts.pop();
+        addVariable(space, folder(parts.join("/")), path, name, entry.enumeration ? enumeration.nodeId : null);
+    }
+}
+
+function subscriptions() {
+    const found = [];
+    for (const session of Object.values(server.engine._sessions)) {
+        for (const subscription of session.publishEngine.subscriptions) found.push(subscription);
+    }
+    return found;
+}
+
+const orders = {
+    async variable(order) {
+        model.set(order.path, { source: new Date(), ...order, first: order });
+    },
+
+    async reset() {
+        for (const entry of model.values()) Object.assign(entry, { status: undefined, refuse: undefined, ...entry.first, source: new Date() });
+        tears = [];
+        stats = freshStats();
+        if (server) await orders.drop();
+    },
+
+    async start(order) {
+        const pki = new OPCUACertificateManager({ rootFolder: order.pki, automaticallyAcceptUnknownCertificate: !order.trust });
+        await pki.initialize();
+        for (const file of order.trust || []) {
+            const pem = require("fs").readFileSync(file, "utf8").replace(/-----[^-]+-----|\s/g, "");
+            await pki.trustCertificate(Buffer.from(pem, "base64"));
+        }
+        server = new OPCUAServer({
+            port,
+            hostname: "127.0.0.1",
+            certificateFile: order.certificate,
+            privateKeyFile: order.key,
+            serverCertificateManager: pki,
+            userCertificateManager: pki,
+            serverInfo: { applicationUri: order.uri },
+            nodeset_filename: [nodesets.standard],
+            securityPolicies: order.policies.map((name) => SecurityPolicy[name]),
+            securityModes: order.modes.map((name) => MessageSecurityMode[name]),
+            allowAnonymous: !order.user,
+            userManager: { isValidUser: (user, password) => user === order.user && password === order.password },
+            registerServerMethod: RegisterServerMethod.HIDDEN,
+            serverCapabilities: { operationLimits: order.limits || {}, maxSessions: 100, maxSubscriptionsPerSession: 10 },
+            onCreateMonitoredItem: async (_, item) => {
+                stats.monitored.push([item.samplingInterval, item.queueSize]);
+            },
+        });
+        await server.initialize();
+        build(order.namespaces || ["urn:acme:ems"]);
+        server.on("request", (request) => {
+            if (request.constructor.name === "ReadRequest") {
+                stats.reads += 1;
+                stats.most = Math.max(stats.most, request.nodesToRead.length);
+            }
+        });
+        await server.start();
+        port = server.endpoints[0].port;
+        return { port };
+    },
+
+    async stop() {
+        if (!server) return;
+        for (const endpoint of server.endpoints) endpoint.abruptlyInterruptChannels();
+        await server.shutdown(0);
+        server = null;
+    },
+
+    async drop() {
+        for (const endpoint of server.endpoints) endpoint.abruptlyInterruptChannels();
+    },
+
+    async set(order) {
+        const entry = model.get(order.path);
+        if (!entry) throw new Error(`no variable ${order.path}`);
+        if ("value" in order) entry.value = order.value;
+        if ("status" in order) entry.status = order.status;
+        entry.source = order.source ? new Date(order.source) : new Date();
+    },
+
+    async get(order) {
+        const entry = model.get(order.path);
+        return { value: entry.value, status: entry.status || "Good" };
+    },
+
+    async refuse(order) {
+        model.get(order.path).refuse = order.status;
+    },
+
+    async tear(order) {
+        tears = [order];
+    },
+
+    "end-subscriptions": async () => {
+        const found = subscriptions();
+        for (const subscription of found) subscription.terminate();
+        return { count: found.length };
+    },
+
+    "mute-subscriptions": async () => {
+        const found = subscriptions();
+        for (const subscription of found) subscription._stop_timer();
+        return { count: found.length };
+    },
+
+    async stats() {
+        const shown = subscriptions().map((each) => [each.publishingInterval, each.maxKeepAliveCount, each.lifeTimeCount]);
+        const sessions = server ? server.currentSessionCount : 0;
+        return { ...stats, subscriptions: shown, sessions };
+    },
+};
+
+// What the library itself prints must not mix with the answers.
+const answer = process.stdout.write.bind(process.stdout);
+process.stdout.write = process.stderr.write.bind(process.stderr);
+
+async function run() {
+    for await (const line of readline.createInterface({ input: process.stdin })) {
+        let reply;
+        try {
+            const order = JSON.parse(line);
+            reply = (await orders[order.op](order)) || {};
+        } catch (error) {
+            reply = { error: String(error.stack || error) };
+        }
+        answer(`${JSON.stringify(reply)}\n`);
+    }
+    process.exit(0);
+}
+
+run();
