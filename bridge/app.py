@@ -245,11 +245,12 @@ class Host:
         options, profile = entry.options, entry.profile
         client = await stack.enter_async_context(SmpClient(_client_settings(entry), clock=self._clock))
         keys = load_jwks(options.smp_jwks)
+        signer = load_signer(options.signing_key, kid=options.signing_kid, password=options.signing_password)
         maker = CallMaker(
             identity=_identity(entry),
             profile=profile,
             vocabulary=self._config.vocabulary,
-            signer=load_signer(options.signing_key, kid=options.signing_kid, password=options.signing_password),
+            signer=signer,
             keys=keys,
             unit_validator=compile_validator(profile, Kind.UNIT, {}),
             clock=self._clock,
@@ -292,7 +293,7 @@ class Host:
             clock=self._clock,
             metrics=self._market_report,
         )
-        reader = ReturnReader(identity=_identity(entry), profile=profile, keys=keys)
+        reader = ReturnReader(identity=_identity(entry), profile=profile, keys=keys, signer=signer)
         return _Market(
             outbound, tracker, tokens, Inbox(participant=entry.name, reader=reader, tracker=tracker, fence=fence)
         )
@@ -358,6 +359,8 @@ def _client_settings(entry: Participant) -> ClientSettings:
     return ClientSettings(
         base_url=options.base_url,
         idle_s=entry.profile.keepalive_idle_s,
+        connect_s=entry.profile.spec.transport.connect_s,
+        tls_minimum=entry.profile.spec.transport.tls_minimum,
         answer_s=entry.profile.answer_timeout_s,
         max_answer_bytes=limits.max_answer_bytes,
         connections=limits.concurrency + 2,

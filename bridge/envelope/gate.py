@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from bridge.envelope import base64url
 from bridge.envelope.keys import Algorithm, PublicKey
@@ -161,7 +161,10 @@ def _decode(text: str) -> bytes:
 
 def _object(data: bytes, reason: Refusal) -> dict[str, Any]:
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_members)
+        text = data.decode("utf-8")
+        value = json.loads(text, object_pairs_hook=_members, parse_constant=_constant)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate is no text
     except (ValueError, RecursionError) as error:
         raise SignatureRefused(reason) from error
     if not isinstance(value, dict):
@@ -174,6 +177,10 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) != len(pairs):
         raise SignatureRefused(Refusal.DUPLICATE_MEMBER)
     return members
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _check_alg(header: Mapping[str, Any]) -> None:

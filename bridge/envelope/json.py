@@ -9,7 +9,9 @@ from bridge.errors import BridgeError
 MAX_DEPTH: Final = 32
 LARGEST_EXACT: Final = 2**53
 MAX_DIGITS: Final = 16
-_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+MAX_VALUES: Final = 250_000
+# A string without its end runs to the end of the text: one match, so that no text makes the search start over again and again.
+_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -24,11 +26,11 @@ class BodyRefused(BridgeError):
 def parse_strict(payload: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     """The value of an RFC 8259 text.
 
-    Raises `BodyRefused`: byte order mark, invalid UTF-8, lone surrogates, depth, duplicate members, NaN and infinities, integers beyond 2^53, negative zero.
+    Raises `BodyRefused`: byte order mark, invalid UTF-8, lone surrogates, depth, number of values, duplicate members, NaN and infinities, integers beyond 2^53, negative zero.
     """
     if payload.startswith(_BOM):
         raise BodyRefused("byte_order_mark")
-    _check_depth(payload, max_depth)
+    _check_structure(payload, max_depth)
     try:
         text = payload.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -44,9 +46,9 @@ def parse_strict(payload: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     return value
 
 
-def _check_depth(payload: bytes, most: int) -> None:
-    """Count brackets outside strings before any parser recurses."""
-    depth = 0
+def _check_structure(payload: bytes, most: int) -> None:
+    """Count brackets and commas outside strings before any parser recurses or builds anything."""
+    depth = values = 0
     for match in _STRUCTURE.finditer(payload):
         letter = match.group()[0]
         if letter in b"[{":
@@ -55,6 +57,10 @@ def _check_depth(payload: bytes, most: int) -> None:
                 raise BodyRefused("too_deep")
         elif letter in b"]}":
             depth -= 1
+        elif letter in b",":
+            values += 1
+            if values > MAX_VALUES:
+                raise BodyRefused("too_many_values")
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -230,10 +230,11 @@ class CallMaker:
         answer = self._wire.read_status(exchange.headers, body, protected)
         if not answer.status.done:
             return StatusReport(unknown_word=answer.word if answer.status is StatusWord.UNKNOWN else "")
+        refused = any(not error.warning for error in answer.errors)
         return StatusReport(
             report=Report(
                 rejected=answer.status is StatusWord.REJECTED,
-                success=True if answer.status is StatusWord.COMPLETED and not answer.errors else None,
+                success=True if answer.status is StatusWord.COMPLETED and not refused else None,
                 created=dict(answer.created),
                 errors=[_reported(error) for error in answer.errors],
                 total=answer.total,
@@ -258,10 +259,6 @@ class CallMaker:
     def poll_delay_s(self, attempt: int) -> float | None:
         """Seconds before the poll of this number (0 is the first); None when the plan is over."""
         return self.profile.poll_delay_s(attempt)
-
-    def overdue(self, attempt: int) -> bool:
-        """Whether the plan's quick polls are all done and there is still no outcome."""
-        return attempt >= self.profile.quick_polls
 
     def _opened(self, exchange: Exchange, *, demand: bool = True) -> tuple[object, Mapping[str, object]]:
         """The body of an answer, verified as `answers_signed` says."""

@@ -1,12 +1,13 @@
 """One participant's HTTPS connection to SMP. It reports facts (first byte sent? status? body?); what they mean is decided elsewhere."""
 
 import asyncio
+import io
 import ssl
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import SimpleNamespace, TracebackType
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 import aiohttp
 from yarl import URL
@@ -16,6 +17,7 @@ from bridge.platform import Exchange, Failure
 
 DNS_CACHE_S: Final = 300
 READ_BLOCK: Final = 64 * 1024
+WHOLE_BODY: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +34,13 @@ class ClientSettings:
     ca_file: str | None = None
     certificate_file: str | None = None
     key_file: str | None = None
+    tls_minimum: Literal["1.2", "1.3"] = "1.2"
 
 
 def tls_context(settings: ClientSettings) -> ssl.SSLContext:
-    """TLS 1.2 or newer, host name always checked, the participant's own CA and client certificate where configured."""
+    """TLS 1.2 (or the profile's 1.3) or newer, host name always checked, the participant's own CA and client certificate where configured."""
     context = ssl.create_default_context(cafile=settings.ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = ssl.TLSVersion.TLSv1_3 if settings.tls_minimum == "1.3" else ssl.TLSVersion.TLSv1_2
     if settings.certificate_file:
         context.load_cert_chain(settings.certificate_file, settings.key_file)
     return context
@@ -49,8 +52,45 @@ class _Facts(SimpleNamespace):
     first_byte: Stamp | None = None
 
 
+class _Lost(aiohttp.ClientError):
+    """The connection was lost under a call. Not one of the errors after which aiohttp itself sends a PUT a second time."""
+
+
+class _NotTrusted(aiohttp.ClientError):
+    """The server ended the TLS handshake over our certificate."""
+
+
+# In TLS 1.3 the server judges a client's certificate when the client already sends; it reads nothing of that before it is content (RFC 8446 section 4.4.2.4).
+_OF_HANDSHAKE: Final = frozenset(
+    {
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_REVOKED",
+        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        "SSLV3_ALERT_HANDSHAKE_FAILURE",
+        "TLSV1_ALERT_UNKNOWN_CA",
+        "TLSV1_ALERT_ACCESS_DENIED",
+    }
+)
+
+
+async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """At most once: aiohttp repeats methods that HTTP calls idempotent when a kept connection breaks, and a Create by PUT is none."""
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        cause = error.__cause__
+        if isinstance(cause, ssl.SSLError) and cause.reason in _OF_HANDSHAKE:
+            raise _NotTrusted(str(error)) from error
+        raise _Lost(str(error)) from error
+
+
 class SmpClient(AbstractAsyncContextManager["SmpClient"]):
-    """POSTs over warm TLS connections. Redirects are never followed, answers never decompressed, bodies capped."""
+    """POSTs over warm TLS connections. Redirects are never followed, answers never decompressed, bodies capped, nothing sent twice."""
 
     def __init__(self, settings: ClientSettings, *, clock: Clock) -> None:
         self._settings = settings
@@ -76,6 +116,7 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
             headers={"Accept-Encoding": "identity"},
             skip_auto_headers=("User-Agent",),
             trace_configs=[trace],
+            middlewares=(_once,),
         )
         return self
 
@@ -103,13 +144,16 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
         except TimeoutError as error:
             failure = Failure.TIMEOUT if facts.first_byte else Failure.CONNECT_TIMEOUT
             return self._failed(facts, failure, error)
+        except _NotTrusted as error:
+            facts.first_byte = None  # it left us, but it reached nobody
+            return self._failed(facts, Failure.TLS, error)
         except aiohttp.ClientConnectorDNSError as error:
             return self._failed(facts, Failure.DNS, error)
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError) as error:
             return self._failed(facts, Failure.TLS, error)
         except aiohttp.ClientConnectorError as error:
             return self._failed(facts, Failure.REFUSED, error)
-        except (aiohttp.ClientPayloadError, aiohttp.ClientOSError, aiohttp.ServerDisconnectedError, OSError) as error:
+        except (_Lost, aiohttp.ClientPayloadError, OSError) as error:
             return self._failed(facts, Failure.RESET, error)
         except (aiohttp.ClientError, ValueError) as error:
             return self._failed(facts, Failure.PROTOCOL, error)
@@ -122,7 +166,9 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
         async with self._http.request(
             method,
             url,
-            data=body,
+            data=body
+            if len(body) <= WHOLE_BODY
+            else io.BytesIO(body),  # a large one leaves in pieces, the loop stays free
             headers=dict(headers),
             allow_redirects=False,
             proxy=self._settings.proxy,
@@ -160,15 +206,15 @@ def _retry_after(text: str, clock: Clock) -> float | None:
     """RFC 9110 section 10.2.3: seconds, or an HTTP date."""
     if not text:
         return None
-    if text.strip().isdigit():
+    if text.isascii() and text.strip().isdigit():
         return float(text.strip()[:9])
     from email.utils import parsedate_to_datetime  # noqa: PLC0415 - a rare form
 
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+        return max(0.0, when.timestamp() - clock.wall_ns() / 1e9)
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, when.timestamp() - clock.wall_ns() / 1e9)
 
 
 def _one_line(text: str) -> str:

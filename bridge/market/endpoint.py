@@ -104,8 +104,21 @@ class ReturnsEndpoint:
         except BodyRefused as error:
             raise _Answer(400, error.reason) from error
         except MessageRefused as error:
+            await self._misdirected(inbox, error)
             raise _Answer(error.status, error.reason) from error
         return await self._park(inbox, read.message, read.freshness)
+
+    async def _misdirected(self, inbox: Inbox, error: MessageRefused) -> None:
+        """SMP's own key signed it for somebody else: a person should know (DOMAIN 9 row 12)."""
+        if error.status == 403:
+            await self._alarm(inbox, "MISDIRECTED", f"SMP signed a message that is not for this entry: {error.reason}")
+
+    async def _alarm(self, inbox: Inbox, code: str, text: str) -> None:
+        """One row per participant and code, counted again each time, so that a flood makes no rows."""
+        try:
+            await self._journal.alarm(code, participant=inbox.participant, text=text)
+        except JournalFull as full:
+            raise _Answer(503, "journal_full") from full
 
     async def _park(self, inbox: Inbox, message: ReturnMessage, freshness: Freshness) -> web.Response:
         try:
@@ -117,11 +130,16 @@ class ReturnsEndpoint:
             raise _Answer(409, "same_id_other_content")
         if parked.verdict == "new" and not message.quarantined:
             inbox.tracker.returned(ParkedReturn(id=parked.return_id, message=message))
+        if message.quarantined:
+            await self._alarm(inbox, "QUARANTINE", message.quarantined)
         return self._receipt(inbox, message, parked)
 
     def _receipt(self, inbox: Inbox, message: ReturnMessage, parked: Parked) -> web.Response:
         status, body, headers = inbox.reader.receipt(
-            message.message_id, parked.receipt_ns, duplicate=parked.verdict == "duplicate"
+            message.message_id,
+            parked.receipt_ns,
+            duplicate=parked.verdict == "duplicate",
+            quarantined=bool(message.quarantined),
         )
         return web.Response(status=status, body=body, headers=headers)
 
@@ -157,8 +175,9 @@ def _problem(status: int) -> web.Response:
     """RFC 9457 with no hint which check failed."""
     body = {"type": "about:blank", "title": _TITLES.get(status, "Error"), "status": status}
     headers = {"Retry-After": RETRY_AFTER_S} if status == 503 else {}
-    if status in (400, 408, 413):
-        headers["Connection"] = "close"
-    return web.Response(
+    answer = web.Response(
         status=status, body=orjson.dumps(body), content_type="application/problem+json", headers=headers
     )
+    if status in (400, 408, 413):
+        answer.force_close()
+    return answer

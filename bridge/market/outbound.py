@@ -8,7 +8,7 @@ from typing import Final
 import orjson
 
 from bridge.clock import Clock, Stamp
-from bridge.errors import JournalFull, RetryLater
+from bridge.errors import JournalFull, Replaced, RetryLater
 from bridge.journal.port import AnswerNote, DueCall, Fence, ItemOutcome, Journal, NoneDue
 from bridge.lane import FastCall, SignedCall, Slot
 from bridge.market.calls import CallMaker
@@ -164,6 +164,8 @@ class Outbound:
                 return self._pace.trip(str(error))
             except JournalFull:
                 return FULL_PAUSE_S
+            except Replaced:
+                continue  # newer content came while it was signed
 
     async def _start(self, due: DueCall) -> None:
         if due.deadline_ns and due.deadline_ns <= self._clock.wall_ns():
@@ -244,21 +246,21 @@ class Outbound:
 
     async def _exchange(self, call: SignedCall) -> tuple[Exchange, AnswerClass]:
         """POST the signed bytes; on a 401 renew the token once and send the same bytes again (DOMAIN 5)."""
-        exchange, answer = await self._post(call, self._tokens.take() if self._tokens.ready else None)
-        if answer is not AnswerClass.UNAUTHORISED:
-            return exchange, answer
         try:
-            token = await self._tokens.renew(self._tokens.take())
-        except (RetryLater, AccountStopped):
-            return exchange, answer
-        return await self._post(call, token)
-
-    async def _post(self, call: SignedCall, token: str | None) -> tuple[Exchange, AnswerClass]:
-        try:
-            token = token or await self._tokens.get()
+            token = await self._tokens.get()
         except (RetryLater, AccountStopped) as error:
             # Not one byte of the call has left, so it is certainly not processed.
             return Exchange(sent=False, detail=str(error), status=0), AnswerClass.RETRY
+        exchange, answer = await self._post(call, token)
+        if answer is not AnswerClass.UNAUTHORISED:
+            return exchange, answer
+        try:
+            fresh = await self._tokens.renew(token)
+        except (RetryLater, AccountStopped):
+            return exchange, answer
+        return await self._post(call, fresh)
+
+    async def _post(self, call: SignedCall, token: str) -> tuple[Exchange, AnswerClass]:
         headers = {**call.headers, **self._maker.token_headers(token)}
         exchange = await self._client.post(call.path, method=call.method, headers=headers, body=call.body)
         return exchange, self._maker.classify(exchange)
@@ -356,7 +358,8 @@ class Outbound:
         self._retries[submission] = attempt + 1
         delays_s = self._maker.profile.spec.retry.delays_s
         delay_s = delays_s[min(attempt, len(delays_s) - 1)]
-        return max(delay_s, exchange.retry_after_s or 0.0) * (0.9 + 0.2 * self._maker.jitter())
+        # Never sooner than SMP asked for.
+        return max(delay_s * (0.9 + 0.2 * self._maker.jitter()), exchange.retry_after_s or 0.0)
 
 
 class _LentSlot:

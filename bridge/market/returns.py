@@ -8,7 +8,7 @@ from hashlib import sha256
 import orjson
 
 from bridge.clock import Stamp
-from bridge.envelope import PublicKey, parse_strict, verify
+from bridge.envelope import PublicKey, Signer, parse_strict, sign, verify
 from bridge.errors import BridgeError
 from bridge.journal.port import ReturnMessage
 from bridge.market.calls import Identity
@@ -43,11 +43,14 @@ class Received:
 class ReturnReader:
     """Reads what is pushed to one participant's URL."""
 
-    def __init__(self, *, identity: Identity, profile: Profile, keys: Mapping[str, PublicKey]) -> None:
+    def __init__(
+        self, *, identity: Identity, profile: Profile, keys: Mapping[str, PublicKey], signer: Signer | None = None
+    ) -> None:
         self._identity = identity
         self._profile = profile
         self._wire = Wire(profile)
         self._keys = keys
+        self._signer = signer if profile.spec.signature.sign_acks else None
         self.signature_header = profile.signature_header
         self.content_types = profile.return_content_types
         self.max_body_bytes = profile.limits.max_answer_bytes
@@ -120,7 +123,17 @@ class ReturnReader:
         ids = [meta.message_id, meta.operation, meta.sender, meta.recipient, meta.environment, meta.correlation_id]
         return sha256(orjson.dumps([bare, ids], option=orjson.OPT_SORT_KEYS)).digest()
 
-    def receipt(self, message_id: str, received_ns: int, *, duplicate: bool) -> tuple[int, bytes, dict[str, str]]:
-        """The 2xx that tells SMP we have it: status, body and headers."""
+    def receipt(
+        self, message_id: str, received_ns: int, *, duplicate: bool, quarantined: bool = False
+    ) -> tuple[int, bytes, dict[str, str]]:
+        """What tells SMP that we have it: status, body and headers, signed where the profile has `sign_acks`."""
         status, body = self._wire.render_ack(message_id, received_ns, duplicate=duplicate)
-        return status, body, {"Content-Type": self._profile.ack_content_type}
+        if quarantined and not duplicate and self._profile.spec.ack.quarantine_status == 422:
+            status = 422  # the profile tells SMP that we do not know this kind of message; it is stored all the same
+        headers = {"Content-Type": self._profile.ack_content_type}
+        if self._signer is None:
+            return status, body, headers
+        signed = sign(self._profile.signature_form, body, self._signer, {})
+        if signed.token is not None:
+            headers[self.signature_header] = signed.token
+        return status, signed.body, headers

@@ -20,7 +20,8 @@ from bridge.submission import SubmissionState, settled_state
 log = logging.getLogger(__name__)
 
 FULL_PAUSE_S: Final = 1.0
-POLL_RETRY_S: Final = 30.0
+_OVERDUE: Final = -1  # in the place of a poll's number: the moment after which a missing outcome is an alarm
+_NOT_SENT: Final = frozenset({SubmissionState.WAITING, SubmissionState.RETRY_WAIT, SubmissionState.SET_ASIDE})
 
 
 class Tracker:
@@ -58,6 +59,9 @@ class Tracker:
         """A submission has a transaction id now: plan its status polls."""
         self._open[submission] = transaction_id
         self._plan(0, submission, transaction_id, sent_ns=sent_ns)
+        since_ns = self._clock.wall_ns() if sent_ns is None else sent_ns
+        overdue_ns = since_ns + int(self._maker.profile.spec.poll.overdue_s * 1e9)
+        self._push(overdue_ns, _OVERDUE, submission, transaction_id)
 
     def returned(self, message: ParkedReturn) -> None:
         """A return is on disk and can be settled."""
@@ -109,9 +113,20 @@ class Tracker:
             return
         if found.state is SubmissionState.SENDING:
             return  # it overtook the answer to its own call, which hands it out again (`Journal.answered`)
+        if found.state in _NOT_SENT:
+            await self._disproved(found, parked)
+            return
         stamps = {**found.stamps, "returned": parked.message.received}
         await self._settle(found, read.report, cause="return", return_id=parked.id, stamps=stamps)
         await self._journal.close_return(self._fence, parked.id, "settled")
+
+    async def _disproved(self, found: OpenSubmission, parked: ParkedReturn) -> None:
+        """A result for a call that SMP had answered as not taken: sending it again could register twice, so a person decides."""
+        text = f"SMP returned a result for a call in {found.state.value}, which it had not taken by its own answer"
+        await self._journal.close_return(self._fence, parked.id, "conflict")
+        await self._journal.alarm("CONFLICT", participant=self._participant, subject=found.id, text=text)
+        if found.state is not SubmissionState.SET_ASIDE:
+            await self._journal.settle(self._fence, found.id, SubmissionState.SET_ASIDE, [], cause=text)
 
     async def _settle(
         self,
@@ -149,7 +164,10 @@ class Tracker:
         if delay_s is None:
             return
         base_ns = self._clock.wall_ns() if sent_ns is None else max(sent_ns, self._clock.wall_ns() - int(delay_s * 1e9))
-        heapq.heappush(self._polls, (base_ns + int(delay_s * 1e9), attempt, submission, transaction_id))
+        self._push(base_ns + int(delay_s * 1e9), attempt, submission, transaction_id)
+
+    def _push(self, due_ns: int, attempt: int, submission: str, transaction_id: str) -> None:
+        heapq.heappush(self._polls, (due_ns, attempt, submission, transaction_id))
         self._wake_polls.set()
 
     async def _follow_polls(self) -> None:
@@ -158,7 +176,11 @@ class Tracker:
             now = self._clock.wall_ns()
             while self._polls and self._polls[0][0] <= now:
                 _, attempt, submission, transaction_id = heapq.heappop(self._polls)
-                if submission in self._open:
+                if submission not in self._open:
+                    continue
+                if attempt == _OVERDUE:
+                    await self._overdue_kept(submission, transaction_id)
+                else:
                     await self._poll_kept(attempt, submission, transaction_id)
             wait_s = max(0.001, (self._polls[0][0] - self._clock.wall_ns()) / 1e9) if self._polls else None
             try:
@@ -178,8 +200,6 @@ class Tracker:
         if self._maker.poll_delay_s(attempt + 1) is None:
             await self._give_up(submission)
             return
-        if self._maker.overdue(attempt + 1):
-            await self._overdue(submission)
         self._plan(attempt + 1, submission, transaction_id)
 
     async def _poll(self, submission: str, transaction_id: str) -> bool:
@@ -218,6 +238,12 @@ class Tracker:
             return True
         await self._settle(found, read.report, cause="status", stamps=found.stamps, answer=note)
         return True
+
+    async def _overdue_kept(self, submission: str, transaction_id: str) -> None:
+        try:
+            await self._overdue(submission)
+        except JournalFull:
+            self._push(self._clock.wall_ns() + int(FULL_PAUSE_S * 1e9), _OVERDUE, submission, transaction_id)
 
     async def _overdue(self, submission: str) -> None:
         found = await self._journal.find_submission(self._participant, submission=submission)
