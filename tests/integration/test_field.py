@@ -124,6 +124,9 @@ async def test_from_request_to_written_back_outcome(tmp_path):
         rig.ems.put("B1", reference="BESS001", kw=5)
         rig.ems.request("assets", "B1")
         due = await rig.due()
+        async with asyncio.timeout(5):
+            while not rig.ems.acked:  # the market side wakes at the commit, perhaps before the field side does
+                await asyncio.sleep(0.001)
         assert rig.ems.acked == [(("B1",), True)]
         assert [item.key for item in due.items] == ["BESS001"]
         await rig.ems.until(lambda: rig.ems.last("B1") == 1)
