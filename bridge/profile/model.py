@@ -33,7 +33,7 @@ class Section(BaseModel):
 
 def _path(value: str) -> str:
     if not value.startswith("/") or any(letter in value for letter in "?#\\ \r\n") or "//" in value:
-        raise ValueError("must be a path such as /api/v1/assets, without query or blanks")
+        raise ValueError("must be a path such as /path/of/the/call, without query or blanks")
     return value
 
 
@@ -251,8 +251,8 @@ class Limits(Section):
 class Signature(Section):
     """How messages are signed. `header` is where a detached signature stands; answers and returns take the same form."""
 
-    form: SignatureForm = SignatureForm.JWS_DETACHED
-    header: HeaderName = "x-jws-signature"
+    form: SignatureForm
+    header: HeaderName
     algorithms: Annotated[tuple[Literal["PS256", "RS256", "ES256", "EdDSA"], ...], Field(min_length=1)] = (
         "PS256",
         "RS256",
@@ -337,7 +337,7 @@ class ProfileSpec(Section):
     errors: ErrorShape
     ack: Ack = Ack()
     limits: Limits = Limits()
-    signature: Signature = Signature()
+    signature: Signature
     freshness: Freshness = Freshness()
     retry: Retry = Retry()
     poll: Poll = Poll()
@@ -346,9 +346,7 @@ class ProfileSpec(Section):
     ]
     transport: Transport = Transport()
     returns: Returns = Returns.BOTH
-    return_path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._~/-]*\{participant\}[A-Za-z0-9._~/-]*$")] = (
-        "/v1/returns/{participant}"
-    )
+    return_path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._~/-]*\{participant\}[A-Za-z0-9._~/-]*$")]
     align_by: AlignBy = AlignBy.REFERENCE
     batch_semantics: Semantics = Semantics.UNKNOWN
     return_content_types: Annotated[tuple[str, ...], Field(min_length=1)] = ("application/json",)
