@@ -36,6 +36,10 @@ class Peer:
         self.client: KeyFiles = make_pair(directory, "client", CLIENT_URI)
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def url(self) -> str:
         return f"opc.tcp://127.0.0.1:{self.port}"
 

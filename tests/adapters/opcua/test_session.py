@@ -1,0 +1,391 @@
+"""Sessions against a node-opcua server that misbehaves on order."""
+
+import asyncio
+import os
+import signal
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import pytest
+from opcua_peer import ASSETS, UNIT, Peer
+from opcua_site import options_of, outcome_writes, read_site, selection_of
+
+from adapters.opcua import ADAPTER
+from bridge.api import Address, Code, LinkError, OutcomeField, Quality, Record, Session, SessionContext, Write
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+WITHIN_S = 20.0
+PLACE = "BESS001"
+BASE = f"{ASSETS}/{PLACE}"
+REGISTRATION = f"{BASE}/Registration"
+
+
+@asynccontextmanager
+async def opened(peer: Peer, **changes):
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(peer.context(**changes)) as session:
+        yield session
+
+
+async def next_record(session: Session) -> Record:
+    async with asyncio.timeout(WITHIN_S):
+        (arrival, *rest) = await session.receive()
+    assert not rest
+    (record,) = arrival.records
+    return record
+
+
+async def reading(session: Session, name: str | OutcomeField, place: str = PLACE):
+    (found,) = await session.read([Address("batteries", place, name)])
+    return found
+
+
+# requests
+
+
+async def test_a_request_before_the_session_comes_once(peer):
+    """What was asked before anybody connected is returned once, with the sequence as its request."""
+    await peer.request(PLACE)
+    async with opened(peer) as session:
+        first = await next_record(session)
+        await peer.request("BESS002")
+        second = await next_record(session)
+    assert (first.place, first.request) == (PLACE, "1")
+    assert (second.place, second.request) == ("BESS002", "1")
+
+
+async def test_a_repeated_request_comes_again_with_its_new_sequence(peer):
+    """Each rise of the sequence while the request stands is a new record; the same state is not returned twice."""
+    async with opened(peer) as session:
+        await peer.request(PLACE)
+        assert (await next_record(session)).request == "1"
+        await peer.set(f"{REGISTRATION}/RequestSeq", 2)
+        assert (await next_record(session)).request == "2"
+
+
+async def test_a_request_taken_back_and_raised_again_under_the_same_sequence_comes_again(peer):
+    """Zero arms the trigger anew; whether the repeat is new is the core's decision."""
+    async with opened(peer) as session:
+        await peer.request(PLACE)
+        await next_record(session)
+        await peer.set(f"{REGISTRATION}/Request", 0)
+        await peer.request("BESS002")  # seen later than the zero: both travel in order
+        assert (await next_record(session)).place == "BESS002"
+        await peer.set(f"{REGISTRATION}/Request", 1)
+        again = await next_record(session)
+    assert (again.place, again.request) == (PLACE, "1")
+
+
+async def test_a_sequence_that_moves_once_is_read_again(peer):
+    """The record is read between two equal sequences; the second attempt is whole."""
+    async with opened(peer) as session:
+        await peer.order("tear", read=f"{BASE}/Name", bump=f"{REGISTRATION}/RequestSeq", times=1)
+        await peer.request(PLACE)
+        record = await next_record(session)
+    assert not record.problem
+    assert record.request == "2"
+
+
+async def test_a_sequence_that_keeps_moving_makes_a_torn_record(peer):
+    """After three attempts the record is returned with its problem, to be refused and not used."""
+    async with opened(peer) as session:
+        await peer.order("tear", read=f"{BASE}/Name", bump=f"{REGISTRATION}/RequestSeq", times=1000)
+        await peer.request(PLACE)
+        record = await next_record(session)
+    assert "sequence moved" in record.problem
+    assert not record.fields
+    assert int(record.request) >= 4
+
+
+async def test_values_of_bad_and_uncertain_quality_stay_what_they_are(peer):
+    """A Bad value has no content and names its status; an Uncertain one keeps both; the others are good."""
+    await peer.order("set", path=f"{BASE}/ImportMPAN", status="BadSensorFailure")
+    await peer.order("set", path=f"{BASE}/MaxExport_kW", status="UncertainLastUsableValue")
+    await peer.request(PLACE)
+    async with opened(peer) as session:
+        fields = (await next_record(session)).fields
+    assert (fields["import_mpan"].quality, fields["import_mpan"].value) == (Quality.BAD, None)
+    assert fields["import_mpan"].detail == "BadSensorFailure"
+    assert (fields["export_kw"].quality, fields["export_kw"].value) == (Quality.UNCERTAIN, 49500)
+    assert fields["export_kw"].detail == "UncertainLastUsableValue"
+    others = {name: field for name, field in fields.items() if name not in {"import_mpan", "export_kw"}}
+    assert {field.quality for field in others.values()} == {Quality.GOOD}
+
+
+async def test_a_null_value_is_absent(peer):
+    """The EMS does not have it: a default may stand in for it."""
+    await peer.set(f"{BASE}/ExportMPAN", None)
+    await peer.request(PLACE)
+    async with opened(peer) as session:
+        found = (await next_record(session)).fields["export_mpan"]
+    assert found.absent
+    assert (found.quality, found.value) == (Quality.GOOD, None)
+
+
+async def test_a_trigger_of_bad_quality_asks_for_nothing_until_it_is_good(peer):
+    """Neither a bad request nor a bad sequence is acted upon; the record comes once both are good."""
+    async with opened(peer) as session:
+        await peer.order("set", path=f"{REGISTRATION}/RequestSeq", status="BadWaitingForInitialData")
+        await peer.set(f"{REGISTRATION}/Request", 1)
+        await peer.request("BESS002")
+        assert (await next_record(session)).place == "BESS002"
+        await peer.set(f"{REGISTRATION}/RequestSeq", 5, status="Good")
+        record = await next_record(session)
+    assert (record.place, record.request) == (PLACE, "5")
+
+
+async def test_source_times_are_the_servers(peer):
+    """The source's own time travels to the nanosecond clock of the bridge."""
+    await peer.set(f"{BASE}/Name", "North", source="2026-11-23T10:00:00.123Z")
+    async with opened(peer) as session:
+        found = await reading(session, "name")
+    moment = datetime(2026, 11, 23, 10, 0, 0, 123000, tzinfo=UTC)
+    assert found.source_ns == int(moment.timestamp()) * 1_000_000_000 + 123_000_000
+
+
+async def test_a_unit_brings_its_list(peer):
+    """An array of strings arrives as a tuple."""
+    registration = f"{UNIT}/Registration"
+    await peer.set(f"{registration}/RequestSeq", 9)
+    await peer.set(f"{registration}/Request", 1)
+    async with opened(peer) as session:
+        record = await next_record(session)
+    assert (record.flow, record.place) == ("unit", "UNIT01")
+    assert record.fields["assets"].value == ("REF1", "REF2")
+
+
+# the server's tree
+
+
+async def test_namespaces_may_be_numbered_anew_at_each_start(peer):
+    """Prefixes are looked up by URI at each open."""
+    for before in ([], ["urn:other:a", "urn:other:b"]):
+        await peer.again(namespaces=[*before, "urn:acme:ems"])
+        async with opened(peer) as session:
+            assert (await reading(session, "reference")).value == "REF1"
+
+
+async def test_an_unknown_namespace_is_named(peer):
+    """The operator reads which URI is missing and which there are."""
+    with pytest.raises(LinkError, match=r"no namespace urn:nobody; it has .*urn:acme:ems"):
+        async with opened(peer, namespaces={"ems": "urn:nobody"}):
+            pass
+
+
+async def test_limits_of_the_server_are_kept(peer):
+    """A server that takes five nodes a call gets five, and everything still works."""
+    limits = {
+        "maxNodesPerRead": 5,
+        "maxNodesPerWrite": 2,
+        "maxNodesPerBrowse": 1,
+        "maxNodesPerTranslateBrowsePathsToNodeIds": 3,
+        "maxMonitoredItemsPerCall": 2,
+    }
+    await peer.again(limits=limits)
+    await peer.request(PLACE)
+    async with opened(peer) as session:
+        record = await next_record(session)
+        assert {field.quality for field in record.fields.values()} == {Quality.GOOD}
+        written = await session.write(outcome_writes("batteries", PLACE))
+    assert {entry.error for entry in written} == {""}
+    stats = await peer.order("stats")
+    assert stats["most"] == 5  # the limits themselves are the first five nodes
+
+
+async def test_a_path_that_exists_nowhere_is_refused_at_opening(peer):
+    """A mistake in the site's file shows when the session opens, with the path as written."""
+    site = read_site()
+    site["flows"]["batteries"]["records"]["fields"]["name"] = "Nmae"
+    context = peer.context()._replace(selections=[selection_of("batteries", site["flows"]["batteries"])])
+    with pytest.raises(LinkError, match=r"flow batteries: no record has ems:Nmae") as raised:
+        await open_and_close(context)
+    assert "compare" in raised.value.hint
+
+
+async def test_an_each_that_matches_nothing_is_refused_at_opening(peer):
+    """A wrong folder is told by its segment."""
+    site = read_site()
+    site["flows"]["batteries"]["records"]["each"] = "Objects/ems:EMS/ems:Nowhere/*"
+    context = peer.context()._replace(selections=[selection_of("batteries", site["flows"]["batteries"])])
+    with pytest.raises(LinkError, match=r"nothing on the server matches ems:Nowhere"):
+        await open_and_close(context)
+
+
+async def open_and_close(context: SessionContext) -> None:
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(context):
+        pass
+
+
+# writing
+
+
+async def test_an_outcome_stands_in_the_server_in_its_own_types(peer):
+    """Int32, String, String[10], DateTime: each target gets its own type, padded and cut, and reads back as written."""
+    lines = tuple(f"line {number}" for number in range(12))
+    writes = outcome_writes("batteries", PLACE, state=Code(4, "refused"), code=Code(9999, "MPAN_UNKNOWN"), lines=lines)
+    async with opened(peer) as session:
+        written = await session.write(writes)
+        back = await session.read([write.address for write in writes])
+    assert {entry.error for entry in written} == {""}
+    assert [found.value for found in back] == [entry.value for entry in written]
+    assert await peer.value(f"{REGISTRATION}/State") == 4
+    assert await peer.value(f"{REGISTRATION}/TransactionId") == "a0B123"
+    assert await peer.value(f"{REGISTRATION}/ErrorCode") == 9999
+    assert await peer.value(f"{REGISTRATION}/ErrorText") == list(lines[:10])
+    assert await peer.value(f"{REGISTRATION}/LastUpdate") == "2026-11-23T00:00:00.123Z"
+
+
+async def test_no_error_empties_every_line(peer):
+    """What an earlier outcome left in a fixed array is overwritten with empty text."""
+    await peer.set(f"{REGISTRATION}/ErrorText", [f"old {number}" for number in range(10)])
+    async with opened(peer) as session:
+        await session.write(outcome_writes("batteries", PLACE))
+    assert await peer.value(f"{REGISTRATION}/ErrorText") == [""] * 10
+
+
+async def test_a_refused_write_fails_alone(peer):
+    """The server's own status is the error of that one address."""
+    await peer.order("refuse", path=f"{REGISTRATION}/ErrorCode", status="BadUserAccessDenied")
+    async with opened(peer) as session:
+        written = {entry.address.name: entry for entry in await session.write(outcome_writes("batteries", PLACE))}
+    assert "BadUserAccessDenied" in written.pop(OutcomeField.ERROR_CODE).error
+    assert {entry.error for entry in written.values()} == {""}
+
+
+async def test_a_node_that_the_server_protects_is_an_error_of_its_address(peer):
+    """`writable:` may allow what the server does not: its answer is passed on."""
+    site = read_site()
+    flow = site["flows"]["batteries"]
+    flow["outcome"]["transactionId"] = "Registration/RequestSeq"
+    context = peer.context()._replace(selections=[selection_of("batteries", flow)])
+    address = Address("batteries", PLACE, OutcomeField.TRANSACTION_ID)
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(context) as session:
+        (written,) = await session.write([Write(address=address, value="17")])
+    assert "the server answered Bad" in written.error
+    assert await peer.value(f"{REGISTRATION}/RequestSeq") == 0
+
+
+async def test_nothing_outside_writable_is_written(peer):
+    """A field is no target, and a target outside the list is refused although the configuration was checked before."""
+    async with opened(peer, writable=["Objects/ems:EMS/ems:Assets/*/ems:Registration/ems:S*"]) as session:
+        field = Write(address=Address("batteries", PLACE, "export_kw"), value=0)
+        refused, *written = await session.write([field, *outcome_writes("batteries", PLACE)])
+    assert "outside `writable:`" in refused.error
+    errors = {entry.address.name: entry.error for entry in written}
+    assert errors.pop(OutcomeField.STATE) == ""
+    assert all("outside `writable:`" in error for error in errors.values())
+    assert [path for path, _ in (await peer.order("stats"))["writes"]] == [f"{REGISTRATION}/State"]
+
+
+async def test_text_for_a_number_node_is_an_error_of_its_address(peer):
+    """A transaction id that is text does not fit an Int32; nothing else suffers."""
+    site = read_site()
+    flow = site["flows"]["batteries"]
+    flow["outcome"]["transactionId"] = "Registration/ErrorCode"
+    del flow["outcome"]["errorCode"]
+    context = peer.context()._replace(selections=[selection_of("batteries", flow)])
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(context) as session:
+        written = await session.write(
+            [
+                write
+                for write in outcome_writes("batteries", PLACE)
+                if write.address.name in {OutcomeField.STATE, OutcomeField.TRANSACTION_ID}
+            ]
+        )
+    assert [entry.error == "" for entry in written] == [True, False]
+    assert "String node" in written[1].error
+
+
+# the link
+
+
+async def test_a_dropped_connection_ends_the_session_at_once(peer):
+    """`receive` and every later call raise `LinkError`."""
+    async with opened(peer) as session, asyncio.TaskGroup() as group:
+        group.create_task(peer.order("drop"))
+        with pytest.raises(LinkError):
+            async with asyncio.timeout(3):
+                await session.receive()
+        with pytest.raises(LinkError):
+            await session.read([Address("batteries", PLACE, "reference")])
+
+
+async def test_a_subscription_that_the_server_ends_ends_the_session(peer):
+    """A server that drops subscriptions (a new configuration was loaded) is answered with a new session."""
+    async with opened(peer) as session:
+        assert (await peer.order("end-subscriptions"))["count"] >= 1
+        with pytest.raises(LinkError):
+            async with asyncio.timeout(WITHIN_S):
+                await session.receive()
+
+
+async def test_a_subscription_that_falls_silent_ends_the_session(peer, monkeypatch):
+    """The link lives and reads are answered, but nothing is published: after two missed keep-alives the session ends."""
+    monkeypatch.setattr("adapters.opcua.session.KEEP_ALIVE_S", 0.2)
+    async with opened(peer, timeout="1s") as session:
+        await peer.mute()
+        await peer.request(PLACE)
+        with pytest.raises(LinkError, match="silent"):
+            await session.receive()
+
+
+async def test_keep_alives_are_heard(peer, monkeypatch):
+    """While nothing changes the values stand: each keep-alive is a sign of health."""
+    monkeypatch.setattr("adapters.opcua.session.KEEP_ALIVE_S", 0.2)
+    heard: list[int] = []
+    context = peer.context()._replace(heard=lambda: heard.append(1))
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(context) as session:
+        await peer.request(PLACE)
+        await next_record(session)
+        before = len(heard)
+        while len(heard) == before:
+            await asyncio.sleep(0.05)
+
+
+async def test_a_frozen_server_ends_the_session(peer):
+    """A link that is silent at both ends is noticed by the probe, within ten seconds."""
+    async with opened(peer) as session:
+        os.kill(peer.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(LinkError):
+                async with asyncio.timeout(10):
+                    await session.receive()
+        finally:
+            os.kill(peer.pid, signal.SIGCONT)
+
+
+async def test_a_session_that_was_closed_says_so(peer):
+    """A call on a session after its end is a `LinkError`, not a surprise of the library."""
+    async with opened(peer) as session:
+        pass
+    with pytest.raises(LinkError, match="closed"):
+        await session.read([Address("batteries", PLACE, "reference")])
+
+
+# when: change
+
+
+def changing(peer: Peer) -> SessionContext:
+    site = read_site()
+    flow = site["flows"]["batteries"]
+    flow["submit"] = {"when": "change"}
+    context = peer.context()
+    return context._replace(options=options_of(site, url=peer.url, security=peer.security(), sampling_interval="10ms",
+                                               publishing_interval="20ms"),
+                            selections=[selection_of("batteries", flow)])  # fmt: skip
+
+
+async def test_under_change_every_record_comes_once_and_then_when_it_changes(peer):
+    """All places first, then the one whose field changed, without a request id; the same content is not returned again."""
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(changing(peer)) as session:
+        first: list[Record] = []
+        while len(first) < 3:
+            first += [record for arrival in await session.receive() for record in arrival.records]
+        assert sorted(record.place for record in first) == ["BESS001", "BESS002", "BESS003"]
+        assert {record.request for record in first} == {None}
+        await peer.set(f"{BASE}/MaxExport_kW", 50000)
+        record = await next_record(session)
+        assert (record.place, record.fields["export_kw"].value) == (PLACE, 50000)
+        await peer.order("set", path=f"{BASE}/MaxExport_kW", status="UncertainNoCommunicationLastUsableValue")
+        record = await next_record(session)
+        assert record.fields["export_kw"].quality is Quality.UNCERTAIN
