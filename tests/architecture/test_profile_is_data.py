@@ -47,14 +47,14 @@ def names_of(content) -> tuple[set[str], set[str]]:
     """Every name of a field or header, and every whole path, that a profile's content gives."""
     names, paths = set(), set()
     for text in _strings(content):
-        for place in _PLACES:
-            if text.startswith(place):
-                text = text.removeprefix(place)
-                names |= {text} if "/" not in text else set()
-        if text.startswith("/"):
-            names |= {part for part in text.split("/") if not part.isdigit() and "{" not in part}
-            if text.count("/") > 1:
-                paths.add(text.partition("{")[0].rstrip("/"))
+        place = next((place for place in _PLACES if text.startswith(place)), "")
+        rest = text.removeprefix(place)
+        if rest.startswith("/"):
+            names |= {part for part in rest.split("/") if not part.isdigit() and "{" not in part}
+            if rest.count("/") > 1:
+                paths.add(rest.partition("{")[0].rstrip("/"))
+        elif place:
+            names.add(rest)
     for section, key in (("token", "header"), ("signature", "header"), ("transport", "idempotency_header")):
         if key in content.get(section, {}):
             names.add(content[section][key])
