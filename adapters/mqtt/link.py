@@ -24,6 +24,7 @@ OFFLINE: Final = b"offline"
 ONLINE: Final = b"online"
 CLOSE_S: Final = 1.0
 BURST: Final = 200  # packets read in one turn of the event loop
+WINDOW: Final = 20  # messages published and not yet acknowledged; the broker may ask for fewer
 LONGEST_TICK_S: Final = 1.0
 
 _PROTOCOLS: Final = {Version.V311: MQTTProtocolVersion.MQTTv311, Version.V5: MQTTProtocolVersion.MQTTv5}
@@ -67,6 +68,7 @@ class Link:
         self._gone = asyncio.Event()
         self._connected = False
         self._granted: Sequence[ReasonCode] | None = None
+        self._window = WINDOW
         self._outstanding: dict[int, int] = {}
         self._refused: dict[int, str] = {}
         self._tick: asyncio.TimerHandle | None = None
@@ -89,13 +91,14 @@ class Link:
         """Publish these and wait until the broker has each; returns what it refused, by position. Raises `LinkError`."""
         self.check()
         self._refused = {}
-        for position, message in enumerate(messages):
-            with self._translated("publishing"):
-                info = self._client.publish(message.topic, message.payload, AT_LEAST_ONCE, message.retain)
-            if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                raise self.fail(f"publishing failed ({info.rc.name})")
-            self._outstanding[info.mid] = position
-        await self._until(lambda: not self._outstanding, "publishing")
+        for start in range(0, len(messages), self._window):
+            for position, message in enumerate(messages[start : start + self._window], start):
+                with self._translated("publishing"):
+                    info = self._client.publish(message.topic, message.payload, AT_LEAST_ONCE, message.retain)
+                if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                    raise self.fail(f"publishing failed ({info.rc.name})")
+                self._outstanding[info.mid] = position
+            await self._until(lambda: not self._outstanding, "publishing")
         return self._refused
 
     def ack(self, mid: int) -> None:
@@ -252,12 +255,17 @@ class Link:
         self._run(self._client.loop_write)
 
     def _run(self, step: Callable[[], MQTTErrorCode]) -> None:
-        """One step of the library. Whatever it raises for what a broker sent ends the link."""
+        """One step of the library. Whatever it raises ends the link; what nobody expects goes on to the event loop's own report."""
+        finished = False
         try:
             with self._translated("talking to the broker"):
                 step()
+            finished = True
         except LinkError:
             return  # told to the owner by `_fail`
+        finally:
+            if not finished:
+                self.fail("an unexpected error of the protocol library")
 
     # what the library calls ------------------------------------------------------------------------------------------
 
@@ -273,7 +281,7 @@ class Link:
         self._socket = None
 
     def _on_connect(
-        self, client: Client, _userdata: Any, _flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
+        self, _client: Client, _userdata: Any, _flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
     ) -> None:
         self._events += 1
         if reason.is_failure:
@@ -283,7 +291,7 @@ class Link:
             return
         most = getattr(properties, "ReceiveMaximum", None)
         if isinstance(most, int):
-            client.max_inflight_messages = min(client.max_inflight_messages, most)
+            self._window = min(self._window, most)
         self._connected = True
         self._moved.set()
 
