@@ -1,5 +1,6 @@
 """A site file's MQTT parts as the adapter gets them, and the messages of a simulated EMS."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -123,3 +124,23 @@ def outcome(place: str, request_id: str | None, state: str = "registered", error
         Write(address=_Address("chargers", place, name), value=value, request=request_id)
         for name, value in values.items()
     ]
+
+
+async def take(session: Any, count: int = 1, within_s: float = 10.0) -> list:
+    """The next arrivals, exactly so many."""
+    found: list = []
+    async with asyncio.timeout(within_s):
+        while len(found) < count:
+            found += await session.receive()
+    assert len(found) == count, [record for arrival in found for record in arrival.records]
+    return found
+
+
+async def nothing(session: Any, within_s: float = 0.3) -> None:
+    """Nothing more comes."""
+    try:
+        async with asyncio.timeout(within_s):
+            arrivals = await session.receive()
+    except TimeoutError:
+        return
+    raise AssertionError([record for arrival in arrivals for record in arrival.records])
