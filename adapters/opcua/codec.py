@@ -59,6 +59,15 @@ DERIVED_TYPES: Final[Mapping[int, int]] = {
     294: 13,  # UtcTime
     295: 12,  # LocaleId
 }
+# What fills an array of fixed length behind the last line.
+_EMPTY: Final[Mapping[int, object]] = {
+    STRING: "",
+    LOCALIZED_TEXT: "",
+    BOOLEAN: False,
+    DATE_TIME: datetime(1970, 1, 1, tzinfo=UTC),
+    **dict.fromkeys(_INTEGERS, 0),
+    **dict.fromkeys(_FLOATS, 0.0),
+}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SEVERITY: Final = 0xC0000000
 _UNCERTAIN: Final = 0x40000000
@@ -81,7 +90,7 @@ def quality(status: int) -> Quality:
 def decode(type_number: int, value: object, status: int, status_name: str, source: datetime | None) -> Reading:
     """A reading of one DataValue. A null value is absent; what has no form in the bridge is BAD, with its type named."""
     found = quality(status)
-    source_ns = epoch_ns(source) if source is not None else None
+    source_ns = _source_ns(source)
     if found is Quality.BAD:
         return Reading(value=None, quality=found, source_ns=source_ns, detail=status_name)
     detail = status_name if found is not Quality.GOOD else ""
@@ -118,6 +127,12 @@ _DECODERS: Final[Mapping[int, Callable[[Any], object]]] = {
 }
 
 
+def _source_ns(source: datetime | None) -> int | None:
+    """The source's time; a server without a clock sends the protocol's own zero, which lies in 1601."""
+    found = epoch_ns(source) if source is not None else 0
+    return found if found > 0 else None
+
+
 def epoch_ns(moment: datetime) -> int:
     """UTC nanoseconds since 1970; exact, where `timestamp()` rounds."""
     return (_aware(moment) - _EPOCH) // timedelta(microseconds=1) * 1000
@@ -140,7 +155,7 @@ def encode(field: OutcomeField, value: object, target: Target) -> object:
     several = isinstance(value, tuple) and not isinstance(value, Code)  # a Code is a tuple too, and one value
     if target.is_array:
         lines = value if isinstance(value, tuple) and several else (value,)
-        return _fixed(tuple(_scalar(field, line, target.type_number) for line in lines), target)
+        return _fixed(field, tuple(_scalar(field, line, target.type_number) for line in lines), target)
     if isinstance(value, tuple) and several:
         value = "; ".join(str(line) for line in value)
     return _scalar(field, value, target.type_number)
@@ -155,11 +170,12 @@ def read_back(value: object, target: Target) -> object:
     return value
 
 
-def _fixed(items: tuple[object, ...], target: Target) -> tuple[object, ...]:
+def _fixed(field: OutcomeField, items: tuple[object, ...], target: Target) -> tuple[object, ...]:
+    if target.type_number not in _EMPTY:
+        raise _unfit(field, target.type_number)
     if target.length is None:
         return items
-    padding: object = "" if target.type_number in {STRING, LOCALIZED_TEXT} else 0
-    return (items + (padding,) * target.length)[: target.length]
+    return (items + (_EMPTY[target.type_number],) * target.length)[: target.length]
 
 
 def _scalar(field: OutcomeField, value: object, type_number: int) -> object:
@@ -173,7 +189,11 @@ def _scalar(field: OutcomeField, value: object, type_number: int) -> object:
         return _in_range(_number(field, value), type_number)
     if type_number in _FLOATS:
         return float(_number(field, value))
-    raise ValueError(f"{field.value} cannot be written into a node of type {TYPE_NAMES.get(type_number, 'unknown')}")
+    raise _unfit(field, type_number)
+
+
+def _unfit(field: OutcomeField, type_number: int) -> ValueError:
+    return ValueError(f"{field.value} cannot be written into a node of type {TYPE_NAMES.get(type_number, 'unknown')}")
 
 
 def _text(value: object) -> str:

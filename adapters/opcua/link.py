@@ -97,6 +97,7 @@ class Link:
     def __init__(self, options: OpcUaOptions, clock: Clock) -> None:
         self._options = options
         self._clock = clock
+        self._lost: Callable[[str], None] = log.debug
         self._trusted: tuple[x509.Certificate, ...] = ()
         self._limits = {service: ours for service, (ours, _) in _LIMITS.items()}
         client = _GuardedClient(options.url, timeout=options.timeout, watchdog_intervall=PROBE_S)
@@ -106,7 +107,8 @@ class Link:
         self._client = client
 
     async def open(self, lost: Callable[[str], None]) -> None:
-        """Connect and learn the server's limits; `lost` is called once when the connection breaks later."""
+        """Connect and learn the server's limits; `lost` is called when the connection or the subscription ends later."""
+        self._lost = lost
         with translated(f"connecting to {self._options.url}"):
             if self._options.security.policy is not Policy.NONE:
                 await self._secure(self._options.security)
@@ -203,8 +205,13 @@ class Link:
         parameters.RequestedLifetimeCount = 10 * parameters.RequestedMaxKeepAliveCount
         parameters.MaxNotificationsPerPublish = 10_000
         parameters.PublishingEnabled = True
+        session = self._client.uaclient.session
         with translated("subscribing"):
-            result = await self._client.uaclient.session.create_subscription(parameters, callback)
+            result = await session.create_subscription(parameters, callback)
+        # The library ends its publish loop without a word when the server has no subscription any more.
+        loop = getattr(session, "_publish_task", None)
+        if loop is not None:
+            loop.add_done_callback(lambda _: self._lost("the server has ended the subscription"))
         if result.RevisedPublishingInterval > interval_s * 1000 * 1.01:
             log.warning(
                 "opcua_interval_revised",

@@ -314,8 +314,8 @@ async def test_a_subscription_that_the_server_ends_ends_the_session(peer):
     """A server that drops subscriptions (a new configuration was loaded) is answered with a new session."""
     async with opened(peer) as session:
         assert (await peer.order("end-subscriptions"))["count"] >= 1
-        with pytest.raises(LinkError):
-            async with asyncio.timeout(WITHIN_S):
+        with pytest.raises(LinkError, match="ended the subscription"):
+            async with asyncio.timeout(3):
                 await session.receive()
 
 
