@@ -1,0 +1,183 @@
+"""The bridge as processes, on real Modbus EMSs and against the sandbox in the test's own process."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from service import CLOCK, PARTICIPANT, profile_content
+from service import _yaml as write_yaml
+
+from bridge.demo.ems_modbus import ModbusEms
+from bridge.envelope import Algorithm
+from bridge.journal.sqlite import open_reader
+from bridge.keys import load_signer, new_key, public_jwks, write_private
+from bridge.profile import parse_profile
+from bridge.sandbox import Knobs, Sandbox, SandboxOptions, SandboxParticipant
+from bridge.sandbox.pki import Authority
+
+CONFIG = Path(__file__).parents[2] / "config"
+PASSWORD = "of the test"
+
+
+class Process:
+    """One `smp-bridge run`; its log lines as events."""
+
+    def __init__(self, world, *arguments):
+        self.world = world
+        self.arguments = arguments
+        self.events = []
+        self.changed = asyncio.Event()
+
+    async def start(self):
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", "from bridge.cli import main; main()", "run", "--config", str(self.world.config), *self.arguments,
+            env={**os.environ, **self.world.environment}, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        self.reading = self.world.group.create_task(self._read())
+        return self
+
+    async def _read(self):
+        async for line in self.process.stderr:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                event = {"event": line.decode()}
+            self.events.append(event)
+            if event.get("event") == "listening" and event["listener"] == "returns":
+                self.world.listening(event["port"])
+            self.changed.set()
+        self.changed.set()
+
+    async def until(self, name, within_s=20):
+        async with asyncio.timeout(within_s):
+            while not any(event["event"] == name for event in self.events):
+                assert self.process.returncode is None, self.events
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def ended(self, within_s=20):
+        async with asyncio.timeout(within_s):
+            code = await self.process.wait()
+            await self.reading
+        return code
+
+    async def stop(self):
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGTERM)
+        return await self.ended()
+
+    async def kill(self):
+        self.process.kill()
+        await self.ended()
+
+
+class World:
+    """Two Modbus sites, one participant, one journal."""
+
+    def __init__(self, directory):
+        self.config = directory / "config"
+        self.journal = directory / "journal.db"
+        self.ems = {}
+        self.environment = {}
+        self.processes = []
+
+    def listening(self, port):
+        path = self.profile.return_path.replace("{participant}", PARTICIPANT)
+        self.sandbox.set_return_url(PARTICIPANT, f"https://127.0.0.1:{port}{path}")
+
+    async def run(self, *arguments):
+        process = await Process(self, *arguments).start()
+        self.processes.append(process)
+        return process
+
+    async def read(self, ask):
+        journal = await open_reader(self.journal)
+        try:
+            return await ask(journal)
+        finally:
+            await journal.close()
+
+    async def states(self):
+        return [view.state.value for view in await self.read(lambda journal: journal.submissions(limit=1000))]
+
+    async def until_words(self, site, word, count, within_s=30):
+        ems = self.ems[site]
+        try:
+            async with asyncio.timeout(within_s):
+                while sum(item.state == word for item in ems.items().values()) != count:
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            words = [item.state for item in ems.items().values()]
+            raise AssertionError(
+                f"{site} holds { ({w: words.count(w) for w in set(words)}) }, not {count} {word}"
+            ) from None
+
+    def created(self, site):
+        return [self.sandbox.ledger.creates(asset.reference) for asset in self.ems[site].assets]
+
+
+@asynccontextmanager
+async def world(directory, *, assets=20, knobs=None, profile="default"):
+    """Everything but the bridge's processes; `run` starts those."""
+    made = World(directory)
+    keys = directory / "keys"
+    keys.mkdir()
+    (made.config / "sites").mkdir(parents=True)
+    content = profile_content(profile)
+    write_yaml(made.config / "profile.yaml", content)
+    made.profile = parse_profile(content)
+    (made.config / "bridge.yaml").write_text((CONFIG / "bridge.yaml").read_text())
+    rugby = (CONFIG / "sites/rugby.yaml").read_text()
+    for site in ("rugby", "derby"):
+        text = rugby.replace("site: rugby", f"site: {site}").replace("SMP_BRIDGE_RUGBY", f"SMP_BRIDGE_{site.upper()}")
+        (made.config / f"sites/{site}.yaml").write_text(text)
+    write_private(keys / "acme.pem", new_key(Algorithm.ES256))
+    authority = Authority("test", clock=CLOCK)
+    server = authority.server("bridge")
+    account = SandboxParticipant(
+        name=PARTICIPANT,
+        user="acme",
+        password=PASSWORD,
+        sender="ACME",
+        jwks=public_jwks([load_signer(keys / "acme.pem")]),
+    )
+    options = SandboxOptions(
+        profile=made.profile, participants=[account], return_ca=authority.pem, knobs=knobs or Knobs()
+    )
+    async with AsyncExitStack() as stack:
+        made.sandbox = await stack.enter_async_context(Sandbox(options, clock=CLOCK))
+        for name, data in {
+            "smp.jwks.json": json.dumps(made.sandbox.jwks()).encode(), "smp-ca.pem": made.sandbox.ca_pem,
+            "returns.crt.pem": server.certificate, "returns.key.pem": server.private_key,
+        }.items():  # fmt: skip
+            (keys / name).write_bytes(data)
+            (keys / name).chmod(0o600)
+        made.environment = {
+            "SMP_BRIDGE_JOURNAL": str(made.journal), "SMP_BRIDGE_RETURNS_PORT": "0", "SMP_BRIDGE_ADMIN_PORT": "0",
+            "SMP_BRIDGE_RETURNS_CERTIFICATE": str(keys / "returns.crt.pem"), "SMP_BRIDGE_RETURNS_KEY": str(keys / "returns.key.pem"),
+            "SMP_BRIDGE_PROFILE": "profile.yaml", "SMP_BRIDGE_SMP_URL": made.sandbox.base_url, "SMP_BRIDGE_SMP_USERNAME": "acme",
+            "SMP_BRIDGE_SMP_PASSWORD": PASSWORD, "SMP_BRIDGE_SIGNING_KEY": str(keys / "acme.pem"),
+            "SMP_BRIDGE_SMP_JWKS": str(keys / "smp.jwks.json"), "SMP_BRIDGE_SMP_CA": str(keys / "smp-ca.pem"),
+        }  # fmt: skip
+        for site, prefix in (("rugby", "RK"), ("derby", "DY")):
+            ems = await stack.enter_async_context(ModbusEms(assets, seed=1, site=site, prefix=prefix))
+            made.ems[site] = ems
+            made.environment |= {
+                f"SMP_BRIDGE_{site.upper()}_HOST": ems.host,
+                f"SMP_BRIDGE_{site.upper()}_PORT": str(ems.port),
+            }
+        made.group = await stack.enter_async_context(asyncio.TaskGroup())
+        try:
+            yield made
+        except BaseException as error:
+            for process in made.processes:
+                error.add_note(f"{process.arguments}: {process.events[-12:]}"[:6000])
+            raise
+        finally:
+            for process in made.processes:
+                if process.process.returncode is None:
+                    await process.stop()
