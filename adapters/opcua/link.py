@@ -77,7 +77,18 @@ def status_name(code: int) -> str:
 
 
 class _GuardedClient(Client):  # type: ignore[misc]  # the library is untyped here
-    """Never shows a password to whoever listens on a link that is only signed."""
+    """Never shows a password to whoever listens on a link that is only signed, and tells a refusal from a loss."""
+
+    async def open_secure_channel(self, renew: bool = False) -> None:  # noqa: FBT001, FBT002 - the library's signature
+        """A server that was just asked for its endpoints and now hangs up does so because of our certificate."""
+        try:
+            await super().open_secure_channel(renew)
+        except ConnectionError as error:
+            if renew or self.security_policy.Mode == ua.MessageSecurityMode.None_:
+                raise
+            raise LinkRefused(
+                "the server hung up while the connection was secured", hint=hint_for("BadSecurityChecksFailed")
+            ) from error
 
     def server_policy(self, token_type: Any) -> Any:
         policy = super().server_policy(token_type)

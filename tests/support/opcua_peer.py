@@ -154,14 +154,14 @@ class Peer:
 
     def security(self, **changes: Any) -> dict[str, Any]:
         """What the adapter needs to be let in."""
-        return security_of(
-            certificate=self.client.certificate,
-            key=self.client.private_key,
-            servers=[self.own.certificate],
-            user=USER,
-            password=PASSWORD,
-            **changes,
-        )
+        given = {
+            "certificate": self.client.certificate,
+            "key": self.client.private_key,
+            "servers": [self.own.certificate],
+            "user": USER,
+            "password": PASSWORD,
+        }
+        return {**security_of(**given), **changes}
 
     def context(self, *, security: dict[str, Any] | None = None, **changes: Any) -> SessionContext:
         """Ipswich's own file on this server; `changes` are options of the adapter."""

@@ -1,0 +1,206 @@
+"""What a site file may say about OPC UA, and what its parts say together."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from opcua_site import IPSWICH, options_of, read_site, selection_of, selections_of
+from pydantic import ValidationError
+
+from adapters.opcua import ADAPTER
+from adapters.opcua.config import OpcUaOptions, Security
+from bridge.api import OutcomeField, Secret, Trigger
+
+SAMPLE = Path(__file__).parents[3] / "adapters" / "opcua" / "sample.yaml"
+URL = "opc.tcp://127.0.0.1:4840"
+OPEN = {"policy": "None"}
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Any file will do: what is inside is looked at when a session opens."""
+    for name in ("own.pem", "own.key", "server.pem"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "trusted").mkdir()
+    return {
+        "policy": "Basic256Sha256",
+        "certificate": tmp_path / "own.pem",
+        "private_key": tmp_path / "own.key",
+        "server_certificates": [tmp_path / "server.pem"],
+    }
+
+
+@pytest.mark.parametrize("path", [SAMPLE, IPSWICH], ids=lambda path: path.name)
+def test_the_shipped_sites_are_accepted(path):
+    """The sample and the demo's site fit the models, and nothing is wrong between their parts."""
+    site = read_site(path)
+    assert list(ADAPTER.check(options_of(site, url=URL, security=OPEN), selections_of(site))) == []
+
+
+def test_the_samples_values_are_the_defaults():
+    """Options that the sample spells out beside its own addresses stand at their defaults."""
+    options = options_of(read_site(SAMPLE), url=URL, security=OPEN)
+    defaults = OpcUaOptions(url=URL, security=Security(policy="None"))
+    for name in set(OpcUaOptions.model_fields) - {"url", "security", "namespaces", "writable"}:
+        assert getattr(options, name) == getattr(defaults, name), name
+
+
+def test_the_library_is_not_imported_with_the_adapter():
+    """Naming the adapter costs nothing until a session opens."""
+    code = "import adapters.opcua, sys; sys.exit('asyncua' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"url": "http://10.0.0.5:4840"}, "pattern"),
+        ({"url": "opc.tcp://user:secret@10.0.0.5:4840"}, "pattern"),
+        ({"url": "opc.tcp://10.0.0.5:4840 "}, "pattern"),
+        ({"timeout": "6s"}, "less than or equal to 5"),
+        ({"timeout": 4}, "duration with its unit"),
+        ({"timeout": "4"}, "duration with its unit"),
+        ({"sampling_interval": "0ms"}, "greater than 0"),
+        ({"publishing_interval": "-1s"}, "duration with its unit"),
+        ({"queue_size": 0}, "greater than or equal to 1"),
+        ({"writable": ["EMS/*"]}, "must begin at Objects"),
+        ({"writable": ["Objects"]}, "must begin at Objects"),
+        ({"writable": ["Objects/ems:EMS//x"]}, "none empty"),
+        ({"writable": ["Objects/:x"]}, "none empty"),
+        ({"polling": "1s"}, "Extra inputs"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused(changes, words):
+    """Each with the words that an operator gets."""
+    with pytest.raises(ValidationError, match=words):
+        OpcUaOptions.model_validate({"url": URL, "security": OPEN, **changes})
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("10ms", 0.01), ("250 ms", 0.25), ("2s", 2.0), ("1.5s", 1.5)])
+def test_durations_carry_their_unit(text, seconds):
+    """As everywhere in the configuration."""
+    options = OpcUaOptions.model_validate({"url": URL, "security": OPEN, "sampling_interval": text})
+    assert options.sampling_interval == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"policy": "Basic128Rsa15"}, "Basic256Sha256"),
+        ({"policy": "Basic256"}, "Basic256Sha256"),
+        ({"mode": "None"}, "Sign"),
+        ({"certificate": None}, "needs `certificate` and `private_key`"),
+        ({"private_key": None}, "needs `certificate` and `private_key`"),
+        ({"server_certificates": []}, "no server is trusted unseen"),
+        ({"user": "smp-bridge"}, "belong together"),
+        ({"password": Secret("x")}, "belong together"),
+        ({"certificate": "missing.pem"}, "file"),
+        ({"trust": "missing"}, "directory"),
+    ],
+)
+def test_a_link_that_is_not_protected_as_it_seems_is_refused(files, changes, words):
+    """Old policies, half a key pair, no trust, half a login."""
+    with pytest.raises(ValidationError, match=words):
+        Security.model_validate({**files, **changes})
+
+
+def test_no_security_must_be_written_out_and_takes_no_password(files):
+    """`policy: None` alone; a password beside it would travel in the clear."""
+    assert Security.model_validate(OPEN).policy.value == "None"
+    with pytest.raises(ValidationError, match="nothing is protected"):
+        Security.model_validate({**OPEN, "user": "smp-bridge", "password": Secret("x")})
+    with pytest.raises(ValidationError):
+        OpcUaOptions.model_validate({"url": URL})
+
+
+def test_a_directory_of_trusted_certificates_serves_instead_of_files(files, tmp_path):
+    """Either is enough."""
+    given = {**files, "server_certificates": [], "trust": tmp_path / "trusted"}
+    assert Security.model_validate(given).trust == tmp_path / "trusted"
+
+
+def test_the_password_is_not_shown(files):
+    """Neither by str nor by repr of the options."""
+    options = Security.model_validate({**files, "user": "smp-bridge", "password": Secret("hunter2")})
+    assert "hunter2" not in f"{options} {options!r}"
+
+
+def problems(change):
+    """What `check` says of Ipswich after a change of its batteries or its adapter."""
+    site = copy.deepcopy(read_site())
+    change(site)
+    (adapter,) = site["adapters"].values()
+    options = options_of(site, url=URL, security=OPEN)
+    assert adapter is not None
+    return {problem.path: problem.text for problem in ADAPTER.check(options, selections_of(site))}
+
+
+def test_a_target_outside_writable_is_a_problem_with_the_path_to_add():
+    """Every target of both flows is inside; one that points at a set-point is not."""
+
+    def change(site):
+        site["flows"]["batteries"]["outcome"]["errorCode"] = "MaxExport_kW"
+
+    found = problems(change)
+    assert list(found) == ["flows.batteries.outcome.errorCode"]
+    assert 'add "Objects/ems:EMS/ems:Assets/ems:*/ems:MaxExport_kW"' in found["flows.batteries.outcome.errorCode"]
+
+
+def test_an_empty_writable_names_every_target():
+    """Nothing is writable unless it is listed."""
+
+    def change(site):
+        next(iter(site["adapters"].values()))["writable"] = []
+
+    assert len(problems(change)) == 10
+
+
+def test_a_prefix_that_is_not_declared_is_a_problem_where_it_stands():
+    """In `writable`, in `each` and in a path below."""
+
+    def change(site):
+        adapter = next(iter(site["adapters"].values()))
+        adapter["writable"].append("Objects/other:X")
+        site["flows"]["unit"]["records"]["each"] = "Objects/oops:EMS/ems:Units/*"
+        site["flows"]["batteries"]["records"]["fields"]["name"] = "what:Name"
+
+    found = problems(change)
+    assert "`other`" in found["adapter.writable[2]"]
+    assert "`oops`" in found["flows.unit.records.each"]
+    assert "`what`" in found["flows.batteries.records.fields.name"]
+
+
+def test_a_glob_below_each_is_a_problem():
+    """One field is one node."""
+
+    def change(site):
+        site["flows"]["batteries"]["submit"]["request"] = "*/Request"
+        site["flows"]["batteries"]["outcome"]["state"] = "Registration/St?te"
+
+    found = problems(change)
+    assert "must name one node" in found["flows.batteries.submit.request"]
+    assert "must name one node" in found["flows.batteries.outcome.state"]
+
+
+def test_the_key_must_be_a_field():
+    """The key is read like any field."""
+    flow = read_site()["flows"]["batteries"]
+    flow["records"]["key"] = "serial"
+    with pytest.raises(ValidationError, match="`key: serial` must be one of the names in `fields`"):
+        selection_of("batteries", flow)
+
+
+def test_the_triggers_that_the_adapter_knows():
+    """Requests and changes; there are no messages in OPC UA."""
+    assert set(ADAPTER.submit) == {Trigger.REQUEST, Trigger.CHANGE}
+
+
+def test_targets_are_what_is_configured():
+    """`progress` is no target, and what is left out is not written."""
+    flow = read_site()["flows"]["batteries"]
+    flow["outcome"] = {"state": "Registration/State", "alarm": "Registration/Alarm", "progress": False}
+    outcome = selection_of("batteries", flow).outcome
+    assert outcome.targets() == {OutcomeField.STATE: "Registration/State", OutcomeField.ALARM: "Registration/Alarm"}
+    assert outcome.progress is False

@@ -1,0 +1,139 @@
+"""Who gets in and who does not, against a node-opcua server."""
+
+import asyncio
+
+import pytest
+from opcua_peer import SERVER_URI
+
+from adapters.opcua import ADAPTER
+from bridge.api import Address, LinkError, LinkRefused, Quality, Secret
+from bridge.demo.opcua_keys import make_pair
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+WITHIN_S = 20.0
+PLACE = Address("batteries", "BESS001", "reference")
+
+
+async def opens(context) -> None:
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(context) as session:
+        (found,) = await session.read([PLACE])
+        assert (found.quality, found.value) == (Quality.GOOD, "REF1")
+
+
+async def refused(context, words: str, kind: type[LinkError] = LinkRefused) -> LinkError:
+    with pytest.raises(kind, match=words) as raised:
+        await opens(context)
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("policy", "mode"),
+    [
+        ("Basic256Sha256", "SignAndEncrypt"),
+        ("Basic256Sha256", "Sign"),
+        ("Aes128Sha256RsaOaep", "SignAndEncrypt"),
+        ("Aes256Sha256RsaPss", "SignAndEncrypt"),
+    ],
+)
+async def test_every_policy_works(peer, policy, mode):
+    """With user and password; under Sign the password is encrypted by itself."""
+    if (policy, mode) != ("Basic256Sha256", "SignAndEncrypt"):
+        await peer.again(policies=[peer_name(policy)], modes=[mode])
+    await opens(peer.context(security=peer.security(policy=policy, mode=mode)))
+
+
+def peer_name(policy: str) -> str:
+    """The other library's spelling."""
+    return {"Aes128Sha256RsaOaep": "Aes128_Sha256_RsaOaep", "Aes256Sha256RsaPss": "Aes256_Sha256_RsaPss"}.get(
+        policy, policy
+    )
+
+
+async def test_no_security_works_where_it_is_written_out(peer):
+    """For a laboratory, and for a server that knows nothing else."""
+    await peer.again(policies=["None"], modes=["None"], user="")
+    await opens(peer.context(security={"policy": "None"}))
+
+
+async def test_anonymous_works_where_the_server_lets_it(peer):
+    """Certificates alone."""
+    await peer.again(user="")
+    security = {key: value for key, value in peer.security().items() if key not in {"user", "password"}}
+    await opens(peer.context(security=security))
+
+
+async def test_a_policy_that_the_server_lacks_is_told_with_those_it_has(peer):
+    """Before any key is used."""
+    security = peer.security(policy="Aes256Sha256RsaPss")
+    error = await refused(peer.context(security=security), r"does not offer Aes256Sha256RsaPss/SignAndEncrypt")
+    assert "Basic256Sha256/SignAndEncrypt" in str(error)
+    assert "choose one" in error.hint
+
+
+@pytest.mark.parametrize("change", [{"password": Secret("wrong")}, {"user": "nobody"}])
+async def test_a_wrong_login_is_refused_with_a_hint(peer, change):
+    """No password in the words."""
+    error = await refused(peer.context(security=peer.security(**change)), "BadUserAccessDenied")
+    assert "user" in error.hint
+    assert "wrong" not in str(error)
+
+
+async def test_a_login_is_refused_where_anonymous_is_not_allowed(peer):
+    """The server says that a user is needed."""
+    security = {key: value for key, value in peer.security().items() if key not in {"user", "password"}}
+    await refused(peer.context(security=security), "BadIdentityTokenRejected|BadIdentityTokenInvalid|anonymous")
+
+
+async def test_a_server_that_is_not_ours_never_sees_the_password(peer, tmp_path):
+    """A foreign certificate in the trust list: refused before a session is made."""
+    other = await asyncio.to_thread(make_pair, tmp_path, "other", SERVER_URI)
+    security = peer.security(server_certificates=[other.certificate])
+    error = await refused(peer.context(security=security), "not trusted")
+    assert "thumbprint" in error.hint
+    assert (await peer.order("stats"))["sessions"] == 0
+
+
+async def test_a_server_that_calls_itself_otherwise_is_refused(peer):
+    """Its application URI is not the one in its certificate."""
+    await peer.again(uri="urn:somebody:else")
+    await refused(peer.context(), "urn:somebody:else, which is not in its certificate")
+
+
+async def test_a_certificate_that_the_server_does_not_know_is_refused_with_a_hint(peer, tmp_path):
+    """The server trusts one client; ours is another."""
+    stranger = await asyncio.to_thread(make_pair, tmp_path, "stranger", "urn:stranger")
+    await peer.again(trust=[stranger.certificate], pki=tmp_path / "pki")
+    error = await refused(peer.context(), "hung up while the connection was secured")
+    assert "trust" in error.hint
+    security = peer.security(certificate=stranger.certificate, private_key=stranger.private_key)
+    await opens(peer.context(security=security))
+
+
+async def test_nobody_there_is_a_link_error(peer):
+    """A closed port is no refusal: it is tried again soon."""
+    await peer.stop()
+    error = await refused(peer.context(), "connecting to opc.tcp://127", LinkError)
+    assert not isinstance(error, LinkRefused)
+
+
+async def test_a_port_that_speaks_something_else_is_a_link_error(peer):
+    """A server that answers every byte with nonsense, or nothing at all."""
+
+    async def nonsense(reader, writer):
+        await reader.read(8)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async def silence(reader, writer):
+        await reader.read()
+        writer.close()
+
+    for handler in (nonsense, silence):
+        async with await asyncio.start_server(handler, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            error = await refused(
+                peer.context(url=f"opc.tcp://127.0.0.1:{port}", timeout="1s"), "connecting", LinkError
+            )
+            assert not isinstance(error, LinkRefused)

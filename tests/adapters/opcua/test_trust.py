@@ -1,0 +1,171 @@
+"""Whom the bridge believes to be the EMS, and which of its own certificates it shows; without a server."""
+
+from datetime import timedelta
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from opcua_certificates import NOW, NOW_NS, make
+
+from adapters.opcua.config import Security
+from adapters.opcua.trust import application_uris, check_server, load_identity, load_trusted, parse_der
+from bridge.api import LinkRefused
+
+URI = "urn:acme:ems"
+
+
+def check(server, *trusted, uri=URI, now_ns=NOW_NS):
+    check_server(server.certificate, uri, [each.certificate for each in trusted], now_ns)
+
+
+def test_a_server_in_the_list_is_trusted():
+    """Itself, whoever signed it."""
+    server = make()
+    check(server, make("other"), server)
+
+
+def test_a_server_of_a_trusted_authority_is_trusted():
+    """By a signature of a certificate that may sign."""
+    authority = make("authority", ca=True)
+    check(make(issuer=authority), authority)
+
+
+def test_a_stranger_is_refused_with_its_thumbprint():
+    """The operator can compare it with what the EMS shows, and reads what to do."""
+    server = make()
+    with pytest.raises(LinkRefused, match=r"not trusted \(SHA-1 thumbprint [0-9a-f]{40}\)") as raised:
+        check(server, make())
+    assert "server_certificates" in raised.value.hint
+
+
+def test_a_certificate_that_may_not_sign_vouches_for_nobody():
+    """Another server's certificate in the list is no authority, though it did sign."""
+    server = make("other")
+    with pytest.raises(LinkRefused, match="not trusted"):
+        check(make(issuer=server), server)
+
+
+def test_an_authority_of_the_same_name_is_not_the_same():
+    """Names are anybody's to choose; the signature counts."""
+    with pytest.raises(LinkRefused, match="not trusted"):
+        check(make(issuer=make("authority", ca=True)), make("authority", ca=True))
+
+
+@pytest.mark.parametrize(
+    ("since", "until"),
+    [(NOW - timedelta(days=9), NOW - timedelta(seconds=1)), (NOW + timedelta(seconds=1), NOW + timedelta(days=9))],
+)
+def test_a_certificate_out_of_date_is_refused(since, until):
+    """Its own, and its authority's."""
+    server = make(since=since, until=until)
+    with pytest.raises(LinkRefused, match="not valid now"):
+        check(server, server)
+    authority = make("authority", ca=True, since=since, until=until)
+    with pytest.raises(LinkRefused, match="not valid now"):
+        check(make(issuer=authority), authority)
+
+
+def test_a_server_that_calls_itself_otherwise_is_refused():
+    """The application URI that it states must be in its certificate."""
+    server = make(uri="urn:somebody:else")
+    with pytest.raises(LinkRefused, match="urn:acme:ems, which is not in its certificate"):
+        check(server, server)
+    with pytest.raises(LinkRefused, match="not in its certificate"):
+        check(nameless := make(uri=None), nameless)
+
+
+def test_a_chain_may_follow_the_certificate_on_the_wire():
+    """Only the first of a server's certificates is its own."""
+    server, authority = make(), make("authority", ca=True)
+    data = server.certificate.public_bytes(Encoding.DER)
+    assert parse_der(data) == server.certificate
+    assert parse_der(data + authority.certificate.public_bytes(Encoding.DER)) == server.certificate
+
+
+@pytest.mark.parametrize("data", [b"", b"\x30", b"\x30\x82\x00\x04abcd", b"no certificate at all"])
+def test_what_is_no_certificate_is_refused(data):
+    """Never an error of the library."""
+    with pytest.raises(LinkRefused, match="cannot be read"):
+        parse_der(data)
+
+
+# our own
+
+
+@pytest.fixture
+def files(tmp_path):
+    server, _ = make().write(tmp_path, "server")
+    return {"policy": "Basic256Sha256", "server_certificates": [server]}
+
+
+def identity(files, own, uri=None, now_ns=NOW_NS):
+    certificate, key = own
+    return load_identity(
+        Security.model_validate({**files, "certificate": certificate, "private_key": key}), uri, now_ns
+    )
+
+
+@pytest.mark.parametrize("form", ["pem", "der"])
+def test_our_own_pair_is_read_in_both_forms(files, tmp_path, form):
+    """With the application URI of the certificate unless another one is asked for."""
+    found = identity(files, make("bridge", uri="urn:bridge").write(tmp_path, "own", form=form))
+    assert (found.application_uri, found.key_form) == ("urn:bridge", form)
+
+
+def test_an_application_uri_that_our_certificate_lacks_is_refused(files, tmp_path):
+    """The EMS would refuse it, with fewer words."""
+    own = make("bridge", uri="urn:bridge").write(tmp_path, "own")
+    with pytest.raises(LinkRefused, match="does not carry the application URI urn:other") as raised:
+        identity(files, own, uri="urn:other")
+    assert "subject alternative name" in raised.value.hint
+    with pytest.raises(LinkRefused, match=r"URI \(none\)"):
+        identity(files, make("bridge", uri=None).write(tmp_path, "nameless"))
+
+
+def test_our_own_certificate_must_be_valid(files, tmp_path):
+    """An expired one is told here, not only by the EMS."""
+    with pytest.raises(LinkRefused, match=r"own.crt.pem is not valid now \(from 2026-11-22 to 2026-11-24\)"):
+        identity(files, make("bridge").write(tmp_path, "own"), now_ns=NOW_NS + 10 * 86400 * 1_000_000_000)
+
+
+def test_our_own_key_must_be_readable_and_fit(files, tmp_path):
+    """No password, no other file, no key of another certificate."""
+    certificate, _ = make("bridge").write(tmp_path, "own")
+    _, other = make("other").write(tmp_path, "other")
+    with pytest.raises(LinkRefused, match=r"other.key.pem is not the key of own.crt.pem"):
+        identity(files, (certificate, other))
+    with pytest.raises(LinkRefused, match="is not a private key that can be read"):
+        identity(files, (certificate, certificate))
+    with pytest.raises(LinkRefused, match="unencrypted|not a private key"):
+        identity(files, make("bridge").write(tmp_path, "locked", password=b"secret"))
+
+
+def test_a_trust_directory_holds_any_number_of_certificates(files, tmp_path):
+    """PEM and DER by their suffix; notes beside them are left alone."""
+    trusted = tmp_path / "trusted"
+    trusted.mkdir()
+    own = make("bridge").write(tmp_path, "own")
+    security = {"policy": "Basic256Sha256", "certificate": own[0], "private_key": own[1], "trust": trusted}
+    with pytest.raises(LinkRefused, match="no server certificate is trusted yet"):
+        load_trusted(Security.model_validate(security))
+    (trusted / "README.txt").write_text("put certificates here")
+    first, second = make("one"), make("two")
+    first.write(tmp_path, "one")[0].rename(trusted / "one.crt")
+    second.write(tmp_path, "two", form="der")[0].rename(trusted / "two.der")
+    assert set(load_trusted(Security.model_validate(security))) == {first.certificate, second.certificate}
+    (trusted / "broken.pem").write_text("nothing")
+    with pytest.raises(LinkRefused, match=r"broken.pem is not a certificate"):
+        load_trusted(Security.model_validate(security))
+
+
+def test_a_file_that_went_away_is_refused_by_name(files, tmp_path):
+    """It stood there when the configuration was checked."""
+    security = Security.model_validate({**files, "certificate": __file__, "private_key": __file__})
+    files["server_certificates"][0].unlink()
+    with pytest.raises(LinkRefused, match="server.crt.pem cannot be read: No such file"):
+        load_trusted(security)
+
+
+def test_application_uris_are_only_the_uris():
+    """Host names and addresses stand in the same extension."""
+    assert application_uris(make().certificate) == (URI,)
+    assert application_uris(make(uri=None).certificate) == ()
