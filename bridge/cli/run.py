@@ -1,7 +1,6 @@
 """`smp-bridge run`: the service itself."""
 
 import asyncio
-import os
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -9,10 +8,10 @@ from typing import Annotated
 import typer
 
 from bridge.app import Host, Role, Running
+from bridge.cli.check import load_here
 from bridge.cli.logs import set_up
-from bridge.config import Config, load
+from bridge.config import Config
 from bridge.errors import BridgeError
-from bridge.registry import find
 
 
 def run(
@@ -36,14 +35,8 @@ def run(
     A second signal skips the orderly end.
     """
     set_up(log_level)
-    loaded = load_config(config)
+    loaded = load_here(config)
     asyncio.run(_serve(loaded, role, site or []))
-
-
-def load_config(directory: Path) -> Config:
-    """Load a configuration from where the process runs; raises `ConfigError`."""
-    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    return load(directory, find, environ=os.environ, credentials_directory=Path(credentials) if credentials else None)
 
 
 async def _serve(config: Config, role: Role, sites: list[str]) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from bridge.cli.check import load_here
 from bridge.clock import SystemClock
 from bridge.errors import BridgeError, ConfigError, Problem
 
@@ -91,7 +92,7 @@ def sandbox(
         participants = _read_accounts(accounts)
     else:
         assert config is not None
-        loaded = _load(config)
+        loaded = load_here(config)
         chosen = _profile(profile) if profile else _profile_of(loaded)
         participants = _accounts_of(loaded, chosen)
     options = {
@@ -149,12 +150,6 @@ def _say(made: "Sandbox", directory: Path, *, mtls: bool) -> None:
             f"callers show      {directory / 'client.crt.pem'} with client.key.pem   (`client_certificate:`, `client_key:`)"
         )
     print("Ctrl-C ends it.", flush=True)
-
-
-def _load(config: Path) -> "Config":
-    from bridge.cli.run import load_config
-
-    return load_config(config)
 
 
 def _profile(named: str) -> "Profile":

@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias, TypeVar
 
 import typer
 
-from bridge.cli.run import load_config
+from bridge.cli.check import load_here
 from bridge.errors import BridgeError
 from bridge.journal.port import EventView, ItemView, JournalReader, SubmissionView
 from bridge.journal.sqlite import open_reader
@@ -94,7 +94,7 @@ def _state(word: str) -> SubmissionState | None:
 
 
 def _read(config: Path, ask: Callable[[JournalReader], Awaitable[T]]) -> T:
-    path = load_config(config).host.journal.path
+    path = load_here(config).host.journal.path
 
     async def inside() -> T:
         journal = await open_reader(path)
