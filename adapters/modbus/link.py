@@ -138,17 +138,16 @@ class Link:
         raise AssertionError("unreachable")
 
     async def _exchange(self, send: Callable[[], Awaitable[ModbusPDU]], function: int, span: Span) -> ModbusPDU:
-        async with self._lock:
-            self.check()
-            try:
+        self.check()
+        try:
+            async with self._lock:
+                self.check()  # the link may have ended while this request waited for its turn
                 answer = await send()
-            except (ModbusException, OSError) as error:
-                raise self.fail(
-                    f"{span}: no answer within {self._options.timeout:g} s, or the connection broke"
-                ) from error
-            except asyncio.CancelledError:
-                self.fail("a request was cancelled")
-                raise
+        except (ModbusException, OSError) as error:
+            raise self.fail(f"{span}: no answer within {self._options.timeout:g} s, or the connection broke") from error
+        except asyncio.CancelledError:
+            self.fail("a request was cancelled")
+            raise
         if answer.function_code & 0x7F != function:
             raise self.fail(f"{span}: asked with function {function}, answered with {answer.function_code}")
         return answer
