@@ -85,7 +85,8 @@ class Link:
         if self._options.status_topic is not None:
             refused = await self.publish([Message(topic=self._options.status_topic, payload=ONLINE, retain=True)])
             if refused:
-                raise self._fail(LinkRefused(f"{self._name}: the status topic was refused: {refused[0]}"))
+                hint = "may this user write to `status_topic`? ask for it in the broker's access list"
+                raise self._fail(LinkRefused(f"{self._name}: {self._options.status_topic}: {refused[0]}", hint=hint))
 
     async def publish(self, messages: Sequence[Message]) -> dict[int, str]:
         """Publish these and wait until the broker has each; returns what it refused, by position. Raises `LinkError`."""
@@ -199,7 +200,7 @@ class Link:
         client = self._client
         self._socket = client.socket()
         if self._socket is None:
-            raise self.fail("the connection broke at once")
+            raise self.fail("the connection broke at once", hint=self._closed_hint())
         client.on_socket_close = self._on_socket_close
         client.on_socket_register_write = self._on_writing
         client.on_socket_unregister_write = self._on_written
@@ -317,7 +318,7 @@ class Link:
     def _closed_hint(self) -> str:
         if self._options.tls is None:
             return "does the broker want TLS on this port?"
-        return "does the broker want a client certificate, or does this user not exist?"
+        return "does the broker speak TLS on this port, and does it want a client certificate?"
 
     def _on_subscribe(
         self, _client: Client, _userdata: Any, _mid: int, reasons: list[ReasonCode], _properties: Properties | None
@@ -373,6 +374,8 @@ class Link:
             raise self.fail(f"{doing}: TLS failed ({reason})", hint="does the broker speak TLS here?") from error
         except TimeoutError as error:
             raise self.fail(f"{doing}: no answer within {self._options.timeout:g} s") from error
+        except ConnectionResetError as error:
+            raise self.fail(f"{doing}: the broker broke the connection", hint=self._closed_hint()) from error
         except _LIBRARY_FAULTS as error:
             raise self.fail(f"{doing}: {type(error).__name__}: {printable(error)}") from error
 

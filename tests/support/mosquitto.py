@@ -22,13 +22,24 @@ HOST = "127.0.0.1"
 class Broker:
     """One mosquitto. `user`/`password` are empty where anybody may connect; `ca` is None without TLS."""
 
-    def __init__(self, directory: Path, *, tls: bool = False, user: str = "", password: str = "", extra: str = ""):
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        tls: bool = False,
+        user: str = "",
+        password: str = "",
+        extra: str = "",
+        names: tuple[str, ...] = (HOST, "localhost"),
+    ):
         self.directory = directory
         self.host = HOST
         self.port = free_port()
         self.user = user
         self.password = password
         self.ca: Path | None = directory / "ca.pem" if tls else None
+        self.authority = trustme.CA() if tls else None
+        self._names = names
         self._extra = extra
         self._process: asyncio.subprocess.Process | None = None
         directory.mkdir(parents=True, exist_ok=True)
@@ -105,7 +116,8 @@ class Broker:
             lines += ["allow_anonymous false", f"password_file {self.directory / 'passwords'}"]
         else:
             lines.append("allow_anonymous true")
-        if self.ca:
+        if self.authority:
+            lines += [f"cafile {self.ca}"]
             lines += [f"certfile {self.directory / 'server.pem'}", f"keyfile {self.directory / 'server.key'}"]
         return "\n".join([*lines, self._extra]) + "\n"
 
@@ -117,9 +129,8 @@ class Broker:
             assert await process.wait() == 0
 
     def _certify(self) -> None:
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(str(self.ca))
-        server = authority.issue_cert(HOST, "localhost")
+        self.authority.cert_pem.write_to_path(str(self.ca))
+        server = self.authority.issue_cert(*self._names)
         server.private_key_pem.write_to_path(str(self.directory / "server.key"))
         chain = b"".join(blob.bytes() for blob in server.cert_chain_pems)
         (self.directory / "server.pem").write_bytes(chain)

@@ -1,0 +1,133 @@
+"""Payloads and values."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.mqtt.codec import Source, Unreadable, encode, find, fits, parse, printable, reading, request_id
+from bridge.api import Code, OutcomeField, Quality
+
+LIMIT = 1_000_000
+
+
+def test_numbers_and_texts_keep_their_types():
+    """The flow's verbs decide what a text means, not the adapter."""
+    body = parse(b'{"a": "49,5", "b": 49.5, "c": 49, "d": true, "e": null, "f": ["x"], "g": {"h": "y"}}', LIMIT)
+    assert body == {"a": "49,5", "b": 49.5, "c": 49, "d": True, "e": None, "f": ["x"], "g": {"h": "y"}}
+
+
+def test_a_byte_order_mark_is_no_error():
+    """Some EMS write one."""
+    assert parse(b'\xef\xbb\xbf{"a": 1}', LIMIT) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("payload", "what"),
+    [
+        (b"", "not JSON"),
+        (b"null", "not a JSON object"),
+        (b'"text"', "not a JSON object"),
+        (b'{"a": 1,}', "not JSON"),
+        (b'{"a": 1} {"b": 2}', "not JSON"),
+        (b'{"a": Infinity}', "Infinity"),
+        (b'{"x": {"a": 1, "a": 1}}', "twice"),
+        (b"\xff", "byte 0"),
+        (b"[" * 50_000, "deep"),
+        (b'{"a": "' + b"x" * 1000 + b'"}', "`max_payload` allows 999"),
+    ],
+)
+def test_an_unreadable_payload_says_why(payload, what):
+    """On one line, and never with the peer's own text."""
+    with pytest.raises(Unreadable, match=what) as caught:
+        parse(payload, 999 if b"xxx" in payload else LIMIT)
+    assert str(caught.value).isprintable()
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_an_object_or_unreadable(payload):
+    """Nothing else comes out of a payload."""
+    try:
+        found = parse(payload, LIMIT)
+    except Unreadable as error:
+        found = {"why": str(error)}
+        payload = b""
+    assert isinstance(found, dict)
+    assert payload or found["why"].isprintable()
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("a", {"b": [10, {"c": "x"}]}),
+        ("a.b.0", 10),
+        ("a.b.1.c", "x"),
+        ("a.b.2", None),
+        ("a.b.x", None),
+        ("a.x.c", None),
+        ("x", None),
+        ("a.b.0.c", None),
+    ],
+)
+def test_paths(path, value):
+    """Members by name, elements by number, None where there is nothing."""
+    assert find({"a": {"b": [10, {"c": "x"}]}}, path.split(".")) == value
+
+
+def test_readings():
+    """A placeholder, a member, and what is not there."""
+    assert reading({}, Source.of("$asset"), {"asset": "EV001"}).value == "EV001"
+    assert reading({"a": {"b": 0}}, Source.of("a.b"), {}).value == 0
+    nothing = reading({"a": {"b": None}}, Source.of("a.b"), {})
+    assert (nothing.value, nothing.quality, nothing.absent) == (None, Quality.BAD, True)
+    assert "a.b" in nothing.detail
+
+
+def test_request_ids():
+    """Text and whole numbers, as they can be kept and given back."""
+    assert request_id({"id": "r-17"}, ["id"]) == "r-17"
+    assert request_id({"id": 17}, ["id"]) == "17"
+    for bad in (None, "", True, 1.0, [], {}, 2**65, "a\n", "\ud800", "x" * 201):
+        with pytest.raises(Unreadable):
+            request_id({"id": bad}, ["id"])
+
+
+def test_where_compares_types_too():
+    """1, true and "1" are three values; a missing member equals null."""
+    for wanted in (1, True, "1", None):
+        fitting = [value for value in (1, True, "1", None) if fits({"a": value}, [(("a",), wanted)])]
+        assert fitting == [wanted]
+        assert type(fitting[0]) is type(wanted)
+    assert fits({}, [(("a",), None)])
+    assert fits({}, [])
+
+
+def test_an_outcome_becomes_one_object():
+    """Words, numbers, lists and times; nested members share their parent."""
+    values = {
+        OutcomeField.STATE: Code(4, "refused"),
+        OutcomeField.ERROR_TEXT: ("a", "b"),
+        OutcomeField.UPDATED_AT: 1_795_392_000_000_000_000,
+        OutcomeField.TRANSACTION_ID: "a0B\ud800",
+    }
+    payload = {
+        "s.word": "state",
+        "s.number": "state.number",
+        "errors": "errorText",
+        "at": "updatedAt",
+        "t": "transactionId",
+        "missing": "assetId",
+    }
+    assert json.loads(encode(payload, values)) == {
+        "s": {"word": "refused", "number": 4},
+        "errors": ["a", "b"],
+        "at": "2026-11-23T00:00:00.000Z",
+        "t": "a0B?",
+        "missing": None,
+    }
+
+
+def test_a_peers_text_in_a_log_line():
+    """One line, capped."""
+    assert printable("a\n\x1b[31mb" + "x" * 500) == "a??[31mb" + "x" * 72

@@ -1,0 +1,294 @@
+"""Connections: trust, credentials, loss, and what is left behind."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+from mosquitto import HOST, Peer, free_port, mosquitto
+from mqtt_site import REQUEST, context_of, options_of, outcome, read_site, request, take
+
+from adapters.mqtt import ADAPTER
+from bridge.api import LinkError, LinkRefused
+
+CHILD = Path(__file__).parents[2] / "support" / "mqtt_child.py"
+ENVIRONMENT = os.environ | {"PYTHONPATH": f"{CHILD.parents[2]}:{CHILD.parent}"}
+CONNACK = {"3.1.1": b"\x20\x02\x00\x00", "5": b"\x20\x03\x00\x00\x00"}
+
+
+def open_at(**options):
+    return ADAPTER.open(context_of(options_of(read_site(), **options)))
+
+
+async def refused(**options):
+    """Opening fails with this refusal."""
+    with pytest.raises(LinkRefused) as caught:
+        async with open_at(**options):
+            pass
+    assert caught.value.hint
+    return str(caught.value)
+
+
+async def fails(**options):
+    """Opening fails with this error, which is no refusal."""
+    with pytest.raises(LinkError) as caught:
+        async with open_at(**options):
+            pass
+    assert type(caught.value) is LinkError
+    return caught.value
+
+
+async def ends(**options):
+    """The session ends by itself with this error, while it opens or later."""
+    with pytest.raises(LinkError) as caught:  # noqa: PT012
+        async with asyncio.timeout(10), open_at(**options) as link:
+            while True:
+                await link.receive()
+    return caught.value
+
+
+async def test_tls_and_password(tmp_path, version):
+    """The way the shipped site connects."""
+    async with (
+        mosquitto(tmp_path / "broker", tls=True, user="smp-bridge", password="wünderbar") as broker,
+        Peer(broker) as ems,
+        open_at(**broker.options(version=version, password="wünderbar")) as link,
+    ):
+        await ems.publish(REQUEST.format("EV001"), request("r-1", remark="x" * 200_000))
+        await take(link)
+        assert not any(entry.error for entry in await link.write(outcome("EV001", "r-1")))
+
+
+async def test_many_messages_in_one_read_of_a_secured_connection(tmp_path):
+    """Decrypted bytes that wait inside the TLS layer do not make the socket readable; they are read all the same."""
+    async with (
+        mosquitto(tmp_path / "broker", tls=True, extra="max_inflight_messages 0") as broker,
+        Peer(broker) as ems,
+        open_at(**broker.options(max_unacknowledged=10)) as link,
+    ):
+        for number in range(300):
+            await ems.publish(REQUEST.format("EV001"), request(f"r-{number}"), qos=0)
+        seen = 0
+        async with asyncio.timeout(10):
+            while seen < 300:
+                for arrival in await link.receive():
+                    seen += 1
+                    arrival.ack(True)
+
+
+async def test_a_wrong_password_is_refused(tmp_path, version):
+    """With a hint, and without the password."""
+    async with mosquitto(tmp_path / "broker", user="smp-bridge", password="right") as broker:
+        for options in ({"password": "wrong-secret"}, {"user": "nobody", "password": "wrong-secret"}):
+            text = await refused(**broker.options(version=version, **options))
+            assert "refuses the connection" in text
+            assert "wrong-secret" not in text
+
+
+async def test_an_unknown_authority_is_refused(tmp_path, version):
+    """A certificate that another authority signed is never accepted, nor one of the machine's authorities when there are none."""
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(str(other))
+    async with mosquitto(tmp_path / "broker", tls=True) as broker:
+        for tls in ({"ca": str(other)}, {}):
+            text = await refused(**broker.options(version=version, tls=tls))
+            assert "certificate is not trusted" in text
+
+
+async def test_another_host_name_is_refused(tmp_path):
+    """The certificate must name the host that was asked for."""
+    async with mosquitto(tmp_path / "broker", tls=True, names=("broker.example",)) as broker:
+        assert "certificate is not trusted" in await refused(**broker.options())
+
+
+async def test_files_that_are_no_certificates_are_refused(tmp_path):
+    """An empty authority file would trust nobody, or everybody; neither is meant."""
+    empty = tmp_path / "empty.pem"
+    empty.write_text("")
+    async with mosquitto(tmp_path / "broker", tls=True) as broker:
+        assert "cannot be used" in await refused(**broker.options(tls={"ca": str(empty)}))
+
+
+async def test_a_client_certificate(tmp_path, version):
+    """Where the broker asks for one it is shown; without it the error says what may be missing."""
+    async with mosquitto(tmp_path / "broker", tls=True, extra="require_certificate true") as broker:
+        own = broker.authority.issue_cert("smp-bridge")
+        own.private_key_pem.write_to_path(str(tmp_path / "own.key"))
+        own.cert_chain_pems[0].write_to_path(str(tmp_path / "own.pem"))
+        tls = {"ca": str(broker.ca), "certificate": str(tmp_path / "own.pem"), "private_key": str(tmp_path / "own.key")}
+        async with open_at(**broker.options(version=version, tls=tls)):
+            pass
+        error = await fails(**broker.options(version=version))
+        assert "client certificate" in error.hint or "TLS" in error.hint
+
+
+async def test_tls_against_a_plain_port_and_the_other_way_round(tmp_path):
+    """Both are errors that say what may be wrong."""
+    async with mosquitto(tmp_path / "plain") as plain, mosquitto(tmp_path / "secured", tls=True) as secured:
+        error = await fails(**plain.options(tls={"ca": str(secured.ca)}))
+        assert error.hint
+        error = await fails(**secured.options(tls=None))
+        assert "TLS" in error.hint
+
+
+async def test_a_password_in_clear_is_warned_of(tmp_path, caplog):
+    """Plain TCP with a password works, and is said."""
+    async with (
+        mosquitto(tmp_path / "broker", user="smp-bridge", password="right") as broker,
+        open_at(**broker.options(password="right")),
+    ):
+        assert "mqtt_password_in_clear" in caplog.text
+
+
+async def test_nobody_there_and_an_unknown_host():
+    """Link errors, which the core tries again."""
+    await fails(host=HOST, port=free_port())
+    error = await fails(host="no-such-host.invalid", port=1883)
+    assert "no-such-host.invalid:1883" in str(error)
+
+
+async def test_a_subscription_that_the_broker_refuses(version):
+    """Policy, so a refusal; the topic is named. (mosquitto 2.0 grants every subscription and then delivers nothing, hence the played broker.)"""
+    suback = b"\x90\x04\x00\x01\x80\x01" if version == "3.1.1" else b"\x90\x05\x00\x01\x00\x87\x01"
+    async with silent_server(CONNACK[version], suback) as (port, _closed):
+        assert "asset/+/registration (" in await refused(host=HOST, port=port, version=version)
+
+
+async def test_killed_without_an_acknowledgement(tmp_path, version):
+    """kill -9: the last will is heard, and the request comes again to the next session."""
+    async with mosquitto(tmp_path / "broker") as broker, Peer(broker) as ems:
+        await ems.subscribe("acme/host/status")
+        command = [sys.executable, str(CHILD), str(broker.port), version]
+        child = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, env=ENVIRONMENT)
+        try:
+            assert await ems.until("acme/host/status") == ["online"]
+            await ems.publish(REQUEST.format("EV001"), request("r-1"))
+            async with asyncio.timeout(10):
+                assert await child.stdout.readline() == b"r-1\n"
+        finally:
+            child.kill()
+            await child.wait()
+        assert await ems.until("acme/host/status", 2) == ["online", "offline"]
+        async with open_at(**broker.options(version=version)) as link:
+            (arrival,) = await take(link)
+            assert arrival.records[0].request == "r-1"
+            arrival.ack(True)
+
+
+async def test_a_broker_that_is_killed_ends_the_session(tmp_path, version):
+    """Both a waiting `receive` and the next `write` say so, and a late acknowledgement does nothing."""
+    async with (
+        mosquitto(tmp_path / "broker") as broker,
+        Peer(broker) as ems,
+        open_at(**broker.options(version=version)) as link,
+    ):
+        await ems.publish(REQUEST.format("EV001"), request("r-1"))
+        (arrival,) = await take(link)
+        await broker.stop(signal.SIGKILL)
+        with pytest.raises(LinkError, match="the connection is lost"):
+            await asyncio.wait_for(link.receive(), 5)
+        with pytest.raises(LinkError):
+            await link.write(outcome("EV001", "r-1"))
+        arrival.ack(True)
+
+
+async def test_a_frozen_broker_is_noticed_within_two_keepalives(tmp_path, version):
+    """Nothing is closed and nothing answers: the keepalive tells `receive`."""
+    async with (
+        mosquitto(tmp_path / "broker") as broker,
+        open_at(**broker.options(version=version, keepalive="2s")) as link,
+    ):
+        broker.freeze()
+        with pytest.raises(LinkError):
+            await asyncio.wait_for(link.receive(), 6)
+
+
+async def test_a_write_to_a_frozen_broker_gives_up_after_its_time_out(tmp_path, version):
+    """An outcome without an acknowledgement is not written; the core opens a new session and writes it again."""
+    async with (
+        mosquitto(tmp_path / "broker") as broker,
+        open_at(**broker.options(version=version, timeout="0.5s")) as link,
+    ):
+        broker.freeze()
+        with pytest.raises(LinkError, match=r"no answer within 0\.5 s"):
+            await asyncio.wait_for(link.write(outcome("EV001", "r-1")), 3)
+
+
+async def test_the_same_client_twice(tmp_path, version):
+    """The second one takes the session over, the first one ends."""
+    async with mosquitto(tmp_path / "broker") as broker:
+        options = broker.options(version=version)
+        async with open_at(**options) as first, open_at(**options):
+            with pytest.raises(LinkError):
+                await asyncio.wait_for(first.receive(), 5)
+
+
+async def test_a_session_that_was_taken_over_says_what_to_look_for():
+    """MQTT 5 has a reason code for it."""
+    suback, taken_over = b"\x90\x05\x00\x01\x00\x01\x01", b"\xe0\x02\x8e\x00"
+    async with silent_server(CONNACK["5"], suback + taken_over) as (port, _closed):
+        error = await ends(host=HOST, port=port, version="5", status_topic=None)
+    assert "is this site run twice" in error.hint
+
+
+async def test_a_cancelled_opening_leaves_no_socket(tmp_path):
+    """Cut off in the middle of a TLS handshake that never ends; the thread's socket is closed when it comes back."""
+    async with silent_server() as (port, closed), asyncio.timeout(10):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2), open_at(host=HOST, port=port, tls={}, timeout="1s"):
+                pass
+        await closed.wait()
+
+
+async def test_a_server_that_never_answers(tmp_path):
+    """Opening gives up after its time-out."""
+    async with silent_server() as (port, closed):
+        error = await fails(host=HOST, port=port, timeout="0.3s")
+        assert "no answer within 0.3 s" in str(error)
+        await asyncio.wait_for(closed.wait(), 5)
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_nonsense_from_a_broker_is_a_link_error(seed, version):
+    """Random packets after the greeting: the session ends, nothing else breaks."""
+    source = random.Random(f"{version}/{seed}")
+    kind = source.choice([0x20, 0x30, 0x32, 0x34, 0x36, 0x40, 0x50, 0x62, 0x90, 0xB0, 0xC0, 0xD0, 0xE0, 0xF0, 0x00])
+    body = source.randbytes(source.randrange(64))
+    garbage = bytes([kind, len(body)]) + body + source.randbytes(200)
+    answers = [CONNACK[version] + garbage] if seed % 4 else [garbage]
+    async with silent_server(*answers) as (port, _closed):
+        await ends(host=HOST, port=port, version=version, timeout="0.5s")
+
+
+@asynccontextmanager
+async def silent_server(*answers):
+    """Takes connections, answers what comes with these, one by one, and says when it was left. Yields its port and that event."""
+    closed = asyncio.Event()
+    writers = []
+
+    async def serve(reader, writer):
+        writers.append(writer)
+        try:
+            for answer in answers:
+                if await reader.read(65536):
+                    writer.write(answer)
+            while await reader.read(65536):
+                pass
+        except ConnectionError:
+            pass
+        closed.set()
+
+    server = await asyncio.start_server(serve, HOST, 0)
+    try:
+        yield server.sockets[0].getsockname()[1], closed
+    finally:
+        server.close()
+        for writer in writers:
+            writer.close()
+        await server.wait_closed()
