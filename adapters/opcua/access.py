@@ -33,14 +33,19 @@ class Access:
         ]
 
     async def write(self, writes: Sequence[Write]) -> Sequence[Written]:
-        """All writes that can be made, in one go; the others carry their reason."""
-        prepared = [self._prepare(write) for write in writes]
-        good = [entry for entry in prepared if not isinstance(entry, Written)]
-        codes = iter(await self._link.write([(node, variant) for node, variant, _ in good]))
-        return [
-            entry if isinstance(entry, Written) else _written(write.address, entry[2], next(codes))
-            for write, entry in zip(writes, prepared, strict=True)
-        ]
+        """All writes that can be made, in one go; the others carry their reason. States come last: an EMS that sees one finds the rest in place."""
+        results: dict[int, Written] = {}
+        good: list[tuple[int, Any, Any, object]] = []
+        for index in sorted(range(len(writes)), key=lambda each: writes[each].address.name is OutcomeField.STATE):
+            entry = self._prepare(writes[index])
+            if isinstance(entry, Written):
+                results[index] = entry
+            else:
+                good.append((index, *entry))
+        codes = await self._link.write([(node, variant) for _, node, variant, _ in good])
+        for (index, _, _, value), code in zip(good, codes, strict=True):
+            results[index] = _written(writes[index].address, value, code)
+        return [results[index] for index in range(len(writes))]
 
     def _node(self, address: Address) -> Any:
         place = self._places.get((address.flow, address.place))

@@ -235,6 +235,17 @@ async def test_an_outcome_stands_in_the_server_in_its_own_types(peer):
     assert await peer.value(f"{REGISTRATION}/LastUpdate") == "2026-11-23T00:00:00.123Z"
 
 
+async def test_states_are_written_after_everything_else(peer):
+    """An EMS that reacts to a state finds the rest of the outcome in place, also where the server takes two writes at a time."""
+    await peer.again(limits={"maxNodesPerWrite": 2})
+    async with opened(peer) as session:
+        written = await session.write([*outcome_writes("batteries", PLACE), *outcome_writes("batteries", "BESS002")])
+    assert [entry.address.name for entry in written][:2] == [OutcomeField.STATE, OutcomeField.TRANSACTION_ID]
+    paths = [path.rpartition("/")[2] for path, _ in (await peer.order("stats"))["writes"]]
+    assert paths[-2:] == ["State", "State"]
+    assert "State" not in paths[:-2]
+
+
 async def test_no_error_empties_every_line(peer):
     """What an earlier outcome left in a fixed array is overwritten with empty text."""
     await peer.set(f"{REGISTRATION}/ErrorText", [f"old {number}" for number in range(10)])
