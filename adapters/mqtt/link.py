@@ -62,6 +62,7 @@ class Link:
         self._error: LinkError | None = None
         self._socket: Any = None
         self._paused = False
+        self._watched = False
         self._closing = False
         self._events = 0
         self._moved = asyncio.Event()
@@ -205,8 +206,7 @@ class Link:
         client.on_socket_register_write = self._on_writing
         client.on_socket_unregister_write = self._on_written
         self._loop.add_reader(self._socket, self._readable)
-        if client.want_write():
-            self._loop.add_writer(self._socket, self._writable)
+        self._watch()
         self._tick = self._loop.call_later(self._tick_s, self._ticked)
 
     def _hang_up(self, dialled: "asyncio.Future[None]") -> None:
@@ -252,6 +252,17 @@ class Link:
         """Whether a secured connection holds bytes that are already decrypted: the socket does not become readable for those."""
         return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
 
+    def _flush(self) -> None:
+        """Write what was queued in this turn of the loop; the socket is watched only when it takes no more."""
+        if self._socket is not None:
+            self._run(self._client.loop_write)
+            self._watch()
+
+    def _watch(self) -> None:
+        if self._socket is not None and not self._watched and self._client.want_write():
+            self._watched = True
+            self._loop.add_writer(self._socket, self._writable)
+
     def _writable(self) -> None:
         self._run(self._client.loop_write)
 
@@ -270,11 +281,13 @@ class Link:
 
     # what the library calls ------------------------------------------------------------------------------------------
 
-    def _on_writing(self, _client: Client, _userdata: Any, sock: Any) -> None:
-        self._loop.add_writer(sock, self._writable)
+    def _on_writing(self, _client: Client, _userdata: Any, _sock: Any) -> None:
+        self._loop.call_soon(self._flush)
 
     def _on_written(self, _client: Client, _userdata: Any, sock: Any) -> None:
-        self._loop.remove_writer(sock)
+        if self._watched:
+            self._watched = False
+            self._loop.remove_writer(sock)
 
     def _on_socket_close(self, _client: Client, _userdata: Any, sock: Any) -> None:
         self._loop.remove_reader(sock)
