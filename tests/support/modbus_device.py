@@ -17,13 +17,14 @@ class Device:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        self._turn = asyncio.Lock()
         self.host = "127.0.0.1"
         self.port = 0
 
     async def order(self, op: str, **details: object) -> dict:
-        """Send one order and wait for its answer."""
-        self._process.stdin.write(json.dumps({"op": op, **details}).encode() + b"\n")
-        async with asyncio.timeout(ANSWER_S):
+        """Send one order and wait for its answer; several tasks may do so."""
+        async with self._turn, asyncio.timeout(ANSWER_S):
+            self._process.stdin.write(json.dumps({"op": op, **details}).encode() + b"\n")
             line = await self._process.stdout.readline()
         assert line, "the libmodbus device has ended; is Debian's libmodbus5 installed?"
         answer = json.loads(line)

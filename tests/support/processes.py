@@ -120,10 +120,8 @@ class World:
         return [self.sandbox.ledger.creates(asset.reference) for asset in self.ems[site].assets]
 
 
-@asynccontextmanager
-async def world(directory, *, assets=20, knobs=None, profile="default"):
-    """Everything but the bridge's processes; `run` starts those."""
-    made = World(directory)
+async def market_side(made, stack, directory, *, profile, knobs):
+    """Keys, bridge.yaml of the shipped configuration, and a sandbox that knows its participant."""
     keys = directory / "keys"
     keys.mkdir()
     (made.config / "sites").mkdir(parents=True)
@@ -131,10 +129,6 @@ async def world(directory, *, assets=20, knobs=None, profile="default"):
     write_yaml(made.config / "profile.yaml", content)
     made.profile = parse_profile(content)
     (made.config / "bridge.yaml").write_text((CONFIG / "bridge.yaml").read_text())
-    rugby = (CONFIG / "sites/rugby.yaml").read_text()
-    for site in ("rugby", "derby"):
-        text = rugby.replace("site: rugby", f"site: {site}").replace("SMP_BRIDGE_RUGBY", f"SMP_BRIDGE_{site.upper()}")
-        (made.config / f"sites/{site}.yaml").write_text(text)
     write_private(keys / "acme.pem", new_key(Algorithm.ES256))
     authority = Authority("test", clock=CLOCK)
     server = authority.server("bridge")
@@ -148,22 +142,34 @@ async def world(directory, *, assets=20, knobs=None, profile="default"):
     options = SandboxOptions(
         profile=made.profile, participants=[account], return_ca=authority.pem, knobs=knobs or Knobs()
     )
+    made.sandbox = await stack.enter_async_context(Sandbox(options, clock=CLOCK))
+    for name, data in {
+        "smp.jwks.json": json.dumps(made.sandbox.jwks()).encode(), "smp-ca.pem": made.sandbox.ca_pem,
+        "returns.crt.pem": server.certificate, "returns.key.pem": server.private_key,
+    }.items():  # fmt: skip
+        (keys / name).write_bytes(data)
+        (keys / name).chmod(0o600)
+    made.environment = {
+        "SMP_BRIDGE_JOURNAL": str(made.journal), "SMP_BRIDGE_RETURNS_PORT": "0", "SMP_BRIDGE_ADMIN_PORT": "0",
+        "SMP_BRIDGE_RETURNS_CERTIFICATE": str(keys / "returns.crt.pem"), "SMP_BRIDGE_RETURNS_KEY": str(keys / "returns.key.pem"),
+        "SMP_BRIDGE_PROFILE": "profile.yaml", "SMP_BRIDGE_SMP_URL": made.sandbox.base_url, "SMP_BRIDGE_SMP_USERNAME": "acme",
+        "SMP_BRIDGE_SMP_PASSWORD": PASSWORD, "SMP_BRIDGE_SIGNING_KEY": str(keys / "acme.pem"),
+        "SMP_BRIDGE_SMP_JWKS": str(keys / "smp.jwks.json"), "SMP_BRIDGE_SMP_CA": str(keys / "smp-ca.pem"),
+    }  # fmt: skip
+
+
+@asynccontextmanager
+async def world(directory, *, assets=20, knobs=None, profile="default"):
+    """Everything but the bridge's processes; `run` starts those."""
+    made = World(directory)
     async with AsyncExitStack() as stack:
-        made.sandbox = await stack.enter_async_context(Sandbox(options, clock=CLOCK))
-        for name, data in {
-            "smp.jwks.json": json.dumps(made.sandbox.jwks()).encode(), "smp-ca.pem": made.sandbox.ca_pem,
-            "returns.crt.pem": server.certificate, "returns.key.pem": server.private_key,
-        }.items():  # fmt: skip
-            (keys / name).write_bytes(data)
-            (keys / name).chmod(0o600)
-        made.environment = {
-            "SMP_BRIDGE_JOURNAL": str(made.journal), "SMP_BRIDGE_RETURNS_PORT": "0", "SMP_BRIDGE_ADMIN_PORT": "0",
-            "SMP_BRIDGE_RETURNS_CERTIFICATE": str(keys / "returns.crt.pem"), "SMP_BRIDGE_RETURNS_KEY": str(keys / "returns.key.pem"),
-            "SMP_BRIDGE_PROFILE": "profile.yaml", "SMP_BRIDGE_SMP_URL": made.sandbox.base_url, "SMP_BRIDGE_SMP_USERNAME": "acme",
-            "SMP_BRIDGE_SMP_PASSWORD": PASSWORD, "SMP_BRIDGE_SIGNING_KEY": str(keys / "acme.pem"),
-            "SMP_BRIDGE_SMP_JWKS": str(keys / "smp.jwks.json"), "SMP_BRIDGE_SMP_CA": str(keys / "smp-ca.pem"),
-        }  # fmt: skip
+        await market_side(made, stack, directory, profile=profile, knobs=knobs)
+        rugby = (CONFIG / "sites/rugby.yaml").read_text()
         for site, prefix in (("rugby", "RK"), ("derby", "DY")):
+            text = rugby.replace("site: rugby", f"site: {site}").replace(
+                "SMP_BRIDGE_RUGBY", f"SMP_BRIDGE_{site.upper()}"
+            )
+            (made.config / f"sites/{site}.yaml").write_text(text)
             ems = await stack.enter_async_context(ModbusEms(assets, seed=1, site=site, prefix=prefix))
             made.ems[site] = ems
             made.environment |= {
