@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Final
 
-# The numbers that the simulated EMSs use for technologies (DOMAIN 6, layout 1: an enumeration 0-9).
+# The numbers that the simulated EMSs use for technologies (DOMAIN 6, layout 1: an enumeration 0-9). Chargers stand behind MQTT, which carries no number.
 TECHNOLOGIES: Final = (
     "BATTERY_STORAGE",
     "SOLAR",
@@ -18,8 +18,10 @@ TECHNOLOGIES: Final = (
     "CCGT",
     "OCGT",
     "DIESEL",
+    "EV_CHARGING",
 )
 BATTERY: Final = 0
+CHARGER: Final = 10
 _STORES: Final = frozenset({0, 5})
 _IMPORTS: Final = frozenset({0, 5})
 
@@ -43,7 +45,7 @@ _DISTRIBUTORS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
 }
 _PLACES: Final = ("North", "South", "East", "West", "Mill", "Quay", "Abbey", "Station", "Church", "Bridge")
 _GROUNDS: Final = ("Yard", "Park", "Farm", "Field", "Works", "Wharf")
-_KINDS: Final = ("Battery", "Solar", "Wind", "Offshore", "Hydro", "Pumped", "Gas", "CCGT", "OCGT", "Diesel")
+_KINDS: Final = ("Battery", "Solar", "Wind", "Offshore", "Hydro", "Pumped", "Gas", "CCGT", "OCGT", "Diesel", "Charger")
 _VOLTAGES_KV: Final = (11.0, 33.0, 66.0, 132.0)
 _INWARD: Final = "ABDEFGHJLNPQRSTUWXYZ"
 _FIRST_DAY: Final = datetime(2015, 1, 1, tzinfo=UTC)
