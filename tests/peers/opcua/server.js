@@ -64,7 +64,9 @@ function plain(type, value) {
 
 function variantOf(entry) {
     if (entry.value === null) return new Variant({ dataType: DataType.Null });
-    if (entry.length === undefined) return new Variant({ dataType: DataType[entry.type], value: scalar(entry.type, entry.value) });
+    if (entry.length === undefined) {
+        return new Variant({ dataType: DataType[entry.type], arrayType: VariantArrayType.Scalar, value: scalar(entry.type, entry.value) });
+    }
     return new Variant({
         dataType: DataType[entry.type],
         arrayType: VariantArrayType.Array,
