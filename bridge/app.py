@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 RENEW_S: Final = 10.0
 DRAIN_S: Final = 15.0
+LONGEST_HEADER: Final = 32 * 1024  # more than a signature may have, so that our own gate refuses it like any other (401)
 
 
 class Role(Enum):
@@ -408,7 +409,14 @@ async def _serve(
     stack: AsyncExitStack, app: web.Application, host: str, port: int, context: ssl.SSLContext | None
 ) -> int:
     """Serve an application; returns the port it really has."""
-    runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=5.0)
+    runner = web.AppRunner(
+        app,
+        handle_signals=False,
+        access_log=None,
+        shutdown_timeout=5.0,
+        max_field_size=LONGEST_HEADER,
+        auto_decompress=False,
+    )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     site = web.TCPSite(runner, host, port, ssl_context=context)

@@ -68,7 +68,8 @@ class ReturnReader:
             raise MessageRefused(400, "no_message_id")
         self._for_us(meta)
         freshness = self._fresh(meta, received)
-        read = self._read(headers, content, verified.protected) if self._wire.is_return(meta) else None
+        unknown = self._unknown(meta)
+        read = None if unknown else self._read(headers, content, verified.protected)
         message = ReturnMessage(
             participant=self._identity.participant,
             message_id=meta.message_id,
@@ -80,9 +81,18 @@ class ReturnReader:
             kid=verified.kid,
             late=freshness is Freshness.LATE,
             received=received,
-            quarantined="" if read else f"not a return that the profile knows: {meta.operation[:80] or 'no type'}",
+            quarantined="" if read else (unknown or "it names no transaction, message or correlation id"),
         )
         return Received(message=message, freshness=freshness)
+
+    def _unknown(self, meta: MessageMeta) -> str:
+        """Why a message cannot be read as a return: another kind, or another schema than the profile's ('' where it can)."""
+        if not self._wire.is_return(meta):
+            return f"not a return that the profile knows: {_shown(meta.operation) or 'no type'}"
+        known = str(self._profile.spec.message.version)
+        if meta.schema_version not in {"", known}:
+            return f"schema {_shown(meta.schema_version)} is not the profile's {known}"
+        return ""
 
     def _read(self, headers: Mapping[str, str], content: object, protected: Mapping[str, object]) -> BatchReturn | None:
         try:
@@ -137,3 +147,8 @@ class ReturnReader:
         if signed.token is not None:
             headers[self.signature_header] = signed.token
         return status, signed.body, headers
+
+
+def _shown(word: str) -> str:
+    """A peer's word on one short line."""
+    return "".join(letter if letter.isprintable() else "?" for letter in word[:80])

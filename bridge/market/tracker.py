@@ -118,7 +118,6 @@ class Tracker:
             return
         stamps = {**found.stamps, "returned": parked.message.received}
         await self._settle(found, read.report, cause="return", return_id=parked.id, stamps=stamps)
-        await self._journal.close_return(self._fence, parked.id, "settled")
 
     async def _disproved(self, found: OpenSubmission, parked: ParkedReturn) -> None:
         """A result for a call that SMP had answered as not taken: sending it again could register twice, so a person decides."""

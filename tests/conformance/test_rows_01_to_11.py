@@ -1,172 +1,289 @@
 """DOMAIN 9, rows 1 to 11: a message that is not authentic gets the same 401, whatever is wrong with it."""
 
 import asyncio
-import base64
 import json
 import socket
 
 import pytest
-from conformance_support import listening, public, signer
 from cryptography.hazmat.primitives import hashes, hmac, serialization
+from end_point import FORMS, each, listening, public, signer
 
 from bridge.envelope import Algorithm
-from bridge.envelope.base64url import encode
+from bridge.envelope.base64url import decode, encode
 from bridge.keys import KeySigner
 
-HEAD = {"alg": "ES256", "kid": "smp-1"}
+
+async def test_row_1_malformed_parts(smp):
+    """Row 1: "no signature; empty; two signature headers; malformed base64url; padding; trailing data" in every form: 401."""
+    _, good = await smp.accepted()
+    await smp.unauthentic("no_signature", good.but(tail=""))
+    await smp.unauthentic("base64url", good.but(tail=good.tail[:-1] + "*"))
+    await smp.unauthentic("base64url", good.but(tail=good.tail + "=="))
+    await smp.unauthentic("base64url", good.but(tail=good.tail + "AAA"))
+    await smp.unauthentic("base64url", good.but(head=good.head + "="))
+    await smp.unauthentic("header_not_json", good.but(head=encode(b"[]")))
+    await smp.unauthentic("header_not_json", good.but(head=encode(b'{"alg":')))
+    await smp.unauthentic("header_not_json", good.but(head=encode(decode(good.head)[:-1] + b',"x":NaN}')))
+    await smp.unauthentic("header_not_json", good.but(head=encode(decode(good.head)[:-1] + b',"x":"\\ud800"}')))
+    await smp.unauthentic("too_large", good.but(head="A" * 9000))
 
 
-async def test_row_1_no_empty_two_malformed(smp, body):
-    """Row 1: no signature; empty; two signature headers; malformed base64url; padding; trailing data."""
-    good = smp.sign(body)
-    await smp.refused(401, "no_signature", body, [])
-    await smp.refused(401, "no_signature", body, [""])
-    await smp.refused(401, "two_signatures", body, [good, good])
-    await smp.refused(401, "base64url", body, [good[:-1] + "*"])
-    await smp.refused(401, "base64url", body, [good + "=="])
-    await smp.refused(401, "malformed", body, [good + ".AAAA"])
-    await smp.refused(401, "malformed", body, ["abc"])
-    await smp.refused(401, "payload_present", body, [good.replace("..", f".{encode(body)}.")])
+async def test_row_1_detached(detached):
+    """Row 1 where the signature is a header: none, an empty one, two of them, trailing data, a payload inside."""
+    _, good = await detached.accepted()
+    body, [token] = good.sent()
+    await detached.unauthentic("no_signature", (body, []))
+    await detached.unauthentic("no_signature", (body, [""]))
+    await detached.unauthentic("two_signatures", (body, [token, token]))
+    await detached.unauthentic("malformed", (body, [token + ".AAAA"]))
+    await detached.unauthentic("malformed", (body, ["abc"]))
+    await detached.unauthentic("payload_present", (body, [token.replace("..", f".{encode(body)}.")]))
 
 
-@pytest.mark.parametrize(
-    ("alg", "reason"),
-    [
-        ("none", "alg_not_allowed"),
-        ("None", "alg_not_allowed"),
-        ("nOnE", "alg_not_allowed"),
-        (None, "alg_missing"),
-        (7, "alg_missing"),
-    ],
+async def test_row_1_flattened(flattened):
+    """Row 1 where the body is a JWS in JSON: a member missing or of another type, trailing data, a signature header beside it."""
+    _, good = await flattened.accepted()
+    body, _ = good.sent()
+    message = json.loads(body)
+
+    def without(name):
+        return json.dumps({key: value for key, value in message.items() if key != name}).encode()
+
+    await flattened.unauthentic("no_signature", (b"", []))
+    await flattened.unauthentic("no_signature", (without("signature"), []))
+    await flattened.unauthentic("malformed", (without("payload"), []))
+    await flattened.unauthentic("malformed", (without("protected"), []))
+    await flattened.unauthentic("malformed", (json.dumps({**message, "signature": 7}).encode(), []))
+    await flattened.unauthentic("malformed", (json.dumps({**message, "payload": None}).encode(), []))
+    await flattened.unauthentic("malformed", (body + b"{}", []))
+    await flattened.unauthentic("malformed", (b"[" * 100_000, []))
+    await flattened.unauthentic("malformed", (b"\xff" + body, []))
+    await flattened.unauthentic("two_signatures", (body, [f"{good.head}..{good.tail}"]))
+
+
+async def test_row_1_compact(tmp_path):
+    """Row 1 where the body is three dotted parts: too few, too many, a line end, a signature header beside it."""
+    async with listening(tmp_path, profile="compact") as smp:
+        _, good = await smp.accepted()
+        body, _ = good.sent()
+        await smp.unauthentic("no_signature", (b"", []))
+        await smp.unauthentic("malformed", (body + b".AAAA", []))
+        await smp.unauthentic("malformed", (b"abc", []))
+        await smp.unauthentic("malformed", (body + "é".encode(), []))
+        await smp.unauthentic("base64url", (body + b"\n", []))
+        await smp.unauthentic("two_signatures", (body, [f"{good.head}..{good.tail}"]))
+
+
+@each(
+    ("none", "alg_not_allowed"),
+    ("None", "alg_not_allowed"),
+    ("nOnE", "alg_not_allowed"),
+    ("es256", "alg_not_allowed"),
+    (None, "alg_missing"),
+    (7, "alg_missing"),
+    (["ES256"], "alg_missing"),
+    ({"ES256": 1}, "alg_missing"),
+    (True, "alg_missing"),
 )
-async def test_row_2_alg_none(smp, body, alg, reason):
-    """Row 2: `alg: none`, `None`, `nOnE`, missing alg, alg not a string."""
-    header = {"kid": "smp-1"} if alg is None else {"alg": alg, "kid": "smp-1"}
-    await smp.refused(401, reason, body, [smp.forge(body, header)])
+async def test_row_2_alg(smp, alg, reason):
+    """Row 2: "`alg: none`, `None`, `nOnE`, missing alg, alg not a string": 401, signed truly or not at all."""
+    draft, _ = await smp.accepted()
+    changed = smp.seal(draft, header={"alg": alg})
+    await smp.unauthentic(reason, changed)
+    await smp.unauthentic("no_signature", changed.but(tail=""))
 
 
-@pytest.mark.parametrize("form", ["PEM", "DER", "JWK", "SSH"])
-async def test_row_3_hs256_with_the_public_key_as_secret(tmp_path, form):
-    """Row 3: HS256 made with the RSA public key as secret in PEM, DER, JWK and SSH text."""
-    key = signer(Algorithm.PS256)
-    async with listening(tmp_path, key=key) as smp:
-        assert (await smp.good())[0] == 202
-        found = public(key).key
-        encodings = {
-            "PEM": (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo),
-            "DER": (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo),
-            "SSH": (serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH),
-        }
-        secret = json.dumps(key.public_jwk()).encode() if form == "JWK" else found.public_bytes(*encodings[form])
-        body = json.dumps(smp.message()).encode()
-        head = encode(json.dumps({"alg": "HS256", "kid": "smp-1"}).encode())
+@pytest.fixture(scope="module")
+def rsa():
+    return signer(Algorithm.PS256)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("encoding", ["PEM", "PEM without its last line end", "DER", "JWK", "SSH"])
+async def test_row_3_hs256_with_the_public_key_as_secret(tmp_path, rsa, form, encoding):
+    """Row 3: "HS256 made with our/SMP's RSA public key as secret in PEM, DER, JWK and SSH text": 401."""
+    async with listening(tmp_path, profile=form, key=rsa) as smp:
+        draft, _ = await smp.accepted()
+        key, subject = public(rsa).key, serialization.PublicFormat.SubjectPublicKeyInfo
+        pem = key.public_bytes(serialization.Encoding.PEM, subject)
+        secret = {
+            "PEM": pem,
+            "PEM without its last line end": pem.rstrip(),
+            "DER": key.public_bytes(serialization.Encoding.DER, subject),
+            "JWK": json.dumps(rsa.public_jwk()).encode(),
+            "SSH": key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH),
+        }[encoding]
+        forged = smp.seal(draft, header={"alg": "HS256"})
         mac = hmac.HMAC(secret, hashes.SHA256())
-        mac.update(f"{head}.{encode(body)}".encode())
-        await smp.refused(401, "alg_not_allowed", body, [f"{head}..{encode(mac.finalize())}"])
+        mac.update(f"{forged.head}.{encode(forged.payload)}".encode())
+        await smp.unauthentic("alg_not_allowed", forged.but(tail=encode(mac.finalize())))
 
 
-async def test_row_4_right_key_other_alg(tmp_path):
-    """Row 4: RS256 for a PS256 key; ES384 for ES256; ECDSA r=s=0; wrong length."""
-    key = signer(Algorithm.PS256)
-    async with listening(tmp_path, key=key) as smp:
-        assert (await smp.good())[0] == 202
-        body = json.dumps(smp.message()).encode()
-        other = KeySigner("smp-1", Algorithm.RS256, key._key)
-        await smp.refused(401, "alg_mismatch", body, [smp.sign(body, other)])
+@pytest.mark.parametrize("form", FORMS)
+async def test_row_4_rs256_for_a_ps256_key(tmp_path, rsa, form):
+    """Row 4: "right key, other alg (RS256 for a PS256 key ...)": 401, though RS256 itself is on the allow-list."""
+    async with listening(tmp_path, profile=form, key=rsa) as smp:
+        draft, _ = await smp.accepted()
+        other = KeySigner("smp-1", Algorithm.RS256, rsa._key)
+        await smp.unauthentic("alg_mismatch", smp.seal(draft, other))
+        await smp.unauthentic("alg_mismatch", smp.seal(draft, rsa, {"alg": "ES256"}))
+        await smp.unauthentic("bad_signature", smp.seal(draft, other, {"alg": "PS256"}))
 
 
-async def test_row_4_ecdsa_edges(smp, body):
-    """Row 4: ES384 for ES256; ECDSA r=s=0; wrong length."""
-    good = smp.sign(body)
-    head, _, tail = good.split(".")
-    await smp.refused(401, "alg_not_allowed", body, [smp.forge(body, {"alg": "ES384", "kid": "smp-1"})])
-    await smp.refused(401, "signature_length", body, [f"{head}..{encode(bytes(64))}"])
-    await smp.refused(401, "signature_length", body, [f"{head}..{encode(base64.urlsafe_b64decode(tail + '==')[:63])}"])
+async def test_row_4_ecdsa_edges(smp):
+    """Row 4: "ES384 for ES256; ECDSA r=s=0; wrong length": 401, and so are DER and a signature beyond the curve's order."""
+    draft, good = await smp.accepted()
+    signature = decode(good.tail)
+    await smp.unauthentic("alg_not_allowed", smp.seal(draft, header={"alg": "ES384"}))
+    await smp.unauthentic("alg_mismatch", smp.seal(draft, header={"alg": "EdDSA"}))
+    await smp.unauthentic("signature_length", good.but(tail=encode(bytes(64))))
+    for wrong in (signature[:63], signature + b"\0", signature[:32], b"\0", bytes(96)):
+        await smp.unauthentic("signature_length", good.but(tail=encode(wrong)))
+    for wrong in (b"\xff" * 64, bytes(32) + signature[32:], signature[:32] + bytes(32)):
+        await smp.unauthentic("bad_signature", good.but(tail=encode(wrong)))
 
 
-@pytest.mark.parametrize(
-    ("kid", "reason"),
-    [
-        (None, "kid_missing"),
-        ("", "kid_missing"),
-        (7, "kid_missing"),
-        ("nobody", "kid_unknown"),
-        ("k" * 200, "kid_malformed"),
-        ("../../dev/null", "kid_unknown"),
-        ("' OR 1=1 --", "kid_unknown"),
-        ("https://127.0.0.1/jwks", "kid_unknown"),
-        ("smp-1\x00", "kid_malformed"),
-    ],
+@each(
+    (None, "kid_missing"),
+    ("", "kid_missing"),
+    (7, "kid_missing"),
+    (["smp-1"], "kid_missing"),
+    ("nobody", "kid_unknown"),
+    ("SMP-1", "kid_unknown"),
+    (" smp-1", "kid_unknown"),
+    ("k" * 129, "kid_malformed"),
+    ("../../dev/null", "kid_unknown"),
+    ("' OR 1=1 --", "kid_unknown"),
+    ("https://127.0.0.1/jwks", "kid_unknown"),
+    ("smp-1\x00", "kid_malformed"),
+    ("smp-1\n", "kid_malformed"),
+    ("smp-\u0661", "kid_malformed"),
+    ("acme-1", "kid_unknown"),
+    ("k" * 10_000, "too_large"),
 )
-async def test_row_5_kid(smp, body, kid, reason):
-    """Row 5: kid missing, unknown, long, path, SQL text, URL, NUL."""
-    header = {"alg": "ES256"} if kid is None else {"alg": "ES256", "kid": kid}
-    await smp.refused(401, reason, body, [smp.forge(body, header)])
+async def test_row_5_kid(smp, kid, reason):
+    """Row 5: "`kid` missing, unknown, 10 KB, path, SQL text, URL, NUL, other participant's kid, test kid in live": 401."""
+    draft, _ = await smp.accepted()
+    await smp.unauthentic(reason, smp.seal(draft, header={"kid": kid}))
 
 
-async def test_row_5_kid_of_10_kilobytes(smp, body):
-    """Row 5: kid of 10 KB."""
-    await smp.refused(
-        401, "too_large", body, [smp.forge(body, {"alg": "ES256", "kid": "k" * 5500 + "é" * 500})[:8000] + ".."]
-    ) if False else await smp.refused(401, "too_large", body, [smp.forge(body, {"alg": "ES256", "kid": "k" * 6000})])
-
-
-async def test_row_6_embedded_keys_and_urls(smp, body):
-    """Row 6: embedded `jwk`, `x5c`; `jku`, `x5u` pointing at a loopback listener that sees no connection."""
+async def test_row_5_nothing_is_opened_by_kid(smp):
+    """Row 5: "no file, DB or network access by kid": the key set is asked once, and nothing else is."""
+    draft, _ = await smp.accepted()
     with socket.create_server(("127.0.0.1", 0)) as trap:
         trap.settimeout(0.05)
-        url = f"http://127.0.0.1:{trap.getsockname()[1]}/keys"
-        mallory = signer(kid="smp-1")
-        for member in ({"jwk": mallory.public_jwk()}, {"x5c": ["AAAA"]}, {"jku": url}, {"x5u": url}):
-            token = smp.forge(body, {**HEAD, **member}, mallory)
-            await smp.refused(401, "embedded_key", body, [token])
+        kid = f"http://127.0.0.1:{trap.getsockname()[1]}/jwks"
+        await smp.unauthentic("kid_unknown", smp.seal(draft, header={"kid": kid}))
         with pytest.raises(TimeoutError):
             await asyncio.to_thread(trap.accept)
 
 
-@pytest.mark.parametrize("crit", [["exp"], [], ["alg"], ["b64", "b64"], "b64", ["absent"]])
-async def test_row_7_crit(smp, body, crit):
-    """Row 7: crit unknown, empty, duplicate, not a list, naming `alg`, naming an absent header."""
-    await smp.refused(401, "crit", body, [smp.forge(body, {**HEAD, "crit": crit})])
+async def test_row_6_embedded_keys_and_urls(smp):
+    """Row 6: "embedded `jwk`, `x5c`; `jku`, `x5u` pointing at a loopback listener": 401, the listener sees no connection."""
+    draft, _ = await smp.accepted()
+    mallory = signer()
+    with socket.create_server(("127.0.0.1", 0)) as trap:
+        trap.settimeout(0.05)
+        url = f"http://127.0.0.1:{trap.getsockname()[1]}/keys"
+        for name, value in (
+            ("jwk", mallory.public_jwk()),
+            ("x5c", ["AAAA"]),
+            ("jku", url),
+            ("x5u", url),
+            ("x5t", "AAAA"),
+            ("x5t#S256", "AAAA"),
+        ):
+            await smp.unauthentic("embedded_key", smp.seal(draft, mallory, {name: value}))
+            await smp.unauthentic("embedded_key", smp.seal(draft, header={name: value}))
+        with pytest.raises(TimeoutError):
+            await asyncio.to_thread(trap.accept)
 
 
-async def test_row_8_b64_false(smp, body):
-    """Row 8: `b64:false` without `crit`; with `crit` when the profile does not allow it."""
-    await smp.refused(401, "b64", body, [smp.forge(body, {**HEAD, "b64": False})])
-    await smp.refused(401, "crit", body, [smp.forge(body, {**HEAD, "b64": False, "crit": ["b64"]})])
+@each(["exp"], [], ["exp", "exp"], "exp", ["alg"], ["absent"], ["b64"], {}, 7)
+async def test_row_7_crit(smp, crit):
+    """Row 7: "`crit` unknown, empty, duplicate, not a list, naming `alg`, naming an absent header": 401, signed truly."""
+    draft, _ = await smp.accepted()
+    await smp.unauthentic("crit", smp.seal(draft, header={"crit": crit, "exp": 1}))
 
 
-async def test_row_9_flattened_extras(tmp_path):
-    """Row 9: flattened form with extra `signatures[]`, or an unprotected header."""
-    from bridge.envelope import SignatureRefused, sign, verify
-    from bridge.profile import SignatureForm
-
-    key = signer()
-    keys = {key.kid: public(key)}
-    good = json.loads(sign(SignatureForm.JWS_FLATTENED, b"{}", key, {}).body)
-    assert verify(SignatureForm.JWS_FLATTENED, json.dumps(good).encode(), [], keys).payload == b"{}"
-    for extra in ({"signatures": []}, {"header": {"alg": "ES256"}}, {"header": {"kid": "smp-1"}}, {"x": 1}):
-        with pytest.raises(SignatureRefused) as refused:
-            verify(SignatureForm.JWS_FLATTENED, json.dumps({**good, **extra}).encode(), [], keys)
-        assert refused.value.reason.value == "extra_member"
+async def test_row_7_crit_in_the_unprotected_part(flattened):
+    """Row 7: "`crit` ... in the unprotected part": 401."""
+    _, good = await flattened.accepted()
+    message = json.loads(good.sent()[0])
+    await flattened.unauthentic("extra_member", (json.dumps({**message, "header": {"crit": ["exp"]}}).encode(), []))
 
 
-async def test_row_10_any_change_of_the_bytes(smp, body):
-    """Row 10: one bit of body, header or signature changed; white space added; CRLF; key order changed; BOM added."""
-    good = smp.sign(body)
-    flipped = bytes([body[0] ^ 1]) + body[1:]
-    reordered = json.dumps(dict(reversed(json.loads(body).items()))).encode()
-    for changed in (flipped, body + b" ", body.replace(b", ", b",\r\n", 1), reordered, b"\xef\xbb\xbf" + body):
-        await smp.refused(401, "bad_signature", changed, [good])
-    head, _, tail = good.split(".")
-    raw = bytearray(base64.urlsafe_b64decode(tail + "=="))
-    raw[10] ^= 1
-    await smp.refused(401, "bad_signature", body, [f"{head}..{encode(bytes(raw))}"])
-    header = json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))
-    await smp.refused(401, "bad_signature", body, [f"{encode(json.dumps({**header, 'x': 1}).encode())}..{tail}"])
+async def test_row_8_b64_false(smp):
+    """Row 8: "`b64:false` without `crit`; with `crit` when the profile does not allow it": 401, and so is `b64:true`."""
+    draft, _ = await smp.accepted()
+    await smp.unauthentic("b64", smp.seal(draft, header={"b64": False}))
+    await smp.unauthentic("b64", smp.seal(draft, header={"b64": True}))
+    await smp.unauthentic("crit", smp.seal(draft, header={"b64": False, "crit": ["b64"]}))
 
 
-async def test_row_11_signature_of_another_valid_message(smp, body):
-    """Row 11: body valid, signature of another valid message."""
-    other = json.dumps(smp.message()).encode()
-    await smp.refused(401, "bad_signature", body, [smp.sign(other)])
+@each(
+    {"signatures": []},
+    {"signatures": [{"protected": "e30", "signature": "AAAA"}]},
+    {"header": {}},
+    {"header": {"alg": "ES256"}},
+    {"header": {"kid": "smp-1"}},
+    {"x": 1},
+)
+async def test_row_9_flattened_extras(flattened, extra):
+    """Row 9: "flattened form with extra `signatures[]`, header name in both protected and unprotected parts": 401."""
+    _, good = await flattened.accepted()
+    message = json.loads(good.sent()[0])
+    await flattened.unauthentic("extra_member", (json.dumps({**message, **extra}).encode(), []))
+
+
+async def test_row_9_flattened_member_twice(flattened):
+    """Row 9: a member of the flattened form itself stands twice: 401."""
+    _, good = await flattened.accepted()
+    body, _ = good.sent()
+    await flattened.unauthentic("duplicate_member", (b'{"payload":"e30",' + body[1:], []))
+
+
+async def test_row_10_any_change_of_the_signed_bytes(smp):
+    """Row 10: "one bit of body, header or signature changed; whitespace added; CRLF changed; key order changed; BOM added": 401."""
+    draft, good = await smp.accepted()
+    payload = good.payload
+    content = json.loads(payload)
+    reordered = json.dumps(dict(reversed(content.items())), separators=(",", ":")).encode()
+    assert len(reordered) == len(payload)
+    assert reordered != payload
+    changed = [
+        bytes([*payload[:at], payload[at] ^ 1, *payload[at + 1 :]]) for at in (0, len(payload) // 2, len(payload) - 1)
+    ]
+    changed += [
+        payload + b" ",
+        b"\n" + payload,
+        payload.replace(b",", b",\r\n", 1),
+        reordered,
+        b"\xef\xbb\xbf" + payload,
+    ]
+    for other in changed:
+        await smp.unauthentic("bad_signature", good.but(payload=other))
+    signature = decode(good.tail)
+    for at in (0, 31, 32, 63):
+        flipped = bytes([*signature[:at], signature[at] ^ 1, *signature[at + 1 :]])
+        await smp.unauthentic("bad_signature", good.but(tail=encode(flipped)))
+    header = decode(good.head)
+    await smp.unauthentic("bad_signature", good.but(head=encode(header[:-1] + b',"x":1}')))
+    await smp.unauthentic("bad_signature", good.but(head=encode(header + b" ")))
+    await smp.unauthentic("kid_unknown", good.but(head=encode(header.replace(b"smp-1", b"smp-0"))))
+
+
+async def test_row_10_a_line_end_of_the_body_is_signed_too(detached):
+    """Row 10: "CRLF changed": a body with CRLF is taken as it was signed, and with LF alone it is not."""
+    draft, _ = await detached.accepted(detached.draft().saying(detached.draft().payload.replace(b",", b",\r\n")))
+    sealed = detached.seal(draft)
+    await detached.unauthentic("bad_signature", sealed.but(payload=sealed.payload.replace(b"\r\n", b"\n")))
+
+
+async def test_row_11_signature_of_another_valid_message(smp):
+    """Row 11: "body valid, signature of another valid message": 401 both ways."""
+    _, one = await smp.accepted()
+    _, two = await smp.accepted(transaction_id="a0B2")
+    await smp.unauthentic("bad_signature", one.but(payload=two.payload))
+    await smp.unauthentic("bad_signature", two.but(payload=one.payload))
+    await smp.unauthentic("bad_signature", one.but(tail=two.tail))
