@@ -15,8 +15,9 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from adapters.mqtt.codec import printable
-from adapters.mqtt.config import MqttOptions, Tls, Version
+from adapters.mqtt.config import MqttOptions, Version
 from adapters.mqtt.outbox import Message
+from adapters.mqtt.trust import trust
 from bridge.api import LinkError, LinkRefused
 
 AT_LEAST_ONCE: Final = 1
@@ -25,6 +26,7 @@ ONLINE: Final = b"online"
 CLOSE_S: Final = 1.0
 BURST: Final = 200  # packets read in one turn of the event loop
 WINDOW: Final = 20  # messages published and not yet acknowledged; the broker may ask for fewer
+LATE_S: Final = 30.0  # for the answer to a subscription that stands behind messages
 LONGEST_TICK_S: Final = 1.0
 
 _PROTOCOLS: Final = {Version.V311: MQTTProtocolVersion.MQTTv311, Version.V5: MQTTProtocolVersion.MQTTv5}
@@ -68,7 +70,11 @@ class Link:
         self._moved = asyncio.Event()
         self._gone = asyncio.Event()
         self._connected = False
-        self._granted: Sequence[ReasonCode] | None = None
+        self._filters: Sequence[str] = ()
+        self._subscribed = False
+        self._visited = False
+        self._late: asyncio.TimerHandle | None = None
+        self._status_mid = 0
         self._window = WINDOW
         self._outstanding: dict[int, int] = {}
         self._refused: dict[int, str] = {}
@@ -76,18 +82,22 @@ class Link:
         self._client = self._make(client_id)
 
     async def open(self, filters: Sequence[str]) -> None:
-        """Connect, subscribe, and say that we are there. Raises `LinkRefused` or `LinkError`."""
+        """Connect, subscribe, and say that we are there. Raises `LinkRefused` or `LinkError`.
+
+        A broker may hand out what it kept for us before it answers the subscription, and may want that acknowledged first (amqtt does), so the
+        first message ends the wait as well; the answer is then expected while the session runs.
+        """
         await self._dial()
         await self._until(lambda: self._connected, "connecting")
-        self._granted = None
+        self._filters = filters
         self._client.subscribe([(topic, AT_LEAST_ONCE) for topic in filters])
-        await self._until(lambda: self._granted is not None, "subscribing")
-        self._check_granted(filters)
+        await self._until(lambda: self._subscribed or self._visited, "subscribing")
+        if not self._subscribed:
+            self._late = self._loop.call_later(LATE_S, self._unsubscribed)
         if self._options.status_topic is not None:
-            refused = await self.publish([Message(topic=self._options.status_topic, payload=ONLINE, retain=True)])
-            if refused:
-                hint = "may this user write to `status_topic`? ask for it in the broker's access list"
-                raise self._fail(LinkRefused(f"{self._name}: {self._options.status_topic}: {refused[0]}", hint=hint))
+            with self._translated("publishing"):
+                info = self._client.publish(self._options.status_topic, ONLINE, AT_LEAST_ONCE, retain=True)
+            self._status_mid = info.mid
 
     async def publish(self, messages: Sequence[Message]) -> dict[int, str]:
         """Publish these and wait until the broker has each; returns what it refused, by position. Raises `LinkError`."""
@@ -188,7 +198,7 @@ class Link:
         """Runs in a thread, before the event loop knows of the socket; so the first packet is written from here."""
         options = self._options
         if options.tls is not None:
-            self._client.tls_set_context(_trust(options.tls))
+            self._client.tls_set_context(trust(options.tls))
         extra: dict[str, Any] = {}
         if options.version is Version.V5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -214,14 +224,8 @@ class Link:
             self._socket = self._client.socket()
             self._drop()
 
-    def _check_granted(self, filters: Sequence[str]) -> None:
-        for topic, reason in zip(filters, self._granted or (), strict=False):
-            if reason.is_failure:
-                error = LinkRefused(
-                    f"{self._name}: the broker refuses the subscription of {topic} ({printable(reason)})",
-                    hint="may this user read the topic? ask for it in the broker's access list",
-                )
-                raise self._fail(error)
+    def _unsubscribed(self) -> None:
+        self.fail(f"subscribing: the broker gave no answer within {LATE_S:g} s")
 
     # what the event loop calls ---------------------------------------------------------------------------------------
 
@@ -337,7 +341,14 @@ class Link:
         self, _client: Client, _userdata: Any, _mid: int, reasons: list[ReasonCode], _properties: Properties | None
     ) -> None:
         self._events += 1
-        self._granted = reasons
+        self._subscribed = True
+        if self._late is not None:
+            self._late.cancel()
+        for topic, reason in zip(self._filters, reasons, strict=False):
+            if reason.is_failure:
+                text = f"{self._name}: the broker refuses the subscription of {topic} ({printable(reason)})"
+                hint = "may this user read the topic? ask for it in the broker's access list"
+                self._fail(LinkRefused(text, hint=hint))
         self._moved.set()
 
     def _on_publish(
@@ -347,10 +358,17 @@ class Link:
         position = self._outstanding.pop(mid, None)
         if position is not None and reason.is_failure:
             self._refused[position] = f"the broker refuses the message ({printable(reason)})"
+        elif mid == self._status_mid and reason.is_failure:
+            text = f"{self._name}: the broker refuses {self._options.status_topic} ({printable(reason)})"
+            hint = "may this user write to `status_topic`? ask for it in the broker's access list"
+            self._fail(LinkRefused(text, hint=hint))
         self._moved.set()
 
     def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
         self._events += 1
+        if not self._visited:
+            self._visited = True
+            self._moved.set()
         mid = message.mid if message.qos else 0
         try:
             topic = message.topic
@@ -401,24 +419,11 @@ class Link:
 
     def _drop(self) -> None:
         """Close the socket without a word."""
-        if self._tick is not None:
-            self._tick.cancel()
-            self._tick = None
+        for timer in (self._tick, self._late):
+            if timer is not None:
+                timer.cancel()
         sock, self._socket = self._socket, None
         if sock is not None:
             self._loop.remove_reader(sock)
             self._loop.remove_writer(sock)
             sock.close()
-
-
-def _trust(tls: Tls) -> ssl.SSLContext:
-    """Certificates and host names are always checked. Raises `LinkRefused` for files that cannot be used."""
-    try:
-        context = ssl.create_default_context(cafile=None if tls.ca is None else str(tls.ca))
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if tls.certificate is not None:
-            context.load_cert_chain(str(tls.certificate), None if tls.private_key is None else str(tls.private_key))
-    except (ssl.SSLError, OSError, ValueError) as error:
-        hint = "are `tls.ca`, `tls.certificate` and `tls.private_key` PEM files that belong together?"
-        raise LinkRefused(f"the files of `tls:` cannot be used ({printable(error)})", hint=hint) from error
-    return context
