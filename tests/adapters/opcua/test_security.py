@@ -6,6 +6,7 @@ import pytest
 from opcua_peer import SERVER_URI
 
 from adapters.opcua import ADAPTER
+from adapters.opcua.trust import check_server
 from bridge.api import Address, LinkError, LinkRefused, Quality, Secret
 from bridge.demo.opcua_keys import make_pair
 
@@ -92,6 +93,21 @@ async def test_a_server_that_is_not_ours_never_sees_the_password(peer, tmp_path)
     error = await refused(peer.context(security=security), "not trusted")
     assert "thumbprint" in error.hint
     assert (await peer.order("stats"))["sessions"] == 0
+
+
+async def test_the_server_is_checked_again_on_the_secured_session(peer, monkeypatch):
+    """The discovery that came first was not authenticated: another certificate behind the same address is refused there."""
+    seen = []
+
+    def check(certificate, uri, trusted, now_ns):
+        seen.append(certificate)
+        check_server(certificate, uri, trusted, now_ns)
+        if len(seen) == 2:
+            raise LinkRefused("the second look")
+
+    monkeypatch.setattr("adapters.opcua.link.check_server", check)
+    await refused(peer.context(), "the second look")
+    assert seen[0] == seen[1]
 
 
 async def test_a_server_that_calls_itself_otherwise_is_refused(peer):

@@ -211,6 +211,36 @@ async def test_an_each_that_matches_nothing_is_refused_at_opening(peer):
         await open_and_close(context)
 
 
+async def test_a_node_that_is_reached_over_two_references_is_one_place(peer):
+    """Some servers both organise and contain a folder."""
+    await peer.again(twice=[BASE])
+    await peer.request(PLACE)
+    async with opened(peer) as session:
+        assert (await next_record(session)).place == PLACE
+
+
+async def test_what_the_server_does_not_watch_is_found_at_the_next_connect(peer, caplog):
+    """Triggers beyond the server's limit of watched variables are told in the log, and read at each opening."""
+    await peer.again(capabilities={"maxMonitoredItemsPerSubscription": 2})
+    await peer.request("BESS003")
+    async with opened(peer) as session:
+        record = await next_record(session)
+    assert record.place == "BESS003"
+    (entry,) = [entry for entry in caplog.records if entry.message == "opcua_nodes_not_watched"]
+    assert (entry.count, entry.status) == (6, "BadTooManyMonitoredItems")
+
+
+async def test_a_server_that_watches_nothing_is_no_use(peer, monkeypatch):
+    """Without a single watched trigger nothing would ever be noticed: the session does not open."""
+
+    async def refuse(_link, _subscription, nodes):
+        return [0x80DB0000 for _ in nodes]
+
+    monkeypatch.setattr("adapters.opcua.link.Link.monitor", refuse)
+    with pytest.raises(LinkError, match="BadTooManyMonitoredItems for every node"):
+        await open_and_close(peer.context())
+
+
 async def open_and_close(context: SessionContext) -> None:
     async with asyncio.timeout(WITHIN_S), ADAPTER.open(context):
         pass

@@ -3,7 +3,8 @@
  *   {"op": "variable", "path": "EMS/Assets/A1/Name", "type": "String", "value": "x"}   → {}; before "start"; more: "length" (array of that
  *        length, 0: any), "writable", "status" ("Bad…", "Uncertain…"), "enumeration": true (a data type of the server's own)
  *   {"op": "start", "certificate": FILE, "key": FILE, "uri": …, "pki": DIRECTORY, "user": …, "password": …, "policies": […], "modes": […],
- *        "namespaces": […], "limits": {…}, "trust": [FILE, …]}                          → {"port": N}; again after "stop": the same port
+ *        "namespaces": […], "limits": {…}, "capabilities": {…}, "trust": [FILE, …], "twice": [path, …] (folders that their parent
+ *        holds over a second reference)}                                                → {"port": N}; again after "stop": the same port
  *   {"op": "reset"}                                 → {}; first values again, no refusals, no tears, no connections, no counts
  *   {"op": "stop"}                                  → {}; closes every connection and stops listening; the values stay
  *   {"op": "drop"}                                  → {}; closes every connection and goes on listening
@@ -120,7 +121,7 @@ function addVariable(space, parent, path, name, dataType) {
     });
 }
 
-function build(namespaces) {
+function build(namespaces, twice) {
     const addressSpace = server.engine.addressSpace;
     const spaces = namespaces.map((uri) => addressSpace.registerNamespace(uri));
     const space = spaces.find((each) => each.namespaceUri === "urn:acme:ems");
@@ -142,6 +143,10 @@ function build(namespaces) {
         const parts = path.split("/");
         const name = parts.pop();
         addVariable(space, folder(parts.join("/")), path, name, entry.enumeration ? enumeration.nodeId : null);
+    }
+    for (const path of twice) {
+        const parent = folder(path.split("/").slice(0, -1).join("/"));
+        parent.addReference({ referenceType: "HasComponent", nodeId: folder(path).nodeId });
     }
 }
 
@@ -186,13 +191,13 @@ const orders = {
             allowAnonymous: !order.user,
             userManager: { isValidUser: (user, password) => user === order.user && password === order.password },
             registerServerMethod: RegisterServerMethod.HIDDEN,
-            serverCapabilities: { operationLimits: order.limits || {}, maxSessions: 100, maxSubscriptionsPerSession: 10 },
+            serverCapabilities: { operationLimits: order.limits || {}, maxSessions: 100, ...order.capabilities },
             onCreateMonitoredItem: async (_, item) => {
                 stats.monitored.push([item.samplingInterval, item.queueSize]);
             },
         });
         await server.initialize();
-        build(order.namespaces || ["urn:acme:ems"]);
+        build(order.namespaces || ["urn:acme:ems"], order.twice || []);
         server.on("request", (request) => {
             if (request.constructor.name === "ReadRequest") {
                 stats.reads += 1;
