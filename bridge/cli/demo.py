@@ -4,6 +4,7 @@ import asyncio
 import random
 import shutil
 import signal
+import sys
 import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 ONCE_LIMIT_S = 300.0
 STOPPED = 130
+PIPED_WIDTH = 120
 
 
 def demo(
@@ -61,7 +63,9 @@ def demo(
             shutil.rmtree(directory, ignore_errors=True)
     if report is not None:
         ended.write(report)
-    _print(ended, Console(), kept=directory if keep else None, full=once)
+    # Into a file or a pipe there is no terminal to ask for its width, and 80 columns would cut every name.
+    console = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
+    _print(ended, console, kept=directory if keep else None, full=once)
     if once and not ended.ok:
         raise typer.Exit(1)
 

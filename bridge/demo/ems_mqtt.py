@@ -19,6 +19,7 @@ from bridge.demo.plant import CHARGER, PlantAsset, plant
 
 MOST_ASSETS: Final = 999
 VOLTAGE_KV: Final = 0.4
+HOST_STATUS: Final = "acme/host/status"
 _OWN_USER: Final = "ems"
 _POWERS_KW: Final = (7, 11, 22, 49, 99, 149, 249, 349)
 _CLOSE_S: Final = 5.0
@@ -53,6 +54,7 @@ class MqttEms:
         self._run = secrets.token_hex(3)  # request ids are never those of an earlier run
         self._asked = 0
         self._memory = Memory()
+        self._host_online = asyncio.Event()
         self._client: Any = None
         self._stack = AsyncExitStack()
         passwords = {self.user: self.password, _OWN_USER: self._own_password}
@@ -81,7 +83,7 @@ class MqttEms:
             await self._client.connect(uri, cleansession=True, cafile=str(self.ca_file))
             stack.push_async_callback(self._leave)
             results = [(f"{self._root}/{kind}/+/registration/result", QOS_1) for kind in ("asset", "unit")]
-            await self._client.subscribe(results)
+            await self._client.subscribe([*results, (HOST_STATUS, QOS_1)])
             group = await stack.enter_async_context(asyncio.TaskGroup())
             listening = group.create_task(self._listen())
             stack.callback(listening.cancel)
@@ -95,7 +97,8 @@ class MqttEms:
         await self._stack.aclose()
 
     async def request_assets(self) -> None:
-        """Ask for the registration of every asset."""
+        """Ask for the registration of every asset, once the host says that it listens: a request is not retained, and before that it would be lost."""
+        await self._host_online.wait()
         for asset in self.assets:
             await self._ask("asset", asset.reference)
 
@@ -131,7 +134,10 @@ class MqttEms:
             self._note(message.topic, bytes(message.data))
 
     def _note(self, topic: str, payload: bytes) -> None:
-        """What the program of the EMS does with a result: believe what it can read."""
+        """What the program of the EMS does with a message: believe what it can read."""
+        if topic == HOST_STATUS:
+            self._host_online.set() if payload == b"online" else self._host_online.clear()
+            return
         reference = topic.split("/")[-3]
         try:
             body = json.loads(payload)

@@ -8,7 +8,7 @@ from bridge.demo.memory import ItemView
 
 REGISTERED: Final = "registered"
 REFUSED: Final = "refused"
-_WORDS: Final[Mapping[str, str]] = {REGISTERED: "REGISTERED", REFUSED: "REFUSED"}
+_WORDS: Final = frozenset({REGISTERED, REFUSED})
 
 
 class Ems(Protocol):
@@ -66,6 +66,6 @@ def observe(
         registered=words.count(REGISTERED),
         refused=words.count(REFUSED),
         unknown=len([word for word in words if word not in _WORDS]),
-        written_back=sum(item.final and item.state == _WORDS.get(word) for item, word in zip(mine, words, strict=True)),
+        written_back=sum(item.final and item.state == word for item, word in zip(mine, words, strict=True)),
         created_twice=sum(ledger.creates(item.reference) > 1 for item in mine),
     )

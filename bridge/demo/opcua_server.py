@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, Self
@@ -73,6 +74,11 @@ class OpcUaServer:
 
     async def prepare(self, namespace: str, keys: KeyFiles, login: Login) -> None:
         """Build the standard nodes (this takes some two seconds) and the security; `index` is then the namespace's."""
+        log = logging.getLogger("asyncua")
+        if (
+            log.level == logging.NOTSET
+        ):  # it would write over the demo's view, and shows whole requests; a level that was set stays
+            log.setLevel(logging.CRITICAL + 1)
         server = _asyncua.Server(user_manager=_OneUser(login))
         await server.init()
         server.disable_clock()  # its clock task would hold up closing by a second

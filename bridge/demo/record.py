@@ -7,7 +7,7 @@ from typing import Final
 
 from bridge.journal.port import JournalReader, SubmissionView
 from bridge.latency import host_share, stages
-from bridge.model import ItemState
+from bridge.model import HOPS, ItemState
 
 MOST: Final = 10_000
 READ_BACK: Final = "read_back_ok"
@@ -99,4 +99,4 @@ def _stages(views: Sequence[SubmissionView]) -> dict[str, Figures]:
     for view in views:
         for stage in stages(view.stamps):
             found.setdefault(stage.hop, []).append(stage.ns)
-    return {hop: Figures.of(values) for hop, values in found.items()}
+    return {hop: Figures.of(found[hop]) for hop in HOPS if hop in found}
