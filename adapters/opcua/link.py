@@ -21,6 +21,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 NodeAttribute: TypeAlias = tuple[Any, int]
 
+_LIBRARY_LOG: Final = "asyncua"
 # A dead link is noticed within two of these: one to the next probe, one for its answer.
 PROBE_S: Final = 3.0
 SESSION_TIMEOUT_MS: Final = 30_000
@@ -106,6 +107,10 @@ class Link:
     """Services of one client object, which serves one connection and is never used again."""
 
     def __init__(self, options: OpcUaOptions, clock: Clock) -> None:
+        # The library shows whole requests, a password among them, and tracebacks of what is translated here; a level that was set stays.
+        library_log = logging.getLogger(_LIBRARY_LOG)
+        if library_log.level == logging.NOTSET:
+            library_log.setLevel(logging.CRITICAL + 1)
         self._options = options
         self._clock = clock
         self._lost: Callable[[str], None] = log.debug

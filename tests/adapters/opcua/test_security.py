@@ -1,9 +1,10 @@
 """Who gets in and who does not, against a node-opcua server."""
 
 import asyncio
+import logging
 
 import pytest
-from opcua_peer import SERVER_URI
+from opcua_peer import PASSWORD, SERVER_URI
 
 from adapters.opcua import ADAPTER
 from adapters.opcua.trust import check_server
@@ -70,6 +71,14 @@ async def test_a_policy_that_the_server_lacks_is_told_with_those_it_has(peer):
     error = await refused(peer.context(security=security), r"does not offer Aes256Sha256RsaPss/SignAndEncrypt")
     assert "Basic256Sha256/SignAndEncrypt" in str(error)
     assert "choose one" in error.hint
+
+
+async def test_the_library_logs_nothing_of_its_own(peer, caplog):
+    """At its own debug level it shows whole requests, a login among them."""
+    caplog.set_level(logging.DEBUG)
+    await opens(peer.context())
+    assert PASSWORD not in caplog.text
+    assert not [entry for entry in caplog.records if entry.name.startswith("asyncua")]
 
 
 @pytest.mark.parametrize("change", [{"password": Secret("wrong")}, {"user": "nobody"}])
