@@ -46,7 +46,10 @@ log = logging.getLogger(__name__)
 
 RENEW_S: Final = 10.0
 DRAIN_S: Final = 15.0
-LONGEST_HEADER: Final = 32 * 1024  # more than a signature may have, so that our own gate refuses it like any other (401)
+LINGER_S: Final = 2.0  # how long the rest of a refused body is still read, so that its sender sees the answer
+LONGEST_HEADER: Final = (
+    32 * 1024
+)  # more than a signature may have, so that our own gate refuses it like any other (401)
 
 
 class Role(Enum):
@@ -333,6 +336,8 @@ class Host:
     async def _gauges(self, journal: Journal) -> None:
         for what, count in (await journal.counts()).items():
             self._metrics.journal.labels(what).set(count)
+        for participant, market in self._market.items():
+            self._metrics.in_flight.labels(participant).set(market.outbound.in_flight)
 
 
 def _chosen(config: Config, names: Iterable[str]) -> list[SiteConfig]:
@@ -416,6 +421,7 @@ async def _serve(
         shutdown_timeout=5.0,
         max_field_size=LONGEST_HEADER,
         auto_decompress=False,
+        lingering_time=LINGER_S,
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

@@ -65,12 +65,12 @@ class MarketReport(MarketMetrics):
         share = host_share(stamps)
         if share is not None and share.exact:
             self._metrics.host.labels(participant).observe(share.ns / 1e9)
-        self._stages(participant, stamps, skip=())
+        self._stages(participant, stamps)
 
     def settled(self, participant: str, stamps: Mapping[str, Stamp]) -> None:
         """See `MarketMetrics`."""
         last = {hop: stamps[hop] for hop in ("answered", "returned", "settled") if hop in stamps}
-        self._stages(participant, last, skip=())
+        self._stages(participant, last)
 
     def circuit(self, participant: str, *, open_: bool) -> None:
         """See `MarketMetrics`."""
@@ -84,10 +84,8 @@ class MarketReport(MarketMetrics):
         """See `MarketMetrics`."""
         self._metrics.refused_returns.labels(reason).inc()
 
-    def _stages(self, participant: str, stamps: Mapping[str, Stamp], skip: tuple[str, ...]) -> None:
+    def _stages(self, participant: str, stamps: Mapping[str, Stamp]) -> None:
         for stage in stages(stamps):
-            if stage.hop in skip:
-                continue
             if stage.exact:
                 self._metrics.stage.labels(participant, stage.hop).observe(stage.ns / 1e9)
             else:

@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 RETRY_DELAYS_S: Final = (1, 2, 4, 8, 16, 30, 30, 30, 30, 30)
 BATCH: Final = 256
+_TOLD: Final = frozenset({"written", "read_back_ok"})
 
 
 class WriteBacks:
@@ -64,8 +65,14 @@ class WriteBacks:
         back = await self._read_back(session, here, written)
         results = [self._result(row, moved, written, back, checked=session.can_read) for row in due]
         for row, result in zip(due, results, strict=True):
-            self._metrics.wrote_back(self._plans[row.flow], result.state, final=row.outcome.state.final)
+            self._report(row, result)
         return results
+
+    def _report(self, row: DueWriteBack, result: WriteBackResult) -> None:
+        final = row.outcome.state.final
+        self._metrics.wrote_back(self._plans[row.flow], result.state, final=final)
+        if final and row.settled is not None and result.stamp is not None and result.state in _TOLD:
+            self._metrics.stage(self._site, row.flow, "written_back", row.settled, result.stamp)
 
     async def _moved(self, session: Session, due: Sequence[DueWriteBack]) -> dict[int, str]:
         """Rows whose place now holds another record, or whose key cannot be read: nothing is written there."""

@@ -84,7 +84,10 @@ class Awaited(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DueWriteBack:
-    """An outcome that the EMS has not been told yet. `generation` rises with each newer outcome of the place; `key` is '' where the record had none."""
+    """An outcome that the EMS has not been told yet. `generation` rises with each newer outcome of the place; `key` is '' where the record had none.
+
+    `settled` is when its submission was settled, None for words before that and for the host's own refusals.
+    """
 
     id: int
     site: str
@@ -96,6 +99,7 @@ class DueWriteBack:
     attempts: int
     due_ns: int
     item: int | None = None
+    settled: Stamp | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

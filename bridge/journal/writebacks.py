@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bridge.journal.port import DueWriteBack, Fence, WriteBackResult
-from bridge.journal.store import Row, Rows, Tx, dump, load_errors
+from bridge.journal.store import Row, Rows, Tx, dump, load_errors, load_stamps
 from bridge.model import EmsOutcome, EmsState, ItemState
 
 PENDING: Final = "pending"
@@ -158,7 +158,8 @@ def due(rows: Rows, site: str, flows: Sequence[str], now_ns: int, limit: int) ->
     named = dump(list(flows))
     found = rows.all(
         "SELECT id, site, flow, place, key, generation, state, transaction_id, asset_id, errors, request, updated_ns, attempts,"
-        " due_ns, follows FROM writebacks WHERE site = ? AND step IN ('pending', 'retry') AND due_ns <= ?"
+        " due_ns, follows, (SELECT s.stamps FROM items i JOIN submissions s ON s.seq = i.submission WHERE i.id = writebacks.follows)"
+        " FROM writebacks WHERE site = ? AND step IN ('pending', 'retry') AND due_ns <= ?"
         " AND flow IN (SELECT value FROM json_each(?)) ORDER BY due_ns, id LIMIT ?",
         (site, now_ns, named, limit),
     )
@@ -172,7 +173,7 @@ def due(rows: Rows, site: str, flows: Sequence[str], now_ns: int, limit: int) ->
 
 def _due(row: Row) -> DueWriteBack:
     id_, site, flow, place, key, generation, state, transaction_id, asset_id, errors = row[:10]
-    request, updated_ns, attempts, due_ns, follows = row[10:]
+    request, updated_ns, attempts, due_ns, follows, stamps = row[10:]
     outcome = EmsOutcome(
         state=EmsState(state),
         transaction_id=transaction_id,
@@ -192,6 +193,7 @@ def _due(row: Row) -> DueWriteBack:
         attempts=attempts,
         due_ns=due_ns,
         item=follows,
+        settled=load_stamps(stamps).get("settled") if stamps else None,
     )
 
 

@@ -68,6 +68,11 @@ class Outbound:
         self._ended = asyncio.Event()
         self._retries: dict[str, int] = {}
 
+    @property
+    def in_flight(self) -> int:
+        """How many Create calls are under way."""
+        return self._pace.in_flight
+
     # the fast lane ---------------------------------------------------------------------------------------------------
 
     def claim(self, operation: Operation) -> Slot | None:

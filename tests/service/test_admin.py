@@ -1,0 +1,93 @@
+"""The admin listener of a running service: metrics of every stage, health by the age of the last good reading."""
+
+import asyncio
+import re
+from pathlib import Path
+
+import aiohttp
+from service import PARTICIPANT, fill, linked, service, until_words
+
+from bridge.metrics import Metrics
+from bridge.model import HOPS
+from bridge.sandbox import Knobs, Refusal
+
+BRIDGE = Path(__file__).parents[2] / "bridge"
+
+
+async def get(made, path):
+    url = f"http://127.0.0.1:{made.running.admin_port}{path}"
+    async with aiohttp.ClientSession() as http, http.get(url) as answer:
+        return answer.status, await answer.text()
+
+
+def value(text, name, **labels):
+    """One sample of the text form."""
+    for line in text.splitlines():
+        if line.startswith((f"{name}{{", f"{name} ")):
+            found = dict(re.findall(r'(\w+)="([^"]*)"', line))
+            if all(found.get(key) == wanted for key, wanted in labels.items()):
+                return float(line.rsplit(" ", 1)[1])
+    return None
+
+
+async def test_every_stage_is_measured(tmp_path):
+    """After one quiet submission each hop has exactly one figure, and the field's own stages one each."""
+    async with service(tmp_path) as made:
+        ems = await linked(made)
+        async with asyncio.timeout(10):
+            while not made.sandbox.accounts.logins:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        ems.request("assets", *fill(ems, 1))
+        await until_words(ems, ["B1"], {3: 1})
+        async with asyncio.timeout(10):
+            while (
+                value((await get(made, "/metrics"))[1], "smp_bridge_site_stage_seconds_count", hop="written_back") != 1
+            ):
+                await asyncio.sleep(0.05)
+        status, text = await get(made, "/metrics")
+        assert status == 200
+        for hop in set(HOPS) - {"source", "received", "written_back"}:
+            assert value(text, "smp_bridge_stage_seconds_count", hop=hop, participant=PARTICIPANT) == 1, hop
+        for hop in ("mapped", "journalled"):
+            assert value(text, "smp_bridge_site_stage_seconds_count", hop=hop, site="north", flow="assets") == 1
+        assert 0 < value(text, "smp_bridge_host_seconds_sum", participant=PARTICIPANT) < 5
+        assert value(text, "smp_bridge_records_total", admission="new", flow="assets") == 1
+        assert value(text, "smp_bridge_answers_total", answer="accepted") == 1
+        assert value(text, "smp_bridge_returns_total", verdict="new") == 1
+        assert value(text, "smp_bridge_calls_in_flight", participant=PARTICIPANT) == 0
+
+
+async def test_no_label_carries_what_was_registered(tmp_path):
+    """References, MPANs, postcodes and transaction ids never reach the metrics."""
+    async with service(tmp_path, knobs=Knobs(refuse={"BESS00002": Refusal(message="about BESS00002")})) as made:
+        ems = await linked(made)
+        places = fill(ems, 2)
+        ems.request("assets", *places)
+        await until_words(ems, places, {3: 1, 4: 1})
+        _, text = await get(made, "/metrics")
+        [transaction] = made.sandbox.register.transactions
+        for secret in ("BESS0000", "1023456789017", "IP1 2AB", transaction, "s3cret-of-the-test"):
+            assert secret not in text
+
+
+async def test_health(tmp_path):
+    """Live and ready while it runs; the age of a link's last good reading is shown, and a lost link does not make the host unready."""
+    async with service(tmp_path) as made:
+        ems = await linked(made)
+        assert (await get(made, "/health/live"))[0] == 200
+        status, text = await get(made, "/health/ready")
+        assert (status, "north/ems" in text) == (200, True)
+        ems.reachable = False
+        ems.cut()
+        async with asyncio.timeout(10):
+            while value((await get(made, "/metrics"))[1], "smp_bridge_link_up", site="north") != 0:
+                await asyncio.sleep(0.02)
+        assert (await get(made, "/health/ready"))[0] == 200
+
+
+def test_every_metric_is_used():
+    """A metric that nobody feeds tells a lie."""
+    code = "".join(file.read_text() for file in BRIDGE.rglob("*.py") if file.name != "metrics.py")
+    unused = [name for name in vars(Metrics()) if name != "registry" and f"metrics.{name}" not in code]
+    assert unused == []
