@@ -75,9 +75,8 @@ class OpcUaServer:
     async def prepare(self, namespace: str, keys: KeyFiles, login: Login) -> None:
         """Build the standard nodes (this takes some two seconds) and the security; `index` is then the namespace's."""
         log = logging.getLogger("asyncua")
-        if (
-            log.level == logging.NOTSET
-        ):  # it would write over the demo's view, and shows whole requests; a level that was set stays
+        # It would write over the demo's view, and shows whole requests; a level that was set stays.
+        if log.level == logging.NOTSET:
             log.setLevel(logging.CRITICAL + 1)
         server = _asyncua.Server(user_manager=_OneUser(login))
         await server.init()
