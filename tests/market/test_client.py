@@ -280,7 +280,7 @@ async def test_a_certificate_for_another_host(tmp_path):
 
 async def test_a_server_without_tls(tmp_path):
     """Plain HTTP at the other end: no byte of the call leaves."""
-    async with smp.smp_server(context=False) as peer, client(tmp_path, peer) as made:
+    async with smp.smp_server(context=False) as peer, client(tmp_path, peer, connect_s=0.5) as made:
         found = await post(made)
         assert peer.script.requests == []
     assert (found.sent, classify(found, CLASSES)) == (False, RETRY)

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import functools
 import inspect
 import io
 import json
@@ -47,12 +48,17 @@ _COUNTER = "smp_bridge_refused_returns_total"
 
 def profile_of(name, **changes):
     """A shipped profile, or `compact`: the default one with the third signature form; these sections are changed."""
+    return _profile(name, json.dumps(changes))
+
+
+@functools.cache
+def _profile(name, changed):
     content = YAML(typ="safe").load((SHIPPED / f"{'default' if name == 'compact' else name}.yaml").read_text())
     if name == "compact":
         content["signature"]["form"] = "jws-compact"
         content["return_content_types"] = ["application/jose"]
-    for section, values in changes.items():
-        content[section] = {**content.get(section, {}), **values}
+    for section, values in json.loads(changed).items():
+        content[section] = {**content.get(section, {}), **values} if isinstance(values, dict) else values
     return parse_profile(content)
 
 

@@ -134,15 +134,16 @@ async def endless(request, writer):
     """An answer without an end."""
     writer.write(f"{OK}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
     piece = b"10000\r\n" + b" " * 65536 + b"\r\n"
-    while True:
+    while not writer.transport.is_closing():
         writer.write(piece)
         await writer.drain()
+        await asyncio.sleep(0)
 
 
 async def drip(request, writer):
     """One byte of an answer at a time, for ever."""
     writer.write(f"{OK}\r\nContent-Length: 100000\r\n\r\n".encode())
-    while True:
+    while not writer.transport.is_closing():
         writer.write(b" ")
         await writer.drain()
         await asyncio.sleep(0.02)
@@ -152,8 +153,11 @@ async def gigabyte(request, writer):
     """1 GB, declared and begun."""
     writer.write(f"{OK}\r\nContent-Length: 1000000000\r\n\r\n".encode())
     for _ in range(1000):
+        if writer.transport.is_closing():
+            return
         writer.write(b" " * 1_000_000)
         await writer.drain()
+        await asyncio.sleep(0)
 
 
 async def half(request, writer):

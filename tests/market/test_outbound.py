@@ -1,0 +1,465 @@
+"""The real sender on a real journal against a server that misbehaves: which state each answer leaves a submission in (DOMAIN 5)."""
+
+import asyncio
+import json
+import socket
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import smp_server as smp
+from end_point import profile_of, signer
+
+from bridge.ids import new_message_id, submission_ids
+from bridge.journal.port import Candidate, NoneDue
+from bridge.journal.sqlite import open_journal
+from bridge.keys import public_from_jwk
+from bridge.market.calls import CallMaker, Identity
+from bridge.market.client import ClientSettings, SmpClient
+from bridge.market.outbound import ALLOWED, Outbound
+from bridge.market.pace import Pace
+from bridge.market.report import MarketMetrics
+from bridge.market.token import TokenKeeper
+from bridge.market.tracker import Tracker
+from bridge.model import Kind, Operation, Trigger
+from bridge.platform import Exchange
+from bridge.profile import SignatureForm
+from bridge.sandbox.jose import SigningKey
+from bridge.sandbox.pki import Authority
+from bridge.validation import compile_validator
+from bridge.vocabulary import load_vocabulary
+from bridge.wire import Token
+
+CLOCK = smp.CLOCK
+ASSETS, LOGIN = "/api/v1/assets", "/api/v1/authenticate"
+TAKEN = smp.answer("202 Accepted", '{"transactionId":"a0B1"}')
+SMP_KEY = SigningKey("smp-1")
+
+
+class Rig:
+    def __init__(self, journal, field, outbound, pace, peer):
+        self.journal, self.field, self.outbound, self.pace, self.peer = journal, field, outbound, pace, peer
+
+    async def submit(self, *keys):
+        await self.journal.accept(self.field, [_candidate(key) for key in keys])
+
+    async def view(self):
+        [view] = await self.journal.submissions()
+        return view
+
+    async def until(self, state, within_s=8.0):
+        """Wait until the one submission is in this state; returns it."""
+        found = None
+        try:
+            async with asyncio.timeout(within_s):
+                while (found := await self.view()).state.value != state:
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise AssertionError(f"the submission is {found.state.value}: {found.reason}, expected {state}") from None
+        return found
+
+    async def alarms(self):
+        return sorted({alarm.code for alarm in await self.journal.alarms()})
+
+    @property
+    def creates(self):
+        return self.peer.script.on(ASSETS)
+
+
+def _candidate(key):
+    content = json.dumps({"assetReference": key, "assetName": "A"}).encode()
+    return Candidate(
+        site="north", flow="assets", place=key, participant="acme", operation=Operation.ASSET_CREATE, trigger=Trigger.CHANGE,
+        request=None, key=key, content=content, digest=key.encode(), stamps={"received": CLOCK.now()},
+    )  # fmt: skip
+
+
+def logins():
+    """A login that gives t1, t2, …, each once."""
+    count = 0
+
+    async def step(request, writer):
+        nonlocal count
+        count += 1
+        writer.write(smp.answer(body=json.dumps({"access_token": f"t{count}", "expires_in": 3600})))
+
+    return step
+
+
+async def given_token():
+    return Exchange(sent=True, status=200), Token("secret-token", 3600.0)
+
+
+@asynccontextmanager
+async def market(directory, *steps, url=None, login=None, settings=None, profile=None, peer_options=None):
+    """One participant's sender; SMP is a server with this script, or whatever stands at `url` (then the token is simply there)."""
+    parsed = profile_of("default", **{"retry": {"delays_s": [30]}, **(profile or {})})
+    async with AsyncExitStack() as stack:
+        peer = await stack.enter_async_context(
+            smp.smp_server(*steps, by_path={LOGIN: login or logins()}, **(peer_options or {}))
+        )
+        (directory / "ca.pem").write_bytes(peer.authority.pem)
+        values = {
+            "base_url": url or peer.url(),
+            "ca_file": str(directory / "ca.pem"),
+            "answer_s": 5.0,
+            **(settings or {}),
+        }
+        client = await stack.enter_async_context(SmpClient(ClientSettings(**values), clock=CLOCK))
+        journal = await open_journal(directory / "journal.db", clock=CLOCK, role="all", new_id=submission_ids(CLOCK))
+        stack.push_async_callback(journal.close)
+        field, fence = await journal.acquire("field:north"), await journal.acquire("market:acme")
+        maker = CallMaker(
+            identity=Identity(participant="acme", sender="ACME", recipient="SMP", environment="TEST"), profile=parsed,
+            vocabulary=load_vocabulary(), signer=signer(kid="acme-1"), keys=_smp_keys(),
+            unit_validator=compile_validator(parsed, Kind.UNIT, {}), clock=CLOCK, new_message_id=new_message_id,
+            new_submission=submission_ids(CLOCK), jitter=lambda: 0.5,
+        )  # fmt: skip
+
+        async def log_in():
+            call = maker.login("acme", "password")
+            exchange = await client.post(call.path, method=call.method, headers=call.headers, body=call.body)
+            return exchange, maker.read_login(exchange)
+
+        async def stopped(text):
+            await journal.alarm("ACCOUNT_STOPPED", participant="acme", text=text)
+
+        parts = {
+            "journal": journal,
+            "fence": fence,
+            "maker": maker,
+            "client": client,
+            "clock": CLOCK,
+            "metrics": MarketMetrics(),
+        }
+        parts["tokens"] = TokenKeeper(given_token if url else log_in, clock=CLOCK, stopped=stopped)
+        tracker = Tracker(participant="acme", **parts)
+        pace = Pace(clock=CLOCK, rate_per_s=0, burst=10, concurrency=4, jitter=lambda: 0.5)
+        outbound = Outbound(participant="acme", tracker=tracker, pace=pace, **parts)
+        tasks = [asyncio.get_running_loop().create_task(part.run()) for part in (tracker, outbound)]
+        rig = Rig(journal, field, outbound, pace, peer)
+        try:
+            yield rig
+            assert not [task for task in tasks if task.done()], "a part of the market side has ended"
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _smp_keys():
+    return {"smp-1": public_from_jwk(Path("test"), SMP_KEY.public())}
+
+
+def signed(body, key=SMP_KEY, status="202 Accepted"):
+    _, token = key.sign(SignatureForm.JWS_DETACHED, body, {})
+    return smp.answer(status, body, x_jws_signature=token)
+
+
+async def test_taken(tmp_path):
+    """2xx with a transaction id: AWAITING_RETURN, signed, with the token, sent once."""
+    async with market(tmp_path, TAKEN) as rig:
+        await rig.submit("BESS001")
+        view = await rig.until("AWAITING_RETURN")
+        [request] = rig.creates
+        assert (view.transaction_id, request.headers["authorization"]) == ("a0B1", "Bearer t1")
+        assert request.headers["x-jws-signature"].count(".") == 2
+        assert await rig.alarms() == []
+
+
+@pytest.mark.parametrize("status", ["200 OK", "201 Created", "202 Accepted"])
+async def test_each_2xx_of_the_table(tmp_path, status):
+    """DOMAIN 4: "HTTP 200, 201 or 202 all accepted"; the id may be a number as text."""
+    async with market(tmp_path, smp.answer(status, '{"transactionId":"9007199254740993"}')) as rig:
+        await rig.submit("BESS001")
+        assert (await rig.until("AWAITING_RETURN")).transaction_id == "9007199254740993"
+
+
+IN_DOUBT = {
+    "a 2xx that is not JSON": smp.answer("202 Accepted", "not JSON"),
+    "a 2xx that is HTML": smp.answer("200 OK", "<html><body>Welcome</body></html>"),
+    "a 2xx without a body": smp.answer("202 Accepted", b""),
+    "a 2xx without an id": smp.answer("202 Accepted", '{"status":"RECEIVED"}'),
+    "a 2xx with an id that no header could carry": smp.answer("202 Accepted", '{"transactionId":"a\\r\\nb"}'),
+    "a 2xx with an id of 129": smp.answer("202 Accepted", json.dumps({"transactionId": "x" * 129})),
+    "a 2xx with the id twice": smp.answer("202 Accepted", '{"transactionId":"a","transactionId":"b"}'),
+    "a 2xx of another kind": smp.answer("204 No Content", b""),
+    "a 2xx of 1 GB": smp.gigabyte,
+    "a 2xx without end": smp.endless,
+    "an answer cut in its middle": smp.half,
+    "a reset after the body": smp.reset,
+    "no answer in time": smp.silence,
+    "an answer that drips": smp.drip,
+    "503 without Retry-After": smp.answer("503 Unavailable"),
+    "500": smp.answer("500 Error"),
+    "502 as HTML": smp.answer("502 Bad Gateway", "<html>"),
+    "408": smp.answer("408 Timeout"),
+    "409": smp.answer("409 Conflict"),
+    "a status not named": smp.answer("418 Teapot"),
+    "no HTTP": b"SSH-2.0-x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("what", IN_DOUBT)
+async def test_in_doubt(tmp_path, what):
+    """DOMAIN 5, "IN_DOUBT": the call may have been worked, so it is never sent again by itself, and a person is called."""
+    settings = {"answer_s": 0.5, "connect_s": 0.5, "max_answer_bytes": 200_000}
+    async with market(tmp_path, IN_DOUBT[what], settings=settings) as rig:
+        await rig.submit("BESS001")
+        await rig.until("IN_DOUBT")
+        assert await rig.alarms() == ["IN_DOUBT"]
+        await rig.submit("BESS001")
+        assert isinstance(await rig.journal.next_call("acme", CLOCK.wall_ns(), allow=ALLOWED), NoneDue)
+        assert (len(rig.creates), rig.pace.circuit_open) == (1, False)
+
+
+@pytest.mark.parametrize("mode", ["required", "if_present"])
+async def test_an_unsigned_answer(tmp_path, mode):
+    """DOMAIN 5: "unsigned where a signature is required": in doubt; where it may be, the id is taken."""
+    async with market(tmp_path, TAKEN, profile={"signature": {"answers_signed": mode}}) as rig:
+        await rig.submit("BESS001")
+        await rig.until("IN_DOUBT" if mode == "required" else "AWAITING_RETURN")
+
+
+@pytest.mark.parametrize("mode", ["required", "if_present"])
+async def test_a_badly_signed_answer(tmp_path, mode):
+    """DOMAIN 5: "or badly signed": in doubt, required or not."""
+    step = signed(b'{"transactionId":"a0B1"}', SigningKey("smp-1"))
+    async with market(tmp_path, step, profile={"signature": {"answers_signed": mode}}) as rig:
+        await rig.submit("BESS001")
+        view = await rig.until("IN_DOUBT")
+        assert view.transaction_id == ""
+
+
+async def test_a_well_signed_answer(tmp_path):
+    """Signed by SMP with another library: taken where it is required."""
+    step = signed(b'{"transactionId":"a0B1"}')
+    async with market(tmp_path, step, profile={"signature": {"answers_signed": "required"}}) as rig:
+        await rig.submit("BESS001")
+        await rig.until("AWAITING_RETURN")
+
+
+# our fault or the path's -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [403, 404, 405, 406, 407, 411, 413, 414, 415, 426, 300, 301, 303, 307, 308])
+async def test_our_fault(tmp_path, status):
+    """DOMAIN 5, "WAITING": nothing is burnt, the participant's circuit opens, alarm; nothing else leaves meanwhile."""
+    async with market(tmp_path, smp.answer(f"{status} No", "<html>", Location="https://localhost:1/")) as rig:
+        await rig.submit("BESS001")
+        async with asyncio.timeout(5):
+            while not (rig.pace.circuit_open and await rig.alarms()):
+                await asyncio.sleep(0.01)
+        await rig.until("WAITING")
+        await rig.submit("BESS002")
+        await asyncio.sleep(0.05)
+        assert (await rig.alarms(), len(rig.creates)) == (["CIRCUIT_OPEN"], 1)
+        assert rig.outbound.claim(Operation.ASSET_CREATE) is None
+
+
+async def test_a_redirect_never_takes_the_token_elsewhere(tmp_path):
+    """302 to another host: WAITING, circuit open, and that host sees no connection."""
+    async with smp.smp_server() as other:
+        step = smp.answer("302 Found", Location=other.url("127.0.0.1") + ASSETS)
+        async with market(tmp_path, step) as rig:
+            await rig.submit("BESS001")
+            async with asyncio.timeout(5):
+                while not rig.pace.circuit_open:
+                    await asyncio.sleep(0.01)
+            await rig.until("WAITING")
+            assert (len(rig.creates), other.connections) == (1, 0)
+
+
+async def test_401_once(tmp_path):
+    """DOMAIN 5: "renew the token once, send the same bytes": the second attempt is taken."""
+    async with market(tmp_path, smp.answer("401 No"), TAKEN) as rig:
+        await rig.submit("BESS001")
+        await rig.until("AWAITING_RETURN")
+        first, second = rig.creates
+        assert first.body == second.body
+        assert [request.headers["authorization"] for request in rig.creates] == ["Bearer t1", "Bearer t2"]
+        assert first.headers["x-jws-signature"] == second.headers["x-jws-signature"]
+
+
+async def test_401_twice(tmp_path):
+    """DOMAIN 5: "a second 401: WAITING, circuit opens, alarm": two attempts with two tokens, no third."""
+    async with market(tmp_path, smp.answer("401 No"), smp.answer("401 No"), TAKEN) as rig:
+        await rig.submit("BESS001")
+        async with asyncio.timeout(5):
+            while not await rig.alarms():
+                await asyncio.sleep(0.01)
+        await rig.until("WAITING")
+        assert (await rig.alarms(), rig.pace.circuit_open, len(rig.creates)) == (["CIRCUIT_OPEN"], True, 2)
+        assert len(rig.peer.script.on(LOGIN)) == 2
+
+
+async def test_401s_of_calls_that_went_together_share_one_login(tmp_path):
+    """A 401 for a token that was renewed meanwhile logs in no second time."""
+    gate, waiting = asyncio.Event(), []
+
+    async def held(request, writer):
+        waiting.append(request)
+        if len(waiting) == 2:
+            gate.set()
+        await gate.wait()
+        writer.write(smp.answer("401 No"))
+
+    async with market(tmp_path, held, held, TAKEN, smp.answer("202 Accepted", '{"transactionId":"a0B2"}')) as rig:
+        await rig.submit("BESS001")
+        async with asyncio.timeout(5):
+            while not waiting:
+                await asyncio.sleep(0.01)
+        await rig.submit("BESS002")
+        async with asyncio.timeout(8):
+            while [view.state.value for view in await rig.journal.submissions()] != ["AWAITING_RETURN"] * 2:
+                await asyncio.sleep(0.01)
+        assert len(rig.peer.script.on(LOGIN)) == 2
+
+
+async def test_three_refused_logins_stop_the_account(tmp_path):
+    """DOMAIN 4: "after 3 failed logins stop and alarm": no Create leaves, no fourth login comes."""
+    async with market(tmp_path, login=smp.answer("401 No", Retry_After="0")) as rig:
+        await rig.submit("BESS001")
+        async with asyncio.timeout(15):
+            while "ACCOUNT_STOPPED" not in await rig.alarms():
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)
+        assert (rig.creates, len(rig.peer.script.on(LOGIN)), (await rig.view()).state.value) == ([], 3, "WAITING")
+
+
+# certainly not processed -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("step", "least_s"),
+    [
+        (smp.answer("429 Too Many", Retry_After="100"), 100),
+        (smp.answer("429 Too Many"), 25),
+        (smp.answer("503 Unavailable", "<html>", Retry_After="100"), 100),
+        (smp.answer("503 Unavailable", Retry_After="1"), 25),
+        (smp.answer("417 Expectation Failed"), 25),
+    ],
+)
+async def test_retry_wait_by_an_answer(tmp_path, step, least_s):
+    """DOMAIN 5, "RETRY_WAIT": no alarm, the circuit stays closed, and never sooner than SMP asked for."""
+    async with market(tmp_path, step) as rig:
+        await rig.submit("BESS001")
+        before = CLOCK.wall_ns()
+        await rig.until("RETRY_WAIT")
+        due = await rig.journal.next_call("acme", CLOCK.wall_ns(), allow=ALLOWED)
+        assert isinstance(due, NoneDue)
+        assert due.next_ns - before >= least_s * 10**9
+        assert (await rig.alarms(), rig.pace.circuit_open, len(rig.creates)) == ([], False, 1)
+
+
+async def test_a_retry_sends_the_same_bytes(tmp_path):
+    """What was certainly not processed goes again as it was signed, and is taken."""
+    async with market(tmp_path, smp.answer("429 Slow"), TAKEN, profile={"retry": {"delays_s": [0.05]}}) as rig:
+        await rig.submit("BESS001")
+        await rig.until("AWAITING_RETURN")
+        first, second = rig.creates
+        assert (first.body, first.headers["idempotency-key"]) == (second.body, second.headers["idempotency-key"])
+
+
+@asynccontextmanager
+async def nobody():
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    yield f"https://127.0.0.1:{port}"
+
+
+@asynccontextmanager
+async def cut_in_the_handshake():
+    async def cut(reader, writer):
+        await reader.read(1)
+        writer.transport.abort()
+
+    async with await asyncio.start_server(cut, "127.0.0.1", 0) as server:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@asynccontextmanager
+async def mute():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"https://127.0.0.1:{server.getsockname()[1]}"
+
+
+@asynccontextmanager
+async def stranger():
+    async with smp.smp_server(TAKEN, authority=Authority("stranger", clock=CLOCK)) as peer:
+        yield peer.url()
+
+
+@asynccontextmanager
+async def no_name():
+    yield "https://nowhere.invalid"
+
+
+@pytest.mark.parametrize("place", [nobody, cut_in_the_handshake, mute, stranger, no_name])
+async def test_retry_wait_before_the_first_byte(tmp_path, place):
+    """DOMAIN 5: refused, reset before the first body byte, connect time-out, wrong certificate, no such name: RETRY_WAIT."""
+    async with place() as url, market(tmp_path, url=url, settings={"connect_s": 0.5}) as rig:
+        await rig.submit("BESS001")
+        await rig.until("RETRY_WAIT")
+        assert (await rig.alarms(), rig.pace.circuit_open) == ([], False)
+
+
+async def test_retry_wait_for_another_hosts_certificate(tmp_path):
+    """DOMAIN 9 row 39: "wrong host name": RETRY_WAIT, and not one byte of a call reaches it."""
+    authority = Authority("authority", clock=CLOCK)
+    trusted = {"authority": authority}
+    async with (
+        smp.smp_server(TAKEN, hosts=("other.example",), **trusted) as elsewhere,
+        market(tmp_path, url=elsewhere.url(), peer_options=trusted) as rig,
+    ):
+        await rig.submit("BESS001")
+        await rig.until("RETRY_WAIT")
+        assert elsewhere.script.requests == []
+
+
+# refused -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "422 Unprocessable"])
+async def test_rejected_naming_an_item(tmp_path, status):
+    """DOMAIN 4: "REJECTED registered nothing (named: refused with its error; unnamed: refused `BATCH_REFUSED`)"."""
+    body = json.dumps({"errors": [{"code": "E7", "message": "no such meter", "assetReference": "BESS002"}]})
+    async with market(tmp_path, smp.answer(status, body)) as rig:
+        await rig.submit("BESS001", "BESS002")
+        view = await rig.until("REJECTED")
+        items = await rig.journal.submission_items(view.id)
+        told = {item.key: (item.state.value, [error.code for error in item.errors]) for item in items}
+        assert told == {"BESS001": ("refused", ["9018"]), "BESS002": ("refused", ["E7"])}
+        assert (await rig.alarms(), rig.pace.circuit_open) == ([], False)
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b'{"errors":"bad"}', b'{"errors":["one",{"message":"two"}]}', b"[]"])
+async def test_rejected_in_words_that_name_nobody(tmp_path, body):
+    """A 400 that cannot be read, or names no item: refused whole, everyone hears the host's own reason."""
+    async with market(tmp_path, smp.answer("400 Bad Request", body)) as rig:
+        await rig.submit("BESS001")
+        view = await rig.until("REJECTED")
+        [item] = await rig.journal.submission_items(view.id)
+        assert (item.state.value, item.errors[0].code) == ("refused", "9018")
+
+
+async def test_the_circuit_closes_again(tmp_path, monkeypatch):
+    """After its pause the same call goes again; taken, it clears the alarm."""
+    monkeypatch.setattr("bridge.market.pace.CIRCUIT_DELAYS_S", (0.1,))
+    async with market(tmp_path, smp.answer("404 No"), TAKEN) as rig:
+        await rig.submit("BESS001")
+        await rig.until("AWAITING_RETURN")
+        async with asyncio.timeout(5):
+            while await rig.alarms():
+                await asyncio.sleep(0.01)
+        assert not rig.pace.circuit_open
+
+
+async def test_overdue_without_any_poll(tmp_path):
+    """DOMAIN 5: OVERDUE with an alarm once the profile's time is over, also where `returns: push` asks for no status."""
+    profile = {"poll": {"overdue_s": 0.3}, "returns": "push"}
+    async with market(tmp_path, TAKEN, profile=profile) as rig:
+        await rig.submit("BESS001")
+        await rig.until("AWAITING_RETURN")
+        await rig.until("OVERDUE")
+        assert await rig.alarms() == ["OVERDUE"]
