@@ -18,7 +18,7 @@ from bridge.journal.port import SubmissionView
 NEWEST: Final = 8
 _STATE_STYLES: Final = {"CONFIRMED": "green", "PARTIAL": "yellow", "AWAITING_RETURN": "cyan", "WAITING": "dim"}
 HOP_MEANING: Final = {
-    "received": "from the EMS's own time stamp",
+    "received": "age of the newest value, by the EMS's own clock",
     "mapped": "selected, mapped, validated",
     "journalled": "on disk",
     "signed": "rendered and signed",

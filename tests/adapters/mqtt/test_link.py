@@ -1,9 +1,11 @@
 """Connections: trust, credentials, loss, and what is left behind."""
 
 import asyncio
+import gc
 import os
 import random
 import signal
+import ssl
 import subprocess
 import sys
 from contextlib import asynccontextmanager
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 import trustme
 from mosquitto import HOST, Peer, free_port, mosquitto
-from mqtt_site import REQUEST, context_of, options_of, outcome, read_site, request, take
+from mqtt_site import REQUEST, context_of, options_of, outcome, read_site, request, selection_of, take
 
 from adapters.mqtt import ADAPTER
 from bridge.api import LinkError, LinkRefused
@@ -63,23 +65,6 @@ async def test_tls_and_password(tmp_path, version):
         await ems.publish(REQUEST.format("EV001"), request("r-1", remark="x" * 200_000))
         await take(link)
         assert not any(entry.error for entry in await link.write(outcome("EV001", "r-1")))
-
-
-async def test_many_messages_in_one_read_of_a_secured_connection(tmp_path):
-    """Decrypted bytes that wait inside the TLS layer do not make the socket readable; they are read all the same."""
-    async with (
-        mosquitto(tmp_path / "broker", tls=True, extra="max_inflight_messages 0") as broker,
-        Peer(broker) as ems,
-        open_at(**broker.options(max_unacknowledged=10)) as link,
-    ):
-        for number in range(300):
-            await ems.publish(REQUEST.format("EV001"), request(f"r-{number}"), qos=0)
-        seen = 0
-        async with asyncio.timeout(10):
-            while seen < 300:
-                for arrival in await link.receive():
-                    seen += 1
-                    arrival.ack(True)
 
 
 async def test_a_wrong_password_is_refused(tmp_path, version):
@@ -238,12 +223,56 @@ async def test_a_session_that_was_taken_over_says_what_to_look_for():
 
 
 async def test_a_cancelled_opening_leaves_no_socket(tmp_path):
-    """Cut off in the middle of a TLS handshake that never ends; the thread's socket is closed when it comes back."""
-    async with silent_server() as (port, closed), asyncio.timeout(10):
+    """Cut off in the middle of a TLS handshake; when the thread comes back with a connection after all, it is closed."""
+    authority, context = certificates(tmp_path)
+    left = asyncio.Event()
+
+    async def late(reader, writer):
+        await asyncio.sleep(0.4)
+        await writer.start_tls(context)
+        while await reader.read(65536):
+            pass
+        writer.close()
+        left.set()
+
+    async with serving(late) as port, asyncio.timeout(10):
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2), open_at(host=HOST, port=port, tls={}, timeout="1s"):
+            async with asyncio.timeout(0.1), open_at(host=HOST, port=port, tls={"ca": str(authority)}):
                 pass
-        await closed.wait()
+        gc.disable()
+        try:
+            await left.wait()
+        finally:
+            gc.enable()
+
+
+@pytest.mark.parametrize("most", [10, 1000])
+async def test_hundreds_of_messages_in_one_tls_record(tmp_path, most):
+    """What is decrypted but not yet read does not make the socket readable; it is read all the same, also after a pause."""
+    authority, context = certificates(tmp_path)
+    flow = read_site()["flows"]["chargers"]
+    flow["records"]["each"], flow["submit"]["topic"] = "a/{asset}", "r/{asset}"
+    body = b'\x00\x03r/x{"reqId":"r","action":"create"}'
+    flood = (b"\x30" + bytes([len(body)]) + body) * 400
+    suback = b"\x90\x04\x00\x01\x01\x01"
+
+    async def broker(reader, writer):
+        for answer in (CONNACK["3.1.1"], suback + flood):
+            await reader.read(65536)
+            writer.write(answer)
+        while await reader.read(65536):
+            pass
+        writer.close()
+
+    options = {"tls": {"ca": str(authority)}, "status_topic": None, "max_unacknowledged": most}
+    async with serving(broker, ssl=context) as port, asyncio.timeout(10):
+        settings = options_of(read_site(), host=HOST, port=port, **options)
+        async with ADAPTER.open(context_of(settings, selection_of("chargers", flow))) as link:
+            seen = 0
+            while seen < 400:
+                for arrival in await link.receive():
+                    seen += 1
+                    arrival.ack(True)
 
 
 async def test_a_server_that_never_answers(tmp_path):
@@ -266,6 +295,26 @@ async def test_nonsense_from_a_broker_is_a_link_error(seed, version):
         await ends(host=HOST, port=port, version=version, timeout="0.5s")
 
 
+def certificates(directory):
+    """An authority's file, and the server side of a secured connection."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(directory / "ca.pem"))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(HOST).configure_cert(context)
+    return directory / "ca.pem", context
+
+
+@asynccontextmanager
+async def serving(handler, **options):
+    """A server with this handler; yields its port."""
+    server = await asyncio.start_server(handler, HOST, 0, **options)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
 @asynccontextmanager
 async def silent_server(*answers):
     """Takes connections, answers what comes with these, one by one, and says when it was left. Yields its port and that event."""
@@ -284,11 +333,9 @@ async def silent_server(*answers):
             pass
         closed.set()
 
-    server = await asyncio.start_server(serve, HOST, 0)
-    try:
-        yield server.sockets[0].getsockname()[1], closed
-    finally:
-        server.close()
-        for writer in writers:
-            writer.close()
-        await server.wait_closed()
+    async with serving(serve) as port:
+        try:
+            yield port, closed
+        finally:
+            for writer in writers:
+                writer.close()
