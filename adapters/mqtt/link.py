@@ -250,7 +250,7 @@ class Link:
             if self._events == before:
                 break
         if self._socket is not None and not self._paused and self._pending():
-            pass
+            self._loop.call_soon(self._readable)
 
     def _pending(self) -> bool:
         """Whether a secured connection holds bytes that are already decrypted: the socket does not become readable for those."""

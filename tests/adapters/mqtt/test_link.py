@@ -5,6 +5,7 @@ import gc
 import os
 import random
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -225,25 +226,33 @@ async def test_a_session_that_was_taken_over_says_what_to_look_for():
 async def test_a_cancelled_opening_leaves_no_socket(tmp_path):
     """Cut off in the middle of a TLS handshake; when the thread comes back with a connection after all, it is closed."""
     authority, context = certificates(tmp_path)
-    left = asyncio.Event()
+    loop = asyncio.get_running_loop()
 
-    async def late(reader, writer):
+    async def left(listener):
+        """Answer the handshake late, then wait until the client hangs up."""
+        accepted, _ = await loop.sock_accept(listener)
         await asyncio.sleep(0.4)
-        await writer.start_tls(context)
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, accepted, ssl=context)
         while await reader.read(65536):
             pass
-        writer.close()
-        left.set()
+        transport.close()
 
-    async with serving(late) as port, asyncio.timeout(10):
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1), open_at(host=HOST, port=port, tls={"ca": str(authority)}):
-                pass
-        gc.disable()
-        try:
-            await left.wait()
-        finally:
-            gc.enable()
+    gc.disable()  # which would close a forgotten socket too, some day
+    try:
+        with socket.create_server((HOST, 0)) as listener:
+            listener.setblocking(False)
+            async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+                group.create_task(left(listener))
+                with pytest.raises(TimeoutError):
+                    async with (
+                        asyncio.timeout(0.1),
+                        open_at(host=HOST, port=listener.getsockname()[1], tls={"ca": str(authority)}),
+                    ):
+                        pass
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("most", [10, 1000])
