@@ -9,7 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -235,8 +235,9 @@ async def test_a_cancelled_opening_leaves_no_socket(tmp_path):
         reader = asyncio.StreamReader()
         protocol = asyncio.StreamReaderProtocol(reader)
         transport, _ = await loop.connect_accepted_socket(lambda: protocol, accepted, ssl=context)
-        while await reader.read(65536):
-            pass
+        with suppress(ConnectionError):  # it hangs up without having read our session tickets
+            while await reader.read(65536):
+                pass
         transport.close()
 
     gc.disable()  # which would close a forgotten socket too, some day
