@@ -121,7 +121,7 @@ def outcomes(keys: Sequence[str], report: Report, semantics: BatchSemantics) -> 
     """
     named, anonymous = _by_key(keys, report.errors)
     refused = {key for key, errors in named.items() if any(not error.warning for error in errors)}
-    rest = _unnamed(report, semantics, len(refused), anonymous=anonymous)
+    rest = _unnamed(report, semantics, len(keys), len(refused), anonymous=anonymous)
     verdicts = []
     for key in keys:
         errors = tuple(error.note for error in named.get(key, ()))
@@ -151,15 +151,15 @@ def _by_key(keys: Sequence[str], errors: Sequence[ReportedError]) -> tuple[dict[
     return named, anonymous
 
 
-def _unnamed(report: Report, semantics: BatchSemantics, refused: int, *, anonymous: bool) -> ItemState:
-    """The state of the items that nothing names."""
+def _unnamed(report: Report, semantics: BatchSemantics, sent: int, refused: int, *, anonymous: bool) -> ItemState:
+    """The state of the items that nothing names. Counts tell something only when their total is that of the call: 0 of 0 registers nobody."""
     if report.rejected:
         return ItemState.REFUSED
     if anonymous:
         return ItemState.REFUSED if semantics is BatchSemantics.ATOMIC else ItemState.UNKNOWN
     if report.success:
         return ItemState.REGISTERED
-    if report.total is not None and report.succeeded is not None and report.succeeded + refused == report.total:
+    if report.total == sent and report.succeeded is not None and report.succeeded + refused == sent:
         return ItemState.REGISTERED
     return {
         BatchSemantics.PARTIAL: ItemState.REGISTERED,
