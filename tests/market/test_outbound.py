@@ -293,26 +293,32 @@ async def test_401_twice(tmp_path):
         assert len(rig.peer.script.on(LOGIN)) == 2
 
 
-async def test_401s_of_calls_that_went_together_share_one_login(tmp_path):
-    """A 401 for a token that was renewed meanwhile logs in no second time."""
-    gate, waiting = asyncio.Event(), []
+async def test_a_late_401_for_a_token_that_was_renewed_meanwhile(tmp_path):
+    """Two calls left with one token; the second's 401 comes after the first's renewal: it takes the new token, and logs in no second time."""
+    both, renewed = asyncio.Event(), asyncio.Event()
 
-    async def held(request, writer):
-        waiting.append(request)
-        if len(waiting) == 2:
-            gate.set()
-        await gate.wait()
+    async def first(request, writer):
+        await both.wait()
         writer.write(smp.answer("401 No"))
 
-    async with market(tmp_path, held, held, TAKEN, smp.answer("202 Accepted", '{"transactionId":"a0B2"}')) as rig:
+    async def second(request, writer):
+        both.set()
+        await renewed.wait()
+        writer.write(smp.answer("401 No"))
+
+    async def again(request, writer):
+        writer.write(TAKEN)
+        renewed.set()
+
+    async with market(tmp_path, first, second, again, smp.answer("202 Accepted", '{"transactionId":"a0B2"}')) as rig:
         await rig.submit("BESS001")
-        async with asyncio.timeout(5):
-            while not waiting:
-                await asyncio.sleep(0.01)
-        await rig.submit("BESS002")
         async with asyncio.timeout(8):
+            while not rig.creates:
+                await asyncio.sleep(0.01)
+            await rig.submit("BESS002")
             while [view.state.value for view in await rig.journal.submissions()] != ["AWAITING_RETURN"] * 2:
                 await asyncio.sleep(0.01)
+        assert [request.headers["authorization"][-2:] for request in rig.creates] == ["t1", "t1", "t2", "t2"]
         assert len(rig.peer.script.on(LOGIN)) == 2
 
 

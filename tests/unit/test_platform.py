@@ -240,6 +240,7 @@ def test_returns_of_the_odd_profile(body, expected):
         ({"status": "FAILED"}, [U, U, U]),
         ({"status": "FAILED", "counts": {"total": 0, "succeeded": 0}}, [U, U, U]),
         ({"status": "COMPLETED_WITH_ERRORS", "counts": {"total": 2, "succeeded": 2}}, [U, U, U]),
+        ({"status": "COMPLETED_WITH_ERRORS", "counts": {"total": 5, "succeeded": 3}}, [U, U, U]),
         ({"status": "FAILED", "counts": {"total": 3, "succeeded": 0}}, [U, U, U]),
         ({"status": "REJECTED", "errors": naming("b")}, [X, X, X]),
         ({"status": "RECEIVED"}, None),
