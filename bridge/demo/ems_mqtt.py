@@ -54,7 +54,7 @@ class MqttEms:
         self._run = secrets.token_hex(3)  # request ids are never those of an earlier run
         self._asked = 0
         self._memory = Memory()
-        self._host_online = asyncio.Event()
+        self._host_was_there = asyncio.Event()
         self._client: Any = None
         self._stack = AsyncExitStack()
         passwords = {self.user: self.password, _OWN_USER: self._own_password}
@@ -97,8 +97,8 @@ class MqttEms:
         await self._stack.aclose()
 
     async def request_assets(self) -> None:
-        """Ask for the registration of every asset, once the host says that it listens: a request is not retained, and before that it would be lost."""
-        await self._host_online.wait()
+        """Ask for the registration of every asset, once the host has subscribed: a request is not retained, and before that it would be lost."""
+        await self._host_was_there.wait()
         for asset in self.assets:
             await self._ask("asset", asset.reference)
 
@@ -136,7 +136,8 @@ class MqttEms:
     def _note(self, topic: str, payload: bytes) -> None:
         """What the program of the EMS does with a message: believe what it can read."""
         if topic == HOST_STATUS:
-            self._host_online.set() if payload == b"online" else self._host_online.clear()
+            if payload == b"online":  # from then on the broker keeps what is asked while the host is away
+                self._host_was_there.set()
             return
         reference = topic.split("/")[-3]
         try:
