@@ -69,6 +69,7 @@ class Link:
         self._events = 0
         self._moved = asyncio.Event()
         self._gone = asyncio.Event()
+        self._heard_out = asyncio.Event()
         self._connected = False
         self._filters: Sequence[str] = ()
         self._subscribed = False
@@ -142,21 +143,31 @@ class Link:
         return self._fail(LinkError(f"{self._name}: {text}", hint=hint))
 
     async def close(self) -> None:
-        """Say good-bye where the link is well; otherwise the broker publishes the last will. No socket stays in either case."""
+        """Say good-bye where the link is well; otherwise the broker publishes the last will. No socket stays in either case.
+
+        The last word is acknowledged before the socket closes: closing with bytes unread resets the connection, and the broker would then lose
+        what it had not read yet, acknowledgements above all.
+        """
+        well = self._error is None and self._socket is not None and not self._outstanding
+        self._closing = True
         try:
-            if self._error is None and self._socket is not None and not self._outstanding:
-                self._closing = True
-                with self._translated("closing"):
-                    if self._connected and self._options.status_topic is not None:
-                        self._client.publish(self._options.status_topic, OFFLINE, AT_LEAST_ONCE, retain=True)
-                    self._client.disconnect()
+            if well:
                 async with asyncio.timeout(CLOSE_S):
-                    await self._gone.wait()
+                    await self._leave()
         except (LinkError, TimeoutError):
             pass  # it was lost while closing; the last will speaks for us
         finally:
-            self._closing = True
             self._drop()
+
+    async def _leave(self) -> None:
+        self.resume()
+        with self._translated("closing"):
+            if self._connected and self._options.status_topic is not None:
+                info = self._client.publish(self._options.status_topic, OFFLINE, AT_LEAST_ONCE, retain=True)
+                self._status_mid = info.mid
+                await self._heard_out.wait()
+            self._client.disconnect()
+        await self._gone.wait()
 
     # opening ---------------------------------------------------------------------------------------------------------
 
@@ -322,6 +333,7 @@ class Link:
         _properties: Properties | None,
     ) -> None:
         self._gone.set()
+        self._heard_out.set()
         if self._closing:
             return
         if flags.is_disconnect_packet_from_server:
@@ -355,6 +367,8 @@ class Link:
         self, _client: Client, _userdata: Any, mid: int, reason: ReasonCode, _properties: Properties | None
     ) -> None:
         self._events += 1
+        if self._closing and mid == self._status_mid:
+            self._heard_out.set()
         position = self._outstanding.pop(mid, None)
         if position is not None and reason.is_failure:
             self._refused[position] = f"the broker refuses the message ({printable(reason)})"
@@ -366,6 +380,8 @@ class Link:
 
     def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
         self._events += 1
+        if self._closing:
+            return  # it comes again to the next session
         if not self._visited:
             self._visited = True
             self._moved.set()

@@ -1,16 +1,20 @@
 """A small MQTT 3.1.1 broker in this process: TLS, two users with a password each."""
 
+import asyncio
 import hmac
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from amqtt.broker import Broker
 from amqtt.plugins.base import BaseAuthPlugin
 
 from bridge.clock import SystemClock
 from bridge.sandbox.pki import Authority
+
+_CLOSE_S: Final = 5.0
 
 
 class Gate(BaseAuthPlugin):  # type: ignore[misc]  # the library is untyped here
@@ -60,7 +64,11 @@ class DemoBroker:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._broker.shutdown()
+        with suppress(
+            TimeoutError
+        ):  # the library may wait for ever for a client that vanished; the process ends with the demo
+            async with asyncio.timeout(_CLOSE_S):
+                await self._broker.shutdown()
 
     def _certify(self) -> tuple[Path, Path]:
         """A certificate of its own authority, as a plant's own broker would have."""
