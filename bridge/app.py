@@ -23,7 +23,6 @@ from bridge.flow import FlowPlan
 from bridge.ids import new_message_id, submission_ids
 from bridge.journal.port import Fence, Journal
 from bridge.journal.sqlite import open_journal
-from bridge.keys import load_jwks, load_signer
 from bridge.lane import FastLane
 from bridge.mapping import compile_flow
 from bridge.market.calls import CallMaker, Identity
@@ -34,6 +33,7 @@ from bridge.market.pace import Pace
 from bridge.market.returns import ReturnReader
 from bridge.market.token import TokenKeeper
 from bridge.market.tracker import Tracker
+from bridge.material import participant_keys
 from bridge.metrics import Metrics
 from bridge.model import Kind
 from bridge.platform import Exchange
@@ -248,8 +248,7 @@ class Host:
         await journal.recover(fence)
         options, profile = entry.options, entry.profile
         client = await stack.enter_async_context(SmpClient(_client_settings(entry), clock=self._clock))
-        keys = load_jwks(options.smp_jwks)
-        signer = load_signer(options.signing_key, kid=options.signing_kid, password=options.signing_password)
+        signer, keys = participant_keys(entry)
         maker = CallMaker(
             identity=_identity(entry),
             profile=profile,

@@ -11,6 +11,7 @@ import typer
 
 from bridge.config import AdapterFinder, Config, load
 from bridge.errors import ConfigError, Problem
+from bridge.material import problems_of
 from bridge.registry import find
 
 DISTRIBUTION: Final = "smp-bridge"
@@ -46,6 +47,15 @@ def load_here(config: Path, *, find_adapter: AdapterFinder = find, environ: Mapp
     )
 
 
+def load_whole(config: Path, *, find_adapter: AdapterFinder = find, environ: Mapping[str, str] | None = None) -> Config:
+    """Like `load_here`, with the keys and certificates that it names read too: what a host needs to start. Raises `ConfigError`."""
+    found = load_here(config, find_adapter=find_adapter, environ=environ)
+    problems = problems_of(found)
+    if problems:
+        raise ConfigError(problems, hint="Nothing was started.")
+    return found
+
+
 def summary(config: Config) -> str:
     """What a good configuration holds, a line each."""
     lines = [f"OK  {config.directory}"]
@@ -77,7 +87,7 @@ def report(error: ConfigError) -> str:
 def examine(config: Path, *, find_adapter: AdapterFinder = find, environ: Mapping[str, str] | None = None) -> int:
     """Check a configuration directory, print the result, and return the exit code: 0, or 2 with every problem on standard error."""
     try:
-        found = load_here(config, find_adapter=find_adapter, environ=environ)
+        found = load_whole(config, find_adapter=find_adapter, environ=environ)
     except ConfigError as error:
         print(report(error), file=sys.stderr)
         return EXIT_PROBLEMS

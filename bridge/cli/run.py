@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bridge.app import Host, Role, Running
-from bridge.cli.check import load_here
+from bridge.cli.check import load_whole
 from bridge.cli.logs import set_up
 from bridge.config import Config
 from bridge.errors import BridgeError
@@ -35,7 +35,7 @@ def run(
     A second signal skips the orderly end.
     """
     set_up(log_level)
-    loaded = load_here(config)
+    loaded = load_whole(config)
     asyncio.run(_serve(loaded, role, site or []))
 
 

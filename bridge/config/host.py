@@ -3,7 +3,7 @@
 import enum
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, FilePath, field_validator, model_validator
@@ -66,6 +66,7 @@ class ParticipantOptions(Options):
     password: Secret
     signing_key: FilePath
     signing_kid: Text | None = None
+    signing_algorithm: Literal["PS256", "RS256", "ES256", "EdDSA"] | None = None
     signing_password: Secret | None = None
     smp_jwks: FilePath
     ca: FilePath | None = None

@@ -1,5 +1,6 @@
 """`smp-bridge check`: everything is said, nothing is started, and the exit status tells the two apart."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -8,14 +9,55 @@ import typer
 from typer.testing import CliRunner
 
 from bridge.cli.check import check, examine, foreign_owners, load_here
+from bridge.clock import SystemClock
+from bridge.envelope import Algorithm
+from bridge.keys import load_signer, new_key, public_jwks, write_private
+from bridge.sandbox.pki import Authority
 from tests.support.paper import find
 
 GOOD = Path(__file__).parent / "config_cases" / "good"
 
 
-def test_a_good_configuration_is_summed_up(capsys):
+@pytest.fixture
+def real(tmp_path):
+    """The good configuration with keys and certificates that are some."""
+    directory = tmp_path / "real"
+    shutil.copytree(GOOD, directory)
+    keys = directory / "keys"
+    write_private(keys / "sign.pem", new_key(Algorithm.ES256))
+    pair = Authority("test", clock=SystemClock.here()).server("bridge")
+    (keys / "returns.crt.pem").write_bytes(pair.certificate)
+    (keys / "returns.key.pem").write_bytes(pair.private_key)
+    write_private(keys / "smp.pem", new_key(Algorithm.ES256))
+    (keys / "smp.jwks").write_text(json.dumps(public_jwks([load_signer(keys / "smp.pem")])))
+    host = directory / "bridge.yaml"
+    text = host.read_text().replace("certificate: keys/any.pem", "certificate: keys/returns.crt.pem")
+    text = text.replace("private_key: keys/any.pem", "private_key: keys/returns.key.pem")
+    text = text.replace("signing_key: keys/any.pem", "signing_key: keys/sign.pem")
+    host.write_text(text.replace("smp_jwks: keys/any.pem", "smp_jwks: keys/smp.jwks"))
+    return directory
+
+
+def test_the_files_behind_it_are_read_too(real, capsys):
+    """Keys that are none, a certificate of another key, an algorithm that the profile does not allow: all named at once."""
+    keys = real / "keys"
+    write_private(keys / "returns.key.pem", new_key(Algorithm.ES256))
+    host = real / "bridge.yaml"
+    host.write_text(host.read_text() + "    profile: odd\n    ca: keys/password\n")
+    write_private(keys / "sign.pem", new_key(Algorithm.EDDSA))
+    assert examine(real, find_adapter=find, environ={}) == 2
+    told = capsys.readouterr().err
+    assert "sign.pem: participants.acme-test: the key is for EdDSA, and the profile odd allows ES256, PS256" in told
+    assert "returns.crt.pem: listeners.returns: " in told
+    assert "key values mismatch" in told
+    assert "participants.acme-test.ca: holds no PEM certificate" in told
+    assert "3 problems." in told
+    assert "correct-horse" not in told
+
+
+def test_a_good_configuration_is_summed_up(real, capsys):
     """Participants, sites, adapters and flows are listed, and the status is 0."""
-    assert examine(GOOD, find_adapter=find, environ={}) == 0
+    assert examine(real, find_adapter=find, environ={}) == 0
     out = capsys.readouterr().out
     assert out.startswith("OK")
     for word in ("acme-test", "TEST", "site north", "adapter ems: paper", "flow batteries: asset.create by request"):

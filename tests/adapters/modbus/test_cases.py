@@ -68,9 +68,9 @@ def told(record: Record, plan: FlowPlan) -> dict[str, Any]:
     return {**said, "item": json.loads(found.content), "members": list(found.members)}
 
 
-def pretty(value: Any) -> str:
-    """JSON keeps true, 1 and 1.0 apart, which a comparison of values does not."""
-    return json.dumps(value, indent=2, sort_keys=True)
+def pretty(value: Any) -> list[str]:
+    """Lines of JSON: they keep true, 1 and 1.0 apart, which a comparison of values does not."""
+    return json.dumps(value, indent=2, sort_keys=True).splitlines()
 
 
 def read_site(case: Path, directory: Path, **connection: Any) -> tuple[Host, Any]:

@@ -1,0 +1,88 @@
+"""The keys and certificates that a configuration names: read, and checked against each other and the profile. Files only, no network."""
+
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from bridge.config import Config, Participant
+from bridge.envelope import Algorithm, PublicKey
+from bridge.errors import ConfigError, Problem
+from bridge.keys import KeySigner, load_jwks, load_signer
+
+
+class ParticipantKeys(NamedTuple):
+    """What a participant signs with, and SMP's public keys by kid."""
+
+    signer: KeySigner
+    smp: Mapping[str, PublicKey]
+
+
+def participant_keys(entry: Participant) -> ParticipantKeys:
+    """Read a participant's keys; raises `ConfigError` where one cannot be used, or is for an algorithm that the profile does not allow."""
+    options, allowed = entry.options, entry.profile.spec.signature.algorithms
+    signer = load_signer(
+        options.signing_key,
+        kid=options.signing_kid,
+        alg=Algorithm(options.signing_algorithm) if options.signing_algorithm else None,
+        password=options.signing_password,
+    )
+    smp = load_jwks(options.smp_jwks)
+    named = [(options.signing_key, "the key", signer.alg)]
+    named += [(options.smp_jwks, f"the key {kid}", key.alg) for kid, key in smp.items()]
+    problems = [
+        Problem(
+            file=str(path),
+            text=f"{what} is for {alg.value}, and the profile {entry.profile.name} allows {', '.join(allowed)}",
+        )
+        for path, what, alg in named
+        if alg.value not in allowed
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return ParticipantKeys(signer, smp)
+
+
+def problems_of(config: Config) -> list[Problem]:
+    """Everything that is wrong with the files behind a good configuration, each with the key that names the file."""
+    return [problem for check in _checks(config) for problem in _tried(*check)]
+
+
+def _checks(config: Config) -> Iterator[tuple[str, Callable[[], object]]]:
+    for name, entry in config.participants.items():
+        options = entry.options
+        yield f"participants.{name}", lambda entry=entry: participant_keys(entry)  # type: ignore[misc]
+        if options.ca is not None:
+            yield f"participants.{name}.ca", lambda file=options.ca: _authority(file)  # type: ignore[misc]
+        if options.client_certificate is not None and options.client_key is not None:
+            pair = (options.client_certificate, options.client_key)
+            yield f"participants.{name}.client_certificate", lambda pair=pair: _pair(*pair)  # type: ignore[misc]
+    returns = config.host.listeners.returns
+    if returns is not None:
+        yield "listeners.returns", lambda: _pair(returns.certificate, returns.private_key)
+        if returns.client_ca is not None:
+            yield "listeners.returns.client_ca", lambda file=returns.client_ca: _authority(file)  # type: ignore[misc]
+
+
+def _tried(path: str, check: Callable[[], object]) -> list[Problem]:
+    try:
+        check()
+    except ConfigError as error:
+        return [Problem(file=each.file, path=each.path or path, text=each.text) for each in error.problems]
+    return []
+
+
+def _pair(certificate: Path, private_key: Path) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key)
+    except (ssl.SSLError, OSError) as error:
+        reason = (getattr(error, "reason", None) or error.strerror or str(error)).replace("_", " ").lower()
+        text = f"is not a PEM certificate chain whose first certificate belongs to the key {private_key} ({reason})"
+        raise ConfigError([Problem(file=str(certificate), text=text)]) from error
+
+
+def _authority(file: Path) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigError([Problem(file=str(file), text="holds no PEM certificate of an authority")]) from error
