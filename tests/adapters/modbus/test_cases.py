@@ -1,6 +1,6 @@
 """Golden cases: registers of a libmodbus device in; what the site's flow makes of each record out. Each folder below `cases` holds one.
 
-`site.yaml` names a shipped site and what is different (a null takes a setting away), `registers.txt` holds what the EMS wrote, its command
+`site.yaml` says what is different from the shipped site of Rugby (a null takes a setting away), `registers.txt` holds what the EMS wrote, its command
 included, and `expected.json` every record that comes: its item, or the host's refusal with its text.
 """
 
@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from bridge import registry
 from bridge.app import Host
-from bridge.config import load
+from bridge.config import Config, load
 from bridge.flow import FlowPlan
 from bridge.model import Record
 
@@ -26,6 +26,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 WITHIN_S = 20.0
 ROOT = Path(__file__).parents[3]
 CASES = sorted(path.parent for path in Path(__file__).parent.glob("cases/*/site.yaml"))
+SHIPPED = "rugby.yaml"
 HEARTBEAT, LAST = 5, 6599
 
 
@@ -37,13 +38,20 @@ async def device():
         yield device
 
 
+@pytest.fixture(scope="module")
+def sites(device, tmp_path_factory):
+    """The host of all cases' sites, and their configuration."""
+    return read_sites(tmp_path_factory.mktemp("config"), host=device.host, port=device.port, poll="10ms")
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-async def test_case(device, case, tmp_path):
+async def test_case(device, sites, case):
     """What the flow makes of these registers is what the case expects, record by record and type by type."""
     await device.put(0, *[0] * (LAST + 1))
     for at, data in registers(case / "registers.txt"):
         await device.put_bytes(at, data)
-    host, site = read_site(case, tmp_path, port=device.port, poll="10ms")
+    host, config = sites
+    site = config.sites[case.name]
     plans = {name: host._plan(site, name) for name in site.flows}
     (adapter,) = site.adapters.values()
     context = context_of(adapter.options, [plan.selection() for plan in plans.values()])
@@ -73,32 +81,28 @@ def pretty(value: Any) -> list[str]:
     return json.dumps(value, indent=2, sort_keys=True).splitlines()
 
 
-def read_site(case: Path, directory: Path, **connection: Any) -> tuple[Host, Any]:
-    """The case's site, read and checked as a whole configuration of the default profile, and the host that would run it."""
-    yaml = YAML(typ="safe")
-    change = yaml.load((case / "site.yaml").read_text("utf-8"))
-    content = merged(yaml.load((ROOT / "config/sites" / f"{change.pop('shipped')}.yaml").read_text("utf-8")), change)
-    (adapter,) = content["adapters"].values()
-    adapter.update(connection)
+def read_sites(directory: Path, **connection: Any) -> tuple[Host, Config]:
+    """The sites of all cases, read and checked as one configuration of the default profile, and the host that would run it."""
     (directory / "any").write_text("placeholder")
     (directory / "sites").mkdir()
-    with (directory / f"sites/{content['site']}.yaml").open("w") as file:
-        yaml.dump(content, file)
+    yaml = YAML(typ="safe")
+    shipped = yaml.load((ROOT / "config/sites" / SHIPPED).read_text("utf-8"))
+    (adapter,) = shipped["adapters"].values()
+    adapter.update(connection)
+    for case in CASES:
+        content = merged(shipped, yaml.load((case / "site.yaml").read_text("utf-8")) or {})
+        with (directory / f"sites/{case.name}.yaml").open("w") as file:
+            yaml.dump({**content, "site": case.name}, file)
     files = dict.fromkeys(("signing_key", "smp_jwks"), "any")
     participant = {"sender": "ACME", "environment": "TEST", "base_url": "https://smp.example.invalid", "username": "u"}
-    participant |= {**files, "password": {"file": "any"}}
-    returns = dict.fromkeys(("certificate", "private_key"), "any")
-    (directory / "bridge.yaml").write_text(
-        json.dumps(
-            {
-                "journal": {"path": "journal.db"},
-                "listeners": {"returns": returns},
-                "participants": {content["participant"]: participant},
-            }
-        )
-    )
+    host = {
+        "journal": {"path": "journal.db"},
+        "listeners": {"returns": dict.fromkeys(("certificate", "private_key"), "any")},
+        "participants": {shipped["participant"]: {**participant, **files, "password": {"file": "any"}}},
+    }
+    (directory / "bridge.yaml").write_text(json.dumps(host))
     config = load(directory, registry.find, environ={})
-    return Host(config), config.sites[content["site"]]
+    return Host(config), config
 
 
 def merged(shipped: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:

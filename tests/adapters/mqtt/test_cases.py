@@ -1,0 +1,151 @@
+"""Golden cases: messages through a real mosquitto in; what the site's flow makes of each record out. Each folder below `cases` holds one.
+
+`site.yaml` says what is different from the shipped site of Crawley (a null takes a setting away). `messages.yaml` holds what the EMS publishes,
+as `json` (with `filler` members of so many letters), as `text`, or as `bytes`, whose letters are one byte each: the retained ones before the
+session opens, the others after it, in their order.
+`expected.json` holds every record that comes (its item, or the host's refusal with its text) and every line about
+a message that was put aside. The last message of a case brings its last record, so that nothing unexpected hides behind the end.
+"""
+
+import asyncio
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from mosquitto import Peer, mosquitto
+from mqtt_site import context_of
+from ruamel.yaml import YAML
+
+from bridge import registry
+from bridge.app import Host
+from bridge.config import Config, load
+from bridge.flow import FlowPlan
+from bridge.model import Record
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+WITHIN_S = 10.0
+ROOT = Path(__file__).parents[3]
+SHIPPED = "crawley.yaml"
+CASES = sorted(path.parent for path in Path(__file__).parent.glob("cases/*/site.yaml"))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def peer(tmp_path_factory):
+    """One broker, and the EMS beside it, for all cases."""
+    directory = tmp_path_factory.mktemp("broker")
+    async with mosquitto(directory, extra="max_inflight_messages 0") as broker, Peer(broker) as peer:
+        yield broker, peer
+
+
+@pytest.fixture(scope="module")
+def sites(peer, tmp_path_factory):
+    """The host of all cases' sites, and their configuration."""
+    broker, _ = peer
+    connection = {"host": broker.host, "port": broker.port, "tls": None, "user": None, "password": None}
+    return read_sites(tmp_path_factory.mktemp("config"), **connection)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_case(peer, sites, case, caplog):
+    """What the flow makes of these messages is what the case expects, record by record and type by type."""
+    broker, ems = peer
+    host, config = sites
+    site = config.sites[case.name]
+    plans = {name: host._plan(site, name) for name in site.flows}
+    (adapter,) = site.adapters.values()
+    selections = [plan.selection() for plan in plans.values()]
+    messages = YAML(typ="safe").load((case / "messages.yaml").read_text("utf-8"))
+    kept = [message for message in messages if message.get("retained")]
+    expected = json.loads((case / "expected.json").read_text("utf-8"))
+    try:
+        for message in kept:
+            await ems.publish(message["topic"], payload(message), retain=True)
+        async with adapter.adapter.open(context_of(adapter.options, *selections, client_id=case.name)) as session:
+            for message in messages:
+                if message not in kept:
+                    await ems.publish(message["topic"], payload(message))
+            records = await received(session, len(expected["records"]))
+    finally:
+        for message in kept:
+            await ems.publish(message["topic"], b"", retain=True)
+    lines = [entry for entry in caplog.records if entry.message == "mqtt_message_put_aside"]
+    found = {
+        "records": [told(record, plans[record.flow]) for record in records],
+        "aside": [{"count": line.count, "topic": line.topic, "why": line.why} for line in lines],
+    }
+    assert pretty(found) == pretty(expected)
+
+
+async def received(session: Any, count: int) -> list[Record]:
+    """The next records, at least so many unless they do not come in time; each is acknowledged."""
+    found: list[Record] = []
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(WITHIN_S):
+            while len(found) < count:
+                for arrival in await session.receive():
+                    found += arrival.records
+                    arrival.ack(True)
+    return found
+
+
+def payload(message: dict[str, Any]) -> bytes:
+    """The bytes of one message."""
+    if "bytes" in message:
+        return message["bytes"].encode("latin-1")
+    if "text" in message:
+        return message["text"].encode()
+    filler = {name: "x" * size for name, size in message.get("filler", {}).items()}
+    return json.dumps({**message["json"], **filler}).encode()
+
+
+def told(record: Record, plan: FlowPlan) -> dict[str, Any]:
+    """One record after its flow: the item as the journal would keep it, or the refusal as the EMS would read it."""
+    found = plan.evaluate(record)
+    said = {"flow": record.flow, "place": record.place, "request": record.request, "key": found.key}
+    if found.refusal is not None:
+        return {**said, "refused": {"code": int(found.refusal.reason), "text": found.refusal.text}}
+    return {**said, "item": json.loads(found.content), "members": list(found.members)}
+
+
+def pretty(value: Any) -> list[str]:
+    """Lines of JSON: they keep true, 1 and 1.0 apart, which a comparison of values does not."""
+    return json.dumps(value, indent=2, sort_keys=True).splitlines()
+
+
+def read_sites(directory: Path, **connection: Any) -> tuple[Host, Config]:
+    """The sites of all cases, read and checked as one configuration of the default profile, and the host that would run it."""
+    (directory / "any").write_text("placeholder")
+    (directory / "sites").mkdir()
+    yaml = YAML(typ="safe")
+    shipped = yaml.load((ROOT / "config/sites" / SHIPPED).read_text("utf-8"))
+    (adapter,) = shipped["adapters"].values()
+    adapter.update(connection)
+    for case in CASES:
+        content = merged(shipped, yaml.load((case / "site.yaml").read_text("utf-8")) or {})
+        with (directory / f"sites/{case.name}.yaml").open("w") as file:
+            yaml.dump({**content, "site": case.name}, file)
+    files = dict.fromkeys(("signing_key", "smp_jwks"), "any")
+    participant = {"sender": "ACME", "environment": "TEST", "base_url": "https://smp.example.invalid", "username": "u"}
+    host = {
+        "journal": {"path": "journal.db"},
+        "listeners": {"returns": dict.fromkeys(("certificate", "private_key"), "any")},
+        "participants": {shipped["participant"]: {**participant, **files, "password": {"file": "any"}}},
+    }
+    (directory / "bridge.yaml").write_text(json.dumps(host))
+    config = load(directory, registry.find, environ={})
+    return Host(config), config
+
+
+def merged(shipped: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """The shipped settings with these in their place; mappings are merged, and null takes away."""
+    found = dict(shipped)
+    for key, value in change.items():
+        both = isinstance(value, dict) and isinstance(found.get(key), dict)
+        found[key] = merged(found[key], value) if both else value
+        if value is None:
+            del found[key]
+    return found
