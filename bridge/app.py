@@ -38,7 +38,7 @@ from bridge.metrics import Metrics
 from bridge.model import Kind
 from bridge.platform import Exchange
 from bridge.reports import FieldReport, MarketReport
-from bridge.validation import compile_validator
+from bridge.validation import Validator, compile_validator
 from bridge.web.admin import AdminListener, Health
 from bridge.wire import Token, Wire
 
@@ -255,7 +255,7 @@ class Host:
             vocabulary=self._config.vocabulary,
             signer=signer,
             keys=keys,
-            unit_validator=compile_validator(profile, Kind.UNIT, {}),
+            unit_validators=self._unit_validators(entry),
             clock=self._clock,
             new_message_id=new_message_id,
             new_submission=submission_ids(self._clock),
@@ -300,6 +300,15 @@ class Host:
         return _Market(
             outbound, tracker, tokens, Inbox(participant=entry.name, reader=reader, tracker=tracker, fence=fence)
         )
+
+    def _unit_validators(self, entry: Participant) -> dict[tuple[str, str], Validator]:
+        """The rules of each flow that makes units for this participant, whichever process reads them."""
+        return {
+            (site.name, flow.name): compile_validator(entry.profile, Kind.UNIT, flow.severities)
+            for site in self._config.sites.values()
+            for flow in site.flows.values()
+            if flow.participant == entry.name and flow.operation.kind is Kind.UNIT
+        }
 
     # listeners -------------------------------------------------------------------------------------------------------
 

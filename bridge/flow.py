@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 import orjson
 
 from bridge.api import Code, Outcome, OutcomeField, Selection
+from bridge.identifiers import Severity
 from bridge.model import (
     UNMAPPED_ERROR_CODE,
     EmsOutcome,
@@ -54,16 +55,31 @@ class RecordMapper(Protocol):
         """The mapped reference that these readings (the key field at least) stand for; None when they cannot be one."""
 
 
-class ItemValidator(Protocol):
-    """Validates one mapped item; returns the refusals (errors) only, warnings being the validator's own business."""
+class ItemFinding(Protocol):
+    """One thing that is wrong or unusual with an item."""
 
-    def refusals(self, item: Mapping[str, object]) -> Sequence[Refusal]:
-        """Every reason against this item."""
+    @property
+    def severity(self) -> Severity:
+        """ERROR refuses the item."""
+
+    @property
+    def refusal(self) -> Refusal:
+        """It as the EMS is told."""
+
+
+class ItemValidator(Protocol):
+    """Validates one mapped item."""
+
+    def check(self, item: Mapping[str, object]) -> Sequence[ItemFinding]:
+        """Everything against this item."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated:
-    """A record as the flow sees it: either `content` and `digest`, or a `refusal`, or neither (its registration is awaited)."""
+    """A record as the flow sees it: either `content` and `digest`, or a `refusal`, or neither (its registration is awaited).
+
+    `unusual` holds what the rules warn of, a line each without the value.
+    """
 
     key: str | None
     item: Mapping[str, object] = field(default_factory=dict)
@@ -71,6 +87,7 @@ class Evaluated:
     digest: bytes = b""
     refusal: Refusal | None = None
     members: tuple[str, ...] = ()
+    unusual: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +133,8 @@ class FlowPlan:
         mapped = self.mapper.map(record)
         if mapped.refusals:
             return Evaluated(key=mapped.key, refusal=merge(mapped.refusals))
-        refusals = self.validator.refusals(mapped.item)
+        findings = self.validator.check(mapped.item)
+        refusals = [finding.refusal for finding in findings if finding.severity is Severity.ERROR]
         if refusals:
             return Evaluated(key=mapped.key, refusal=merge(refusals))
         if not self.fits(mapped.item):
@@ -128,6 +146,7 @@ class FlowPlan:
             content=content,
             digest=sha256(content).digest()[:DIGEST_BYTES],
             members=tuple(mapped.members),
+            unusual=tuple(finding.refusal.text for finding in findings),
         )
 
     def values(self, outcome: EmsOutcome) -> Mapping[OutcomeField, object]:

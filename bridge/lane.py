@@ -38,13 +38,15 @@ class SignedCall:
 class FastCall:
     """A send slot that was free when the candidates arrived: all of `keys` signed as one call, to be journalled as SENDING in the same commit.
 
-    It stands only if every one of `keys` is admitted NEW; otherwise the journal drops it and the new items wait as usual.
+    `rows` are the positions of the signed records among the candidates, rising, one for each of `keys`. The call stands only if every one of
+    them is admitted NEW; otherwise the journal drops it and the new items wait as usual.
     """
 
     submission: str
     keys: tuple[str, ...]
     call: SignedCall
     market: Fence
+    rows: tuple[int, ...] = ()
 
 
 class Slot(Protocol):

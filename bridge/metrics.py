@@ -46,6 +46,12 @@ class Metrics:
         self.records = Counter(
             "smp_bridge_records_total", "Records by what they became", ["site", "flow", "admission"], registry=at
         )
+        self.unusual = Counter(
+            "smp_bridge_unusual_total",
+            "Warnings of the rules about records that went on all the same",
+            ["site", "flow"],
+            registry=at,
+        )
         self.writebacks = Counter(
             "smp_bridge_writebacks_total", "Write-backs by how they ended", ["site", "flow", "state"], registry=at
         )

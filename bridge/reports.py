@@ -24,6 +24,10 @@ class FieldReport(FieldMetrics):
         """See `FieldMetrics`."""
         self._metrics.records.labels(flow.site, flow.name, admission.value).inc()
 
+    def unusual(self, flow: FlowPlan) -> None:
+        """See `FieldMetrics`."""
+        self._metrics.unusual.labels(flow.site, flow.name).inc()
+
     def stage(self, site: str, flow: str, hop: str, before: Stamp, after: Stamp) -> None:
         """See `FieldMetrics`."""
         found = between(before, after, hop)

@@ -60,10 +60,6 @@ class Validator:
             for field, reason in check.run(item)
         ]
 
-    def refusals(self, item: Item) -> list[Refusal]:
-        """The errors alone, as the EMS is told; empty when the item may be sent."""
-        return [finding.refusal for finding in self.check(item) if finding.severity is Severity.ERROR]
-
     def check_members(self, unit: Item, assets: Mapping[str, Item]) -> list[Finding]:
         """A unit beside the assets it names, as far as these are known (by reference); the item itself is not checked again."""
         return [] if self._members is None else list(self._members.check(unit, assets))

@@ -137,7 +137,9 @@ def to_texts(value: object) -> list[str]:
 
 
 def _from_decimal(value: Decimal) -> int | float:
-    whole = value == value.to_integral_value() if value.is_finite() else False
+    if not value.is_finite():
+        return float("nan")  # a signalling one cannot be converted; the caller's range refuses each of them
+    whole = value == value.to_integral_value()
     return int(value) if whole and abs(value) <= LARGEST_EXACT else float(value)
 
 

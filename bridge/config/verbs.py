@@ -35,7 +35,7 @@ def formatted(value: object, spec: str) -> str:
     """One value inside a text template."""
     try:
         return format(value, spec)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise wrong_type(value, f"a value that `{spec}` can format") from None
 
 
@@ -52,7 +52,8 @@ def _number_of_text(form: NumberText) -> Convert:
             first, *groups = whole.split(thousands)
             whole = first + "".join(groups) if 1 <= len(first) <= 3 and all(len(part) == 3 for part in groups) else ""
         digits = whole + fraction
-        if not whole or (mark and not fraction) or not (digits.isascii() and digits.isdigit()):
+        written = digits.isascii() and digits.isdigit() and len(digits) <= _DIGITS  # a longer one takes seconds to read
+        if not whole or (mark and not fraction) or not written:
             raise wrong_type(value, f"a number written with `{decimal}` as its decimal mark")
         return _plain(Decimal(f"{sign}{whole}.{fraction or 0}"))
 
@@ -137,7 +138,11 @@ def _parsed_time(rule: Rule) -> Convert:
         if moment.tzinfo is not None or zone is None:
             return moment
         local = moment.replace(tzinfo=zone, fold=fold)
-        if local.astimezone(UTC).astimezone(zone).replace(tzinfo=None) != moment:
+        try:
+            there = local.astimezone(UTC).astimezone(zone).replace(tzinfo=None) == moment
+        except OverflowError:
+            raise wrong_type(value, "a date-time between the years 1 and 9999") from None
+        if not there:
             raise wrong_type(value, f"a time that exists in {rule.zone} (the clocks skip this one)")
         return local
 
@@ -151,6 +156,9 @@ def _written_time(rule: Rule) -> Convert:
     def step(value: object) -> object:
         if not isinstance(value, datetime) or value.tzinfo is None:
             raise wrong_type(value, "a date-time with a zone")
-        return value.astimezone(zone).strftime(pattern)
+        try:
+            return value.astimezone(zone).strftime(pattern)
+        except (OverflowError, ValueError):
+            raise wrong_type(value, "a date-time between the years 1 and 9999") from None
 
     return step

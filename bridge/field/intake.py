@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import orjson
@@ -96,7 +96,23 @@ class IntakeDesk:
                 self._candidate(plan, evaluated, record.place, record.request, _evidence(record), stamps)
             )
             self._metrics.stage(self._site, plan.name, "mapped", record.received, stamps["mapped"])
+        self._warn(batch)
         return batch
+
+    def _warn(self, batch: _Batch) -> None:
+        """What the rules find unusual: counted one by one, logged once for what came together."""
+        found = [
+            (plan, text)
+            for plan, evaluated in zip(batch.plans, batch.evaluated, strict=True)
+            for text in evaluated.unusual
+        ]
+        for plan, _ in found:
+            self._metrics.unusual(plan)
+        if found:
+            plan, text = found[0]
+            log.warning(
+                "records_unusual", extra={"site": self._site, "flow": plan.name, "count": len(found), "first": text}
+            )
 
     def _candidate(
         self,
@@ -174,7 +190,7 @@ class IntakeDesk:
         if fast is None:
             slot.release()
             return None, None
-        return slot, fast
+        return slot, replace(fast, rows=tuple(chosen.values()))
 
 
 def _unreadable(arrival: Arrival) -> bool:

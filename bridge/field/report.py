@@ -11,6 +11,9 @@ class FieldMetrics:
     def admitted(self, flow: FlowPlan, admission: Admission) -> None:
         """One record was journalled with this admission."""
 
+    def unusual(self, flow: FlowPlan) -> None:
+        """A rule warned of a record that goes on all the same."""
+
     def stage(self, site: str, flow: str, hop: str, before: Stamp, after: Stamp) -> None:
         """A hop ended for a record."""
 

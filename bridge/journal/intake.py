@@ -47,10 +47,10 @@ def accept(
     """Admit the candidates and write what follows. The stamp of the commit is put in by the caller."""
     tx.check(fence)
     accepting = _Accepting(tx, fence, candidates)
-    if fast is not None and not tx.holds(fast.market):
+    if fast is not None and not (tx.holds(fast.market) and _names_its_rows(fast, candidates)):
         fast = None
     verdicts = accepting.decide(fast)
-    if fast is not None and not _stands(fast, candidates, verdicts.admissions):
+    if fast is not None and any(verdicts.admissions[row] is not _A.NEW for row in fast.rows):
         fast = None
         verdicts = accepting.decide(None)
     accepted = accepting.write(verdicts, fast, new_id)
@@ -79,12 +79,11 @@ def _key(candidate: Candidate) -> Key:
     return (candidate.participant, candidate.operation.kind, candidate.key or "")
 
 
-def _stands(fast: FastCall, candidates: Sequence[Candidate], admissions: Sequence[Admission]) -> bool:
-    """Whether exactly the call's keys came in as NEW."""
-    new = [
-        c.key for c, admission in zip(candidates, admissions, strict=True) if admission is _A.NEW and c.key in fast.keys
-    ]
-    return bool(fast.keys) and sorted(key or "" for key in new) == sorted(fast.keys)
+def _names_its_rows(fast: FastCall, candidates: Sequence[Candidate]) -> bool:
+    """Whether the call's rows are the candidates of its keys in their order, for that is the order of the items."""
+    if not fast.rows or list(fast.rows) != sorted(set(fast.rows)) or fast.rows[-1] >= len(candidates):
+        return False
+    return [candidates[row].key for row in fast.rows] == list(fast.keys)
 
 
 class _Accepting:
@@ -102,15 +101,16 @@ class _Accepting:
     def decide(self, fast: FastCall | None) -> _Verdicts:
         """What each candidate is, in order; a later one sees what the earlier ones would change."""
         verdicts = _Verdicts()
-        for candidate in self._candidates:
-            admission = self._admission(candidate, verdicts, fast)
+        signed = frozenset(fast.rows if fast else ())
+        for row, candidate in enumerate(self._candidates):
+            admission = self._admission(candidate, verdicts, signed=row in signed)
             verdicts.admissions.append(admission)
             if candidate.request is not None and admission is not _A.SEEN:
                 asked = _Asked(candidate.request, self._tx.now.wall_ns, admission is _A.REQUESTED)
                 verdicts.asked[_where(candidate)] = asked
         return verdicts
 
-    def _admission(self, candidate: Candidate, verdicts: _Verdicts, fast: FastCall | None) -> Admission:
+    def _admission(self, candidate: Candidate, verdicts: _Verdicts, *, signed: bool) -> Admission:
         complete = bool(candidate.content) or candidate.refusal is not None
         if self._handled(candidate, verdicts, complete=complete):
             return _A.SEEN
@@ -118,7 +118,7 @@ class _Accepting:
             return _A.INVALID
         if not complete:
             return _A.REQUESTED
-        return self._admit(candidate, verdicts, fast)
+        return self._admit(candidate, verdicts, signed=signed)
 
     def _handled(self, candidate: Candidate, verdicts: _Verdicts, *, complete: bool) -> bool:
         if candidate.request is None:
@@ -130,7 +130,7 @@ class _Accepting:
         forgotten = candidate.trigger is Trigger.MESSAGE and asked.at_ns < self._tx.now.wall_ns - MESSAGE_MEMORY_NS
         return asked.awaiting or not forgotten
 
-    def _admit(self, candidate: Candidate, verdicts: _Verdicts, fast: FastCall | None) -> Admission:
+    def _admit(self, candidate: Candidate, verdicts: _Verdicts, *, signed: bool) -> Admission:
         key, place = _key(candidate), (candidate.flow, candidate.place)
         if verdicts.places.setdefault(key, place) != place:
             return _A.DUPLICATE_IN_REQUEST
@@ -145,13 +145,12 @@ class _Accepting:
             trigger=candidate.trigger,
         )
         if admission in (_A.NEW, _A.REPLACE):
-            sent = fast is not None and candidate.key in fast.keys
             verdicts.standing[key] = Standing(
-                state=ItemState.SENDING if sent else ItemState.WAITING,
+                state=ItemState.SENDING if signed else ItemState.WAITING,
                 digest=candidate.digest,
                 site=candidate.site,
                 flow=candidate.flow,
-                closed=sent,
+                closed=signed,
             )
         return admission
 
@@ -188,9 +187,10 @@ class _Accepting:
     def write(self, verdicts: _Verdicts, fast: FastCall | None, new_id: Callable[[], str]) -> list[Accepted]:
         """Write everything that the verdicts ask for, and one event per submission or kind of verdict."""
         writing = _Writing(self._tx, self._fence, self._known, fast, new_id)
+        signed = frozenset(fast.rows if fast else ())
         accepted = [
-            writing.one(candidate, admission)
-            for candidate, admission in zip(self._candidates, verdicts.admissions, strict=True)
+            writing.one(candidate, admission, signed=row in signed)
+            for row, (candidate, admission) in enumerate(zip(self._candidates, verdicts.admissions, strict=True))
         ]
         writing.flush()
         self._store_asked(verdicts.asked)
@@ -225,10 +225,10 @@ class _Writing:
         self._pieces: dict[str, list[bytes]] = {}
         self._readings: dict[str, Blob] = {}
 
-    def one(self, candidate: Candidate, admission: Admission) -> Accepted:
-        """Plan what one candidate changes."""
+    def one(self, candidate: Candidate, admission: Admission, *, signed: bool) -> Accepted:
+        """Plan what one candidate changes; `signed` when it is part of the fast call."""
         if admission is _A.NEW:
-            return self._new(candidate)
+            return self._new(candidate, signed=signed)
         if admission is _A.REPLACE:
             return self._replace(candidate)
         if admission is _A.SEEN:
@@ -249,8 +249,8 @@ class _Writing:
 
     # one verdict each ------------------------------------------------------------------------------------------------
 
-    def _new(self, candidate: Candidate) -> Accepted:
-        line = self._queue.line_for(candidate)
+    def _new(self, candidate: Candidate, *, signed: bool) -> Accepted:
+        line = self._queue.line_for(candidate, signed=signed)
         item = self._queue.add(line, candidate, slot_of(candidate), self._keep(candidate))
         if candidate.progress:
             state = EmsState.SENT if line.fast else EmsState.RECEIVED
@@ -275,6 +275,11 @@ class _Writing:
     def _repeat(self, candidate: Candidate) -> Accepted:
         planned = self._queue.planned(_key(candidate))
         if planned is not None:  # the same record twice in one call: the first one's words stand
+            if _where(candidate) != _where(planned.candidate):  # but each request is answered
+                state = EmsState.SENT if planned.line.fast else EmsState.RECEIVED
+                step = writebacks.PENDING if candidate.progress else QUIET
+                self._say(candidate, state, ticket=self._queue.last_item, follows=planned.id, step=step)
+                self._queue.echo(planned.line)
             return Accepted(admission=_A.REPEAT, item=planned.id, submission=planned.line.id)
         found = self._known[_key(candidate)]
         told = found.state.ems

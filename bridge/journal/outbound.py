@@ -58,6 +58,7 @@ def _due_call(rows: Rows, submission: Submission) -> DueCall:
     unit = submission.operation.kind is Kind.UNIT and items
     return DueCall(
         submission=submission.id,
+        site=submission.site,
         flow=submission.flow,
         operation=submission.operation,
         state=submission.state,
@@ -144,7 +145,7 @@ def answered(
     if answer.transaction_id:
         found.transaction_id = columns["transaction_id"] = answer.transaction_id
     if state in (_S.WAITING, _S.RETRY_WAIT):
-        columns["due_ns"] = retry_ns or tx.now.wall_ns
+        columns["due_ns"] = retry_ns  # 0 = at once
         tx.topics.add(f"market:{found.participant}")
     move(
         tx, fence, found, state, cause=cause, data=answer_data(answer), blob=blob, stamps=answer.stamps, columns=columns

@@ -142,6 +142,7 @@ class DueCall:
     """The next submission that may go out. `call` is set when it was signed before (a retry sends the same bytes)."""
 
     submission: str
+    site: str
     flow: str
     operation: Operation
     state: SubmissionState

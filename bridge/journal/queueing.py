@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from bridge.clock import Stamp
 from bridge.journal.port import Candidate, FastCall
@@ -9,6 +10,9 @@ from bridge.journal.standing import Known
 from bridge.journal.store import Tx, dump_stamps
 from bridge.model import Kind
 from bridge.submission import SubmissionState
+
+_AT_ONCE: Final = 0  # no time of day: what need not wait is due even when the clock was set back
+_JOIN_SHARE: Final = 0.9  # of the time that a record may wait, a submission it joins must have at least this left
 
 
 @dataclass(slots=True, kw_only=True)
@@ -20,6 +24,7 @@ class Line:
     participant: str
     items: int
     new: bool
+    deadline_ns: int = 0
     fast: bool = False
     open: bool = True
     added: int = 0
@@ -68,14 +73,14 @@ class Queueing:
         self.last_item = self._last("SELECT max(id) FROM items")
         self._last_seq = self._last("SELECT max(seq) FROM submissions")
 
-    def line_for(self, candidate: Candidate) -> Line:
-        """The submission that this new item joins: the fast call's, the flow's open one, or one opened for it."""
+    def line_for(self, candidate: Candidate, *, signed: bool) -> Line:
+        """The submission that this new item joins: the fast call's (when `signed`), the flow's open one, or one opened for it."""
         where = (candidate.participant, candidate.site, candidate.flow, candidate.operation.value)
-        if self._fast is not None and candidate.key in self._fast.keys:
+        if self._fast is not None and signed:
             line = next((line for line in self._lines.values() if line.fast), None)
             return line or self._open_line(candidate, self._fast.submission, fast=True)
         line = self._open.get(where) or self._find_open(where)
-        if line is not None and line.items >= candidate.max_items:
+        if line is not None and (line.items >= candidate.max_items or self._ends_early(line, candidate)):
             self._close(line)
             line = None
         if line is None:
@@ -101,6 +106,8 @@ class Queueing:
 
     def change(self, planned: Planned, candidate: Candidate, slot: str, part: int) -> tuple[int, Line]:
         """Newer content for an item of this very accept."""
+        if planned.slot != slot:
+            self.echo(planned.line)
         planned.candidate, planned.slot, planned.part = candidate, slot, part
         return planned.id, planned.line
 
@@ -123,6 +130,10 @@ class Queueing:
             (moved, found.submission),
         )
         return line.id
+
+    def echo(self, line: Line) -> None:
+        """Another place or request follows an item of this submission too."""
+        self._tx.run("UPDATE submissions SET echoes = 1 WHERE seq = ?", (line.seq,))
 
     def submission_id(self, seq: int) -> str:
         """The id of a submission row."""
@@ -148,11 +159,10 @@ class Queueing:
         self._insert_items(readings)
         self._update_items(readings)
         self._insert_members()
-        now = self._tx.now.wall_ns
         self._tx.many(
-            "UPDATE submissions SET items = ?, open = ?, due_ns = CASE WHEN ? THEN due_ns ELSE min(due_ns, ?) END WHERE seq = ?",
+            "UPDATE submissions SET items = ?, open = ?, due_ns = CASE WHEN ? THEN due_ns ELSE ? END WHERE seq = ?",
             [
-                (line.items, line.open, line.open, now, line.seq)
+                (line.items, line.open, line.open, _AT_ONCE, line.seq)
                 for line in self._lines.values()
                 if line.added and not line.fast
             ],
@@ -213,22 +223,30 @@ class Queueing:
 
     def _find_open(self, where: tuple[str, str, str, str]) -> Line | None:
         row = self._tx.one(
-            "SELECT seq, id, items FROM submissions WHERE participant = ? AND site = ? AND flow = ? AND operation = ? AND open = 1",
+            "SELECT seq, id, items, deadline_ns FROM submissions WHERE participant = ? AND site = ? AND flow = ? AND operation = ? AND open = 1",
             where,
         )
         if row is None:
             return None
         known = self._lines.get(row[0])
-        line = known or Line(seq=row[0], id=row[1], participant=where[0], items=row[2], new=False)
+        line = known or Line(
+            seq=row[0], id=row[1], participant=where[0], items=row[2], new=False, deadline_ns=row[3]
+        )
         self._lines[line.seq] = line
         self._ids[line.seq] = line.id
         return line
 
-    def _close(self, line: Line) -> None:
-        """Full: it waits for nothing more."""
-        line.open = False
+    def _ends_early(self, line: Line, candidate: Candidate) -> bool:
+        """Whether the line's deadline would cut off much of the time that the candidate may wait."""
         now = self._tx.now.wall_ns
-        self._tx.run("UPDATE submissions SET open = 0, due_ns = min(due_ns, ?) WHERE seq = ?", (now, line.seq))
+        return 0 < line.deadline_ns < candidate.deadline_ns and (
+            line.deadline_ns - now < (candidate.deadline_ns - now) * _JOIN_SHARE
+        )
+
+    def _close(self, line: Line) -> None:
+        """Full, or old: it waits for nothing more."""
+        line.open = False
+        self._tx.run("UPDATE submissions SET open = 0, due_ns = ? WHERE seq = ?", (_AT_ONCE, line.seq))
 
     def _open_line(self, candidate: Candidate, id_: str, *, fast: bool) -> Line:
         self._last_seq += 1
@@ -239,6 +257,7 @@ class Queueing:
             participant=candidate.participant,
             items=0,
             new=True,
+            deadline_ns=candidate.deadline_ns,
             fast=fast,
             open=not (fast or one),
         )
@@ -253,7 +272,7 @@ class Queueing:
             "state": (SubmissionState.SENDING if fast else SubmissionState.WAITING).value,
             "open": line.open,
             "max_items": candidate.max_items,
-            "due": now if one else now + candidate.linger_ns,
+            "due": now + candidate.linger_ns if candidate.linger_ns and not one else _AT_ONCE,
             "deadline": candidate.deadline_ns,
             "blocked": False,
             "attempts": int(fast),

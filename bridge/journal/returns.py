@@ -57,7 +57,7 @@ def _insert(tx: Tx, fence: Fence, message: ReturnMessage, verdict: str) -> int:
             message.late,
             message.quarantined,
             *message.received,
-            "quarantined" if message.quarantined else "",
+            _stored_as(message, verdict),
         ),
     )
     id_ = tx.db.last_insert_rowid()
@@ -117,3 +117,10 @@ def _parked(row: Row) -> ParkedReturn:
         quarantined=row[13],
     )
     return ParkedReturn(id=id_, message=message)
+
+
+def _stored_as(message: ReturnMessage, verdict: str) -> str:
+    """Only a new return may ever settle anything; the others are kept as evidence (DOMAIN 9 rows 17 and 29)."""
+    if message.quarantined:
+        return "quarantined"
+    return "" if verdict == "new" else verdict

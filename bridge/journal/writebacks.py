@@ -154,17 +154,17 @@ def announce_item(tx: Tx, item: int) -> None:
 
 
 def due(rows: Rows, site: str, flows: Sequence[str], now_ns: int, limit: int) -> tuple[list[DueWriteBack], int]:
-    """Those due now, oldest first, and when the next one will be."""
+    """Those due now, oldest first, and when the next one will be. What was never tried is due whatever the clock says, for it may have been set back."""
     named = dump(list(flows))
     found = rows.all(
         "SELECT id, site, flow, place, key, generation, state, transaction_id, asset_id, errors, request, updated_ns, attempts,"
         " due_ns, follows, (SELECT s.stamps FROM items i JOIN submissions s ON s.seq = i.submission WHERE i.id = writebacks.follows)"
-        " FROM writebacks WHERE site = ? AND step IN ('pending', 'retry') AND due_ns <= ?"
+        " FROM writebacks WHERE site = ? AND step IN ('pending', 'retry') AND (step = 'pending' OR due_ns <= ?)"
         " AND flow IN (SELECT value FROM json_each(?)) ORDER BY due_ns, id LIMIT ?",
         (site, now_ns, named, limit),
     )
     later = rows.one(
-        "SELECT min(due_ns) FROM writebacks WHERE site = ? AND step IN ('pending', 'retry') AND due_ns > ?"
+        "SELECT min(due_ns) FROM writebacks WHERE site = ? AND step IN ('pending', 'retry') AND step = 'retry' AND due_ns > ?"
         " AND flow IN (SELECT value FROM json_each(?))",
         (site, now_ns, named),
     )

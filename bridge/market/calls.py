@@ -11,12 +11,13 @@ import orjson
 
 from bridge.clock import Clock, Stamp
 from bridge.envelope import BodyRefused, PublicKey, SignatureRefused, Signer, parse_strict, sign, unwrap, verify
+from bridge.identifiers import Severity
 from bridge.journal.port import Member, ReturnMessage
 from bridge.lane import SignedCall
 from bridge.model import Kind, Operation, Refusal
 from bridge.platform import AnswerClass, BatchSemantics, Exchange, Report, ReportedError, classify
 from bridge.profile import AnswersSigned, Profile, SignatureForm, StatusWord
-from bridge.validation import Validator
+from bridge.validation import Finding, Validator
 from bridge.vocabulary import Vocabulary
 from bridge.wire import BatchReturn, ItemError, MessageMeta, RenderedItem, Token, Unreadable, Wire
 
@@ -78,7 +79,7 @@ class CallMaker:
         vocabulary: Vocabulary,
         signer: Signer,
         keys: Mapping[str, PublicKey],
-        unit_validator: Validator,
+        unit_validators: Mapping[tuple[str, str], Validator],
         clock: Clock,
         new_message_id: Callable[[], str],
         new_submission: Callable[[], str],
@@ -93,7 +94,7 @@ class CallMaker:
         self._wire = Wire(profile)
         self._signer = signer
         self._keys = keys
-        self._unit_validator = unit_validator
+        self._unit_validators = unit_validators
         self._clock = clock
         self._new_message_id = new_message_id
         self._classes = {key: AnswerClass(value.value) for key, value in profile.answer_classes.items()}
@@ -175,10 +176,20 @@ class CallMaker:
             entries.append(filled)
         return {**item, aligned: entries}
 
-    def unit_refusal(self, item: Mapping[str, object]) -> Refusal | None:
-        """Why a completed unit may not go out (its capacity against the sum of its assets')."""
-        found = self._unit_validator.refusals(item)
-        return found[0] if found else None
+    def check_unit(
+        self, flow: tuple[str, str], item: Mapping[str, object], members: Sequence[Member]
+    ) -> tuple[Refusal | None, list[Finding]]:
+        """What only shows beside its assets, by the rules of its own flow (site, name): why a completed unit may not go out, and what is merely unusual.
+
+        A flow that the configuration no longer has was checked when its record came.
+        """
+        validator = self._unit_validators.get(flow)
+        if validator is None:
+            return None, []
+        assets = {member.key: orjson.loads(member.content) for member in members if member.content}
+        found = [*validator.check(item), *validator.check_members(item, assets)]
+        errors = [finding for finding in found if finding.severity is Severity.ERROR]
+        return (errors[0].refusal if errors else None), [finding for finding in found if finding not in errors]
 
     def _meta(self, operation: str, *, correlation_id: str) -> MessageMeta:
         return MessageMeta(

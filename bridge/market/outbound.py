@@ -186,7 +186,11 @@ class Outbound:
             items = [orjson.loads(item.content) for item in due.items]
             if due.operation is Operation.UNIT_CREATE:
                 items = [self._maker.complete_unit(items[0], due.members)]
-                wrong = self._maker.unit_refusal(items[0])
+                wrong, unusual = self._maker.check_unit((due.site, due.flow), items[0], due.members)
+                for finding in unusual:
+                    log.warning(
+                        "unit_unusual", extra={"site": due.site, "flow": due.flow, "finding": finding.refusal.text}
+                    )
                 if wrong is not None:
                     await self._journal.refuse_waiting(self._fence, due.submission, SubmissionState.REJECTED, wrong)
                     return

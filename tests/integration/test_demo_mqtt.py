@@ -102,7 +102,7 @@ async def test_the_unit_names_its_assets(ems):
 async def test_requests_made_before_the_bridge_connects_are_kept(ems):
     """Once the bridge was there, the broker keeps what is asked while it is away."""
     async with ADAPTER.open(context(ems)):
-        await until(lambda: ems._host_was_there.is_set())
+        await until(ems._host_was_there.is_set)
     sessions = ems._broker._broker._sessions  # this broker loses what it sends while a client is just leaving
     await until(lambda: sessions["smp-bridge-crawley-broker"][0].transitions.state == "disconnected")
     await ems.request_assets()

@@ -14,12 +14,14 @@ from bridge.field.report import FieldMetrics
 from bridge.field.supervisor import Supervisor
 from bridge.field.writeback import WriteBacks
 from bridge.flow import FlowPlan
+from bridge.identifiers import Severity
 from bridge.ids import submission_ids
 from bridge.journal.port import AnswerNote, ItemOutcome, NoneDue
 from bridge.journal.sqlite import open_journal
 from bridge.lane import SignedCall
 from bridge.model import HostReason, ItemState, Operation, Refusal, Trigger
 from bridge.submission import SubmissionState
+from bridge.validation import Finding
 
 CLOCK = SystemClock.here()
 
@@ -44,8 +46,10 @@ class Mapper:
 
 
 class Validator:
-    def refusals(self, item):
-        return [] if item.get("kw", 1) > 0 else [Refusal(reason=HostReason.RULE, text="kw must be above 0")]
+    def check(self, item):
+        if item.get("kw", 1) > 0:
+            return []
+        return [Finding(field="kw", reason="must be above 0", severity=Severity.ERROR, code=HostReason.RULE)]
 
 
 def plan(name="assets", trigger=Trigger.REQUEST, wait_s=5.0):

@@ -112,7 +112,7 @@ async def market(directory, *steps, url=None, login=None, settings=None, profile
         maker = CallMaker(
             identity=Identity(participant="acme", sender="ACME", recipient="SMP", environment="TEST"), profile=parsed,
             vocabulary=load_vocabulary(), signer=signer(kid="acme-1"), keys=_smp_keys(),
-            unit_validator=compile_validator(parsed, Kind.UNIT, {}), clock=CLOCK, new_message_id=new_message_id,
+            unit_validators={("north", "unit"): compile_validator(parsed, Kind.UNIT, {})}, clock=CLOCK, new_message_id=new_message_id,
             new_submission=submission_ids(CLOCK), jitter=lambda: 0.5,
         )  # fmt: skip
 

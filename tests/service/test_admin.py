@@ -1,10 +1,9 @@
 """The admin listener of a running service: metrics of every stage, health by the age of the last good reading."""
 
 import asyncio
-import re
 from pathlib import Path
 
-import aiohttp
+from admin import get, value
 from service import PARTICIPANT, fill, linked, service, until_words
 
 from bridge.metrics import Metrics
@@ -12,22 +11,6 @@ from bridge.model import HOPS
 from bridge.sandbox import Knobs, Refusal
 
 BRIDGE = Path(__file__).parents[2] / "bridge"
-
-
-async def get(made, path):
-    url = f"http://127.0.0.1:{made.running.admin_port}{path}"
-    async with aiohttp.ClientSession() as http, http.get(url) as answer:
-        return answer.status, await answer.text()
-
-
-def value(text, name, **labels):
-    """One sample of the text form."""
-    for line in text.splitlines():
-        if line.startswith((f"{name}{{", f"{name} ")):
-            found = dict(re.findall(r'(\w+)="([^"]*)"', line))
-            if all(found.get(key) == wanted for key, wanted in labels.items()):
-                return float(line.rsplit(" ", 1)[1])
-    return None
 
 
 async def test_every_stage_is_measured(tmp_path):

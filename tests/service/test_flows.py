@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from admin import get, value
 from service import ASSETS, UNIT, every_profile, fill, linked, made_alarm, service, until_words
 
 from bridge.api import OutcomeField
@@ -91,6 +92,35 @@ async def test_a_rule_is_as_strict_as_the_flow_says(tmp_path, severity, word):
         places = fill(ems, 1)
         ems.request("assets", *places)
         await until_words(ems, places, {word: 1})
+
+
+async def test_what_is_unusual_goes_on_and_is_counted(tmp_path):
+    """A warning refuses nobody: the record is registered, and the metric says that a rule had something to say."""
+    payload = {**ASSETS["payload"], "connectionVoltageKv": {"const": 17}}
+    async with service(tmp_path, flows=flows(payload=payload)) as made:
+        ems = await linked(made)
+        places = fill(ems, 3)
+        ems.request("assets", *places)
+        await until_words(ems, places, {3: 3})
+        assert value((await get(made, "/metrics"))[1], "smp_bridge_unusual_total", site="north", flow="assets") == 3
+
+
+@pytest.mark.parametrize(("severity", "word"), [("error", 7), ("off", 3)])
+async def test_a_unit_is_judged_by_its_own_flow_beside_its_assets(tmp_path, severity, word):
+    """`member_group`, which is only known once the assets are: strict where the flow says so."""
+    unit = {
+        **UNIT,
+        "payload": {**UNIT["payload"], "gspGroup": {"const": "_B"}},
+        "severities": {"member_group": severity},
+    }
+    async with service(tmp_path, flows={"assets": ASSETS, "unit": unit}) as made:
+        ems = await linked(made)
+        places = fill(ems, 2)
+        ems.request("assets", *places)
+        await until_words(ems, places, {3: 2})
+        ems.put("U1", reference="UNIT-01", kw=10, assets=("BESS00001", "BESS00002"))
+        ems.request("unit", "U1")
+        await until_words(ems, ["U1"], {word: 1})
 
 
 @every_profile

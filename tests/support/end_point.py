@@ -417,7 +417,7 @@ async def _tls(stack, endpoint, made):
 
 def _tracker(side, identity, made, keys, report):
     maker = CallMaker(
-        identity=identity, profile=made.profile, vocabulary=load_vocabulary(), signer=made.key, keys=keys, unit_validator=None,
+        identity=identity, profile=made.profile, vocabulary=load_vocabulary(), signer=made.key, keys=keys, unit_validators={},
         clock=made.clock, new_message_id=lambda: "m", new_submission=lambda: "s", jitter=lambda: 0.5,
     )  # fmt: skip
     return Heard(

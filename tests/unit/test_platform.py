@@ -265,5 +265,5 @@ def maker():
     profile = load_profile("default")
     return CallMaker(
         identity=Identity(participant="p", sender="A", recipient="B", environment="TEST"), profile=profile, vocabulary=profile.vocabulary,
-        signer=None, keys={}, unit_validator=None, clock=None, new_message_id=None, new_submission=None, jitter=None,
+        signer=None, keys={}, unit_validators={}, clock=None, new_message_id=None, new_submission=None, jitter=None,
     )  # fmt: skip

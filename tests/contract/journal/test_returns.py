@@ -25,12 +25,12 @@ async def test_same_return_again_is_a_duplicate_with_the_first_receipt(kit):
 
 
 async def test_same_id_with_another_meaning_is_a_conflict(kit):
-    """Both are stored, and a person is called."""
-    await kit.journal.park_return(kit.market, kit.returned())
+    """Both are stored, and a person is called; only the first may ever settle anything."""
+    first = await kit.journal.park_return(kit.market, kit.returned())
     other = await kit.journal.park_return(kit.market, kit.returned(content=b"another meaning"))
     assert other.verdict == "conflict"
     assert await kit.codes() == ["CONFLICT"]
-    assert len(await kit.journal.unsettled_returns("acme")) == 2
+    assert [entry.id for entry in await kit.journal.unsettled_returns("acme")] == [first.return_id]
 
 
 async def test_message_ids_belong_to_their_participant(kit):
