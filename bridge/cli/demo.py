@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from bridge.cli.logs import quiet
 from bridge.errors import BridgeError, ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def demo(
             [Problem(text="there is no bridge.yaml", file=str(config))],
             hint="run this in the source's top directory, or name the sample configuration with --config DIR",
         )
+    quiet()
     chosen = random.randrange(1_000_000) if seed is None else seed  # noqa: S311 - a demo
     directory = Path(tempfile.mkdtemp(prefix="smp-bridge-demo-"))
     try:

@@ -40,6 +40,10 @@ def set_up(level: str) -> None:
     root.setLevel(logging.WARNING)
     logging.getLogger("bridge").setLevel(level.upper())
     logging.getLogger("adapters").setLevel(level.upper())
-    # These libraries log every lost link with a traceback or a frame dump; our own events say it once.
+    quiet()
+
+
+def quiet() -> None:
+    """These libraries log every lost link with a traceback or a frame dump; our own events say it once."""
     for noisy in ("asyncua", "pymodbus", "pymodbus.logging", "aiohttp.access", "transitions", "amqtt"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
