@@ -52,9 +52,10 @@ def _number_of_text(form: NumberText) -> Convert:
             first, *groups = whole.split(thousands)
             whole = first + "".join(groups) if 1 <= len(first) <= 3 and all(len(part) == 3 for part in groups) else ""
         digits = whole + fraction
-        written = digits.isascii() and digits.isdigit() and len(digits) <= _DIGITS  # a longer one takes seconds to read
-        if not whole or (mark and not fraction) or not written:
+        if not whole or (mark and not fraction) or not (digits.isascii() and digits.isdigit()):
             raise wrong_type(value, f"a number written with `{decimal}` as its decimal mark")
+        if len(digits) > _DIGITS:  # thousands of them take seconds to read
+            raise WrongValue(HostReason.NOT_A_NUMBER, f"is {shown(value)}, must have at most {_DIGITS} digits")
         return _plain(Decimal(f"{sign}{whole}.{fraction or 0}"))
 
     return step

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from bridge.errors import JournalUnusable
+from bridge.errors import JournalUnusable, Replaced
 from bridge.journal.port import Fence, Stamps
 from bridge.journal.store import NO_BLOB, Blob, Rows, Tx, dump_stamps, load_stamps
 from bridge.model import Operation
@@ -67,6 +67,13 @@ def load(rows: Rows, submission: str) -> Submission:
             f"submission {submission} is not in the journal", hint="was the journal restored or changed?"
         )
     return found
+
+
+def check_revision(submission: Submission, seen: int | None) -> None:
+    """Raise `Replaced` when an item was replaced since the submission was given out with revision `seen` (None = it was not)."""
+    if seen is not None and seen != submission.revision:
+        text = f"{submission.id}: an item was replaced since it was given out"
+        raise Replaced(text, hint="take the next call again")
 
 
 def move(

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from bridge.clock import Stamp
-from bridge.errors import Replaced
 from bridge.journal import writebacks
 from bridge.journal.calls import insert_call, load_call, same_call
-from bridge.journal.moves import COLUMNS, Submission, find, load, move
+from bridge.journal.moves import COLUMNS, Submission, check_revision, find, load, move
 from bridge.journal.port import AnswerNote, DueCall, Fence, NoneDue, ParkedReturn, SignedCall, WaitingItem
 from bridge.journal.returns import waiting_for
 from bridge.journal.standing import members
@@ -80,8 +79,7 @@ def sending(
     """The signed bytes and SENDING; what does not fit becomes a submission of its own, next in line."""
     tx.check(fence)
     found = load(tx, submission)
-    if signed_revision is not None and signed_revision != found.revision:
-        raise Replaced(f"{submission}: an item was replaced while its call was signed", hint="take the next call again")
+    check_revision(found, signed_revision)
     before = found.state
     if items < found.items:
         _split(tx, fence, found, items, rest_id)

@@ -456,7 +456,10 @@ class Journal(JournalReader, Protocol):
         ...
 
     async def refuse_waiting(self, fence: Fence, submission: str, state: SubmissionState, refusal: Refusal) -> None:
-        """End a submission that never went out (REJECTED, EXPIRED, CANCELLED, SET_ASIDE): its items are refused by the host with this reason (EXPIRED and CANCELLED as such)."""
+        """End a submission that never went out (REJECTED, EXPIRED, CANCELLED, SET_ASIDE): its items are refused by the host with this reason (EXPIRED and CANCELLED as such).
+
+        Raises `Replaced` as `sending` does: the reason may not hold for the newer content.
+        """
         ...
 
     async def park_return(self, fence: Fence, message: ReturnMessage) -> Parked:

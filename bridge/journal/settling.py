@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bridge.journal import writebacks
-from bridge.journal.moves import Submission, load, move
+from bridge.journal.moves import Submission, check_revision, load, move
 from bridge.journal.outbound import answer_data, tell
 from bridge.journal.port import AnswerNote, Fence, ItemOutcome, Stamps
 from bridge.journal.returns import close_return
@@ -67,10 +67,13 @@ def settle(
     _close(tx, fence, return_id, agreed=True)
 
 
-def refuse_waiting(tx: Tx, fence: Fence, submission: str, state: SubmissionState, refusal: Refusal) -> None:
+def refuse_waiting(
+    tx: Tx, fence: Fence, submission: str, state: SubmissionState, refusal: Refusal, *, seen_revision: int | None
+) -> None:
     """End a submission that never went out: its items are refused by the host, expired or cancelled."""
     tx.check(fence)
     found = load(tx, submission)
+    check_revision(found, seen_revision)
     data = {"code": int(refusal.reason)}
     move(tx, fence, found, state, cause=refusal.text, data=data, stamps={"settled": tx.now})
     errors = dump_errors([ErrorNote(code=str(int(refusal.reason)), text=refusal.text)])

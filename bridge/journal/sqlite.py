@@ -259,7 +259,12 @@ class SqliteJournal(SqliteReader):
 
     async def refuse_waiting(self, fence: Fence, submission: str, state: SubmissionState, refusal: Refusal) -> None:
         """See the port."""
-        await self._writer.run(lambda tx: settling.refuse_waiting(tx, fence, submission, state, refusal))
+        seen = self._offered.pop(submission, None)
+
+        def work(tx: Tx) -> None:
+            settling.refuse_waiting(tx, fence, submission, state, refusal, seen_revision=seen)
+
+        await self._writer.run(work)
 
     async def park_return(self, fence: Fence, message: ReturnMessage) -> Parked:
         """See the port."""

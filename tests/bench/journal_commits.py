@@ -61,7 +61,9 @@ class Bench:
     async def accept_fast(self) -> float:
         number = next(self.numbers)
         one = candidate(f"fast-{number}")
-        fast = FastCall(submission=f"s{number}", keys=(one.key or "",), call=call(number, 700), market=self.market)
+        fast = FastCall(
+            submission=f"s{number}", keys=(one.key or "",), rows=(0,), call=call(number, 700), market=self.market
+        )
         return await timed(lambda: self.journal.accept(self.field, [one], fast))
 
     async def accept_batch(self) -> float:

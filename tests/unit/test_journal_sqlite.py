@@ -225,7 +225,7 @@ async def test_readings_and_signed_bytes_are_evidence(path):
         kid="k",
         profile="p",
     )
-    fast = FastCall(submission="fast", keys=("A", "B"), call=call, market=market)
+    fast = FastCall(submission="fast", keys=("A", "B"), rows=(0, 1), call=call, market=market)
     await journal.accept(fence, [candidate("A", b"first"), candidate("B", b"second")], fast)
     await journal.close()
     blobs = {

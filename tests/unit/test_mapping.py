@@ -1,6 +1,8 @@
 """The mapping of records: every verb, every refusal, and nothing that an EMS can hold makes it raise."""
 
+import time
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from hashlib import sha256
 
 import pytest
@@ -218,6 +220,12 @@ def test_instants(rule, value, made):
         ("effectiveFrom", {"from": "x", "format": "epoch_s"}, 1e15, HostReason.WRONG_TYPE),
         ("effectiveFrom", {"from": "x", "format": "%d/%m/%Y", "zone": "UTC"}, "2026-11-23", HostReason.WRONG_TYPE),
         ("effectiveFrom", {"from": "x", "format": "%d/%m/%Y %H:%M", "zone": "Europe/London"}, "29/03/2026 01:30", HostReason.WRONG_TYPE),
+        ("effectiveFrom", {"from": "x", "format": "%Y-%m-%d %H:%M", "zone": "Asia/Tokyo"}, "0001-01-01 00:00", HostReason.WRONG_TYPE),
+        ("effectiveFrom", {"from": "x", "format": "%Y-%m-%d %H:%M", "zone": "America/New_York"}, "9999-12-31 23:59", HostReason.WRONG_TYPE),
+        ("assetName", {"from": "x", "format": "%d.%m.%Y", "zone": "Europe/Paris"}, datetime(9999, 12, 31, 23, 59, tzinfo=UTC), HostReason.WRONG_TYPE),
+        pytest.param("assetName", {"from": "x", "format": "{:.2f}"}, 10**400, HostReason.WRONG_TYPE, id="huge-float"),
+        pytest.param("assetName", {"format": "{x:c}"}, 2**63, HostReason.WRONG_TYPE, id="huge-letter"),
+        ("maxExportKw", "x", Decimal("sNaN"), HostReason.NOT_A_NUMBER),
         ("services", "x", "DCL", HostReason.WRONG_TYPE),
         ("services", "x", ("DCL", 3), HostReason.WRONG_TYPE),
     ],
@@ -225,6 +233,14 @@ def test_instants(rule, value, made):
 def test_refusals(target, rule, value, reason):
     """Everything that cannot be used is refused with its own reason."""
     assert one(rule, value, target) is reason
+
+
+def test_a_number_of_very_many_digits_is_refused_at_once():
+    """Reading 300 kB of digits as one number would hold up every site of the process for seconds."""
+    started = time.perf_counter()
+    for rule in ({"from": "x", "number": {"decimal": ","}}, {"from": "x", "number": {"decimal": ","}, "scale": 0.1}):
+        assert one(rule, "1" * 300_000) is HostReason.NOT_A_NUMBER
+    assert time.perf_counter() - started < 1
 
 
 def test_lists_of_text():

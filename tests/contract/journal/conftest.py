@@ -131,7 +131,8 @@ class Kit:
         return await self.journal.accept(self.field, candidates, fast)
 
     def fast(self, submission: str, *keys: str, **changes) -> FastCall:
-        values = {"submission": submission, "keys": keys, "call": self.call(), "market": self.market}
+        rows = tuple(range(len(keys)))
+        values = {"submission": submission, "keys": keys, "rows": rows, "call": self.call(), "market": self.market}
         return FastCall(**(values | changes))
 
     async def told(self, *, flows: Sequence[str] = ("assets", "units"), limit: int = 1000) -> list:

@@ -10,6 +10,12 @@ from bridge.submission import Admission, SubmissionState
 DAY_S = 24 * 3600
 
 
+async def refused(kit, key):
+    """A key that SMP refused, asked for with request 1."""
+    await kit.accept(kit.asked(key, "1"))
+    await kit.settle(await kit.sent(), ItemState.REFUSED)
+
+
 async def test_new_records_wait_and_the_ems_hears_received(kit):
     """A valid record of an unknown key is queued, and its place is told RECEIVED."""
     intake = await kit.accept(kit.asset("A"), kit.asset("B"))
@@ -99,6 +105,26 @@ async def test_fast_call_falls_when_a_key_did_not_come(kit):
     """The bytes name a key that was not among the candidates: they must not leave."""
     intake = await kit.accept(kit.asset("A"), fast=kit.fast("fast-1", "A", "B"))
     assert not intake.fast
+
+
+async def test_fast_call_falls_when_its_items_come_in_another_order(kit):
+    """The first record of a key was handled before, so that a later one makes its item: the signed order is not that of the items."""
+    await refused(kit, "A")
+    candidates = (kit.asked("A", "1"), kit.asked("B", "1"), kit.asked("A", "2", "newer"))
+    intake = await kit.accept(*candidates, fast=kit.fast("fast-1", "A", "B"))
+    assert [entry.admission for entry in intake.accepted] == [Admission.REPEAT, Admission.NEW, Admission.NEW]
+    assert not intake.fast
+
+
+async def test_fast_call_takes_no_other_record_of_its_key(kit):
+    """The same key of another participant is new, the signed one is not: nothing of the other one goes out in this call."""
+    await kit.registered("A")
+    other = kit.asset("A", participant="other", flow="others")
+    intake = await kit.accept(kit.asset("X"), other, kit.asset("A"), fast=kit.fast("fast-1", "X", "A", rows=(0, 2)))
+    assert not intake.fast
+    beside = await kit.accept(kit.asset("Y"), other, fast=kit.fast("fast-2", "Y"))
+    assert beside.fast
+    assert beside.accepted[1].submission != "fast-2"
 
 
 # ------------------------------------------------------------------------------------------- one live create per key
@@ -376,6 +402,30 @@ async def test_each_message_request_hears_the_outcome(kit):
     assert len(due.items) == 1
     told = {row.outcome.request: row.outcome.state for row in await kit.told()}
     assert told == {"r1": EmsState.REGISTERED, "r2": EmsState.REGISTERED, "r3": EmsState.REGISTERED}
+
+
+@pytest.mark.parametrize("content", ["a", "newer"])
+async def test_each_message_request_of_one_call_hears_the_outcome(kit, content):
+    """Two requests for one place come together, as when their registration arrives: both are answered, with the newest content."""
+    await kit.accept(kit.message("A", "r-1"), kit.message("A", "r-2", content))
+    assert {row.outcome.request: row.outcome.state for row in await kit.told()} == dict.fromkeys(
+        ["r-1", "r-2"], EmsState.RECEIVED
+    )
+    due = await kit.sent()
+    assert [item.content for item in due.items] == [content.encode()]
+    await kit.settle(due)
+    assert {row.outcome.request: row.outcome.state for row in await kit.told()} == dict.fromkeys(
+        ["r-1", "r-2"], EmsState.REGISTERED
+    )
+
+
+async def test_each_message_request_of_a_fast_call_is_answered(kit):
+    """As above when the first one left at once."""
+    intake = await kit.accept(kit.message("A", "r-1"), kit.message("A", "r-2"), fast=kit.fast("fast-1", "A"))
+    assert intake.fast
+    assert {row.outcome.request: row.outcome.state for row in await kit.told()} == dict.fromkeys(
+        ["r-1", "r-2"], EmsState.SENT
+    )
 
 
 async def test_quiet_message_requests_hear_the_outcome(kit):

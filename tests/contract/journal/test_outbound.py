@@ -7,6 +7,8 @@ from bridge.journal.port import DueCall, NoneDue
 from bridge.model import EmsState, Operation
 from bridge.submission import SubmissionState
 
+DAY_S = 24 * 3600
+
 S = 1_000_000_000
 
 
@@ -57,6 +59,25 @@ async def test_full_submission_does_not_linger(kit):
     await kit.accept(kit.asset("A", linger_ns=60 * S, max_items=2))
     await kit.accept(kit.asset("B", linger_ns=60 * S, max_items=2))
     assert len((await kit.due()).items) == 2
+
+
+async def test_a_clock_that_is_set_back_holds_nothing_up(kit):
+    """What waits for a slot only is due, and what a place is to be told is told, although the clock shows an earlier hour now."""
+    await kit.accept(kit.asset("A"))
+    kit.clock.advance(-3600)
+    assert [row.place for row in await kit.told()] == ["place-A"]
+    assert [item.key for item in (await kit.due()).items] == ["A"]
+
+
+async def test_an_item_never_expires_with_much_older_ones(kit):
+    """In a long outage what comes late opens a submission of its own, with its own deadline."""
+    day_ns = DAY_S * 1_000_000_000
+    await kit.accept(kit.asset("A", deadline_ns=kit.clock.wall_ns() + day_ns))
+    await kit.accept(kit.asset("B", deadline_ns=kit.clock.wall_ns() + day_ns))
+    kit.clock.advance(DAY_S / 2)
+    await kit.accept(kit.asset("C", deadline_ns=kit.clock.wall_ns() + day_ns))
+    kit.clock.advance(DAY_S / 2 + 1)
+    assert [item.key for item in (await kit.due()).items] == ["A", "B"]
 
 
 async def test_past_deadline_is_due_even_while_it_lingers(kit):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.errors import IllegalMove
+from bridge.errors import IllegalMove, Replaced
 from bridge.journal.port import DueCall, NoneDue
 from bridge.model import EmsState, HostReason, ItemState, Kind, Refusal
 from bridge.submission import SubmissionState
@@ -260,6 +260,19 @@ async def test_replaced_unit_looks_at_its_new_members(kit):
     assert isinstance(await kit.next(), NoneDue)
     await kit.accept(kit.unit("U", ["A"], content="other"))
     assert [member.key for member in (await kit.due()).members] == ["A"]
+
+
+async def test_newer_content_is_not_refused_for_what_the_older_one_was(kit):
+    """A unit is replaced after it was given out because of a refused member: the refusal does not hit the newer content."""
+    await kit.accept(kit.unit("U", ["A"]))
+    await kit.accept(kit.asset("A"))
+    await kit.settle(await kit.sent(), ItemState.REFUSED)
+    due = await kit.due()
+    await kit.accept(kit.unit("U", ["B"], content="newer"))
+    refusal = Refusal(reason=HostReason.MEMBER_REFUSED, text="its asset A is refused")
+    with pytest.raises(Replaced):
+        await kit.journal.refuse_waiting(kit.market, due.submission, SubmissionState.REJECTED, refusal)
+    assert await kit.state(due.submission) is SubmissionState.WAITING
 
 
 async def test_unblocking_wakes_the_market(kit):
