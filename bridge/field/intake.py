@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import orjson
 
@@ -19,7 +19,10 @@ from bridge.model import HostReason, Kind, Record, Refusal
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 FULL_PAUSE_S: Final = 1.0
+_MOST_NS: Final = 2**63  # what a column holds: the year 2262
 
 
 @dataclass(slots=True)
@@ -146,26 +149,28 @@ class IntakeDesk:
 
     async def _commit(self, batch: _Batch) -> Intake:
         slot, fast = self._claim(batch)
-        try:
-            intake = await self._accept(batch.candidates, fast)
-        except BaseException:
-            if slot is not None:
-                slot.release()
-            raise
-        if slot is not None:
-            if intake.fast:
-                slot.send(intake.journalled)
-            else:
-                slot.release()
-        return intake
-
-    async def _accept(self, candidates: Sequence[Candidate], fast: FastCall | None) -> Intake:
         while True:
             try:
-                return await self._journal.accept(self._fence, candidates, fast)
+                if slot is None:
+                    return await self._journal.accept(self._fence, batch.candidates)
+                return await _to_its_end(self._once(batch.candidates, slot, fast))
             except JournalFull as error:
                 log.error("journal_full", extra={"site": self._site, "error": str(error)})
+                slot = fast = None  # the slot is given back while there is no room
                 await self._sleep(FULL_PAUSE_S)
+
+    async def _once(self, candidates: Sequence[Candidate], slot: Slot, fast: FastCall | None) -> Intake:
+        """One commit with a send slot; its answer says whether the slot is used."""
+        used = False
+        try:
+            intake = await self._journal.accept(self._fence, candidates, fast)
+            used = intake.fast
+        finally:
+            if not used:
+                slot.release()
+        if used:
+            slot.send(intake.journalled)
+        return intake
 
     def _claim(self, batch: _Batch) -> tuple[Slot | None, FastCall | None]:
         """Sign the first flow's new-looking items as one call when a slot is free for it (the quiet path costs one commit)."""
@@ -186,11 +191,25 @@ class IntakeDesk:
         if slot is None:
             return None, None
         stamps = batch.candidates[next(iter(chosen.values()))].stamps
-        fast = slot.sign(list(chosen), [batch.evaluated[index].item for index in chosen.values()], stamps)
-        if fast is None:
-            slot.release()
-            return None, None
-        return slot, replace(fast, rows=tuple(chosen.values()))
+        fast = None
+        try:
+            fast = slot.sign(list(chosen), [batch.evaluated[index].item for index in chosen.values()], stamps)
+        finally:
+            if fast is None:
+                slot.release()
+        return (None, None) if fast is None else (slot, replace(fast, rows=tuple(chosen.values())))
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is not cancelled with its caller: a commit under way will be on disk, and then its call has to leave."""
+    task = asyncio.get_running_loop().create_task(work)  # in no group, for a group is cancelled with its session
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # nobody is left to be told
+        raise
 
 
 def _unreadable(arrival: Arrival) -> bool:
@@ -199,22 +218,38 @@ def _unreadable(arrival: Arrival) -> bool:
 
 
 def _source_ns(record: Record) -> int:
-    """The newest source time among the readings, 0 where the protocol has none."""
-    return max((reading.source_ns or 0 for reading in record.fields.values()), default=0)
+    """The newest source time among the readings, 0 where the protocol has none; a server's "never" (year 9999) is none."""
+    times = (reading.source_ns or 0 for reading in record.fields.values())
+    return max((found for found in times if 0 < found < _MOST_NS), default=0)
 
 
 def _evidence(record: Record) -> bytes:
     """The legacy leg as it came: the raw bytes where the protocol has them, else the readings as JSON."""
     if record.raw:
         return record.raw
+    try:
+        return _readings(record, _plain)
+    except (TypeError, ValueError):  # text that is no Unicode, integers of thousands of digits, nesting without end
+        return _readings(record, _spelled)
+
+
+def _readings(record: Record, form: Callable[[object], object]) -> bytes:
     return orjson.dumps(
         {
-            name: [_plain(reading.value), reading.quality.value, reading.source_ns]
+            name: [form(reading.value), reading.quality.value, _plain(reading.source_ns)]
             for name, reading in record.fields.items()
         },
         default=str,
         option=orjson.OPT_PASSTHROUGH_SUBCLASS,
     )
+
+
+def _spelled(value: object) -> str:
+    """Any value at all as ASCII."""
+    try:
+        return ascii(value)
+    except (ValueError, RecursionError):
+        return f"a value of type {type(value).__name__}"
 
 
 def _plain(value: object) -> object:

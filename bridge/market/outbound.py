@@ -102,8 +102,10 @@ class Outbound:
         return FastCall(submission=submission, keys=tuple(keys), call=call, market=self._fence)
 
     def send(self, fast: FastCall, journalled: Stamp) -> None:
-        """Let a journalled call leave."""
-        assert self._group is not None
+        """Let a journalled call leave. Once the sender has ended it stays SENDING on disk, which is in doubt at the next start."""
+        if self._group is None:
+            self.release()
+            return
         stamps = {**fast.call.stamps, "journalled": journalled}
         self._group.create_task(self._send(fast.submission, Operation.ASSET_CREATE, fast.keys, fast.call, stamps))
 

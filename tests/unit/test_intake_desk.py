@@ -1,0 +1,186 @@
+"""The desk between sessions and the journal: what becomes of a lent send slot, and of values that no evidence format takes."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from bridge.api import Arrival, Outcome
+from bridge.clock import SystemClock
+from bridge.errors import JournalFull
+from bridge.field.intake import IntakeDesk
+from bridge.field.report import FieldMetrics
+from bridge.flow import FlowPlan
+from bridge.journal.port import Accepted, Fence, Intake
+from bridge.lane import FastCall, SignedCall
+from bridge.mapping import Mapped
+from bridge.model import Operation, Reading, Record, Trigger
+from bridge.submission import Admission
+
+CLOCK = SystemClock.here()
+CALL = SignedCall(
+    message_id="m", correlation_id="c", method="POST", path="/", headers={}, body=b"{}", kid="k", profile="p"
+)
+
+
+class Mapper:
+    def map(self, record):
+        return Mapped(key=record.place, item={"name": record.place})
+
+    def key_of(self, fields):
+        return None
+
+
+class Validator:
+    def check(self, item):
+        return []
+
+
+class Slot:
+    def __init__(self, fails):
+        self.ended = []
+        self.fails = fails
+
+    def sign(self, keys, items, stamps):
+        if self.fails:
+            raise RuntimeError("no key")
+        return FastCall(submission="s", keys=tuple(keys), call=CALL, market=Fence("market:acme", 1))
+
+    def send(self, journalled):
+        self.ended.append("sent")
+
+    def release(self):
+        self.ended.append("released")
+
+
+class Lane:
+    def __init__(self):
+        self.slots = []
+        self.fails = False
+
+    def claim(self, participant, operation):
+        self.slots.append(Slot(self.fails))
+        return self.slots[-1]
+
+
+class Journal:
+    """Commits when it is let, and as often as it has room."""
+
+    def __init__(self):
+        self.asked = asyncio.Event()
+        self.go = asyncio.Event()
+        self.full = 0
+        self.taken = []
+
+    async def accept(self, fence, candidates, fast=None):
+        self.asked.set()
+        await asyncio.shield(self.go.wait())  # a commit goes on whoever waits for it
+        if self.full:
+            self.full -= 1
+            raise JournalFull("full")
+        self.taken.append((list(candidates), fast))
+        accepted = [Accepted(admission=Admission.NEW, item=1, submission="s") for _ in candidates]
+        return Intake(accepted=accepted, fast=fast is not None, journalled=CLOCK.now())
+
+
+class Rig:
+    def __init__(self):
+        self.journal, self.lane, self.acked = Journal(), Lane(), []
+        plan = FlowPlan(
+            site="north", name="assets", adapter="ems", participant="acme", operation=Operation.ASSET_CREATE,
+            trigger=Trigger.REQUEST, key_field="ref", records=None, submit=None, outcome=Outcome(), mapper=Mapper(),
+            validator=Validator(), max_items=1000,
+        )  # fmt: skip
+        self.desk = IntakeDesk(
+            site="north", plans={"assets": plan}, journal=self.journal, fence=Fence("field:north", 1), clock=CLOCK,
+            metrics=FieldMetrics(), lane=self.lane, sleep=lambda _: asyncio.sleep(0),
+        )  # fmt: skip
+
+    def arrival(self, **values):
+        fields = {name: value if isinstance(value, Reading) else Reading(value=value) for name, value in values.items()}
+        record = Record(flow="assets", place="A", fields=fields, received=CLOCK.now(), request="1")
+        return Arrival(records=[record], ack=self.acked.append)
+
+
+async def test_a_commit_under_way_sends_its_call_although_the_session_ends():
+    """The link is lost while commit 1 runs: the call is on disk as SENDING, so it leaves; a slot given back would leave it there unsent."""
+    rig = Rig()
+    async with asyncio.TaskGroup() as group:
+        session = group.create_task(rig.desk.take([rig.arrival()]))
+        await rig.journal.asked.wait()
+        session.cancel()
+        await asyncio.sleep(0)
+        assert rig.lane.slots[0].ended == []
+        rig.journal.go.set()
+    assert session.cancelled()
+    assert rig.lane.slots[0].ended == ["sent"]
+
+
+async def test_a_full_journal_keeps_no_send_slot():
+    """While the disk is full the slot is given back; what is taken in later waits as usual, and is acknowledged only then."""
+    rig = Rig()
+    rig.journal.full = 2
+    rig.journal.go.set()
+    await rig.desk.take([rig.arrival()])
+    assert [slot.ended for slot in rig.lane.slots] == [["released"]]
+    assert [fast for _, fast in rig.journal.taken] == [None]
+    assert rig.acked == [True]
+
+
+async def test_a_session_that_ends_while_the_journal_is_full_waits_for_nothing():
+    """The wait for room ends with the session; nothing is acknowledged."""
+    rig = Rig()
+    rig.journal.full = 10**9
+    rig.journal.go.set()
+    session = asyncio.ensure_future(rig.desk.take([rig.arrival()]))
+    await rig.journal.asked.wait()
+    await asyncio.sleep(0)
+    session.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait({session})
+    assert session.cancelled()
+    assert rig.acked == []
+
+
+async def test_a_slot_that_cannot_sign_is_given_back():
+    """A failure of the signer must not use up the slots for good."""
+    rig = Rig()
+    rig.lane.fails = True
+    rig.journal.go.set()
+    with pytest.raises(RuntimeError):
+        await rig.desk.take([rig.arrival()])
+    assert rig.lane.slots[0].ended == ["released"]
+
+
+NESTED: object = 1
+for _ in range(2000):
+    NESTED = [NESTED]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "half \ud800",
+        {"\ud800": 1},
+        {1: 2},
+        [2**70, {"deep": -(2**80)}],
+        10**5000,
+        float("nan"),
+        b"\xff\x00",
+        datetime.max.replace(tzinfo=UTC),
+        Reading(value=1, source_ns=253_402_300_799 * 10**9),
+        Reading(value=1, source_ns=-(2**70)),
+        NESTED,
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_any_value_is_taken_in(value):
+    """Whatever an EMS holds becomes evidence of some kind; one that raised would come again with each new session, for ever."""
+    rig = Rig()
+    rig.journal.go.set()
+    await rig.desk.take([rig.arrival(odd=value, good=5)])
+    [([candidate], _)] = rig.journal.taken
+    assert b'"good"' in candidate.readings
+    source = candidate.stamps.get("source")
+    assert source is None or 0 < source.wall_ns < 2**63
+    assert rig.acked == [True]
