@@ -1,12 +1,14 @@
 """From the journal into the EMS: check the record's key in its place, write the outcome, read it back."""
 
 import asyncio
+import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from bridge.api import Address, Outcome, OutcomeField, Quality, Reading, Session, Write, Written
 from bridge.clock import Clock
+from bridge.errors import JournalFull
 from bridge.field.report import FieldMetrics
 from bridge.flow import FlowPlan
 from bridge.journal.port import DueWriteBack, Fence, Journal, WriteBackResult
@@ -14,6 +16,7 @@ from bridge.journal.port import DueWriteBack, Fence, Journal, WriteBackResult
 log = logging.getLogger(__name__)
 
 RETRY_DELAYS_S: Final = (1, 2, 4, 8, 16, 30, 30, 30, 30, 30)
+FULL_PAUSE_S: Final = 1.0
 BATCH: Final = 256
 _TOLD: Final = frozenset({"written", "read_back_ok"})
 
@@ -30,6 +33,7 @@ class WriteBacks:
         fence: Fence,
         clock: Clock,
         metrics: FieldMetrics,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._site = site
         self._plans = plans
@@ -37,18 +41,20 @@ class WriteBacks:
         self._fence = fence
         self._clock = clock
         self._metrics = metrics
+        self._sleep = sleep
         self._targets = {name: targets(plan.outcome) for name, plan in plans.items()}
 
     async def run(self, session: Session) -> None:
         """Write what is due until the session ends (`LinkError`) or the task is cancelled."""
         flows = list(self._plans)
-        await self._journal.retry_stuck(self._fence, self._site, flows)
+        await self._with_room(lambda: self._journal.retry_stuck(self._fence, self._site, flows))
         woken = self._journal.woken(self._fence.lease)
         while True:
             woken.clear()
             due, next_ns = await self._journal.due_writebacks(self._site, flows, self._clock.wall_ns(), BATCH)
             if due:
-                await self._journal.wrote_back(self._fence, await self._write(session, due))
+                results = await self._write(session, due)
+                await self._with_room(functools.partial(self._journal.wrote_back, self._fence, results))
                 continue
             timeout_s = max(0.001, (next_ns - self._clock.wall_ns()) / 1e9) if next_ns else None
             try:
@@ -57,11 +63,22 @@ class WriteBacks:
             except TimeoutError:
                 continue
 
+    async def _with_room(self, commit: Callable[[], Awaitable[None]]) -> None:
+        """Commit once the journal has room; a full disk is no reason to give up a good link."""
+        while True:
+            try:
+                return await commit()
+            except JournalFull as error:
+                log.error("journal_full", extra={"site": self._site, "error": str(error)})
+                await self._sleep(FULL_PAUSE_S)
+
     async def _write(self, session: Session, due: Sequence[DueWriteBack]) -> list[WriteBackResult]:
         moved = await self._moved(session, due)
         here = [row for row in due if row.id not in moved]
-        writes = [write for row in here for write in self._writes(row)]
-        written = {entry.address: entry for entry in await session.write(writes)} if writes else {}
+        writes = [(row.id, write) for row in here for write in self._writes(row)]
+        answers = await session.write([write for _, write in writes]) if writes else []
+        # By row, for several requests of one place may be told at once.
+        written = {(id_, entry.address): entry for (id_, _), entry in zip(writes, answers, strict=True)}
         back = await self._read_back(session, here, written)
         results = [self._result(row, moved, written, back, checked=session.can_read) for row in due]
         for row, result in zip(due, results, strict=True):
@@ -107,7 +124,7 @@ class WriteBacks:
         ]
 
     async def _read_back(
-        self, session: Session, rows: Sequence[DueWriteBack], written: Mapping[Address, Written]
+        self, session: Session, rows: Sequence[DueWriteBack], written: Mapping[tuple[int, Address], Written]
     ) -> dict[Address, Reading]:
         """Read final outcomes back; words of progress are soon overwritten and are not worth the EMS's time."""
         if not session.can_read:
@@ -117,7 +134,7 @@ class WriteBacks:
             for row in rows
             if row.outcome.state.final
             for target in self._targets[row.flow]
-            if not written[address := Address(row.flow, row.place, target)].error
+            if not written[row.id, (address := Address(row.flow, row.place, target))].error
         ]
         if not addresses:
             return {}
@@ -127,7 +144,7 @@ class WriteBacks:
         self,
         row: DueWriteBack,
         moved: Mapping[int, str],
-        written: Mapping[Address, Written],
+        written: Mapping[tuple[int, Address], Written],
         back: Mapping[Address, Reading],
         *,
         checked: bool,
@@ -138,12 +155,12 @@ class WriteBacks:
         if verdict:
             return self._again(row, f"the key field {self._plans[row.flow].key_field} cannot be read")
         addresses = [Address(row.flow, row.place, target) for target in self._targets[row.flow]]
-        problems = [f"{_name(address)}: {written[address].error}" for address in addresses if written[address].error]
+        mine = {address: written[row.id, address] for address in addresses}
+        problems = [f"{_name(address)}: {entry.error}" for address, entry in mine.items() if entry.error]
         problems += [
-            f"{_name(address)}: read back {back[address].value!r} ({back[address].quality.value}), wrote {written[address].value!r}"
-            for address in addresses
-            if address in back
-            and (back[address].quality is not Quality.GOOD or back[address].value != written[address].value)
+            f"{_name(address)}: read back {back[address].value!r} ({back[address].quality.value}), wrote {entry.value!r}"
+            for address, entry in mine.items()
+            if address in back and (back[address].quality is not Quality.GOOD or back[address].value != entry.value)
         ]
         if problems:
             return self._again(row, "; ".join(problems)[:1000])

@@ -1,0 +1,112 @@
+"""The writer of outcomes beside a journal and a session that are told what to do."""
+
+import asyncio
+
+import pytest
+from memory_adapter import MemoryOutcome
+
+from bridge.api import Written
+from bridge.clock import SystemClock
+from bridge.errors import JournalFull, LinkError
+from bridge.field.report import FieldMetrics
+from bridge.field.writeback import WriteBacks
+from bridge.flow import FlowPlan
+from bridge.journal.port import DueWriteBack, Fence
+from bridge.model import EmsOutcome, EmsState, Operation, Trigger
+
+CLOCK = SystemClock.here()
+
+
+def row(number, request):
+    return DueWriteBack(
+        id=number, site="north", flow="assets", place="EV001", key="EV001", generation=1, attempts=0, due_ns=0,
+        outcome=EmsOutcome(state=EmsState.REGISTERED, transaction_id="T1", request=request),
+    )  # fmt: skip
+
+
+class Journal:
+    def __init__(self, rows, full=0):
+        self.rows, self.full, self.noted = rows, full, []
+
+    async def retry_stuck(self, fence, site, flows):
+        self._room()
+
+    async def due_writebacks(self, site, flows, now_ns, limit):
+        noted = {result.id for result in self.noted}
+        return [row for row in self.rows if row.id not in noted], 0
+
+    async def wrote_back(self, fence, results):
+        self._room()
+        self.noted += results
+
+    def woken(self, topic):
+        return asyncio.Event()
+
+    def _room(self):
+        if self.full:
+            self.full -= 1
+            raise JournalFull("full")
+
+
+class Session:
+    can_read = False
+
+    def __init__(self, refuses=()):
+        self.refuses, self.writes = refuses, 0
+
+    async def write(self, writes):
+        self.writes += 1
+        return [
+            Written(address=write.address, value=1, error="not taken" if write.request in self.refuses else "")
+            for write in writes
+        ]
+
+
+def writer(journal):
+    plan = FlowPlan(
+        site="north", name="assets", adapter="ems", participant="acme", operation=Operation.ASSET_CREATE,
+        trigger=Trigger.MESSAGE, key_field="ref", records=None, submit=None, outcome=MemoryOutcome(), mapper=None,
+        validator=None, max_items=1000,
+    )  # fmt: skip
+    return WriteBacks(
+        site="north", plans={"assets": plan}, journal=journal, fence=Fence("field:north", 1), clock=CLOCK,
+        metrics=FieldMetrics(), sleep=lambda _: asyncio.sleep(0),
+    )  # fmt: skip
+
+
+async def until(condition, task):
+    async with asyncio.timeout(5):
+        while not condition():
+            assert not task.done(), task.exception()
+            await asyncio.sleep(0.005)
+
+
+async def test_two_requests_of_one_place_are_told_apart():
+    """One of two outcomes for the same place is not taken by the EMS: that one is tried again, whatever became of the other."""
+    journal = Journal([row(1, "r-1"), row(2, "r-2")])
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(writer(journal).run(Session(refuses=["r-1"])))
+        await until(lambda: len(journal.noted) == 2, task)
+        task.cancel()
+    assert {result.id: result.state for result in journal.noted} == {1: "retry", 2: "written"}
+
+
+async def test_a_full_journal_does_not_end_the_session():
+    """While the disk is full the link stays up; what was written is noted when there is room."""
+    journal = Journal([row(1, "r-1")], full=3)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(writer(journal).run(Session()))
+        await until(lambda: journal.noted, task)
+        task.cancel()
+
+
+async def test_a_lost_link_ends_it():
+    """`LinkError` is the session's own end and is passed on."""
+
+    class Lost(Session):
+        async def write(self, writes):
+            raise LinkError("gone")
+
+    with pytest.raises(LinkError):
+        async with asyncio.timeout(5):
+            await writer(Journal([row(1, "r-1")])).run(Lost())
