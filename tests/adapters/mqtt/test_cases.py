@@ -15,20 +15,16 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from golden import pretty, read_sites, told
 from mosquitto import Peer, mosquitto
 from mqtt_site import context_of
 from ruamel.yaml import YAML
 
-from bridge import registry
-from bridge.app import Host
-from bridge.config import Config, load
-from bridge.flow import FlowPlan
 from bridge.model import Record
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 WITHIN_S = 10.0
-ROOT = Path(__file__).parents[3]
 SHIPPED = "crawley.yaml"
 CASES = sorted(path.parent for path in Path(__file__).parent.glob("cases/*/site.yaml"))
 
@@ -46,7 +42,7 @@ def sites(peer, tmp_path_factory):
     """The host of all cases' sites, and their configuration."""
     broker, _ = peer
     connection = {"host": broker.host, "port": broker.port, "tls": None, "user": None, "password": None}
-    return read_sites(tmp_path_factory.mktemp("config"), **connection)
+    return read_sites(tmp_path_factory.mktemp("config"), SHIPPED, CASES, **connection)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -100,52 +96,3 @@ def payload(message: dict[str, Any]) -> bytes:
         return message["text"].encode()
     filler = {name: "x" * size for name, size in message.get("filler", {}).items()}
     return json.dumps({**message["json"], **filler}).encode()
-
-
-def told(record: Record, plan: FlowPlan) -> dict[str, Any]:
-    """One record after its flow: the item as the journal would keep it, or the refusal as the EMS would read it."""
-    found = plan.evaluate(record)
-    said = {"flow": record.flow, "place": record.place, "request": record.request, "key": found.key}
-    if found.refusal is not None:
-        return {**said, "refused": {"code": int(found.refusal.reason), "text": found.refusal.text}}
-    return {**said, "item": json.loads(found.content), "members": list(found.members)}
-
-
-def pretty(value: Any) -> list[str]:
-    """Lines of JSON: they keep true, 1 and 1.0 apart, which a comparison of values does not."""
-    return json.dumps(value, indent=2, sort_keys=True).splitlines()
-
-
-def read_sites(directory: Path, **connection: Any) -> tuple[Host, Config]:
-    """The sites of all cases, read and checked as one configuration of the default profile, and the host that would run it."""
-    (directory / "any").write_text("placeholder")
-    (directory / "sites").mkdir()
-    yaml = YAML(typ="safe")
-    shipped = yaml.load((ROOT / "config/sites" / SHIPPED).read_text("utf-8"))
-    (adapter,) = shipped["adapters"].values()
-    adapter.update(connection)
-    for case in CASES:
-        content = merged(shipped, yaml.load((case / "site.yaml").read_text("utf-8")) or {})
-        with (directory / f"sites/{case.name}.yaml").open("w") as file:
-            yaml.dump({**content, "site": case.name}, file)
-    files = dict.fromkeys(("signing_key", "smp_jwks"), "any")
-    participant = {"sender": "ACME", "environment": "TEST", "base_url": "https://smp.example.invalid", "username": "u"}
-    host = {
-        "journal": {"path": "journal.db"},
-        "listeners": {"returns": dict.fromkeys(("certificate", "private_key"), "any")},
-        "participants": {shipped["participant"]: {**participant, **files, "password": {"file": "any"}}},
-    }
-    (directory / "bridge.yaml").write_text(json.dumps(host))
-    config = load(directory, registry.find, environ={})
-    return Host(config), config
-
-
-def merged(shipped: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """The shipped settings with these in their place; mappings are merged, and null takes away."""
-    found = dict(shipped)
-    for key, value in change.items():
-        both = isinstance(value, dict) and isinstance(found.get(key), dict)
-        found[key] = merged(found[key], value) if both else value
-        if value is None:
-            del found[key]
-    return found
