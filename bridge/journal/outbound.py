@@ -16,6 +16,7 @@ from bridge.submission import SubmissionState
 
 _S = SubmissionState
 _DETAIL_CHARS: Final = 500
+_MOST_LATE: Final = 100
 _ALLOWED: Final = "operation IN (SELECT value FROM json_each(?))"
 _IN_LINE: Final = "participant = ? AND state IN ('WAITING', 'RETRY_WAIT')"
 _NEXT_DUE: Final = f"SELECT min(due_ns) FROM submissions WHERE {_IN_LINE} AND blocked = 0 AND due_ns > ? AND {_ALLOWED}"  # noqa: S608
@@ -42,6 +43,19 @@ def next_call(
     if found is None:
         return NoneDue(next_ns=_next_ns(rows, participant, now_ns, allowed)), 0
     return _due_call(rows, found), found.revision
+
+
+def past_deadline(rows: Rows, participant: str, now_ns: int) -> tuple[list[str], int]:
+    """What has waited past its deadline, oldest first, and when the next one's is over."""
+    late = rows.all(
+        f"SELECT id FROM submissions WHERE {_IN_LINE} AND deadline_ns > 0 AND deadline_ns <= ? ORDER BY deadline_ns LIMIT ?",  # noqa: S608
+        (participant, now_ns, _MOST_LATE),
+    )
+    later = rows.one(
+        f"SELECT min(deadline_ns) FROM submissions WHERE {_IN_LINE} AND deadline_ns > ?",  # noqa: S608
+        (participant, now_ns),
+    )
+    return [row[0] for row in late], (later[0] if later else None) or 0
 
 
 def _next_ns(rows: Rows, participant: str, now_ns: int, allowed: str) -> int:

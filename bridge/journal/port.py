@@ -414,6 +414,10 @@ class Journal(JournalReader, Protocol):
         """
         ...
 
+    async def past_deadline(self, participant: str, now_ns: int) -> tuple[Sequence[str], int]:
+        """Submissions that wait although their deadline is over (the first of them), and when the next one's is (UTC ns, 0 = none)."""
+        ...
+
     async def sending(self, fence: Fence, submission: str, call: SignedCall, items: int) -> Stamp:
         """Commit 2: the signed bytes and SENDING. The first `items` items belong to the call; the rest move, in order, to a new WAITING submission in front of the others.
 

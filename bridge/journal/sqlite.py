@@ -202,6 +202,10 @@ class SqliteJournal(SqliteReader):
             self._offered[due.submission] = revision
         return due
 
+    async def past_deadline(self, participant: str, now_ns: int) -> tuple[Sequence[str], int]:
+        """See the port."""
+        return await self._reader.run(lambda rows: outbound.past_deadline(rows, participant, now_ns))
+
     async def sending(self, fence: Fence, submission: str, call: SignedCall, items: int) -> Stamp:
         """See the port."""
         revision, rest = self._offered.pop(submission, None), self._new_id()

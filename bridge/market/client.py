@@ -3,7 +3,7 @@
 import asyncio
 import io
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import SimpleNamespace, TracebackType
@@ -183,7 +183,7 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
             return Exchange(
                 sent=True,
                 status=answer.status,
-                headers={name.lower(): value for name, value in answer.headers.items()},
+                headers=plain_headers(answer.headers.items()),
                 body=bytes(content),
                 retry_after_s=_retry_after(answer.headers.get("Retry-After", ""), self._clock),
                 first_byte=facts.first_byte,
@@ -200,6 +200,15 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
             first_byte=facts.first_byte,
             answered=self._clock.now(),
         )
+
+
+def plain_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Headers with lower-case names. A byte that is no UTF-8, which aiohttp keeps as half a surrogate, becomes U+FFFD: evidence is Unicode."""
+    return {_unicode(name.lower()): _unicode(value) for name, value in headers}
+
+
+def _unicode(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _retry_after(text: str, clock: Clock) -> float | None:

@@ -16,6 +16,7 @@ from bridge.clock import Clock
 from bridge.envelope import BodyRefused, SignatureRefused
 from bridge.errors import JournalFull
 from bridge.journal.port import Fence, Journal, Parked, ParkedReturn, ReturnMessage
+from bridge.market.client import plain_headers
 from bridge.market.report import MarketMetrics
 from bridge.market.returns import Freshness, MessageRefused, ReturnReader
 from bridge.market.tracker import Tracker
@@ -96,7 +97,7 @@ class ReturnsEndpoint:
             raise _Answer(404, "unknown_path")
         _check_media(request, inbox.reader)
         body = await _read(request, inbox.reader.max_body_bytes)
-        headers = {name.lower(): value for name, value in request.headers.items()}
+        headers = plain_headers(request.headers.items())
         try:
             read = inbox.reader.read(body, request.headers.getall(inbox.reader.signature_header, []), headers, received)
         except SignatureRefused as error:

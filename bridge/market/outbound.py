@@ -8,12 +8,12 @@ from typing import Final
 import orjson
 
 from bridge.clock import Clock, Stamp
-from bridge.errors import JournalFull, Replaced, RetryLater
+from bridge.errors import IllegalMove, JournalFull, Replaced, RetryLater
 from bridge.journal.port import AnswerNote, DueCall, Fence, ItemOutcome, Journal, NoneDue
 from bridge.lane import FastCall, SignedCall, Slot
 from bridge.market.calls import CallMaker
 from bridge.market.client import SmpClient
-from bridge.market.pace import Pace
+from bridge.market.pace import LONGEST_PAUSE_S, Pace
 from bridge.market.report import MarketMetrics
 from bridge.market.token import AccountStopped, TokenKeeper
 from bridge.market.tracker import Tracker
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 ALLOWED: Final = (Operation.ASSET_CREATE, Operation.UNIT_CREATE)
 FULL_PAUSE_S: Final = 1.0
+EXPIRED: Final = Refusal(reason=HostReason.EXPIRED, text="it could not be sent before the flow's deadline")
 _NEVER: Final = (
     ItemState.REFUSED,
     ItemState.UNKNOWN,
@@ -144,6 +145,8 @@ class Outbound:
         self._woken.clear()
         self._busy = True
         wait_s = await self._drain()
+        if self._pace.circuit_open:
+            wait_s = _sooner(wait_s, await self._expire())
         self._busy = False
         self._metrics.circuit(self._participant, open_=self._pace.circuit_open)
         try:
@@ -173,11 +176,25 @@ class Outbound:
                 return FULL_PAUSE_S
             except Replaced:
                 continue  # newer content came while it was signed
+            except IllegalMove:
+                log.exception("moved_meanwhile", extra={"participant": self._participant})
+                return FULL_PAUSE_S
+
+    async def _expire(self) -> float | None:
+        """End what waits past its deadline although nothing may leave; returns when the next one will be due (None: none)."""
+        try:
+            while True:
+                late, next_ns = await self._journal.past_deadline(self._participant, self._clock.wall_ns())
+                if not late:
+                    return max(0.001, (next_ns - self._clock.wall_ns()) / 1e9) if next_ns else None
+                for submission in late:
+                    await self._journal.refuse_waiting(self._fence, submission, SubmissionState.EXPIRED, EXPIRED)
+        except (JournalFull, IllegalMove, Replaced):
+            return FULL_PAUSE_S
 
     async def _start(self, due: DueCall) -> None:
         if due.deadline_ns and due.deadline_ns <= self._clock.wall_ns():
-            refusal = Refusal(reason=HostReason.EXPIRED, text="it could not be sent before the flow's deadline")
-            await self._journal.refuse_waiting(self._fence, due.submission, SubmissionState.EXPIRED, refusal)
+            await self._journal.refuse_waiting(self._fence, due.submission, SubmissionState.EXPIRED, EXPIRED)
             return
         refusal_of_member = self._member_refusal(due)
         if refusal_of_member is not None:
@@ -205,8 +222,15 @@ class Outbound:
                 await self._journal.refuse_waiting(self._fence, due.submission, SubmissionState.REJECTED, too_large)
                 return
             call = self._maker.create(due.operation, rendered[:count], submission=due.submission, stamps=due.stamps)
-        journalled = await self._journal.sending(self._fence, due.submission, call, count)
-        self._pace.take()
+        if self._closing:
+            return
+        self._pace.take()  # before the commit, so that a stop waits for what is on disk as SENDING then
+        try:
+            journalled = await self._journal.sending(self._fence, due.submission, call, count)
+        except BaseException:
+            self._pace.give_back(unused=True)
+            self._ended.set()
+            raise
         self._retries[due.submission] = due.attempts
         assert self._group is not None
         keys = [item.key for item in due.items[:count]]
@@ -251,6 +275,7 @@ class Outbound:
                 except JournalFull:
                     await asyncio.sleep(FULL_PAUSE_S)
         finally:
+            self._retries.pop(submission, None)
             self._pace.give_back()
             self._ended.set()
             self._woken.set()
@@ -317,7 +342,6 @@ class Outbound:
             return
         self._pace.close()
         await self._journal.alarm("CIRCUIT_OPEN", participant=self._participant, clear=True)
-        self._retries.pop(submission, None)
         note = _note(exchange, stamps, transaction_id=read.transaction_id)
         parked = await self._journal.answered(
             self._fence, submission, SubmissionState.AWAITING_RETURN, note, cause="accepted"
@@ -337,7 +361,6 @@ class Outbound:
             ItemOutcome(item=item.id, state=verdict.state, asset_id=verdict.asset_id, errors=verdict.errors)
             for item, verdict in zip(found.items, verdicts, strict=True)
         ]
-        self._retries.pop(submission, None)
         await self._journal.settle(
             self._fence,
             submission,
@@ -366,11 +389,11 @@ class Outbound:
 
     def _retry_delay_s(self, submission: str, exchange: Exchange) -> float:
         attempt = self._retries.get(submission, 0)
-        self._retries[submission] = attempt + 1
         delays_s = self._maker.profile.spec.retry.delays_s
         delay_s = delays_s[min(attempt, len(delays_s) - 1)]
         # Never sooner than SMP asked for.
-        return max(delay_s * (0.9 + 0.2 * self._maker.jitter()), exchange.retry_after_s or 0.0)
+        asked_s = min(exchange.retry_after_s or 0.0, LONGEST_PAUSE_S)
+        return max(delay_s * (0.9 + 0.2 * self._maker.jitter()), asked_s)
 
 
 class _LentSlot:
@@ -414,6 +437,11 @@ class Lanes:
         """See `bridge.lane.FastLane`."""
         outbound = self._outbound.get(participant)
         return None if outbound is None else outbound.claim(operation)
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    """The shorter of two waits, where None is for ever."""
+    return min((wait for wait in (one, other) if wait is not None), default=None)
 
 
 def _cause(exchange: Exchange) -> str:

@@ -5,6 +5,7 @@ from typing import Final
 
 from bridge.clock import Clock
 
+LONGEST_PAUSE_S: Final = 24 * 3600.0  # whatever a Retry-After says: a date in the year 9999 must not silence an account
 CIRCUIT_DELAYS_S: Final = (5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 

@@ -3,10 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 from bridge.clock import Clock
-from bridge.errors import BridgeError, RetryLater
+from bridge.errors import BridgeError, JournalFull, RetryLater
+from bridge.market.pace import LONGEST_PAUSE_S
 from bridge.platform import Exchange
 from bridge.wire import Token
 
@@ -39,6 +41,7 @@ class TokenKeeper:
         self._got_ns = 0
         self._refusals = 0
         self._failures = 0
+        self._untold = ""
         self._lock = asyncio.Lock()
         self._fresh = asyncio.Event()
 
@@ -98,6 +101,7 @@ class TokenKeeper:
 
     async def _renew(self) -> None:
         if self._refusals >= MOST_REFUSALS:
+            await self._tell()
             raise AccountStopped(
                 "SMP refused the login three times",
                 hint="put the right password in place, then start the service again",
@@ -112,7 +116,15 @@ class TokenKeeper:
         if exchange.failure is None and exchange.status in (400, 401, 403):
             self._refusals += 1
             if self._refusals >= MOST_REFUSALS:
-                await self._stopped(f"login refused three times, last with {exchange.status}")
+                self._untold = f"login refused three times, last with {exchange.status}"
+                await self._tell()
         delay_s = exchange.retry_after_s or DELAYS_S[min(self._failures, len(DELAYS_S)) - 1]
         what = exchange.detail or f"status {exchange.status}"
-        raise RetryLater(f"no token: {what}", delay_s=delay_s)
+        raise RetryLater(f"no token: {what}", delay_s=min(delay_s, LONGEST_PAUSE_S))
+
+    async def _tell(self) -> None:
+        """Raise the alarm once; while the journal is full, at a later try."""
+        if self._untold:
+            with suppress(JournalFull):
+                await self._stopped(self._untold)
+                self._untold = ""

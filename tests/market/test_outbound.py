@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -469,3 +470,64 @@ async def test_overdue_without_any_poll(tmp_path):
         await rig.until("AWAITING_RETURN")
         await rig.until("OVERDUE")
         assert await rig.alarms() == ["OVERDUE"]
+
+
+# what no peer and no hour of the day may break ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("step", "state"), [(TAKEN, "AWAITING_RETURN"), (smp.answer("403 No"), "WAITING")])
+async def test_an_answer_with_a_header_that_is_no_unicode(tmp_path, step, state):
+    """A proxy's Latin-1 header is kept as evidence as well as it can be, and ends nothing."""
+    step = step.replace(b"Content-Type", b"X-Place: Z\xfcrich\r\nContent-Type")
+    async with market(tmp_path, step) as rig:
+        await rig.submit("BESS001")
+        async with asyncio.timeout(5):
+            while (await rig.view()).state.value != state or not (await rig.view()).stamps.get("answered"):
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("after", ["9" * 20, "Fri, 31 Dec 9999 23:59:59 GMT"])
+async def test_a_retry_after_without_end(tmp_path, after):
+    """A day is the longest that one answer can silence a call: beyond it lies a mistake, and times that no journal can hold."""
+    async with market(tmp_path, smp.answer("429 Slow", Retry_After=after)) as rig:
+        await rig.submit("BESS001")
+        await rig.until("RETRY_WAIT")
+        due = await rig.journal.next_call("acme", CLOCK.wall_ns(), allow=ALLOWED)
+        assert 86_000 < (due.next_ns - CLOCK.wall_ns()) / 1e9 < 86_500
+
+
+@pytest.mark.parametrize("login", [None, smp.answer("503 No", Retry_After="3000")], ids=["circuit open", "no token"])
+async def test_a_deadline_comes_although_nothing_may_leave(tmp_path, login):
+    """DOMAIN 5: "EXPIRED after the flow's deadline", also in the outage that makes it come."""
+    async with market(tmp_path, smp.answer("403 No"), login=login) as rig:
+        if login is None:
+            await rig.submit("BESS001")
+            async with asyncio.timeout(5):
+                while not rig.pace.circuit_open:
+                    await asyncio.sleep(0.01)
+        late = replace(_candidate("BESS002"), flow="other", deadline_ns=CLOCK.wall_ns() + 300_000_000)
+        await rig.journal.accept(rig.field, [late])
+        async with asyncio.timeout(3):
+            while "EXPIRED" not in [view.state.value for view in await rig.journal.submissions()]:
+                await asyncio.sleep(0.02)
+
+
+async def test_a_stop_waits_for_the_call_that_is_being_committed(tmp_path):
+    """What is on disk as SENDING by then leaves and is answered; a stop that did not wait would leave it in doubt."""
+    async with market(tmp_path, TAKEN) as rig:
+        begun, go, sending = asyncio.Event(), asyncio.Event(), rig.journal.sending
+
+        async def slow(*values):
+            begun.set()
+            await go.wait()
+            return await sending(*values)
+
+        rig.journal.sending = slow
+        await rig.submit("BESS001")
+        await begun.wait()
+        async with asyncio.TaskGroup() as group:
+            drained = group.create_task(rig.outbound.drain(5))
+            await asyncio.sleep(0.05)
+            assert not drained.done()
+            go.set()
+        assert (await rig.view()).state.value == "AWAITING_RETURN"

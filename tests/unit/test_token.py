@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bridge.errors import RetryLater
+from bridge.errors import JournalFull, RetryLater
 from bridge.market.token import AccountStopped, TokenKeeper
 from bridge.platform import Exchange, Failure
 from bridge.wire import Token
@@ -83,6 +83,25 @@ async def test_three_refusals_stop_the_account_with_an_alarm(rig):
             await keeper.get()
     with pytest.raises(AccountStopped):
         await keeper.get()
+    assert smp.logins == 3
+    assert len(alarms) == 1
+
+
+async def test_the_alarm_of_a_stopped_account_waits_for_room():
+    """The journal is full when the account is stopped: the alarm is raised once, at a later try."""
+    smp, alarms, full = Smp(), [], [True, True]
+    smp.answers = [Exchange(sent=True, status=401)] * 3
+
+    async def stopped(text):
+        if full:
+            full.pop()
+            raise JournalFull("full")
+        alarms.append(text)
+
+    keeper = TokenKeeper(smp, clock=FakeClock(), stopped=stopped)
+    for _ in range(6):
+        with pytest.raises((RetryLater, AccountStopped)):
+            await keeper.get()
     assert smp.logins == 3
     assert len(alarms) == 1
 
