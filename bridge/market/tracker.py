@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from bridge.clock import Clock, Stamp
-from bridge.errors import JournalFull, RetryLater
+from bridge.errors import IllegalMove, JournalFull, RetryLater
 from bridge.journal.port import AnswerNote, Fence, ItemOutcome, Journal, OpenSubmission, ParkedReturn
 from bridge.market.calls import CallMaker, StatusReport
 from bridge.market.client import SmpClient
@@ -56,12 +56,11 @@ class Tracker:
     # told by others --------------------------------------------------------------------------------------------------
 
     def sent(self, submission: str, transaction_id: str, *, sent_ns: int | None = None) -> None:
-        """A submission has a transaction id now: plan its status polls."""
+        """A submission has a transaction id now: plan its status polls. `sent_ns` (UTC) is when it went out, if that was before this start."""
         self._open[submission] = transaction_id
-        self._plan(0, submission, transaction_id, sent_ns=sent_ns)
-        since_ns = self._clock.wall_ns() if sent_ns is None else sent_ns
-        overdue_ns = since_ns + int(self._maker.profile.spec.poll.overdue_s * 1e9)
-        self._push(overdue_ns, _OVERDUE, submission, transaction_id)
+        passed_s = 0.0 if sent_ns is None else max(0.0, (self._clock.wall_ns() - sent_ns) / 1e9)
+        self._plan(0, submission, transaction_id, passed_s=passed_s)
+        self._push(self._maker.profile.spec.poll.overdue_s - passed_s, _OVERDUE, submission, transaction_id)
 
     def returned(self, message: ParkedReturn) -> None:
         """A return is on disk and can be settled."""
@@ -122,10 +121,14 @@ class Tracker:
     async def _disproved(self, found: OpenSubmission, parked: ParkedReturn) -> None:
         """A result for a call that SMP had answered as not taken: sending it again could register twice, so a person decides."""
         text = f"SMP returned a result for a call in {found.state.value}, which it had not taken by its own answer"
+        if found.state is not SubmissionState.SET_ASIDE:
+            try:
+                await self._journal.settle(self._fence, found.id, SubmissionState.SET_ASIDE, [], cause=text)
+            except IllegalMove:
+                self.returned(parked)  # it has left in this very moment: look again
+                return
         await self._journal.close_return(self._fence, parked.id, "conflict")
         await self._journal.alarm("CONFLICT", participant=self._participant, subject=found.id, text=text)
-        if found.state is not SubmissionState.SET_ASIDE:
-            await self._journal.settle(self._fence, found.id, SubmissionState.SET_ASIDE, [], cause=text)
 
     async def _settle(
         self,
@@ -158,21 +161,21 @@ class Tracker:
 
     # status polls ----------------------------------------------------------------------------------------------------
 
-    def _plan(self, attempt: int, submission: str, transaction_id: str, *, sent_ns: int | None = None) -> None:
+    def _plan(self, attempt: int, submission: str, transaction_id: str, *, passed_s: float = 0.0) -> None:
         delay_s = self._maker.poll_delay_s(attempt)
-        if delay_s is None:
-            return
-        base_ns = self._clock.wall_ns() if sent_ns is None else max(sent_ns, self._clock.wall_ns() - int(delay_s * 1e9))
-        self._push(base_ns + int(delay_s * 1e9), attempt, submission, transaction_id)
+        if delay_s is not None:
+            self._push(delay_s - passed_s, attempt, submission, transaction_id)
 
-    def _push(self, due_ns: int, attempt: int, submission: str, transaction_id: str) -> None:
+    def _push(self, delay_s: float, attempt: int, submission: str, transaction_id: str) -> None:
+        """By the monotonic clock: a wall clock that is set neither stops polls nor makes a call overdue."""
+        due_ns = self._clock.mono_ns() + int(max(0.0, delay_s) * 1e9)
         heapq.heappush(self._polls, (due_ns, attempt, submission, transaction_id))
         self._wake_polls.set()
 
     async def _follow_polls(self) -> None:
         while True:
             self._wake_polls.clear()
-            now = self._clock.wall_ns()
+            now = self._clock.mono_ns()
             while self._polls and self._polls[0][0] <= now:
                 _, attempt, submission, transaction_id = heapq.heappop(self._polls)
                 if submission not in self._open:
@@ -181,7 +184,7 @@ class Tracker:
                     await self._overdue_kept(submission, transaction_id)
                 else:
                     await self._poll_kept(attempt, submission, transaction_id)
-            wait_s = max(0.001, (self._polls[0][0] - self._clock.wall_ns()) / 1e9) if self._polls else None
+            wait_s = max(0.001, (self._polls[0][0] - self._clock.mono_ns()) / 1e9) if self._polls else None
             try:
                 async with asyncio.timeout(wait_s):
                     await self._wake_polls.wait()
@@ -196,10 +199,13 @@ class Tracker:
             done = False
         if done:
             return
-        if self._maker.poll_delay_s(attempt + 1) is None:
-            await self._give_up(submission)
+        if self._maker.poll_delay_s(attempt + 1) is not None:
+            self._plan(attempt + 1, submission, transaction_id)
             return
-        self._plan(attempt + 1, submission, transaction_id)
+        try:
+            await self._give_up(submission)
+        except JournalFull:
+            self._push(FULL_PAUSE_S, attempt, submission, transaction_id)
 
     async def _poll(self, submission: str, transaction_id: str) -> bool:
         try:
@@ -242,10 +248,12 @@ class Tracker:
         try:
             await self._overdue(submission)
         except JournalFull:
-            self._push(self._clock.wall_ns() + int(FULL_PAUSE_S * 1e9), _OVERDUE, submission, transaction_id)
+            self._push(FULL_PAUSE_S, _OVERDUE, submission, transaction_id)
 
     async def _overdue(self, submission: str) -> None:
         found = await self._journal.find_submission(self._participant, submission=submission)
+        if found is None or found.state.terminal:
+            self._open.pop(submission, None)
         if found is None or found.state is not SubmissionState.AWAITING_RETURN:
             return
         await self._journal.settle(self._fence, submission, SubmissionState.OVERDUE, [], cause="no return in time")
@@ -256,8 +264,8 @@ class Tracker:
     async def _give_up(self, submission: str) -> None:
         """The poll plan is over: a person decides, and the EMS is told that the outcome is unknown."""
         found = await self._journal.find_submission(self._participant, submission=submission)
-        self._open.pop(submission, None)
         if found is None or found.state.terminal:
+            self._open.pop(submission, None)
             return
         note = ErrorNote(
             code=str(int(HostReason.UNRESOLVED)),
@@ -265,6 +273,7 @@ class Tracker:
         )
         results = [ItemOutcome(item=item.id, state=ItemState.UNKNOWN, errors=(note,)) for item in found.items]
         await self._journal.settle(self._fence, submission, SubmissionState.UNRESOLVED, results, cause="poll plan over")
+        self._open.pop(submission, None)
         await self._journal.alarm("UNRESOLVED", participant=self._participant, subject=submission, text=note.text)
 
 

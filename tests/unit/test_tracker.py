@@ -1,0 +1,191 @@
+"""The tracker beside a journal and a peer that are told what to do: clocks, races, a full disk."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from bridge.clock import Stamp
+from bridge.errors import IllegalMove, JournalFull
+from bridge.journal.port import Fence, OpenSubmission, ParkedReturn, ReturnMessage
+from bridge.market.report import MarketMetrics
+from bridge.market.tracker import Tracker
+from bridge.model import Operation
+from bridge.platform import AnswerClass, BatchSemantics, Exchange, Report
+from bridge.submission import SubmissionState
+
+S = 1_000_000_000
+_S = SubmissionState
+
+
+class Clock:
+    """Wall time that can be set, beside a monotonic one that cannot."""
+
+    def __init__(self):
+        self.offset = 1_795_000_000 * S
+
+    def mono_ns(self):
+        return int(asyncio.get_running_loop().time() * S)
+
+    def wall_ns(self):
+        return self.mono_ns() + self.offset
+
+    def now(self):
+        return Stamp(self.wall_ns(), self.mono_ns(), "boot")
+
+
+class Journal:
+    def __init__(self, state=_S.AWAITING_RETURN):
+        self.state = state
+        self.settled, self.closed, self.alarms = [], [], []
+        self.full = 0
+        self.moves = []
+
+    async def open_submissions(self, participant):
+        return []
+
+    async def unsettled_returns(self, participant):
+        return []
+
+    async def find_submission(self, participant, **ids):
+        return OpenSubmission(
+            id="s1", participant="acme", flow="assets", operation=Operation.ASSET_CREATE, state=self.state, message_id="m",
+            transaction_id="T1", sent_ns=0, items=[],
+        )  # fmt: skip
+
+    async def settle(self, fence, submission, state, results, **more):
+        if self.full:
+            self.full -= 1
+            raise JournalFull("full")
+        if self.moves:
+            self.state = self.moves.pop(0)
+            raise IllegalMove("it moved meanwhile")
+        self.state = state
+        self.settled.append(state)
+
+    async def close_return(self, fence, return_id, verdict):
+        self.closed.append(verdict)
+
+    async def alarm(self, code, **more):
+        self.alarms.append(code)
+
+
+class Maker:
+    """The profile's plan, and what a status answer or a return says."""
+
+    def __init__(self, delays_s, *, status=None, overdue_s=900.0):
+        self.delays_s = delays_s
+        self.status_report = status
+        self.semantics = BatchSemantics.PARTIAL
+        self.profile = SimpleNamespace(spec=SimpleNamespace(poll=SimpleNamespace(overdue_s=overdue_s)))
+        self.asked = 0
+
+    def poll_delay_s(self, attempt):
+        return self.delays_s[attempt] if attempt < len(self.delays_s) else None
+
+    def status(self, transaction_id):
+        return SimpleNamespace(path="/", method="POST", headers={}, body=b"")
+
+    def token_headers(self, token):
+        return {}
+
+    def classify(self, exchange):
+        return AnswerClass.ACCEPTED
+
+    def read_status(self, exchange):
+        self.asked += 1
+        return self.status_report
+
+    def read_return(self, message):
+        return SimpleNamespace(
+            transaction_id="T1", answers_message_id="", correlation_id="", report=Report(success=True)
+        )
+
+
+class Client:
+    async def post(self, path, **values):
+        return Exchange(sent=True, status=200)
+
+
+class Tokens:
+    async def get(self):
+        return "t"
+
+
+RETURN = ParkedReturn(
+    id=1,
+    message=ReturnMessage(
+        participant="acme", message_id="r", transaction_id="T1", correlation_id="", content=b"", body=b"", headers={},
+        kid="k", late=False, received=Stamp(0, 0, "boot"),
+    ),
+)  # fmt: skip
+
+
+class Rig:
+    def __init__(self, journal, maker):
+        self.journal, self.maker, self.clock = journal, maker, Clock()
+        self.tracker = Tracker(
+            participant="acme", journal=journal, fence=Fence("market:acme", 1), maker=maker, client=Client(), tokens=Tokens(),
+            clock=self.clock, metrics=MarketMetrics(),
+        )  # fmt: skip
+
+    async def until(self, condition, within_s=5.0):
+        """Run the tracker until this holds."""
+        task = asyncio.get_running_loop().create_task(self.tracker.run())
+        try:
+            async with asyncio.timeout(within_s):
+                while not condition():
+                    if task.done():
+                        task.result()
+                    await asyncio.sleep(0.005)
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+
+async def test_polls_go_on_when_the_clock_is_set_back():
+    """An hour back on the wall must not be an hour without a poll."""
+    rig = Rig(Journal(), Maker([0.05, 0.05, 0.05]))
+    rig.tracker.sent("s1", "T1")
+    rig.clock.offset -= 3600 * S
+    await rig.until(lambda: rig.maker.asked >= 2)
+
+
+async def test_nothing_is_overdue_when_the_clock_is_set_forward():
+    """A day forward on the wall neither makes a minute-old call overdue nor uses up the poll plan."""
+    rig = Rig(Journal(), Maker([0.05, 600.0]))
+    rig.tracker.sent("s1", "T1")
+    rig.clock.offset += 86_400 * S
+    await rig.until(lambda: rig.maker.asked >= 1)
+    with pytest.raises(TimeoutError):
+        await rig.until(lambda: rig.journal.settled or rig.maker.asked > 1, within_s=0.2)
+
+
+async def test_giving_up_waits_for_room():
+    """The poll plan is over while the disk is full: the outcome is told as unknown when there is room, and nothing ends meanwhile."""
+    journal = Journal()
+    journal.full = 1
+    rig = Rig(journal, Maker([0.01]))
+    rig.tracker.sent("s1", "T1")
+    await rig.until(lambda: journal.settled == [_S.UNRESOLVED])
+    assert journal.alarms == ["UNRESOLVED"]
+
+
+async def test_a_disproved_call_that_leaves_again_meanwhile():
+    """A return speaks of a call that SMP had refused to take, which is sent again at that very moment: its own answer hands the return out again."""
+    journal = Journal(_S.WAITING)
+    journal.moves = [_S.SENDING]
+    rig = Rig(journal, Maker([]))
+    rig.tracker.returned(RETURN)
+    await rig.until(lambda: not journal.moves)
+    await asyncio.sleep(0.02)
+    assert (journal.settled, journal.closed) == ([], [])
+
+
+async def test_a_disproved_call_is_set_aside():
+    """A return for a call that SMP had refused to take: it is not sent again, a person decides."""
+    journal = Journal(_S.RETRY_WAIT)
+    rig = Rig(journal, Maker([]))
+    rig.tracker.returned(RETURN)
+    await rig.until(lambda: journal.closed)
+    assert (journal.settled, journal.closed, journal.alarms) == ([_S.SET_ASIDE], ["conflict"], ["CONFLICT"])
