@@ -5,7 +5,7 @@ import logging
 import random
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -15,7 +15,7 @@ from aiohttp import web
 
 from bridge.clock import Clock, SystemClock
 from bridge.config import Config, Participant, SiteConfig
-from bridge.errors import ConfigError, Problem
+from bridge.errors import ConfigError, JournalFull, Problem
 from bridge.field.intake import IntakeDesk
 from bridge.field.supervisor import Supervisor
 from bridge.field.writeback import WriteBacks
@@ -137,19 +137,20 @@ class Host:
             for task in sources:
                 task.cancel()
             await asyncio.gather(*sources, return_exceptions=True)
-            for market in self._market.values():
-                await market.outbound.drain(DRAIN_S)
+            await asyncio.gather(*(market.outbound.drain(DRAIN_S) for market in self._market.values()))
             for task in sinks:
                 task.cancel()
 
     async def _renew(self, journal: Journal) -> None:
         while True:
             await asyncio.sleep(RENEW_S)
-            await journal.renew(self._fences)
+            with suppress(JournalFull):  # it goes on by itself once there is room
+                await journal.renew(self._fences)
 
     async def _give_back(self, journal: Journal) -> None:
         if self._fences:
-            await journal.release(self._fences)
+            with suppress(JournalFull):
+                await journal.release(self._fences)
 
     # field -----------------------------------------------------------------------------------------------------------
 
