@@ -69,9 +69,12 @@ class Wake:
         message = "\n".join(sorted(topics)).encode()
         if len(message) > _DATAGRAM_BYTES:
             message = _EVERYTHING
-        for name in os.listdir(self._handle):  # noqa: PTH208 - by handle, whatever the path's length
-            if name.endswith(".sock") and name != self._name:
-                self._send(name, message)
+        try:
+            for name in os.listdir(self._handle):  # noqa: PTH208 - by handle, whatever the path's length
+                if name.endswith(".sock") and name != self._name:
+                    self._send(name, message)
+        except OSError:  # no file handle is left, for one: the writing thread must outlive that, the commit stands
+            _log.warning("wake_failed", exc_info=True)
 
     def close(self) -> None:
         """Take the socket away."""

@@ -1,6 +1,7 @@
 """Waking other processes: sockets that die, queues that are full, paths that are too long."""
 
 import asyncio
+import errno
 import os
 import socket
 from pathlib import Path
@@ -100,3 +101,17 @@ async def test_waiter_that_is_gone_is_forgotten(pair):
     assert len(one._topics._waiters["a"]) == 1
     one.touched({"a"})
     await woken(kept)
+
+
+async def test_no_file_handle_left_loses_no_commit(journal, monkeypatch):
+    """A flood of connections used up the process's handles: the waiters here are woken all the same, and the writing thread goes on."""
+    wake = Wake(journal, "one")
+    event = wake.event("market:acme")
+
+    def none_left(_):
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr("bridge.journal.wake.os.listdir", none_left)
+    wake.touched({"market:acme"})
+    await woken(event)
+    wake.close()
