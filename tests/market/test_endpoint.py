@@ -1,0 +1,29 @@
+"""The end point for returns with what HTTP lets through and JSON does not. The table of DOMAIN 9 stands in `tests/conformance`."""
+
+import asyncio
+
+from end_point import listening
+
+
+async def test_a_header_that_is_no_unicode(tmp_path):
+    """A good return with a proxy's Latin-1 header is taken, and kept as evidence as well as it can be."""
+    async with listening(tmp_path) as smp:
+        body, [token] = smp.seal(smp.draft()).sent()
+        head = [
+            f"POST {smp.path()} HTTP/1.1",
+            "Host: localhost",
+            f"Content-Type: {smp.profile.return_content_types[0]}",
+            f"{smp.profile.signature_header}: {token}",
+            f"Content-Length: {len(body)}",
+            "X-Place: Zürich",
+        ]
+        reader, writer = await asyncio.open_connection("localhost", smp.port, ssl=smp.trust)
+        try:
+            writer.write("\r\n".join([*head, "", ""]).encode("latin-1") + body)
+            async with asyncio.timeout(5):
+                answer = await reader.readuntil(b"\r\n\r\n")
+        finally:
+            writer.transport.abort()
+        assert answer.startswith(b"HTTP/1.1 202 ")
+        [headers] = smp.rows("SELECT headers FROM returns")
+        assert "Z\ufffdrich" in headers
