@@ -5,7 +5,7 @@ Everything that has a name on the wire comes from the profile (`bridge.wire`); e
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -66,6 +66,10 @@ class ReadReturn:
     answers_message_id: str
     correlation_id: str
     report: Report
+
+
+# A status that is a failure without saying whose: an error that names no item, so that it registers nobody under any batch semantics.
+_FAILED: Final = ReportedError(code="", text="SMP says that the transaction failed, and names no item")
 
 
 class CallMaker:
@@ -241,13 +245,16 @@ class CallMaker:
         answer = self._wire.read_status(exchange.headers, body, protected)
         if not answer.status.done:
             return StatusReport(unknown_word=answer.word if answer.status is StatusWord.UNKNOWN else "")
-        refused = any(not error.warning for error in answer.errors)
+        errors = [_reported(error) for error in answer.errors]
+        refused = any(not error.warning for error in errors)
+        if answer.status is StatusWord.FAILED and not refused:
+            errors.append(_FAILED)
         return StatusReport(
             report=Report(
                 rejected=answer.status is StatusWord.REJECTED,
                 success=True if answer.status is StatusWord.COMPLETED and not refused else None,
                 created=dict(answer.created),
-                errors=[_reported(error) for error in answer.errors],
+                errors=errors,
                 total=answer.total,
                 succeeded=answer.succeeded,
             )

@@ -260,6 +260,16 @@ def test_status_answers_by_the_same_rule(answer, expected):
     assert read.unknown_word == (answer.get("status", "") if answer.get("status") == "DREAMING" else "")
 
 
+@pytest.mark.parametrize(
+    ("semantics", "expected"),
+    [(BatchSemantics.PARTIAL, [U, U, U]), (BatchSemantics.UNKNOWN, [U, U, U]), (BatchSemantics.ATOMIC, [X, X, X])],
+)
+def test_a_failure_that_names_nobody_registers_nobody(semantics, expected):
+    """A transaction that failed as a whole is an error that names no item; under partial semantics too."""
+    read = maker().read_status(Exchange(sent=True, status=200, body=b'{"status":"FAILED"}'))
+    assert states(read.report, semantics) == expected
+
+
 def maker():
     """A reader of answers under the default profile."""
     profile = load_profile("default")
