@@ -4,11 +4,11 @@ import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from bridge.api import Address, Outcome, OutcomeField, Quality, Reading, Session, Write, Written
 from bridge.clock import Clock
-from bridge.errors import JournalFull
+from bridge.errors import JournalFull, LinkError
 from bridge.field.report import FieldMetrics
 from bridge.flow import FlowPlan
 from bridge.journal.port import DueWriteBack, Fence, Journal, WriteBackResult
@@ -16,6 +16,9 @@ from bridge.journal.port import DueWriteBack, Fence, Journal, WriteBackResult
 log = logging.getLogger(__name__)
 
 RETRY_DELAYS_S: Final = (1, 2, 4, 8, 16, 30, 30, 30, 30, 30)
+T = TypeVar("T")
+
+CALL_S: Final = 300.0
 FULL_PAUSE_S: Final = 1.0
 BATCH: Final = 256
 _TOLD: Final = frozenset({"written", "read_back_ok"})
@@ -76,7 +79,7 @@ class WriteBacks:
         moved = await self._moved(session, due)
         here = [row for row in due if row.id not in moved]
         writes = [(row.id, write) for row in here for write in self._writes(row)]
-        answers = await session.write([write for _, write in writes]) if writes else []
+        answers = await _in_time(session.write([write for _, write in writes])) if writes else []
         # By row, for several requests of one place may be told at once.
         written = {(id_, entry.address): entry for (id_, _), entry in zip(writes, answers, strict=True)}
         back = await self._read_back(session, here, written)
@@ -96,7 +99,7 @@ class WriteBacks:
         keyed = [row for row in due if row.key] if session.can_read else []
         if not keyed:
             return {}
-        readings = await session.read([self._key_address(row) for row in keyed])
+        readings = await _in_time(session.read([self._key_address(row) for row in keyed]))
         found: dict[int, str] = {}
         for row, reading in zip(keyed, readings, strict=True):
             key = self._key(row, reading)
@@ -138,7 +141,7 @@ class WriteBacks:
         ]
         if not addresses:
             return {}
-        return dict(zip(addresses, await session.read(addresses), strict=True))
+        return dict(zip(addresses, await _in_time(session.read(addresses)), strict=True))
 
     def _result(
         self,
@@ -174,6 +177,15 @@ class WriteBacks:
             return self._ended(row, "stuck", error)
         next_ns = self._clock.wall_ns() + RETRY_DELAYS_S[row.attempts] * 1_000_000_000
         return WriteBackResult(id=row.id, generation=row.generation, state="retry", error=error, next_ns=next_ns)
+
+
+async def _in_time(call: Awaitable[T]) -> T:
+    """A session has limits of its own; one that hangs all the same is left, so that outcomes go on over a new one."""
+    try:
+        async with asyncio.timeout(CALL_S):
+            return await call
+    except TimeoutError as error:
+        raise LinkError(f"the session did not end a call within {CALL_S:g} s") from error
 
 
 def _name(address: Address) -> str:

@@ -228,8 +228,8 @@ class Queueing:
         )
         if row is None:
             return None
-        known = self._lines.get(row[0])
-        line = known or Line(seq=row[0], id=row[1], participant=where[0], items=row[2], new=False, deadline_ns=row[3])
+        line = self._lines.get(row[0]) or Line(seq=row[0], id=row[1], participant=where[0], items=row[2], new=False)
+        line.deadline_ns = row[3]
         self._lines[line.seq] = line
         self._ids[line.seq] = line.id
         return line

@@ -110,3 +110,16 @@ async def test_a_lost_link_ends_it():
     with pytest.raises(LinkError):
         async with asyncio.timeout(5):
             await writer(Journal([row(1, "r-1")])).run(Lost())
+
+
+async def test_a_session_that_hangs_is_left(monkeypatch):
+    """A write that never ends would hold up every outcome of its adapter for ever, with the link up."""
+    monkeypatch.setattr("bridge.field.writeback.CALL_S", 0.05)
+
+    class Hanging(Session):
+        async def write(self, writes):
+            await asyncio.Event().wait()
+
+    with pytest.raises(LinkError):
+        async with asyncio.timeout(5):
+            await writer(Journal([row(1, "r-1")])).run(Hanging())
