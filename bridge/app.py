@@ -15,7 +15,7 @@ from aiohttp import web
 
 from bridge.clock import Clock, SystemClock
 from bridge.config import Config, Participant, SiteConfig
-from bridge.errors import ConfigError, JournalFull, Problem
+from bridge.errors import BridgeError, ConfigError, JournalFull, Problem
 from bridge.field.intake import IntakeDesk
 from bridge.field.supervisor import Supervisor
 from bridge.field.writeback import WriteBacks
@@ -435,5 +435,11 @@ async def _serve(
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     site = web.TCPSite(runner, host, port, ssl_context=context)
-    await site.start()
+    try:
+        await site.start()
+    except OSError as error:
+        raise BridgeError(
+            f"cannot listen on {host}:{port}: {error.strerror}",
+            hint="does another process hold this port? Stop it, or change `listeners` in bridge.yaml",
+        ) from error
     return int(runner.addresses[0][1])

@@ -22,6 +22,12 @@ def _duration_s(value: object) -> object:
     raise ValueError("must be a duration with its unit, such as 10ms, 250 ms or 2s")
 
 
+def _url(text: str) -> str:
+    if not re.fullmatch(r"opc\.tcp://[^@/\s]+(/\S*)?", text):
+        raise ValueError("must be opc.tcp://HOST:PORT, perhaps with a path, and without a user")
+    return text
+
+
 def _absolute(text: str) -> str:
     absolute(text)
     return text
@@ -78,7 +84,7 @@ class Security(Options):
 class OpcUaOptions(Options):
     """`adapters.<name>` of a site, without `protocol`."""
 
-    url: Annotated[str, Field(pattern=r"^opc\.tcp://[^@/\s]+(/\S*)?$")]
+    url: Annotated[str, AfterValidator(_url)]
     security: Security
     application_uri: str | None = None
     namespaces: Mapping[str, str] = Field(default_factory=dict)

@@ -16,6 +16,7 @@ app = typer.Typer(
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 
 
 def _commands() -> typer.Typer:
@@ -36,6 +37,8 @@ def main() -> None:
     """The entry point of `smp-bridge`: errors of ours become one clear text and an exit status, never a traceback."""
     try:
         _commands()()
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
     except ConfigError as error:
         _say(error)
         sys.exit(EXIT_USAGE)

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from bridge.cli.extras import needs_extra
 from bridge.cli.logs import quiet
 from bridge.errors import BridgeError, ConfigError, Problem
 
@@ -53,6 +54,7 @@ def demo(
             hint="run this in the source's top directory, or name the sample configuration with --config DIR",
         )
     quiet()
+    needs_extra("demo", "amqtt", "joserfc")
     chosen = random.randrange(1_000_000) if seed is None else seed  # noqa: S311 - a demo
     directory = Path(tempfile.mkdtemp(prefix="smp-bridge-demo-"))
     try:
@@ -67,7 +69,7 @@ def demo(
         ended.write(report)
     # Into a file or a pipe there is no terminal to ask for its width, and 80 columns would cut every name.
     console = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
-    _print(ended, console, kept=directory if keep else None, full=once)
+    _print(ended, console, kept=directory if keep else None, config=config, full=once, interrupted=not once)
     if once and not ended.ok:
         raise typer.Exit(1)
 
@@ -123,7 +125,9 @@ async def _tell(play: "Play", service: "Service", stopped: asyncio.Event, *, onc
         raise ours[0] from None
 
 
-def _print(report: "Report", console: Console, *, kept: Path | None, full: bool) -> None:
+def _print(
+    report: "Report", console: Console, *, kept: Path | None, config: Path, full: bool, interrupted: bool
+) -> None:
     """The summary: what became of every record, how fast, and what is missing."""
     from bridge.demo.view import stages_table
 
@@ -132,9 +136,15 @@ def _print(report: "Report", console: Console, *, kept: Path | None, full: bool)
         console.print(stages_table(report.recorded))
     states = ", ".join(f"{count} {state}" for state, count in sorted(report.recorded.by_state.items()))
     console.print(f"{report.recorded.total} submissions: {states or 'none'}; seed {report.seed}")
-    for text in report.missing:
-        console.print(f"missing: {text}", style="red", markup=False)
+    if interrupted and not report.ok:
+        told, of = sum(seen.written_back for seen in report.seen), sum(seen.items for seen in report.seen)
+        console.print(f"Stopped before the end: {told} of {of} outcomes asked for were written back so far.")
+    else:
+        for text in report.missing:
+            console.print(f"missing: {text}", style="red", markup=False)
     if report.ok:
         console.print("Every outcome is back in the system that asked for it, and both sides agree with the journal.")
     if kept is not None:
-        console.print(f"Kept: {kept}. To look into its journal: . {kept}/env.sh; smp-bridge submissions list")
+        print(
+            f"Kept: {kept}\nTo look into its journal:\n  . {kept}/env.sh\n  {sys.argv[0]} submissions list --config {config}"
+        )

@@ -26,13 +26,15 @@ def new(
         raise BridgeError(
             f"{out} is there already", hint="name another file, or say --force to replace it; a replaced key is gone"
         )
-    if not out.parent.is_dir():
-        raise BridgeError(f"there is no directory {out.parent}", hint=f"mkdir -p {out.parent}")
+    out.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(out, new_key(alg))
     signer = load_signer(out, alg=alg)
     print(f"kid {signer.kid}")
     print(f"alg {signer.alg.value}")
-    print(f"private key written to {out}; the public half for SMP: smp-bridge keys jwks {out}")
+    more = f" --alg {alg.value}" if alg is Algorithm.RS256 else ""
+    print(f"private key written to {out}; the public half for SMP: smp-bridge keys jwks {out}{more}")
+    if more:
+        print("the PEM file does not say that it is for RS256: set `signing_algorithm: RS256` at the participant too")
 
 
 @app.command("jwks")

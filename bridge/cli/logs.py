@@ -1,5 +1,6 @@
 """Log lines as JSON on standard error: a constant event name and its fields. Never payloads, keys or tokens."""
 
+import enum
 import json
 import logging
 from typing import Final
@@ -8,6 +9,15 @@ from bridge.clock import iso_ms
 
 _STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 MAX_FIELD: Final = 1000
+
+
+class LogLevel(enum.Enum):
+    """The least level that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 class JsonFormatter(logging.Formatter):
@@ -24,7 +34,9 @@ class JsonFormatter(logging.Formatter):
         for name, value in record.__dict__.items():
             if name not in _STANDARD:
                 line[name] = (
-                    value if isinstance(value, int | float | bool | list) or value is None else str(value)[:MAX_FIELD]
+                    value
+                    if isinstance(value, int | float | bool | list | dict) or value is None
+                    else str(value)[:MAX_FIELD]
                 )
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)[-8000:]

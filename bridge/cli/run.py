@@ -9,7 +9,7 @@ import typer
 
 from bridge.app import Host, Role, Running
 from bridge.cli.check import load_whole
-from bridge.cli.logs import set_up
+from bridge.cli.logs import LogLevel, set_up
 from bridge.config import Config
 from bridge.errors import BridgeError
 
@@ -26,15 +26,15 @@ def run(
         list[str] | None, typer.Option(help="Work only these sites (may be given more than once); default all.")
     ] = None,
     log_level: Annotated[
-        str, typer.Option(help="debug, info, warning or error; JSON lines on standard error.")
-    ] = "info",
+        LogLevel, typer.Option(help="What is logged, as JSON lines on standard error.")
+    ] = LogLevel.INFO,
 ) -> None:
     """Run the bridge until it is told to stop (Ctrl-C or SIGTERM), and go on where it stood when it runs again.
 
     Reads the configuration, refuses to start with every problem named if it is wrong (exit 2), opens the journal and keeps every link alive by itself.
     A second signal skips the orderly end.
     """
-    set_up(log_level)
+    set_up(log_level.value)
     loaded = load_whole(config)
     asyncio.run(_serve(loaded, role, site or []))
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from bridge.cli.check import load_here
+from bridge.cli.extras import needs_extra
+from bridge.cli.logs import set_up
 from bridge.clock import SystemClock
 from bridge.errors import BridgeError, ConfigError, Problem
 
@@ -49,7 +52,8 @@ def sandbox(
     directory: Annotated[
         Path,
         typer.Option(
-            "--dir", help="Where it writes what a client needs: ca.pem, smp.jwks.json, client.crt.pem, client.key.pem."
+            "--dir",
+            help="Where it writes what a client needs: its authority and keys, a client certificate, one for the end point, env.sh.",
         ),
     ] = Path("sandbox"),
     profile: Annotated[
@@ -82,6 +86,7 @@ def sandbox(
     It checks tokens and signatures, registers what it is sent and pushes results to each account's return address. Its control API turns knobs
     (delays, refusals, lost or double returns, wrong signatures, faults of the next calls) and shows its ledger. Ctrl-C ends it.
     """
+    needs_extra("sandbox", "joserfc")
     if (accounts is None) == (config is None):
         raise ConfigError(
             [Problem(text="name either --accounts FILE or --config DIR")],
@@ -99,6 +104,7 @@ def sandbox(
         "profile": chosen, "participants": participants, "seed": seed, "name": name, "environment": environment, "host": host,
         "port": port, "control_port": control_port, "knobs": _knobs(knobs), "return_ca": _bytes(return_ca),
     }  # fmt: skip
+    set_up("warning")
     with suppress(KeyboardInterrupt):
         asyncio.run(_serve(options, directory, mtls=mtls))
 
@@ -115,7 +121,7 @@ async def _serve(options: dict[str, Any], directory: Path, *, mtls: bool) -> Non
     made = Sandbox(SandboxOptions(**options, client_ca=clients.pem if mtls else None), clock=clock)
     try:
         async with made:
-            _write(directory, made, clients)
+            _write(directory, made, clients, mtls=mtls)
             _say(made, directory, mtls=mtls)
             await stopped.wait()
     except OSError as error:
@@ -124,16 +130,36 @@ async def _serve(options: dict[str, Any], directory: Path, *, mtls: bool) -> Non
         ) from error
 
 
-def _write(directory: Path, made: "Sandbox", clients: Any) -> None:
+def _environment(directory: Path, made: "Sandbox", *, mtls: bool) -> str:
+    """The variables with which the sample `bridge.yaml` speaks to this stand-in."""
+    named = {
+        "SMP_URL": made.base_url,
+        "SMP_CA": directory / "ca.pem",
+        "SMP_JWKS": directory / "smp.jwks.json",
+        "RETURNS_CERTIFICATE": directory / "returns.crt.pem",
+        "RETURNS_KEY": directory / "returns.key.pem",
+    }
+    if mtls:
+        named |= {
+            "SMP_CLIENT_CERTIFICATE": directory / "client.crt.pem",
+            "SMP_CLIENT_KEY": directory / "client.key.pem",
+        }
+    return "".join(f"export SMP_BRIDGE_{name}={shlex.quote(str(value))}\n" for name, value in named.items())
+
+
+def _write(directory: Path, made: "Sandbox", clients: Any, *, mtls: bool) -> None:
     from bridge.keys import write_whole
 
     directory.mkdir(parents=True, exist_ok=True)
-    pair = clients.client("smp-bridge")
+    pair, own = clients.client("smp-bridge"), made.authority.server("smp-bridge")
     for name, data, mode in (
         ("ca.pem", made.ca_pem, 0o644),
         ("smp.jwks.json", json.dumps(made.jwks(), indent=2).encode(), 0o644),
         ("client.crt.pem", pair.certificate, 0o644),
         ("client.key.pem", pair.private_key, 0o600),
+        ("returns.crt.pem", own.certificate, 0o644),
+        ("returns.key.pem", own.private_key, 0o600),
+        ("env.sh", _environment(directory.absolute(), made, mtls=mtls).encode(), 0o644),
     ):
         write_whole(directory / name, data, mode=mode)
 
@@ -149,7 +175,8 @@ def _say(made: "Sandbox", directory: Path, *, mtls: bool) -> None:
         print(
             f"callers show      {directory / 'client.crt.pem'} with client.key.pem   (`client_certificate:`, `client_key:`)"
         )
-    print("Ctrl-C ends it.", flush=True)
+    print(f"a bridge to it    . {directory / 'env.sh'}; smp-bridge run --config config")
+    print("A push that fails is said here. Ctrl-C ends it.", flush=True)
 
 
 def _profile(named: str) -> "Profile":

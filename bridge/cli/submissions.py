@@ -38,15 +38,16 @@ def list_(
 ) -> None:
     """List submissions, newest first."""
     wanted = _state(state)
+    _known_participant(config, participant)
     views = _read(config, lambda journal: journal.submissions(participant=participant, state=wanted, limit=limit))
     if as_json:
         print(json.dumps([_plain(view) for view in views], indent=2))
         return
-    print(f"{'ID':<22} {'STATE':<16} {'PARTICIPANT':<16} {'FLOW':<24} {'ITEMS':>5}  TRANSACTION")
+    print(f"{'ID':<22} {'SENT (UTC)':<19} {'STATE':<16} {'PARTICIPANT':<16} {'FLOW':<24} {'ITEMS':>5}  TRANSACTION")
     for view in views:
         where = f"{view.site}/{view.flow}" if view.site else view.flow
         print(
-            f"{view.id:<22} {view.state.value:<16} {view.participant:<16} {where:<24} {view.items:>5}  {view.transaction_id or '-'}"
+            f"{view.id:<22} {_sent(view):<19} {view.state.value:<16} {view.participant:<16} {where:<24} {view.items:>5}  {view.transaction_id or '-'}"
         )
 
 
@@ -58,7 +59,7 @@ def show(
     """Show one submission: its items with their outcomes, what happened when, and how long each stage took."""
     view, items, events = _read(config, lambda journal: _gather(journal, submission))
     print(f"{view.id}  {view.state.value}  {view.operation.value}  participant {view.participant}  flow {view.flow}")
-    print(f"transaction {view.transaction_id or '-'}  attempts {view.attempts}  {view.reason}")
+    print(f"transaction {view.transaction_id or '-'}  tries {view.attempts}  moved here by: {view.reason or '-'}")
     print("\nStages")
     for stage in stages(view.stamps):
         print(
@@ -83,6 +84,12 @@ async def _gather(journal: JournalReader, submission: str) -> _Whole:
     return view, await journal.submission_items(submission), await journal.events(submission)
 
 
+def _sent(view: SubmissionView) -> str:
+    """When its first byte left, '-' before."""
+    stamp = view.stamps.get("sent")
+    return "-" if stamp is None else datetime.fromtimestamp(stamp.wall_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def _state(word: str) -> SubmissionState | None:
     if not word:
         return None
@@ -91,6 +98,12 @@ def _state(word: str) -> SubmissionState | None:
     except ValueError:
         known = ", ".join(state.value for state in SubmissionState)
         raise typer.BadParameter(f"{word} is not a state; known are {known}") from None
+
+
+def _known_participant(config: Path, name: str) -> None:
+    known = load_here(config).participants
+    if name and name not in known:
+        raise typer.BadParameter(f"{name} is not a participant; known are {', '.join(known)}")
 
 
 def _read(config: Path, ask: Callable[[JournalReader], Awaitable[T]]) -> T:

@@ -66,6 +66,8 @@ class Resolver:
 
     def _env(self, value: Mapping[Any, object], loc: Loc, wanted: "Wanted") -> object:
         name = str(value["env"])
+        if wanted.secret and isinstance(value.get("default"), str | int | float):
+            return self._wrong((*loc, "default"), SECRET_WANTED)  # seen even while the variable hides it
         text = self.outside.environ.get(name)
         if text:  # an empty variable counts as not set
             return self._from_env(text, loc, wanted)

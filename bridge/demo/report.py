@@ -4,11 +4,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 from rich.table import Table
 
 from bridge.demo.observer import Seen
 from bridge.demo.record import Figures, FlowRecord, Recorded
+
+# FAILED only says that SMP refused every item of that call, as when a refused asset travels alone.
+ENDED: Final = frozenset({"CONFIRMED", "PARTIAL", "FAILED"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +69,7 @@ def judge(
     missing = [text for one in seen for text in _differences(one, recorded, expected)]
     if len(seen) < len(expected):
         missing.append(f"{len(seen)} of {len(expected)} flows were seen")
-    open_states = set(recorded.by_state) - {"CONFIRMED", "PARTIAL"}
+    open_states = set(recorded.by_state) - ENDED
     missing += [f"{recorded.by_state[state]} submissions are {state}" for state in sorted(open_states)]
     return Report(seed=seed, seen=seen, recorded=recorded, missing=missing)
 

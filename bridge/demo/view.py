@@ -18,7 +18,7 @@ from bridge.journal.port import SubmissionView
 NEWEST: Final = 8
 _STATE_STYLES: Final = {"CONFIRMED": "green", "PARTIAL": "yellow", "AWAITING_RETURN": "cyan", "WAITING": "dim"}
 HOP_MEANING: Final = {
-    "received": "age of the newest value, by the EMS's own clock",
+    "received": "how long ago the EMS last changed a value",
     "mapped": "selected, mapped, validated",
     "journalled": "on disk",
     "signed": "rendered and signed",

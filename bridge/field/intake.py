@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
@@ -16,6 +17,7 @@ from bridge.flow import Evaluated, FlowPlan
 from bridge.journal.port import Candidate, Fence, Intake, Journal
 from bridge.lane import FastCall, FastLane, Slot
 from bridge.model import HostReason, Kind, Record, Refusal
+from bridge.submission import Admission
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ class IntakeDesk:
         intake = await self._commit(batch)
         for arrival in arrivals:
             arrival.ack(not _unreadable(arrival))
+        self._say_refused(batch, intake)
         for plan, accepted, candidate in zip(batch.plans, intake.accepted, batch.candidates, strict=True):
             self._metrics.admitted(plan, accepted.admission)
             received = candidate.stamps.get("received")
@@ -101,6 +104,15 @@ class IntakeDesk:
             self._metrics.stage(self._site, plan.name, "mapped", record.received, stamps["mapped"])
         self._warn(batch)
         return batch
+
+    def _say_refused(self, batch: _Batch, intake: Intake) -> None:
+        """One line for what was refused together: how many records of which flow, for which reasons; the texts may hold values and stay in the journal."""
+        refused: dict[str, Counter[str]] = {}
+        for plan, accepted, candidate in zip(batch.plans, intake.accepted, batch.candidates, strict=True):
+            if accepted.admission is Admission.INVALID and candidate.refusal is not None:
+                refused.setdefault(plan.name, Counter())[candidate.refusal.reason.name.lower()] += 1
+        for flow, reasons in refused.items():
+            log.warning("records_refused", extra={"site": self._site, "flow": flow, "reasons": dict(reasons)})
 
     def _warn(self, batch: _Batch) -> None:
         """What the rules find unusual: counted one by one, logged once for what came together."""

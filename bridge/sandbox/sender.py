@@ -1,6 +1,7 @@
 """Pushes batch returns to the participants' end points, again and again until one is taken."""
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Callable
 from random import Random
@@ -14,6 +15,8 @@ from bridge.sandbox.knobs import Knobs
 from bridge.sandbox.ledger import Ledger, ReturnEntry
 from bridge.sandbox.register import Register, Transaction
 from bridge.wire import Wire
+
+log = logging.getLogger(__name__)
 
 PUSH_TIMEOUT_S = 30.0
 
@@ -129,14 +132,18 @@ class ReturnSender:
             sent_ns=self._clock.mono_ns(),
         )
         self._ledger.returns.append(entry)
+        url = self._url_of(transaction.participant)
         try:
-            url = self._url_of(transaction.participant)
             async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
                 await answer.read()
                 entry.status = answer.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             entry.problem = f"{type(error).__name__}: {error}"[:200]
-        return entry.status // 100 == 2
+        if entry.status // 100 == 2:
+            return True
+        told = entry.problem or f"answered {entry.status}"
+        log.warning("push_failed", extra={"participant": entry.participant, "url": url, "error": told})
+        return False
 
 
 def spoiled(signed: str) -> str:

@@ -73,6 +73,21 @@ async def test_a_killed_field_process_does_not_disturb_the_other(tmp_path):
         await made.until_words("derby", "registered", 20)
 
 
+async def test_a_port_that_is_taken_is_said(tmp_path):
+    """One clear line with a hint and exit status 1, no traceback."""
+    async with world(tmp_path) as made:
+        first = await made.run()
+        await first.until("ready")
+        port = next(e["port"] for e in first.events if e["event"] == "listening" and e["listener"] == "admin")
+        made.environment |= {"SMP_BRIDGE_ADMIN_PORT": str(port), "SMP_BRIDGE_JOURNAL": str(tmp_path / "other.db")}
+        second = await made.run()
+        assert await second.ended() == 1
+        said = "\n".join(str(event["event"]) for event in second.events)
+        assert f"cannot listen on 127.0.0.1:{port}" in said
+        assert "hint:" in said
+        assert "Traceback" not in said
+
+
 async def test_a_configuration_with_problems_starts_nothing(tmp_path):
     """Exit status 2 with every problem named, and no journal made."""
     async with world(tmp_path) as made:

@@ -73,6 +73,12 @@ def test_the_good_files_become_values():
     assert flow.selection().outcome.transactionId == "txn"
 
 
+def test_a_literal_secret_is_seen_while_a_variable_hides_it():
+    """The file would carry the secret into version control, whether or not it is used here."""
+    told = problems_of(CASES / "literal_secrets", {"NOT_SET": "from-the-environment"})
+    assert any("signing_password.default" in line for line in told)
+
+
 def test_the_environment_gives_typed_values():
     """A value from the environment is text, and becomes what the field wants."""
     config = read(GOOD, {"PAPER_PORT": "4841", "PAPER_URL": "paper://there", "PAPER_PASSWORD": "from-env"})

@@ -56,9 +56,9 @@ def test_the_library_is_not_imported_with_the_adapter():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"url": "http://10.0.0.5:4840"}, "pattern"),
-        ({"url": "opc.tcp://user:secret@10.0.0.5:4840"}, "pattern"),
-        ({"url": "opc.tcp://10.0.0.5:4840 "}, "pattern"),
+        ({"url": "http://10.0.0.5:4840"}, "HOST:PORT"),
+        ({"url": "opc.tcp://user:secret@10.0.0.5:4840"}, "HOST:PORT"),
+        ({"url": "opc.tcp://10.0.0.5:4840 "}, "HOST:PORT"),
         ({"timeout": "6s"}, "less than or equal to 5"),
         ({"timeout": 4}, "duration with its unit"),
         ({"timeout": "4"}, "duration with its unit"),
