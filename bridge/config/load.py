@@ -20,7 +20,7 @@ from bridge.vocabulary import Vocabulary, load_vocabulary
 HOST_FILE: Final = "bridge.yaml"
 SITES: Final = "sites"
 PROFILE: Final = "profile"
-HINT: Final = "nothing was started; correct the places above and run `smp-bridge check` again"
+HINT: Final = "Nothing was started; correct the places above and run `smp-bridge check` again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

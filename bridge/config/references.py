@@ -1,5 +1,6 @@
 """`{file: …}`, `{env: …}`, `{credential: …}` and relative paths, resolved before validation by what the model wants at that place."""
 
+import os
 import types
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class Resolver:
         if wanted.secret and len(value) == 1:
             kind, target = next(iter(value.items()))
             if kind == "file" and isinstance(target, str):
-                return self._file(self.tree.directory / target, (*loc, "file"))
+                return self._file(Path(os.path.normpath(self.tree.directory / target)), (*loc, "file"))
             if kind == "credential" and isinstance(target, str):
                 return self._credential(target, (*loc, "credential"))
         if wanted.secret and not wanted.models:
@@ -108,7 +109,7 @@ class Resolver:
 
     def _path(self, text: str, loc: Loc, wanted: "Wanted") -> object:
         """A path relative to the YAML file; pydantic's `FilePath` and `DirectoryPath` must exist, a plain `Path` need not."""
-        path = (self.tree.directory / Path(text).expanduser()).absolute()
+        path = Path(os.path.normpath((self.tree.directory / Path(text).expanduser()).absolute()))
         if wanted.path_type == "file" and not path.is_file():
             return self._wrong(loc, f"the file {path} does not exist; make it, or name another")
         if wanted.path_type == "dir" and not path.is_dir():
