@@ -26,7 +26,8 @@ for peer in tests/peers/*/package.json; do
     directory=$(dirname "$peer")
     if [ ! -e "$directory/node_modules/.ready" ] || [ "$directory/package-lock.json" -nt "$directory/node_modules/.ready" ]; then
         echo "Installing the npm packages of $directory ..."
-        npm ci --silent --no-audit --no-fund --prefix "$directory"
+        # A registry may fail for a moment: once more, and then with npm's own words.
+        npm ci --silent --no-audit --no-fund --prefix "$directory" || npm ci --loglevel=error --no-audit --no-fund --prefix "$directory"
         touch "$directory/node_modules/.ready"
     fi
 done
