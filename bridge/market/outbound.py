@@ -5,8 +5,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import orjson
-
 from bridge.clock import Clock, Stamp
 from bridge.errors import IllegalMove, JournalFull, Replaced, RetryLater
 from bridge.journal.port import AnswerNote, DueCall, Fence, ItemOutcome, Journal, NoneDue
@@ -14,10 +12,11 @@ from bridge.lane import FastCall, SignedCall, Slot
 from bridge.market.calls import CallMaker
 from bridge.market.client import SmpClient
 from bridge.market.pace import LONGEST_PAUSE_S, Pace
+from bridge.market.prepare import prepare
 from bridge.market.report import MarketMetrics
 from bridge.market.token import AccountStopped, TokenKeeper
 from bridge.market.tracker import Tracker
-from bridge.model import ErrorNote, HostReason, ItemState, Operation, Refusal
+from bridge.model import ErrorNote, HostReason, Operation, Refusal
 from bridge.platform import AnswerClass, Exchange, outcomes
 from bridge.submission import SubmissionState
 
@@ -26,13 +25,6 @@ log = logging.getLogger(__name__)
 ALLOWED: Final = (Operation.ASSET_CREATE, Operation.UNIT_CREATE)
 FULL_PAUSE_S: Final = 1.0
 EXPIRED: Final = Refusal(reason=HostReason.EXPIRED, text="it could not be sent before the flow's deadline")
-_NEVER: Final = (
-    ItemState.REFUSED,
-    ItemState.UNKNOWN,
-    ItemState.EXPIRED,
-    ItemState.CANCELLED,
-    ItemState.INVALID,
-)
 
 
 class Outbound:
@@ -196,58 +188,24 @@ class Outbound:
         if due.deadline_ns and due.deadline_ns <= self._clock.wall_ns():
             await self._journal.refuse_waiting(self._fence, due.submission, SubmissionState.EXPIRED, EXPIRED)
             return
-        refusal_of_member = self._member_refusal(due)
-        if refusal_of_member is not None:
-            await self._journal.refuse_waiting(self._fence, due.submission, SubmissionState.REJECTED, refusal_of_member)
+        made = prepare(self._maker, due)
+        if isinstance(made, Refusal):
+            await self._journal.refuse_waiting(self._fence, due.submission, SubmissionState.REJECTED, made)
             return
-        call, count = due.call, len(due.items)
-        if call is None:
-            items = [orjson.loads(item.content) for item in due.items]
-            if due.operation is Operation.UNIT_CREATE:
-                items = [self._maker.complete_unit(items[0], due.members)]
-                wrong, unusual = self._maker.check_unit((due.site, due.flow), items[0], due.members)
-                for finding in unusual:
-                    log.warning(
-                        "unit_unusual", extra={"site": due.site, "flow": due.flow, "finding": finding.refusal.text}
-                    )
-                if wrong is not None:
-                    await self._journal.refuse_waiting(self._fence, due.submission, SubmissionState.REJECTED, wrong)
-                    return
-            rendered = [self._maker.render(due.operation, item) for item in items]
-            count = self._maker.fit(due.operation, rendered)
-            if count == 0:
-                too_large = Refusal(
-                    reason=HostReason.TOO_LARGE, text="this item alone is larger than one call of the profile may be"
-                )
-                await self._journal.refuse_waiting(self._fence, due.submission, SubmissionState.REJECTED, too_large)
-                return
-            call = self._maker.create(due.operation, rendered[:count], submission=due.submission, stamps=due.stamps)
         if self._closing:
             return
         self._pace.take()  # before the commit, so that a stop waits for what is on disk as SENDING then
         try:
-            journalled = await self._journal.sending(self._fence, due.submission, call, count)
+            journalled = await self._journal.sending(self._fence, due.submission, made.call, made.count)
         except BaseException:
             self._pace.give_back(unused=True)
             self._ended.set()
             raise
         self._retries[due.submission] = due.attempts
         assert self._group is not None
-        keys = [item.key for item in due.items[:count]]
-        stamps = {**due.stamps, **call.stamps, "journalled": journalled}
-        self._group.create_task(self._send(due.submission, due.operation, keys, call, stamps))
-
-    def _member_refusal(self, due: DueCall) -> Refusal | None:
-        """Why a unit can never go out: a member that was refused or whose outcome is unknown, by name."""
-        for member in due.members:
-            if member.state in _NEVER:
-                unknown = member.state is ItemState.UNKNOWN
-                assert member.state is not None
-                return Refusal(
-                    reason=HostReason.MEMBER_UNKNOWN if unknown else HostReason.MEMBER_REFUSED,
-                    text=f"its asset {member.key} is {member.state.value}",
-                )
-        return None
+        keys = [item.key for item in due.items[: made.count]]
+        stamps = {**due.stamps, **made.call.stamps, "journalled": journalled}
+        self._group.create_task(self._send(due.submission, due.operation, keys, made.call, stamps))
 
     # one call --------------------------------------------------------------------------------------------------------
 
