@@ -1,6 +1,8 @@
 """The command line: one command, subcommands. Only this package exits the process."""
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -17,6 +19,21 @@ app = typer.Typer(
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"smp-bridge {version('smp-bridge')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """The intermediate data host between energy management systems (OPC UA, Modbus, MQTT) and the Single Markets Platform."""
 
 
 def _commands() -> typer.Typer:

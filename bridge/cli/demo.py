@@ -93,11 +93,12 @@ async def _run(config: Path, seed: int, directory: Path, *, once: bool) -> "Repo
     async with AsyncExitStack() as stack:
         world = await stack.enter_async_context(World(config, directory, seed=seed))
         starting = None
-        live = None if once else stack.enter_context(Live(console=Console(), refresh_per_second=4))
+        console = Console()
+        live = None if once else stack.enter_context(Live(console=console, refresh_per_second=4))
 
         def changed(picture: Picture) -> None:
             if live is not None:
-                live.update(draw(picture, directory))
+                live.update(draw(picture, directory, width=console.width, height=console.height))
 
         play = Play(world.sites, world.ledger, world.journal, seed=seed, changed=changed)
         await _tell(play, world.service, stopped, once=once)

@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 
 T = TypeVar("T")
+EVENT_CHARS = 160
 _Whole: TypeAlias = tuple[SubmissionView, Sequence[ItemView], Sequence[EventView]]
 ConfigOption = Annotated[Path, typer.Option(help="Directory that holds bridge.yaml and sites/*.yaml.")]
 
@@ -55,6 +56,9 @@ def list_(
 def show(
     submission: Annotated[str, typer.Argument(help="The submission's id, as `list` prints it.")],
     config: ConfigOption = Path("config"),
+    full: Annotated[
+        bool, typer.Option("--full", help="Each event with all that it holds, not only its beginning.")
+    ] = False,
 ) -> None:
     """Show one submission: its items with their outcomes, what happened when, and how long each stage took."""
     view, items, events = _read(config, lambda journal: _gather(journal, submission))
@@ -74,7 +78,9 @@ def show(
     print("\nEvents")
     for event in events:
         at = datetime.fromtimestamp(event.at_ns / 1e9, UTC).isoformat(timespec="milliseconds")
-        print(f"  {at}  {event.writer}/{event.epoch}/{event.number}  {event.kind}  {json.dumps(dict(event.data))}")
+        print(
+            f"  {at}  {event.writer}/{event.epoch}/{event.number}  {event.kind}  {_shortened(json.dumps(dict(event.data)), full=full)}"
+        )
 
 
 async def _gather(journal: JournalReader, submission: str) -> _Whole:
@@ -82,6 +88,10 @@ async def _gather(journal: JournalReader, submission: str) -> _Whole:
     if view is None:
         raise BridgeError(f"there is no submission {submission}", hint="`smp-bridge submissions list` names them")
     return view, await journal.submission_items(submission), await journal.events(submission)
+
+
+def _shortened(text: str, *, full: bool) -> str:
+    return text if full or len(text) <= EVENT_CHARS else f"{text[:EVENT_CHARS]} … (--full)"
 
 
 def _sent(view: SubmissionView) -> str:

@@ -131,6 +131,7 @@ def _sites(
     directory: Path, outside: Outside, adapters: AdapterFinder, known: _Known, problems: list[Problem]
 ) -> dict[str, SiteConfig]:
     sites: dict[str, SiteConfig] = {}
+    named: dict[str, Path] = {}
     paths = sorted(path for path in (directory / SITES).glob("*") if path.suffix in {".yaml", ".yml"})
     if not paths:
         problems.append(Problem(text="holds no site; put one YAML file per site there", file=str(directory / SITES)))
@@ -138,10 +139,10 @@ def _sites(
         document = Document.open(path, str(path), outside)
         if document.tree.value is not None:
             site = SiteReader(document, adapters, known.vocabulary, known.participants).read(path)
-            if site is not None and site.name in sites:
-                document.wrong(
-                    ("site",), f"the site {site.name} stands in {sites[site.name].file} already; give it another name"
-                )
+            name = document.tree.at(("site",))
+            first = named.setdefault(name, path) if isinstance(name, str) else path
+            if first != path:
+                document.wrong(("site",), f"the site {name} stands in {first} already; give it another name")
             elif site is not None:
                 sites[site.name] = site
         problems.extend(document.problems)

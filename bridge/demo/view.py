@@ -16,6 +16,9 @@ from bridge.demo.record import Recorded
 from bridge.journal.port import SubmissionView
 
 NEWEST: Final = 8
+WIDE: Final = 110
+TALL: Final = 44
+MIDDLING: Final = 26
 _STATE_STYLES: Final = {"CONFIRMED": "green", "PARTIAL": "yellow", "AWAITING_RETURN": "cyan", "WAITING": "dim"}
 HOP_MEANING: Final = {
     "received": "how long ago the EMS last changed a value",
@@ -30,29 +33,34 @@ HOP_MEANING: Final = {
 }
 
 
-def draw(picture: Picture, directory: Path) -> RenderableType:
-    """The whole view."""
-    parts: list[RenderableType] = [Text(f"smp-bridge demo: {picture.phase}", style="bold"), _flows(picture.seen)]
+def draw(picture: Picture, directory: Path, *, width: int, height: int) -> RenderableType:
+    """The whole view, or as much of it as this many columns and lines hold."""
+    head = Text(f"smp-bridge demo: {picture.phase}", style="bold").append("    Ctrl-C ends it", style="dim")
+    parts: list[RenderableType] = [head, _flows(picture.seen, bar=30 if width >= WIDE else 8)]
     if picture.recorded is not None:
-        parts += [_submissions(picture.recorded), stages_table(picture.recorded)]
-    parts.append(Text(f"log, journal and settings of this run: {directory}    Ctrl-C ends the demo", style="dim"))
+        if height >= TALL and width >= WIDE:
+            parts.append(_submissions(picture.recorded))
+        if height >= MIDDLING:
+            parts.append(stages_table(picture.recorded, meanings=width >= WIDE))
+    parts.append(Text(f"log, journal and settings of this run: {directory}", style="dim"))
     return Group(*parts)
 
 
-def _flows(seen: Sequence[Seen]) -> Table:
+def _flows(seen: Sequence[Seen], *, bar: int) -> Table:
     table = Table(expand=False)
     table.add_column("site")
-    table.add_column("protocol")
+    if bar == 30:
+        table.add_column("protocol")
     table.add_column("flow")
-    table.add_column("written back into the EMS", width=30)
+    table.add_column("written back into the EMS" if bar == 30 else "told EMS", width=bar)
     for heading in ("items", "registered", "refused", "waiting"):
         table.add_column(heading, justify="right")
     for one in seen:
         table.add_row(
             one.site,
-            one.protocol,
+            *([one.protocol] if bar == 30 else []),
             one.flow,
-            ProgressBar(total=max(1, one.items), completed=one.written_back, width=30),
+            ProgressBar(total=max(1, one.items), completed=one.written_back, width=bar),
             str(one.items),
             Text(str(one.registered), style="green"),
             Text(str(one.refused), style="yellow" if one.refused else ""),
@@ -79,20 +87,23 @@ def _submission(view: SubmissionView) -> tuple[str, ...]:
     return (view.id, view.state.value, f"{view.site}/{view.flow}", view.transaction_id or "-", str(view.items), at)
 
 
-def stages_table(recorded: Recorded) -> Table:
+def stages_table(recorded: Recorded, *, meanings: bool = True) -> Table:
     """Latency by stage, with the host's own share last."""
     table = Table(title="Latency per stage (ms), one figure per submission", title_justify="left")
     table.add_column("stage")
-    table.add_column("until")
+    if meanings:
+        table.add_column("until")
     for heading in ("count", "p50", "p95", "p99", "max"):
         table.add_column(heading, justify="right")
     rows = [(hop, HOP_MEANING.get(hop, ""), figures) for hop, figures in recorded.stages.items()]
     for hop, meaning, figures in rows:
         values = (figures.p50_ms, figures.p95_ms, figures.p99_ms, figures.max_ms)
-        table.add_row(hop, meaning, str(figures.count), *(f"{value:.1f}" for value in values))
+        until = [meaning] if meanings else []
+        table.add_row(hop, *until, str(figures.count), *(f"{value:.1f}" for value in values))
     host = recorded.host
-    table.add_row(
-        "host", "the bridge's own share: received to first byte out", str(host.count),
-        *(f"{value:.1f}" for value in (host.p50_ms, host.p95_ms, host.p99_ms, host.max_ms)), style="bold",
-    )  # fmt: skip
+    shown = (
+        [f"{value:.1f}" for value in (host.p50_ms, host.p95_ms, host.p99_ms, host.max_ms)] if host.count else ["-"] * 4
+    )
+    until = ["the bridge's own share: received to first byte out"] if meanings else []
+    table.add_row("host", *until, str(host.count), *shown, style="bold")
     return table

@@ -287,9 +287,8 @@ class Outbound:
             await self._moved(submission, SubmissionState.WAITING, exchange, stamps, cause=_cause(exchange))
             text = f"sending paused for {pause_s:.0f} s: {_cause(exchange)}"
             await self._journal.alarm("CIRCUIT_OPEN", participant=self._participant, text=text)
-        log.debug(
-            "call_answered", extra={"submission": submission, "operation": operation.value, "class": answer.value}
-        )
+        told = {"submission": submission, "operation": operation.value, "items": len(keys), "class": answer.value}
+        log.info("call_answered", extra={"participant": self._participant, "status": exchange.status, **told})
 
     async def _accepted(self, submission: str, exchange: Exchange, stamps: Mapping[str, Stamp]) -> None:
         read = self._maker.read_answer(exchange)

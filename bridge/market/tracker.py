@@ -157,6 +157,8 @@ class Tracker:
         )
         self._open.pop(found.id, None)
         if not found.state.terminal:
+            told = {"submission": found.id, "state": state.value, "by": cause, "items": len(verdicts)}
+            log.info("submission_settled", extra={"participant": self._participant, **told})
             self._metrics.settled(self._participant, stamps)
 
     # status polls ----------------------------------------------------------------------------------------------------
