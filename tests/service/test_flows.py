@@ -148,7 +148,7 @@ async def test_a_message_waits_for_its_registration(tmp_path):
         ems.request("assets", "B1", sequence="r-1", complete=False)
         ems.request("assets", "B2", sequence="r-2", complete=False)
         await ems.until(lambda: (ems.last("B1"), ems.last("B2")) == (1, 1))
-        assert [ok for _, ok in ems.acked] == [True, True]
+        await ems.until(lambda: [ok for _, ok in ems.acked] == [True, True])
         ems.put("B1", reference="BESS00001", kw=5)
         ems.request("assets", "B1", sequence="r-1")
         await until_words(ems, ["B1", "B2"], {3: 1, 7: 1})

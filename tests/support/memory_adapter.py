@@ -68,7 +68,11 @@ class MemoryEms:
             )
             for place in places
         ]
-        self.queue.put_nowait(Arrival(records=records, ack=lambda ok: self.acked.append((places, ok))))
+        self.queue.put_nowait(Arrival(records=records, ack=lambda ok: self._ack(places, ok)))
+
+    def _ack(self, places, ok):
+        self.acked.append((places, ok))
+        self.changed.set()
 
     def last(self, place, name=OutcomeField.STATE):
         return self.written.get(place, {}).get(name, [None])[-1]
