@@ -1,0 +1,58 @@
+"""Many assets through a troubled SMP and a host that dies again and again."""
+
+import asyncio
+import resource
+from random import Random
+
+import pytest
+from service import fill, linked, service, until_words
+
+from bridge.sandbox import Fault, Knobs
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+
+ASSETS = 10_000
+BATCH = 250
+KILLS = 6
+
+
+def troubles(random):
+    """Answers that are refused, late, lost after the work was done, or strange; each is one call's."""
+    kinds = [
+        Fault(operation="asset.create", status=503, headers={"Retry-After": "1"}),
+        Fault(operation="asset.create", status=429, headers={"Retry-After": "1"}),
+        Fault(operation="asset.create", process=True, drop=True),
+        Fault(operation="asset.create", process=True, status=500, body="<html>"),
+        Fault(operation="asset.create", process=True, status=202, body="not JSON"),
+        Fault(operation="transaction.status", status=500),
+        Fault(operation="authenticate", status=503),
+    ]
+    return [random.choice(kinds).model_copy() for _ in range(60)]
+
+
+async def test_every_asset_is_created_once_and_told(tmp_path):
+    """10,000 assets, 60 faults, six lost processes, every return twice and in another order: one Create each, every outcome in the EMS, memory flat."""
+    random = Random(2)
+    knobs = Knobs(
+        faults=troubles(random), return_twice=True, shuffle=True, resign=True, return_delay_s=0.3, retry_delay_s=0.2
+    )
+    async with service(tmp_path, knobs=knobs) as made:
+        ems = await linked(made)
+        places = fill(ems, ASSETS)
+        kill_at = set(random.sample(range(4, ASSETS // BATCH), KILLS))
+        for number, start in enumerate(range(0, ASSETS, BATCH)):
+            ems.request("assets", *places[start : start + BATCH])
+            await asyncio.sleep(0.05)
+            if number in kill_at:
+                sessions = ems.sessions
+                await made.kill()
+                await made.start()
+                await ems.until(lambda sessions=sessions: ems.sessions > sessions)
+                # What had been handed out and was not acknowledged is asked again, as an EMS with state would.
+                for again in range(0, start + BATCH, BATCH):
+                    ems.request("assets", *places[again : again + BATCH])
+        await until_words(ems, places, {3: ASSETS}, within_s=400)
+        creates = [made.ledger.creates(f"BESS{number:05}") for number in range(1, ASSETS + 1)]
+        assert set(creates) == {1}
+        assert set(await made.states()) == {"CONFIRMED"}
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 900_000  # KiB: sandbox, EMS and host in one process
