@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,7 @@ def offences(source: str, names: set[str], paths: set[str]) -> list[str]:
     ]
 
 
+@cache
 def all_names() -> tuple[set[str], set[str]]:
     names, paths = set(), set()
     for profile in PROFILES:
