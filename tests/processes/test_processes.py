@@ -39,9 +39,9 @@ async def test_a_second_market_side_refuses_to_start(tmp_path):
 
 async def test_killed_in_the_middle_nothing_is_lost_or_sent_twice(tmp_path):
     """kill -9 while calls are in the air and outcomes on their way: the next process finishes everything, each asset created once."""
-    async with world(
-        tmp_path, assets=40, knobs=Knobs(answer_delay_s=0.2, return_delay_s=0.2, retry_delay_s=0.2)
-    ) as made:
+    # SMP tries long enough to find each successor's end point, however slowly it starts.
+    knobs = Knobs(answer_delay_s=0.2, return_delay_s=0.2, retry_delay_s=0.2, retries=1000)
+    async with world(tmp_path, assets=40, knobs=knobs) as made:
         for _ in range(3):
             process = await made.run()
             await process.until("ready")
