@@ -9,13 +9,14 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from bridge.config.references import SECRET_WANTED, Outside, Resolver, Wanted
+from bridge.config.references import SECRET_WANTED, Outside, Resolver, Wanted, stood_in
 from bridge.config.tree import Loc, Tree, path_text, read_tree
 from bridge.errors import Problem
 
 Model = TypeVar("Model", bound=BaseModel)
 
 _MANY: Final = 14
+_MOST_TRIES: Final = 4
 _PLAIN_WORDS: Final = {
     "Input should be": "must be",
     "a valid dictionary": "a mapping",
@@ -60,8 +61,21 @@ class Document:
         path = path_text(loc)
         return any(problem.path == path for problem in self.problems)
 
+    def flaw_below(self, loc: Loc) -> bool:
+        """Whether something was found wrong at this location or inside it."""
+        path = path_text(loc)
+        return any(
+            problem.path == path or problem.path.startswith((f"{path}.", f"{path}[")) for problem in self.problems
+        )
+
     def read(self, model: type[Model], loc: Loc, *, without: Sequence[str] = ()) -> Model | None:
         """The part at `loc` as this model, or None with its problems noted. `without` names keys that are read elsewhere."""
+        return self.read_far(model, loc, without=without)[0]
+
+    def read_far(
+        self, model: type[Model], loc: Loc, *, without: Sequence[str] = ()
+    ) -> tuple[Model | None, Model | None]:
+        """Like `read`, and beside it as much of the part as can be made sense of: for looking on, so that one problem hides no other."""
         value = self.tree.at(loc)
         if isinstance(value, dict):
             value = {key: item for key, item in value.items() if key not in without}
@@ -77,7 +91,7 @@ class Document:
             details = error.errors(include_url=False, include_context=False, include_input=False)
             found.extend(self._translated(details, loc, wanted, unresolved))
         self.problems.extend(_distinct(found))
-        return None if found else instance
+        return (None, _salvaged(model, stood_in(resolved))) if found else (instance, instance)
 
     def _translated(
         self, details: Iterable[ErrorDetails], base: Loc, wanted: Wanted, unresolved: set[str]
@@ -119,6 +133,33 @@ class Document:
         for theirs, ours in _PLAIN_WORDS.items():
             text = text.replace(theirs, ours, 1)
         return text[:1].lower() + text[1:]
+
+
+def _salvaged(model: type[Model], content: Any) -> Model | None:
+    """The model without whatever is wrong in it, where it can do without; None where it cannot."""
+    for _ in range(_MOST_TRIES):
+        try:
+            return model.model_validate(content)
+        except ValidationError as error:
+            pruned = [_prune(content, detail["loc"]) for detail in error.errors(include_url=False, include_input=False)]
+            if not any(pruned):
+                return None
+    return None
+
+
+def _prune(content: Any, loc: Sequence[int | str]) -> bool:
+    """Take the deepest key of a mapping that an error's location leads to out of it; False where there is none."""
+    holder, last = None, None
+    for part in loc:
+        if isinstance(content, dict) and part in content:
+            holder, last = content, part
+            content = content[part]
+        elif isinstance(content, list) and isinstance(part, int) and part < len(content):
+            content = content[part]
+    if holder is None:
+        return False
+    del holder[last]
+    return True
 
 
 def unknown(name: str, known: Iterable[str], what: str = "key") -> str:

@@ -32,7 +32,7 @@ class Outside:
 
 @dataclass(slots=True)
 class Resolver:
-    """Resolves the references of one file. Problems are collected; a value that could not be resolved becomes `UNRESOLVED`."""
+    """Resolves the references of one file. Problems are collected; a value that could not be resolved becomes `Unresolved`."""
 
     tree: Tree
     outside: Outside
@@ -47,7 +47,7 @@ class Resolver:
         if isinstance(value, list):
             return [self.resolve(item, (*loc, index), wanted.item()) for index, item in enumerate(value)]
         if wanted.secret:
-            return self._wrong(loc, SECRET_WANTED) if value is not None else None
+            return self._wrong(loc, SECRET_WANTED, wanted) if value is not None else None
         if wanted.path and isinstance(value, str):
             return self._path(value, loc, wanted)
         return value
@@ -62,20 +62,20 @@ class Resolver:
             if kind == "credential" and isinstance(target, str):
                 return self._credential(target, (*loc, "credential"))
         if wanted.secret and not wanted.models:
-            return self._wrong(loc, SECRET_WANTED)
+            return self._wrong(loc, SECRET_WANTED, wanted)
         return {key: self.resolve(item, (*loc, _part(key)), wanted.member(key)) for key, item in value.items()}
 
     def _env(self, value: Mapping[Any, object], loc: Loc, wanted: "Wanted") -> object:
         name = str(value["env"])
         if wanted.secret and isinstance(value.get("default"), str | int | float):
-            return self._wrong((*loc, "default"), SECRET_WANTED)  # seen even while the variable hides it
+            return self._wrong((*loc, "default"), SECRET_WANTED, wanted)  # seen even while the variable hides it
         text = self.outside.environ.get(name)
         if text:  # an empty variable counts as not set
             return self._from_env(text, loc, wanted)
         if "default" in value:
             return self.resolve(value["default"], (*loc, "default"), wanted)
         hint = "" if wanted.secret else ", or add `default:`"
-        return self._wrong((*loc, "env"), f"the environment variable {name} is not set; set it{hint}")
+        return self._wrong((*loc, "env"), f"the environment variable {name} is not set; set it{hint}", wanted)
 
     def _from_env(self, text: str, loc: Loc, wanted: "Wanted") -> object:
         if wanted.secret:
@@ -111,22 +111,40 @@ class Resolver:
         """A path relative to the YAML file; pydantic's `FilePath` and `DirectoryPath` must exist, a plain `Path` need not."""
         path = Path(os.path.normpath((self.tree.directory / Path(text).expanduser()).absolute()))
         if wanted.path_type == "file" and not path.is_file():
-            return self._wrong(loc, f"the file {path} does not exist; make it, or name another")
+            return self._wrong(loc, f"the file {path} does not exist; make it, or name another", wanted)
         if wanted.path_type == "dir" and not path.is_dir():
-            return self._wrong(loc, f"the directory {path} does not exist; make it, or name another")
+            return self._wrong(loc, f"the directory {path} does not exist; make it, or name another", wanted)
         return path
 
-    def _wrong(self, loc: Loc, text: str) -> object:
+    def _wrong(self, loc: Loc, text: str, wanted: "Wanted | None" = None) -> object:
         self.problems.append(self.tree.problem(loc, text))
-        return UNRESOLVED
+        if wanted is None or wanted.secret:  # without `wanted`: the file or credential of a secret
+            return Unresolved(Secret("unresolved"))
+        if wanted.path:
+            return Unresolved(self.tree.directory if wanted.path_type == "dir" else Path(self.tree.file).absolute())
+        return Unresolved(None)
 
 
-class _Unresolved:
+class Unresolved:
+    """Stands where a value could not be resolved. With its stand-in the rest of the model can still be looked at; nothing is ever run with it."""
+
+    def __init__(self, stand_in: object) -> None:
+        self.stand_in = stand_in
+
     def __repr__(self) -> str:
         return "unresolved"
 
 
-UNRESOLVED: Final = _Unresolved()
+def stood_in(value: object) -> object:
+    """The value with every unresolved part replaced by its stand-in; those that have none are left out."""
+    if isinstance(value, Unresolved):
+        return value.stand_in
+    if isinstance(value, Mapping):
+        replaced = {key: stood_in(item) for key, item in value.items()}
+        return {key: item for key, item in replaced.items() if item is not None or value[key] is None}
+    if isinstance(value, list):
+        return [stood_in(item) for item in value]
+    return value
 
 
 @dataclass(frozen=True, slots=True)

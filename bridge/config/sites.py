@@ -32,6 +32,8 @@ class SiteReader:
     vocabulary: Vocabulary
     participants: Mapping[str, Participant | None]
     _adapters: dict[str, Adapter] = field(default_factory=dict)
+    _far: dict[str, Options] = field(default_factory=dict)
+    _selections: list[tuple[str, Selection]] = field(default_factory=list)
 
     def read(self, path: Path) -> SiteConfig | None:
         """The site, or None; what is wrong stands in the document's problems."""
@@ -51,8 +53,9 @@ class SiteReader:
             if found is not None
         }
         whole = {key: found for key, found in flows.items() if found is not None}
-        for adapter in adapters.values():
-            self._check(adapter, whole, complete=len(whole) == len(flows))
+        for key, far in self._far.items():
+            if not document.flaw_below(("adapters", key, "writable")):  # else every outcome would seem to lie outside
+                self._check(key, far, complete=len(whole) == len(flows))
         if document.problems:
             return None
         return SiteConfig(name=name, file=path, adapters=adapters, flows=whole)
@@ -75,7 +78,10 @@ class SiteReader:
         except AdapterMissing as error:
             document.wrong((*loc, _PROTOCOL), str(error))
             return None
-        return document.read(adapter.options, loc, without=(_PROTOCOL,))
+        found, far = document.read_far(adapter.options, loc, without=(_PROTOCOL,))
+        if far is not None:
+            self._far[name] = far
+        return found
 
     def _flow(self, site: str, name: str, default_participant: str | None) -> FlowConfig | None:
         """One flow: our own part, then the parts its adapter reads."""
@@ -93,6 +99,9 @@ class SiteReader:
         check_severities(document, loc, self.vocabulary.severities)
         payload = self._payload(loc, parts[0], participant)
         records, submit, outcome = parts
+        if trigger is not None and records is not None and submit is not None and outcome is not None:
+            selection = Selection(flow=name, trigger=trigger, records=records, submit=submit, outcome=outcome)
+            self._selections.append((str(document.tree.at((*loc, "adapter"))), selection))
         if len(document.problems) > before or shell is None or trigger is None:
             return None
         if records is None or submit is None or outcome is None:
@@ -174,15 +183,15 @@ class SiteReader:
             self.document.wrong(place, unknown(name, self.participants, "participant of bridge.yaml"))
         return name
 
-    def _check(self, adapter: AdapterConfig, flows: Mapping[str, FlowConfig], *, complete: bool) -> None:
-        """The adapter's own check over all flows that use it."""
-        selections: list[Selection] = [flow.selection() for flow in flows.values() if flow.adapter == adapter.name]
+    def _check(self, name: str, options: Options, *, complete: bool) -> None:
+        """The adapter's own check over all flows that use it, as far as both can be read."""
+        selections = [selection for adapter, selection in self._selections if adapter == name]
         if not selections and complete:
             self.document.wrong(
-                ("adapters", adapter.name), "no flow uses this adapter; remove it, or name it in a flow", at_key=True
+                ("adapters", name), "no flow uses this adapter; remove it, or name it in a flow", at_key=True
             )
-        for problem in adapter.adapter.check(adapter.options, selections):
-            self._place(problem, adapter.name)
+        for problem in self._adapters[name].check(options, selections):
+            self._place(problem, name)
 
     def _place(self, problem: Problem, adapter: str) -> None:
         """Give an adapter's problem its place: its path starts with `adapter` or `flows.<flow>`."""

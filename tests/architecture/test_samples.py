@@ -79,3 +79,24 @@ def test_secrets_are_never_literals_in_the_shipped_files():
         for line in path.read_text().splitlines():
             found = re.search(r"\b\w*password:\s*(\S+)", line.split("#")[0])
             assert found is None or found[1].startswith("{"), f"{path}: {line}"
+
+
+def test_no_problem_hides_another(tmp_path):
+    """Missing files, an unknown key, a wrong type, an unmappable field and an outcome outside `writable:` in one site: all named at once."""
+    shutil.copytree(CONFIG, tmp_path / "config")
+    site = tmp_path / "config/sites/ipswich.yaml"
+    text = site.read_text()
+    for before, after in (
+        ("sampling_interval: 50ms", "sampling_interval: often"),
+        ("publishing_interval: 50ms", "publishing_intervall: 50ms"),
+        ("assetName: name", "assetNmae: name"),
+        ("errorCode: Registration/ErrorCode", "errorCode: Plant/SetPoint"),
+    ):
+        assert before in text
+        text = text.replace(before, after, 1)
+    site.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path / "config", registry.find, environ={})
+    told = [str(problem) for problem in caught.value.problems if "ipswich" in problem.file]
+    for part in ("does not exist", "sampling_interval", "publishing_intervall", "assetNmae", "outcome.errorCode"):
+        assert any(part in line for line in told), (part, told)

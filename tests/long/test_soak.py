@@ -34,7 +34,14 @@ async def test_every_asset_is_created_once_and_told(tmp_path):
     """10,000 assets, 60 faults, six lost processes, every return twice and in another order: one Create each, every outcome in the EMS, memory flat."""
     random = Random(2)
     knobs = Knobs(
-        faults=troubles(random), return_twice=True, shuffle=True, resign=True, return_delay_s=0.3, retry_delay_s=0.2
+        faults=troubles(random),
+        answer_delay_s=0.15,
+        return_delay_s=0.3,
+        retry_delay_s=0.2,
+        retries=1000,
+        return_twice=True,
+        shuffle=True,
+        resign=True,
     )
     async with service(tmp_path, knobs=knobs) as made:
         ems = await linked(made)
