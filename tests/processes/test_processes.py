@@ -38,7 +38,10 @@ async def test_a_second_market_side_refuses_to_start(tmp_path):
 
 
 async def test_killed_in_the_middle_nothing_is_lost_or_sent_twice(tmp_path):
-    """kill -9 while calls are in the air and outcomes on their way: the next process finishes everything, each asset created once."""
+    """kill -9 while calls are in the air and outcomes on their way: the next process finishes everything, no asset is created twice.
+
+    A call whose bytes were on disk and had not left when the process died stays in doubt: only a person can know that SMP never had it.
+    """
     # SMP tries long enough to find each successor's end point, however slowly it starts.
     knobs = Knobs(answer_delay_s=0.2, return_delay_s=0.2, retry_delay_s=0.2, retries=1000)
     async with world(tmp_path, assets=40, knobs=knobs) as made:
@@ -52,8 +55,8 @@ async def test_killed_in_the_middle_nothing_is_lost_or_sent_twice(tmp_path):
         process = await made.run()
         await process.until("ready")
         for site in made.ems:
-            await made.until_words(site, "registered", 40, within_s=60)
-            assert made.created(site) == [1] * 40
+            await made.until_told(site, within_s=60)
+            assert set(made.created(site)) <= {0, 1}
 
 
 async def test_a_killed_field_process_does_not_disturb_the_other(tmp_path):

@@ -116,6 +116,22 @@ class World:
                 f"{site} holds { ({w: words.count(w) for w in set(words)}) }, not {count} {word}"
             ) from None
 
+    async def until_told(self, site, within_s):
+        """Wait until each asset is registered and created, or in doubt because SMP never had its call."""
+        ems, ledger = self.ems[site], self.sandbox.ledger
+
+        def told(item):
+            created = ledger.creates(item.reference)
+            return (item.state, created) in {("registered", 1), ("in_doubt", 0)}
+
+        try:
+            async with asyncio.timeout(within_s):
+                while not all(told(item) for item in ems.items().values()):
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            open_ = [(item.state, ledger.creates(item.reference)) for item in ems.items().values() if not told(item)]
+            raise AssertionError(f"{site} was not told: { ({one: open_.count(one) for one in set(open_)}) }") from None
+
     def created(self, site):
         return [self.sandbox.ledger.creates(asset.reference) for asset in self.ems[site].assets]
 
