@@ -26,7 +26,7 @@ def troubles(random):
         Fault(operation="asset.create", process=True, status=202, body="not JSON"),
         Fault(operation="transaction.status", status=500),
     ]
-    return [random.choice(kinds).model_copy() for _ in range(60)]
+    return [random.choice(kinds).model_copy() for _ in range(2)]
 
 
 async def until_told(made, ems, places):
@@ -48,10 +48,9 @@ async def call_in_the_air(made):
 
 
 async def test_every_asset_is_created_once_and_told(tmp_path):
-    """10,000 assets, 60 faults, six lost processes, every return twice and in another order: no Create twice, every outcome in the EMS, memory flat."""
+    """10,000 assets, 70 faults, six lost processes, every return twice and in another order: no Create twice, every outcome in the EMS, memory flat."""
     random = Random(2)
     knobs = Knobs(
-        faults=troubles(random),
         answer_delay_s=0.15,
         return_delay_s=0.3,
         retry_delay_s=0.2,
@@ -65,6 +64,8 @@ async def test_every_asset_is_created_once_and_told(tmp_path):
         places = fill(ems, ASSETS)
         kill_at = set(random.sample(range(4, ASSETS // BATCH), KILLS))
         for number, start in enumerate(range(0, ASSETS, BATCH)):
+            # A faulted call is answered at once; the one that a lost process leaves in the air is a good one.
+            made.knobs.faults = [] if number in kill_at else [*made.knobs.faults, *troubles(random)]
             ems.request("assets", *places[start : start + BATCH])
             await asyncio.sleep(0.05)
             if number in kill_at:
