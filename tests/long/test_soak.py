@@ -37,6 +37,7 @@ async def until_told(made, ems, places):
 
     async with asyncio.timeout(400):
         while not all(told(place) for place in places):
+            assert max(made.ledger.creates(ems.fields[place]["reference"]) for place in places) <= 1, "created twice"
             await asyncio.sleep(0.2)
 
 

@@ -57,6 +57,10 @@ async def test_killed_in_the_middle_nothing_is_lost_or_sent_twice(tmp_path):
         for site in made.ems:
             await made.until_told(site, within_s=60)
             assert set(made.created(site)) <= {0, 1}
+        # What is in doubt is so in the journal too, and each lost process leaves no more than its calls under way.
+        states = await made.states()
+        assert set(states) <= {"CONFIRMED", "IN_DOUBT"}
+        assert states.count("IN_DOUBT") <= 3 * made.profile.limits.concurrency
 
 
 async def test_a_killed_field_process_does_not_disturb_the_other(tmp_path):

@@ -127,6 +127,7 @@ class World:
         try:
             async with asyncio.timeout(within_s):
                 while not all(told(item) for item in ems.items().values()):
+                    assert max(self.created(site)) <= 1, f"{site}: created twice"
                     await asyncio.sleep(0.05)
         except TimeoutError:
             open_ = [(item.state, ledger.creates(item.reference)) for item in ems.items().values() if not told(item)]
