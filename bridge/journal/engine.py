@@ -1,6 +1,7 @@
 """The two threads of a SQLite journal: one that writes in groups, one that reads. Everything else of the journal is plain code that they run."""
 
 import asyncio
+import errno
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ T = TypeVar("T")
 
 _BATCH: Final = 512
 _CHECKPOINT_PAGES: Final = 1000
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class _Request:
 
 def translated(error: Exception) -> Exception:
     """The bridge's own error for one of SQLite's; other errors are returned as they are."""
-    if isinstance(error, apsw.FullError):
+    if isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
         return JournalFull("the journal's disk or its configured size is full", hint="make room; it goes on by itself")
     if isinstance(error, apsw.BusyError):
         return JournalUnusable("the journal was locked for too long", hint="look for a stopped process that holds it")

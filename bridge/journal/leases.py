@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import quote
 
 from bridge.errors import LeaseHeld
+from bridge.journal.engine import translated
 from bridge.journal.port import Fence
 from bridge.journal.store import Tx
 
@@ -27,7 +28,10 @@ class LeaseLocks:
         if lease in self._held:
             return False
         path = f"{self._journal}.{quote(lease, safe='')}.lock"
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise translated(error) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -10,7 +10,7 @@ from typing import Final
 
 import apsw
 
-from bridge.errors import JournalUnusable
+from bridge.errors import JournalFull, JournalUnusable
 from bridge.journal.engine import translated
 
 MAJOR: Final = 1
@@ -21,28 +21,33 @@ _BUSY_TRIES: Final = 10_000
 _BUSY_PAUSE_S: Final = 0.001
 _PAGE_BYTES: Final = 4096
 _WAL_KEPT_BYTES: Final = 64 * 1024 * 1024
+_READ_WRITE: Final = apsw.SQLITE_OPEN_READWRITE  # never made by the way: `_create` does it
+_DIRECTORY_HINT: Final = (
+    "can the service write there, and is the disk well? `journal.path` in bridge.yaml names the place"
+)
 
 
-def open_writer(path: Path, *, checkpoint: bool, max_bytes: int) -> apsw.Connection:
-    """The connection that writes, on a journal that exists and has this version's schema."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def open_writer(path: Path, *, checkpoint: bool, max_bytes: int, vfs: str | None = None) -> apsw.Connection:
+    """The connection that writes, on a journal that exists and has this version's schema. `vfs` names SQLite's way to the disk (None: the usual one)."""
+    _make_directory(path.parent)
     with locked(Path(f"{path}.open.lock")):
-        if path.exists() and path.stat().st_size == 0:
+        if not path.exists():
+            _create(path, vfs)
+        if path.stat().st_size == 0:
             raise JournalUnusable(f"{path} is empty", hint="restore it; remove it only if it never held a journal")
         try:
-            db = apsw.Connection(str(path))
+            db = apsw.Connection(str(path), flags=_READ_WRITE, vfs=vfs)
             _prepare(db, checkpoint=checkpoint, max_bytes=max_bytes)
             _migrate(db, path)
         except apsw.Error as error:
-            hint = "restore it from a backup; it is never repaired or reset by itself"
-            raise JournalUnusable(f"{path} cannot be used: {error}", hint=hint) from error
+            raise _refused(path, error) from error
     return db
 
 
-def open_reader(path: Path) -> apsw.Connection:
+def open_reader(path: Path, *, vfs: str | None = None) -> apsw.Connection:
     """A connection that can only read."""
     try:
-        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, vfs=vfs)
         db.set_busy_handler(_busy)
     except apsw.Error as error:
         raise translated(error) from error
@@ -65,10 +70,65 @@ def open_existing(path: Path) -> apsw.Connection:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock file for a short while; waits for another process."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise translated(error) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)
+
+
+def _create(path: Path, vfs: str | None) -> None:
+    """Make a journal under another name and give it its own when it is whole: a power cut meanwhile leaves no half of one."""
+    log = Path(f"{path}-wal")
+    if log.exists() and log.stat().st_size:
+        raise JournalUnusable(f"{path} is gone, but {log.name} is there", hint="restore both files of one moment")
+    made = Path(f"{path}.new")
+    try:
+        for left in (made, Path(f"{made}-journal")):  # of a start that was cut off; nobody was promised anything yet
+            left.unlink(missing_ok=True)
+        db = apsw.Connection(str(made), vfs=vfs)
+        try:
+            db.execute("PRAGMA synchronous = FULL")
+            _migrate(db, path)
+        finally:
+            db.close()
+        made.replace(path)
+        sync_directory(path.parent)
+    except (apsw.Error, OSError) as error:
+        raise _refused(path, error) from error
+
+
+def _refused(path: Path, error: apsw.Error | OSError) -> Exception:
+    """Why the journal cannot be opened, and what to do about it: make room, give rights, or restore."""
+    known = translated(error)
+    if isinstance(known, JournalFull) or isinstance(error, apsw.BusyError):
+        return known
+    if isinstance(error, OSError | apsw.CantOpenError | apsw.ReadOnlyError | apsw.PermissionsError | apsw.IOError):
+        return JournalUnusable(f"{path} cannot be opened: {error}", hint=_DIRECTORY_HINT)
+    hint = "restore it from a backup; it is never repaired or reset by itself"
+    return JournalUnusable(f"{path} cannot be used: {error}", hint=hint)
+
+
+def _make_directory(directory: Path) -> None:
+    """Make it and what is missing above it, so that a power cut does not take them away again."""
+    missing = [parent for parent in (directory, *directory.parents) if not parent.exists()]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for made in missing:
+            sync_directory(made.parent)
+    except OSError as error:
+        raise _refused(directory, error) from error
+
+
+def sync_directory(directory: Path) -> None:
+    """Put a directory's names on disk."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
     finally:
         os.close(handle)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bridge.clock import Clock, Stamp
 from bridge.journal import intake, leases, opening, outbound, returns, settling, standing, views, writebacks
-from bridge.journal.engine import Reader, Writer
+from bridge.journal.engine import Reader, Writer, translated
 from bridge.journal.leases import LeaseLocks
 from bridge.journal.port import (
     AlarmView,
@@ -40,18 +40,31 @@ from bridge.submission import SubmissionState
 
 
 async def open_journal(
-    path: Path, *, clock: Clock, role: str, new_id: Callable[[], str], checkpoint: bool = True, max_bytes: int = 0
+    path: Path,
+    *,
+    clock: Clock,
+    role: str,
+    new_id: Callable[[], str],
+    checkpoint: bool = True,
+    max_bytes: int = 0,
+    vfs: str | None = None,
 ) -> "SqliteJournal":
     """Open the journal at `path`, made when it is not there. `checkpoint` is for the one process with the market role; `max_bytes` caps the file (0 = the disk).
+
+    `vfs` names SQLite's way to the disk, for tests that make the disk fail.
 
     Raises `JournalUnusable` when the file is unreadable, foreign, emptied, or of a newer major version.
     """
     path = await asyncio.to_thread(path.resolve)
-    db = await asyncio.to_thread(opening.open_writer, path, checkpoint=checkpoint, max_bytes=max_bytes)
+    db = await asyncio.to_thread(opening.open_writer, path, checkpoint=checkpoint, max_bytes=max_bytes, vfs=vfs)
     name = f"{role}-{new_id()}"
-    wake = Wake(path, name)
+    try:
+        wake = Wake(path, name)
+    except OSError as error:
+        db.close()
+        raise translated(error) from error
     writer = Writer(f"journal-{role}", db, clock=clock, writer=name, wake=wake.touched, checkpoint=checkpoint)
-    reader = Reader(f"journal-{role}-read", opening.open_reader(path))
+    reader = Reader(f"journal-{role}-read", opening.open_reader(path, vfs=vfs))
     return SqliteJournal(writer, reader, wake, LeaseLocks(path), clock=clock, owner=name, new_id=new_id)
 
 

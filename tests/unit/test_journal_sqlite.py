@@ -84,6 +84,31 @@ async def test_emptied_file_is_refused(path):
     assert path.stat().st_size == 0
 
 
+async def test_half_made_journal_of_a_cut_off_start_is_made_anew(path):
+    """A power cut while the first start made the file leaves no half journal in its place, and the next start makes a whole one."""
+    for left in (b"", b"\xff" * 5000):
+        made = path.with_name("journal.db.new")
+        made.write_bytes(left)
+        path.with_name("journal.db.new-journal").write_bytes(left)
+        journal = await opened(path)
+        await journal.close()
+        assert path.stat().st_size > 4096
+        assert not made.exists()
+        assert not path.with_name("journal.db.new-journal").exists()
+        path.unlink()
+
+
+async def test_log_without_its_file_is_refused_and_left_alone(path):
+    """Half of a journal (only `-wal` was restored) is never taken for a new one's."""
+    log = path.with_name("journal.db-wal")
+    log.write_bytes(b"frames" * 100)
+    with pytest.raises(JournalUnusable, match="is gone") as refused:
+        await opened(path)
+    assert refused.value.hint
+    assert log.read_bytes() == b"frames" * 100
+    assert not path.exists()
+
+
 async def test_torn_file_is_refused_or_fails_loudly(path):
     """A damaged schema page is found at the start."""
     journal = await opened(path)
