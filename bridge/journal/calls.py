@@ -18,7 +18,7 @@ class StoredCall(NamedTuple):
 def insert_call(tx: Tx, participant: str, submission: int, call: SignedCall) -> StoredCall:
     """Store a call that was signed anew."""
     body = tx.blob(participant, call.body)
-    tx.run(
+    id_ = tx.insert(
         "INSERT INTO calls (participant, submission, message_id, correlation_id, method, path, headers, kid, profile, body, stamps)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
@@ -35,7 +35,7 @@ def insert_call(tx: Tx, participant: str, submission: int, call: SignedCall) -> 
             dump_stamps(call.stamps),
         ),
     )
-    return StoredCall(tx.db.last_insert_rowid(), body)
+    return StoredCall(id_, body)
 
 
 def load_call(rows: Rows, call: int) -> SignedCall:

@@ -56,7 +56,7 @@ def acquire(tx: Tx, lease: str, owner: str) -> Fence:
     """Write the next epoch. The caller holds the lock file."""
     tx.run(
         "INSERT INTO leases (lease, epoch, owner, expires_ns) VALUES (?, 1, ?, ?)"
-        " ON CONFLICT (lease) DO UPDATE SET epoch = epoch + 1, owner = excluded.owner, expires_ns = excluded.expires_ns",
+        " ON CONFLICT (lease) DO UPDATE SET epoch = leases.epoch + 1, owner = excluded.owner, expires_ns = excluded.expires_ns",
         (lease, owner, tx.now.wall_ns + LEASE_NS),
     )
     row = tx.one("SELECT epoch FROM leases WHERE lease = ?", (lease,))

@@ -123,15 +123,16 @@ def _split(tx: Tx, fence: Fence, submission: Submission, items: int, rest_id: st
     rest = submission.items - items
     keep_open = submission.open and rest < submission.max_items
     tx.run("UPDATE submissions SET open = 0, items = ? WHERE seq = ?", (items, submission.seq))
-    tx.run(
+    rest_seq = tx.insert(
         "INSERT INTO submissions (id, participant, site, flow, operation, state, position, open, items, max_items, due_ns, deadline_ns,"
         " blocked, echoes, stamps) SELECT ?, participant, site, flow, operation, 'WAITING', position, ?, ?, max_items, due_ns,"
         " deadline_ns, 0, echoes, stamps FROM submissions WHERE seq = ?",
         (rest_id, keep_open, rest, submission.seq),
+        key="seq",
     )
     tx.run(
         "UPDATE items SET submission = ? WHERE submission = ? AND id >= ?",
-        (tx.db.last_insert_rowid(), submission.seq, first[0]),
+        (rest_seq, submission.seq, first[0]),
     )
     submission.items, submission.open = items, False
     data = {"from": submission.id, "items": rest, "first": first[0]}

@@ -70,8 +70,13 @@ class Queueing:
         self._lines: dict[int, Line] = {}
         self._open: dict[tuple[str, str, str, str], Line] = {}
         self._ids: dict[int, str] = {}
-        self.last_item = self._last("SELECT max(id) FROM items")
-        self._last_seq = self._last("SELECT max(seq) FROM submissions")
+        self._item_ids = tx.ids("items", "id")
+        self._seqs = tx.ids("submissions", "seq")
+
+    @property
+    def last_item(self) -> int:
+        """The newest item so far."""
+        return self._item_ids.last
 
     def line_for(self, candidate: Candidate, *, signed: bool) -> Line:
         """The submission that this new item joins: the fast call's (when `signed`), the flow's open one, or one opened for it."""
@@ -90,11 +95,11 @@ class Queueing:
 
     def add(self, line: Line, candidate: Candidate, slot: str, part: int) -> int:
         """Plan a new item at the end of the line."""
-        self.last_item += 1
+        item = self._item_ids.next()
         line.items += 1
         line.added += 1
-        line.first = line.first or self.last_item
-        planned = Planned(self.last_item, line, candidate, slot, part)
+        line.first = line.first or item
+        planned = Planned(item, line, candidate, slot, part)
         self._items[planned.participant, planned.kind, planned.key] = planned
         if not line.fast and line.items >= candidate.max_items:
             line.open = False
@@ -120,13 +125,13 @@ class Queueing:
                 seq=found.submission,
                 id=self.submission_id(found.submission),
                 participant=candidate.participant,
-                items=self._last("SELECT items FROM submissions WHERE seq = ?", (found.submission,)),
+                items=self._items_of(found.submission),
                 new=False,
             )
             self._lines[line.seq] = line
         line.replaced += 1
         self._tx.run(
-            "UPDATE submissions SET revision = revision + 1, echoes = max(echoes, ?) WHERE seq = ?",
+            "UPDATE submissions SET revision = revision + 1, echoes = CASE WHEN ? = 1 THEN 1 ELSE echoes END WHERE seq = ?",
             (moved, found.submission),
         )
         return line.id
@@ -160,7 +165,7 @@ class Queueing:
         self._update_items(readings)
         self._insert_members()
         self._tx.many(
-            "UPDATE submissions SET items = ?, open = ?, due_ns = CASE WHEN ? THEN due_ns ELSE ? END WHERE seq = ?",
+            "UPDATE submissions SET items = ?, open = ?, due_ns = CASE WHEN ? = 1 THEN due_ns ELSE ? END WHERE seq = ?",
             [
                 (line.items, line.open, line.open, _AT_ONCE, line.seq)
                 for line in self._lines.values()
@@ -247,10 +252,9 @@ class Queueing:
         self._tx.run("UPDATE submissions SET open = 0, due_ns = ? WHERE seq = ?", (_AT_ONCE, line.seq))
 
     def _open_line(self, candidate: Candidate, id_: str, *, fast: bool) -> Line:
-        self._last_seq += 1
         one = candidate.max_items <= 1
         line = Line(
-            seq=self._last_seq,
+            seq=self._seqs.next(),
             id=id_,
             participant=candidate.participant,
             items=0,
@@ -294,9 +298,9 @@ class Queueing:
             stamps |= self._fast.call.stamps
         return stamps
 
-    def _last(self, sql: str, args: tuple[object, ...] = ()) -> int:
-        row = self._tx.one(sql, args)
-        return (row[0] if row else None) or 0
+    def _items_of(self, seq: int) -> int:
+        row = self._tx.one("SELECT items FROM submissions WHERE seq = ?", (seq,))
+        return int(row[0]) if row else 0
 
 
 def _item_row(planned: Planned, readings: Mapping[str, int | None], now: Stamp) -> tuple[object, ...]:

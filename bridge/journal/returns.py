@@ -23,7 +23,7 @@ def park(tx: Tx, fence: Fence, message: ReturnMessage) -> Parked:
     """
     tx.check(fence)
     same = tx.all(
-        "SELECT id, content, received_ns FROM returns WHERE participant = ? AND message_id = ? AND (quarantined <> '') = ? ORDER BY id",
+        "SELECT id, content, received_ns FROM returns WHERE participant = ? AND message_id = ? AND CASE WHEN quarantined = '' THEN 0 ELSE 1 END = ? ORDER BY id",
         (message.participant, message.message_id, bool(message.quarantined)),
     )
     for id_, content, received_ns in same:
@@ -42,7 +42,7 @@ def park(tx: Tx, fence: Fence, message: ReturnMessage) -> Parked:
 
 def _insert(tx: Tx, fence: Fence, message: ReturnMessage, verdict: str) -> int:
     body = tx.blob(message.participant, message.body)
-    tx.run(
+    id_ = tx.insert(
         "INSERT INTO returns (participant, message_id, transaction_id, correlation_id, content, body, headers, kid, late, quarantined,"
         " received_ns, received_mono, received_boot, verdict) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
@@ -60,7 +60,6 @@ def _insert(tx: Tx, fence: Fence, message: ReturnMessage, verdict: str) -> int:
             _stored_as(message, verdict),
         ),
     )
-    id_ = tx.db.last_insert_rowid()
     data = {
         "return": id_,
         "verdict": verdict,

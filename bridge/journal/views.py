@@ -176,7 +176,7 @@ def alarms(rows: Rows, *, open_only: bool) -> list[AlarmView]:
     """Alarm rows, newest first."""
     found = rows.all(
         "SELECT id, code, participant, site, subject, text, count, raised_ns, cleared_ns FROM alarms"
-        " WHERE NOT ? OR cleared_ns = 0 ORDER BY id DESC",
+        " WHERE ? = 0 OR cleared_ns = 0 ORDER BY id DESC",
         (open_only,),
     )
     return [
@@ -204,8 +204,7 @@ def counts(rows: Rows) -> dict[str, int]:
         "writebacks.stuck": "SELECT count(*) FROM writebacks WHERE step = 'stuck'",
         "returns.parked": "SELECT count(*) FROM returns WHERE verdict IN ('', 'orphan')",
         "alarms.open": "SELECT count(*) FROM alarms WHERE cleared_ns = 0",
-        "bytes": "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
     }
-    found = {name: int((rows.one(sql) or (0,))[0]) for name, sql in one.items()}
+    found = {name: int((rows.one(sql) or (0,))[0]) for name, sql in one.items()} | {"bytes": rows.size()}
     by_state = rows.all("SELECT state, count(*) FROM submissions GROUP BY state")
     return found | {f"submissions.{state}": int(count) for state, count in by_state}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bridge.journal.port import DueWriteBack, Fence, WriteBackResult
-from bridge.journal.store import Row, Rows, Tx, dump, load_errors, load_stamps
+from bridge.journal.store import Row, Rows, Tx, dump, dump_stamps, load_errors, load_stamps
 from bridge.model import EmsOutcome, EmsState, ItemState
 
 PENDING: Final = "pending"
@@ -22,7 +22,7 @@ _ROW: Final = (
     " updated_ns, due_ns, generation, attempts, error"
 )
 _NEWER: Final = (
-    " ON CONFLICT (site, flow, place, slot) DO UPDATE SET generation = generation + 1, attempts = 0, error = '',"
+    " ON CONFLICT (site, flow, place, slot) DO UPDATE SET generation = writebacks.generation + 1, attempts = 0, error = '',"
     " participant = excluded.participant, key = excluded.key, state = excluded.state, transaction_id = excluded.transaction_id,"
     " asset_id = excluded.asset_id, errors = excluded.errors, request = excluded.request, step = excluded.step,"
     " follows = excluded.follows, updated_ns = excluded.updated_ns, due_ns = excluded.due_ns"
@@ -33,22 +33,31 @@ _SAY: Final = (
     + ", ticket = excluded.ticket"
 )
 # An item's outcome never replaces what its place was told since about a newer record.
-_ANNOUNCE: Final = (
-    f"INSERT INTO writebacks ({_ROW})"  # noqa: S608
-    " SELECT i.site, i.flow, i.place, i.slot, i.participant, i.key, coalesce("
+_ANNOUNCING: Final = (
+    f"INSERT INTO writebacks ({_ROW})"
+    " SELECT{distinct} i.site, i.flow, i.place, i.slot, i.participant, i.key, coalesce("
     + _EMS_OF_OUTCOME
     + ", :state), :transaction,"
     " i.asset_id, i.errors, i.request, 'pending', i.id, i.id, :now, :now, 1, 0, ''"
-    " FROM items i WHERE i.submission = :submission AND (:everyone OR i.progress)"
+    " FROM items i{join} WHERE i.submission = :submission AND (:everyone = 1 OR i.progress = 1){once}"
     + _NEWER
-    + ", ticket = max(writebacks.ticket, excluded.ticket)"
+    + ", ticket = CASE WHEN writebacks.ticket > excluded.ticket THEN writebacks.ticket ELSE excluded.ticket END"
     " WHERE writebacks.follows = excluded.follows OR writebacks.ticket < excluded.ticket"
 )
+# SQLite takes the items of one place one after the other; PostgreSQL wants the one that would stand in the end.
+_ANNOUNCE: Final[Mapping[str, str]] = {
+    "sqlite": _ANNOUNCING.format(distinct="", join="", once=""),
+    "postgres": _ANNOUNCING.format(
+        distinct=" DISTINCT ON (i.site, i.flow, i.place, i.slot)",
+        join=" LEFT JOIN writebacks w ON w.site = i.site AND w.flow = i.flow AND w.place = i.place AND w.slot = i.slot",
+        once=" AND (w.id IS NULL OR w.follows = i.id OR w.ticket < i.id) ORDER BY i.site, i.flow, i.place, i.slot, i.id DESC",
+    ),
+}
 _ECHO: Final = (
     "UPDATE writebacks SET generation = generation + 1, attempts = 0, error = '', step = 'pending', state = coalesce("  # noqa: S608
     + _EMS_OF_OUTCOME
     + ", :state), transaction_id = :transaction, asset_id = i.asset_id, errors = i.errors, updated_ns = :now, due_ns = :now"
-    " FROM items i WHERE i.submission = :submission AND writebacks.follows = i.id AND (:everyone OR i.progress)"
+    " FROM items i WHERE i.submission = :submission AND writebacks.follows = i.id AND (:everyone = 1 OR i.progress = 1)"
     " AND (writebacks.place <> i.place OR writebacks.slot <> i.slot)"
 )
 
@@ -138,7 +147,7 @@ def announce(
         "everyone": everyone,
         "now": tx.now.wall_ns,
     }
-    tx.run(_ANNOUNCE, args)
+    tx.run(_ANNOUNCE[tx.dialect], args)
     if echoes:
         tx.run(_ECHO, args)
     tx.topics.add(f"field:{site}")
@@ -203,7 +212,7 @@ def wrote_back(tx: Tx, fence: Fence, results: Sequence[WriteBackResult]) -> None
     noted: dict[tuple[str, str, str], list[list[object]]] = {}
     for result in results:
         row = tx.one(
-            "SELECT w.participant, w.site, w.flow, w.place, w.generation, w.state, s.id, s.seq FROM writebacks w"
+            "SELECT w.participant, w.site, w.flow, w.place, w.generation, w.state, s.id, s.seq, s.stamps FROM writebacks w"
             " LEFT JOIN items i ON i.id = w.follows LEFT JOIN submissions s ON s.seq = i.submission WHERE w.id = ?",
             (result.id,),
         )
@@ -223,7 +232,7 @@ def wrote_back(tx: Tx, fence: Fence, results: Sequence[WriteBackResult]) -> None
 
 
 def _note(tx: Tx, result: WriteBackResult, row: Row) -> None:
-    participant, site, flow, place, _, state, submission, seq = row
+    participant, site, flow, place, _, state, submission, seq, stamps = row
     again = result.state == "retry"
     tx.run(
         "UPDATE writebacks SET step = ?, error = ?, due_ns = ?, attempts = attempts + ? WHERE id = ?",
@@ -237,8 +246,8 @@ def _note(tx: Tx, result: WriteBackResult, row: Row) -> None:
         tx.clear_alarm("STUCK", participant=participant, site=site, subject=subject)
         tx.clear_alarm("MOVED", participant=participant, site=site, subject=subject)
     if submission and result.stamp and not again and EmsState(state).final:
-        patch = dump({"written_back": list(result.stamp)})
-        tx.run("UPDATE submissions SET stamps = json_patch(stamps, ?) WHERE seq = ?", (patch, seq))
+        stamped = dump_stamps({**load_stamps(stamps), "written_back": result.stamp})
+        tx.run("UPDATE submissions SET stamps = ? WHERE seq = ?", (stamped, seq))
 
 
 def retry_stuck(tx: Tx, fence: Fence, site: str, flows: Sequence[str]) -> None:
