@@ -1,12 +1,14 @@
 """The table that `make faults` prints: one row per fault, red when a record was lost, sent twice or more are in doubt than may be."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 COLUMNS = (
     "fault", "rounds", "requested", "accepted once", "refused", "in doubt", "SENDING at the kill", "lost", "twice",
     "longest recovery s", "",
 )  # fmt: skip
+
+_COUNTS = ("rounds", "requested", "accepted_once", "refused", "in_doubt", "sending_at_kill", "lost", "twice")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,21 @@ class Row:
         """Whether the promise of docs/durability.md was broken: every record is accepted once, refused or in doubt, and nothing else."""
         unaccounted = self.requested != self.accepted_once + self.refused + self.in_doubt
         return bool(self.lost or self.twice or unaccounted or self.broken)
+
+
+def merged(rows: Sequence[Row]) -> list[Row]:
+    """One row for each fault, in the order in which they came: counts are added, the longest recovery stays, what was broken is told once."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        before = found.get(row.fault)
+        found[row.fault] = row if before is None else _added(before, row)
+    return list(found.values())
+
+
+def _added(one: Row, other: Row) -> Row:
+    counts = {name: getattr(one, name) + getattr(other, name) for name in _COUNTS}
+    broken = "; ".join(dict.fromkeys(text for text in (one.broken, other.broken) if text))
+    return replace(one, **counts, recovery_s=max(one.recovery_s, other.recovery_s), broken=broken)
 
 
 def render(rows: Sequence[Row]) -> str:
