@@ -59,6 +59,10 @@ class Replaced(BridgeError):
     """Take the next call again: newer content replaced an item while its call was being signed."""
 
 
+class NotPossible(BridgeError):
+    """A person asked for what cannot be done as things stand; nothing was changed. The hint says what can."""
+
+
 class Fenced(BridgeError):
     """Stop this work: another owner holds the lease now, or ours has a newer epoch."""
 

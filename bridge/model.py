@@ -152,6 +152,7 @@ class ItemState(enum.Enum):
     INVALID = "invalid"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
+    SET_ASIDE = "set_aside"
 
     @property
     def live(self) -> bool:
@@ -165,7 +166,15 @@ class ItemState(enum.Enum):
 
 
 _LIVE: Final = frozenset(
-    {ItemState.WAITING, ItemState.SENDING, ItemState.SENT, ItemState.IN_DOUBT, ItemState.REGISTERED, ItemState.UNKNOWN}
+    {
+        ItemState.WAITING,
+        ItemState.SENDING,
+        ItemState.SENT,
+        ItemState.IN_DOUBT,
+        ItemState.REGISTERED,
+        ItemState.UNKNOWN,
+        ItemState.SET_ASIDE,
+    }
 )
 _EMS: Final[Mapping[ItemState, EmsState]] = {
     ItemState.AWAITING_RECORD: EmsState.RECEIVED,
@@ -179,6 +188,7 @@ _EMS: Final[Mapping[ItemState, EmsState]] = {
     ItemState.INVALID: EmsState.REFUSED_BY_HOST,
     ItemState.EXPIRED: EmsState.EXPIRED,
     ItemState.CANCELLED: EmsState.CANCELLED,
+    ItemState.SET_ASIDE: EmsState.HELD,
 }
 
 

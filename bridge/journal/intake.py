@@ -6,6 +6,7 @@ from typing import Final
 
 from bridge.journal import writebacks
 from bridge.journal.calls import insert_call
+from bridge.journal.holds import HeldMemo
 from bridge.journal.leases import MESSAGE_MEMORY_NS
 from bridge.journal.port import Accepted, Awaited, Candidate, FastCall, Fence, Intake
 from bridge.journal.queueing import Line, Queueing
@@ -49,11 +50,14 @@ def accept(
     accepting = _Accepting(tx, fence, candidates)
     if fast is not None and not (tx.holds(fast.market) and _names_its_rows(fast, candidates)):
         fast = None
+    held = HeldMemo(tx)
+    if fast is not None and held(candidates[fast.rows[0]].participant, candidates[fast.rows[0]].site):
+        fast = None
     verdicts = accepting.decide(fast)
     if fast is not None and any(verdicts.admissions[row] is not _A.NEW for row in fast.rows):
         fast = None
         verdicts = accepting.decide(None)
-    accepted = accepting.write(verdicts, fast, new_id)
+    accepted = accepting.write(verdicts, fast, new_id, held)
     return Intake(accepted=accepted, fast=fast is not None, journalled=tx.now)
 
 
@@ -184,9 +188,11 @@ class _Accepting:
 
     # second pass -----------------------------------------------------------------------------------------------------
 
-    def write(self, verdicts: _Verdicts, fast: FastCall | None, new_id: Callable[[], str]) -> list[Accepted]:
+    def write(
+        self, verdicts: _Verdicts, fast: FastCall | None, new_id: Callable[[], str], held: HeldMemo
+    ) -> list[Accepted]:
         """Write everything that the verdicts ask for, and one event per submission or kind of verdict."""
-        writing = _Writing(self._tx, self._fence, self._known, fast, new_id)
+        writing = _Writing(self._tx, self._fence, self._known, fast, new_id, held)
         signed = frozenset(fast.rows if fast else ())
         accepted = [
             writing.one(candidate, admission, signed=row in signed)
@@ -213,13 +219,20 @@ class _Writing:
     """The second pass of one accept."""
 
     def __init__(
-        self, tx: Tx, fence: Fence, before: dict[Key, Known], fast: FastCall | None, new_id: Callable[[], str]
+        self,
+        tx: Tx,
+        fence: Fence,
+        before: dict[Key, Known],
+        fast: FastCall | None,
+        new_id: Callable[[], str],
+        held: HeldMemo,
     ) -> None:
         self._tx = tx
         self._fence = fence
         self._known = before
         self._queue = Queueing(tx, new_id, fast)
         self._fast = fast
+        self._held = held
         self._words: dict[Where, Word] = {}
         self._verdicts: dict[tuple[str, str, Admission], list[list[str | None]]] = {}
         self._pieces: dict[str, list[bytes]] = {}
@@ -253,7 +266,7 @@ class _Writing:
         line = self._queue.line_for(candidate, signed=signed)
         item = self._queue.add(line, candidate, slot_of(candidate), self._keep(candidate))
         if candidate.progress:
-            state = EmsState.SENT if line.fast else EmsState.RECEIVED
+            state = EmsState.SENT if line.fast else self._waiting(candidate)
             self._say(candidate, state, ticket=item, follows=item)
         return Accepted(admission=_A.NEW, item=item, submission=line.id)
 
@@ -269,20 +282,20 @@ class _Writing:
             moved = (found.place, found.slot) != (candidate.place, slot_of(candidate))
             submission = self._queue.replace(found, candidate, slot_of(candidate), part, moved=moved)
         step = writebacks.PENDING if candidate.progress else QUIET
-        self._say(candidate, EmsState.RECEIVED, ticket=self._queue.last_item, follows=item, step=step)
+        self._say(candidate, self._waiting(candidate), ticket=self._queue.last_item, follows=item, step=step)
         return Accepted(admission=_A.REPLACE, item=item, submission=submission)
 
     def _repeat(self, candidate: Candidate) -> Accepted:
         planned = self._queue.planned(_key(candidate))
         if planned is not None:  # the same record twice in one call: the first one's words stand
             if _where(candidate) != _where(planned.candidate):  # but each request is answered
-                state = EmsState.SENT if planned.line.fast else EmsState.RECEIVED
+                state = EmsState.SENT if planned.line.fast else self._waiting(candidate)
                 step = writebacks.PENDING if candidate.progress else QUIET
                 self._say(candidate, state, ticket=self._queue.last_item, follows=planned.id, step=step)
                 self._queue.echo(planned.line)
             return Accepted(admission=_A.REPEAT, item=planned.id, submission=planned.line.id)
         found = self._known[_key(candidate)]
-        told = found.state.ems
+        told = self._waiting(candidate) if found.state is ItemState.WAITING else found.state.ems
         quiet = not candidate.progress and not told.final and told is not EmsState.IN_DOUBT
         word = self._word(candidate, told, ticket=self._queue.last_item, follows=found.item)
         word.transaction_id, word.asset_id, word.errors = found.transaction_id, found.asset_id, found.errors
@@ -294,6 +307,10 @@ class _Writing:
             if (candidate.place, slot_of(candidate)) != (found.place, found.slot):
                 self._tx.run("UPDATE submissions SET echoes = 1 WHERE seq = ?", (found.submission,))
         return Accepted(admission=_A.REPEAT, item=found.item, submission=self._queue.submission_id(found.submission))
+
+    def _waiting(self, candidate: Candidate) -> EmsState:
+        """What is told of a record that waits: held when nothing of its participant or site may go out."""
+        return EmsState.HELD if self._held(candidate.participant, candidate.site) else EmsState.RECEIVED
 
     def _settle_drift(self, word: Word) -> None:
         """The record is again what was registered."""

@@ -16,10 +16,11 @@ _ALARMS: Final[Mapping[SubmissionState, str]] = {
     _S.IN_DOUBT: "IN_DOUBT",
     _S.OVERDUE: "OVERDUE",
     _S.UNRESOLVED: "UNRESOLVED",
+    _S.SET_ASIDE: "SET_ASIDE",
 }
 COLUMNS: Final = (
     "seq, id, participant, site, flow, operation, state, position, open, items, max_items, due_ns, deadline_ns, revision, echoes,"
-    " attempts, call, transaction_id, sent_ns, stamps"
+    " attempts, call, transaction_id, sent_ns, stamps, resend"
 )
 
 
@@ -47,6 +48,7 @@ class Submission:
     transaction_id: str
     sent_ns: int
     stamps: str
+    resend: int
 
     def __post_init__(self) -> None:
         self.operation = Operation(self.operation)
@@ -78,7 +80,7 @@ def check_revision(submission: Submission, seen: int | None) -> None:
 
 def move(
     tx: Tx,
-    fence: Fence,
+    fence: Fence | None,
     submission: Submission,
     after: SubmissionState,
     *,
@@ -88,7 +90,7 @@ def move(
     stamps: Stamps | None = None,
     columns: Mapping[str, object] | None = None,
 ) -> None:
-    """Move a submission and say so: row, event, alarm. `columns` are further columns of the row to set. Raises `IllegalMove`."""
+    """Move a submission and say so: row, event, alarm; without a fence a person did it. `columns` are further columns of the row to set. Raises `IllegalMove`."""
     before = submission.state
     check_move(before, after)
     values = {"state": after.value, "reason": cause, "open": 0, **(columns or {})}

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from bridge.clock import Stamp
+from bridge.errors import IllegalMove, Replaced
 from bridge.journal import writebacks
 from bridge.journal.calls import insert_call, load_call, same_call
+from bridge.journal.holds import SITE_HELD, held, participant_held
 from bridge.journal.moves import COLUMNS, Submission, check_revision, find, load, move
 from bridge.journal.port import AnswerNote, DueCall, Fence, NoneDue, ParkedReturn, SignedCall, WaitingItem
 from bridge.journal.returns import waiting_for
@@ -17,9 +19,14 @@ from bridge.submission import SubmissionState
 _S = SubmissionState
 _DETAIL_CHARS: Final = 500
 _MOST_LATE: Final = 100
+_ANEW: Final = 1  # `resend` of a person: a new message; 2 is the same message again
+_SAME: Final = 2
+_READY: Final = frozenset({_S.WAITING, _S.RETRY_WAIT})
 _ALLOWED: Final = "operation IN (SELECT value FROM json_each(?))"
 _IN_LINE: Final = "participant = ? AND state IN ('WAITING', 'RETRY_WAIT')"
 _NEXT_DUE: Final = f"SELECT min(due_ns) FROM submissions WHERE {_IN_LINE} AND blocked = 0 AND due_ns > ? AND {_ALLOWED}"  # noqa: S608
+_AGAIN: Final = "participant = ? AND state = 'IN_DOUBT' AND resend > 0"
+_NEXT_AGAIN: Final = f"SELECT min(due_ns) FROM submissions WHERE {_AGAIN} AND due_ns > ? AND {_ALLOWED}"  # noqa: S608
 _NEXT_DEADLINE: Final = f"SELECT min(deadline_ns) FROM submissions WHERE {_IN_LINE} AND deadline_ns > 0 AND {_ALLOWED}"  # noqa: S608
 
 
@@ -35,11 +42,17 @@ def next_call(
         rows,
         f"{_IN_LINE} AND deadline_ns > 0 AND deadline_ns <= ? AND {_ALLOWED} ORDER BY deadline_ns",
         (participant, now_ns, allowed),
-    ) or find(
-        rows,
-        f"{_IN_LINE} AND blocked = 0 AND due_ns <= ? AND {_ALLOWED} ORDER BY position, seq",
-        (participant, now_ns, allowed),
     )
+    if found is None and not participant_held(rows, participant):
+        found = find(
+            rows,
+            f"{_AGAIN} AND due_ns <= ? AND NOT {SITE_HELD} AND {_ALLOWED} ORDER BY position, seq",
+            (participant, now_ns, allowed),
+        ) or find(
+            rows,
+            f"{_IN_LINE} AND blocked = 0 AND due_ns <= ? AND NOT {SITE_HELD} AND {_ALLOWED} ORDER BY position, seq",
+            (participant, now_ns, allowed),
+        )
     if found is None:
         return NoneDue(next_ns=_next_ns(rows, participant, now_ns, allowed)), 0
     return _due_call(rows, found), found.revision
@@ -59,7 +72,11 @@ def past_deadline(rows: Rows, participant: str, now_ns: int) -> tuple[list[str],
 
 
 def _next_ns(rows: Rows, participant: str, now_ns: int, allowed: str) -> int:
-    times = (rows.one(_NEXT_DUE, (participant, now_ns, allowed)), rows.one(_NEXT_DEADLINE, (participant, allowed)))
+    times = (
+        rows.one(_NEXT_DUE, (participant, now_ns, allowed)),
+        rows.one(_NEXT_AGAIN, (participant, now_ns, allowed)),
+        rows.one(_NEXT_DEADLINE, (participant, allowed)),
+    )
     return min((row[0] for row in times if row and row[0]), default=0)
 
 
@@ -78,7 +95,7 @@ def _due_call(rows: Rows, submission: Submission) -> DueCall:
         items=[WaitingItem(id=row[0], key=row[1], content=row[2], received=Stamp(*row[3:])) for row in items],
         attempts=submission.attempts,
         deadline_ns=submission.deadline_ns,
-        call=load_call(rows, submission.call) if submission.call else None,
+        call=load_call(rows, submission.call) if submission.call and submission.resend != _ANEW else None,
         members=members(rows, items[0][0]) if unit else (),
         stamps=load_stamps(submission.stamps),
     )
@@ -94,7 +111,11 @@ def sending(
     tx.check(fence)
     found = load(tx, submission)
     check_revision(found, signed_revision)
-    before = found.state
+    before, doubt = found.state, found.state is _S.IN_DOUBT
+    if before.terminal or before is _S.SET_ASIDE or held(tx, found.participant, found.site):
+        raise Replaced(f"{found.id} was settled, set aside or held meanwhile", hint="take the next call again")
+    if doubt and not found.resend:
+        raise IllegalMove(f"{found.id} is in doubt, and nobody said that it goes again")
     if items < found.items:
         _split(tx, fence, found, items, rest_id)
     stored, body = found.call, NO_BLOB
@@ -106,14 +127,27 @@ def sending(
         fence,
         found,
         _S.SENDING,
-        cause="a slot is free" if before is not _S.IN_DOUBT else "sent again by a person",
+        cause=_CAUSES[found.resend if doubt else 0],
         data={"message": call.message_id, "kid": call.kid, "attempt": found.attempts + 1},
         blob=body,
         stamps={**call.stamps, "journalled": tx.now},
-        columns={"attempts": found.attempts + 1, "epoch": fence.epoch, "call": stored, "sent_ns": tx.now.wall_ns},
+        columns={
+            "attempts": found.attempts + 1,
+            "epoch": fence.epoch,
+            "call": stored,
+            "sent_ns": tx.now.wall_ns,
+            "resend": 0,
+        },
     )
-    if found.attempts == 0 or before is _S.IN_DOUBT:
-        tell(tx, found, EmsState.SENT, everyone=before is _S.IN_DOUBT)
+    if found.attempts == 0 or found.resend == _ANEW:
+        tell(tx, found, EmsState.SENT, everyone=found.resend == _ANEW)
+
+
+_CAUSES: Final = {
+    0: "a slot is free",
+    _ANEW: "sent again by a person",
+    _SAME: "the same message again, for the platform recognises repeats",
+}
 
 
 def _split(tx: Tx, fence: Fence, submission: Submission, items: int, rest_id: str) -> None:
@@ -146,7 +180,10 @@ def _split(tx: Tx, fence: Fence, submission: Submission, items: int, rest_id: st
 def answered(
     tx: Tx, fence: Fence, submission: str, state: SubmissionState, answer: AnswerNote, *, retry_ns: int, cause: str
 ) -> list[ParkedReturn]:
-    """The answer as evidence and the move that it causes; in an unchanged or a terminal state it is only a note."""
+    """The answer as evidence and the move that it causes; in an unchanged or a terminal state it is only a note.
+
+    With IN_DOUBT, `retry_ns` is when the same message goes again.
+    """
     tx.check(fence)
     found = load(tx, submission)
     blob = tx.blob(found.participant, answer.body)
@@ -157,7 +194,10 @@ def answered(
     columns: dict[str, object] = {}
     if answer.transaction_id:
         found.transaction_id = columns["transaction_id"] = answer.transaction_id
-    if state in (_S.WAITING, _S.RETRY_WAIT):
+    if state is _S.IN_DOUBT and retry_ns:
+        columns |= {"due_ns": retry_ns, "resend": _SAME}
+        tx.topics.add(f"market:{found.participant}")
+    if state in _READY:
         columns["due_ns"] = retry_ns  # 0 = at once
         tx.topics.add(f"market:{found.participant}")
     move(
@@ -181,13 +221,14 @@ def answer_data(answer: AnswerNote) -> dict[str, object]:
 
 
 def _parked(tx: Tx, submission: Submission, answer: AnswerNote) -> list[ParkedReturn]:
-    call = load_call(tx, submission.call) if submission.call else None
-    ours = [call.correlation_id, call.message_id] if call else []
+    """Returns of any message of this submission: one that was sent again has several."""
+    calls = tx.all("SELECT message_id, correlation_id FROM calls WHERE submission = ?", (submission.seq,))
+    ours = sorted({id_ for call in calls for id_ in call})
     return waiting_for(tx, submission.participant, answer.transaction_id or submission.transaction_id, ours)
 
 
-def recover(tx: Tx, fence: Fence) -> list[str]:
-    """Whatever was SENDING when an earlier owner stopped is in doubt now."""
+def recover(tx: Tx, fence: Fence, *, repeats: bool) -> list[str]:
+    """Whatever was SENDING when an earlier owner stopped is in doubt now; where the platform recognises repeats, all that is in doubt goes again."""
     tx.check(fence)
     participant = fence.lease.removeprefix("market:")
     found = tx.all(
@@ -198,6 +239,11 @@ def recover(tx: Tx, fence: Fence) -> list[str]:
     for submission in doubtful:
         move(tx, fence, submission, _S.IN_DOUBT, cause="the bridge stopped while it was sent", data={})
         tell(tx, submission, EmsState.IN_DOUBT, everyone=True)
+    if repeats:
+        tx.run(
+            "UPDATE submissions SET resend = ?, due_ns = 0 WHERE participant = ? AND state = 'IN_DOUBT' AND resend = 0",
+            (_SAME, participant),
+        )
     return [submission.id for submission in doubtful]
 
 

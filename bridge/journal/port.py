@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from bridge.clock import Stamp
+from bridge.journal.people import HoldReader, People
 from bridge.lane import FastCall, Fence, SignedCall
 from bridge.model import EmsOutcome, ErrorNote, ItemState, Kind, Operation, Refusal, Trigger
 from bridge.submission import Admission, SubmissionState
@@ -294,7 +295,7 @@ class EventView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlarmView:
-    """One alarm row; `runbook` says what to do."""
+    """One alarm row; `runbook` says what to do. `site` is the submission's where the alarm speaks of one. Times are UTC ns, 0 = not yet."""
 
     id: int
     code: str
@@ -305,14 +306,38 @@ class AlarmView:
     runbook: str
     count: int
     raised_ns: int
+    last_ns: int
     cleared_ns: int
+    acked_ns: int = 0
+    acked_by: str = ""
+    note: str = ""
 
 
-class JournalReader(Protocol):
+class AlarmCount(NamedTuple):
+    """How many alarms of one kind stand."""
+
+    code: str
+    participant: str
+    site: str
+    acked: bool
+    number: int
+
+
+class JournalReader(HoldReader, Protocol):
     """The record as people read it: beside a running service or without one, never changing anything."""
 
-    async def alarms(self, *, open_only: bool = True) -> Sequence[AlarmView]:
-        """Alarm rows, newest first."""
+    async def alarms(
+        self, *, open_only: bool = True, participant: str = "", site: str = "", limit: int = 1000
+    ) -> Sequence[AlarmView]:
+        """Alarm rows, newest first; acknowledged ones stand until they are cleared."""
+        ...
+
+    async def alarm_counts(self) -> Sequence[AlarmCount]:
+        """How many alarms stand, for the metric."""
+        ...
+
+    async def alarm_codes(self, site: str, participants: Sequence[str]) -> Sequence[str]:
+        """The codes of the alarms that stand for a site: its own, those of these participants as a whole, and the host's. The topic `alarms` says when to look again."""
         ...
 
     async def submissions(
@@ -346,7 +371,7 @@ class JournalReader(Protocol):
         ...
 
 
-class Journal(JournalReader, Protocol):
+class Journal(JournalReader, People, Protocol):
     """The durable record of one host."""
 
     # life -----------------------------------------------------------------------------------------------------------
@@ -402,8 +427,11 @@ class Journal(JournalReader, Protocol):
 
     # market side -----------------------------------------------------------------------------------------------------
 
-    async def recover(self, fence: Fence) -> Sequence[str]:
-        """At start-up of a market side: every SENDING of an earlier epoch becomes IN_DOUBT (alarm, write-back 5); their ids are returned."""
+    async def recover(self, fence: Fence, *, repeats: bool = False) -> Sequence[str]:
+        """At start-up of a market side: every SENDING of an earlier epoch becomes IN_DOUBT (alarm, write-back 5); their ids are returned.
+
+        With `repeats` (the platform recognises a message id) everything in doubt goes again as the same message.
+        """
         ...
 
     async def next_call(self, participant: str, now_ns: int, *, allow: Sequence[Operation]) -> DueCall | NoneDue:
@@ -411,6 +439,7 @@ class Journal(JournalReader, Protocol):
 
         Units come with `members`; one whose members are all REGISTERED, or with a member that can never be (REFUSED, UNKNOWN, EXPIRED, CANCELLED), is due; with members still
         open it is passed over until a member changes or its deadline comes. A submission past its deadline is due too (the caller expires it).
+        IN_DOUBT that a person, or a platform that recognises repeats, sends again comes first. Nothing that is held is due.
         """
         ...
 
@@ -421,7 +450,8 @@ class Journal(JournalReader, Protocol):
     async def sending(self, fence: Fence, submission: str, call: SignedCall, items: int) -> Stamp:
         """Commit 2: the signed bytes and SENDING. The first `items` items belong to the call; the rest move, in order, to a new WAITING submission in front of the others.
 
-        When this returns the call may leave, not before. Raises `Replaced` when an item's content was replaced since `next_call` gave it out: ask again.
+        When this returns the call may leave, not before. Raises `Replaced` when an item's content was replaced since `next_call` gave it out, or the submission
+        was settled, cancelled or held: ask again.
         """
         ...
 
@@ -436,6 +466,8 @@ class Journal(JournalReader, Protocol):
         cause: str = "",
     ) -> Sequence[ParkedReturn]:
         """Journal the answer and the move it causes (AWAITING_RETURN with the transaction id, WAITING, RETRY_WAIT until `retry_ns`, IN_DOUBT).
+
+        IN_DOUBT with `retry_ns`: the same message goes again then, for the platform recognises repeats.
 
         Returns the parked returns that wait for this transaction id, message id or correlation id.
         """
@@ -452,8 +484,12 @@ class Journal(JournalReader, Protocol):
         return_id: int | None = None,
         answer: AnswerNote | None = None,
         stamps: Stamps | None = None,
+        again: Sequence[Sequence[int]] = (),
     ) -> None:
         """Move a submission to a settled or terminal state with its items' outcomes, their write-backs and the events, and wake what depends on them.
+
+        Each group of `again` (item ids) becomes a new WAITING submission at the same place in line: the old items keep their outcome as evidence,
+        the new ones stand for their references, and the EMS is told of these alone.
 
         On a terminal submission only enrichment that contradicts nothing is taken (asset ids); anything that contradicts is an event and a CONFLICT alarm, state kept.
         """
@@ -464,6 +500,10 @@ class Journal(JournalReader, Protocol):
 
         Raises `Replaced` as `sending` does: the reason may not hold for the newer content.
         """
+        ...
+
+    async def set_aside(self, fence: Fence, submission: str, cause: str) -> None:
+        """What cannot go on by itself becomes SET_ASIDE (alarm, write-back 11) and stands in nobody's way."""
         ...
 
     async def park_return(self, fence: Fence, message: ReturnMessage) -> Parked:
@@ -507,4 +547,11 @@ class Journal(JournalReader, Protocol):
         clear: bool = False,
     ) -> None:
         """Raise (or count again, or clear) an alarm row."""
+        ...
+
+    async def ack_alarm(self, alarm: int, by: str, note: str = "") -> AlarmView:
+        """Note, as an event too, that somebody knows of an alarm; it stands until it is cleared, and what is raised after that is a new row.
+
+        Raises `NotPossible` when there is no such alarm or it was cleared.
+        """
         ...

@@ -1,15 +1,16 @@
 """How submissions end: outcomes of items, refusals by the host, and what late news may still add."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from bridge.journal import writebacks
 from bridge.journal.moves import Submission, check_revision, load, move
 from bridge.journal.outbound import answer_data, tell
 from bridge.journal.port import AnswerNote, Fence, ItemOutcome, Stamps
+from bridge.journal.requeue import Again, requeue
 from bridge.journal.returns import close_return
 from bridge.journal.standing import unblock_after
-from bridge.journal.store import NO_BLOB, Row, Tx, dump_errors
+from bridge.journal.store import NO_BLOB, Blob, Row, Tx, dump_errors
 from bridge.model import EmsState, ErrorNote, ItemState, Refusal
 from bridge.submission import SubmissionState
 
@@ -18,7 +19,7 @@ _NAMED: Final = 50  # ids of items that an event names; the rest is in their row
 
 # What becomes of items that a terminal move does not name.
 _UNNAMED: Final = {_S.CANCELLED: ItemState.CANCELLED, _S.EXPIRED: ItemState.EXPIRED}
-_TOLD: Final = {_S.IN_DOUBT: EmsState.IN_DOUBT}
+_TOLD: Final = {_S.IN_DOUBT: EmsState.IN_DOUBT, _S.SET_ASIDE: EmsState.HELD}
 
 
 def settle(
@@ -32,8 +33,9 @@ def settle(
     return_id: int | None,
     answer: AnswerNote | None,
     stamps: Stamps | None,
+    again: Sequence[Again] = (),
 ) -> None:
-    """Move a submission with its items' outcomes; on one that has ended, take what contradicts nothing."""
+    """Move a submission with its items' outcomes; on one that has ended, take what contradicts nothing. `again` names items that are sent again."""
     tx.check(fence)
     found = load(tx, submission)
     blob = tx.blob(found.participant, answer.body) if answer else NO_BLOB
@@ -47,6 +49,38 @@ def settle(
     columns: dict[str, object] = {}
     if answer is not None and answer.transaction_id:
         found.transaction_id = columns["transaction_id"] = answer.transaction_id
+    data["again"] = {part.submission: len(part.items) for part in again}
+    finish(
+        tx,
+        fence,
+        found,
+        state,
+        outcomes,
+        cause=cause,
+        data=data,
+        blob=blob,
+        stamps=stamps,
+        columns=columns,
+        again=again,
+    )
+    _close(tx, fence, return_id, agreed=True)
+
+
+def finish(
+    tx: Tx,
+    fence: Fence | None,
+    found: Submission,
+    state: SubmissionState,
+    outcomes: Sequence[ItemOutcome],
+    *,
+    cause: str,
+    data: Mapping[str, object],
+    blob: Blob = NO_BLOB,
+    stamps: Stamps | None = None,
+    columns: Mapping[str, object] | None = None,
+    again: Sequence[Again] = (),
+) -> None:
+    """The move, the outcomes, the words to the EMS, and what depends on them; without a fence a person speaks."""
     move(
         tx,
         fence,
@@ -61,10 +95,11 @@ def settle(
     _write(tx, found, outcomes)
     if state.terminal:
         _name_the_rest(tx, found, state)
+    for part in again:
+        requeue(tx, fence, found, part, cause=cause, deadline_ns=found.deadline_ns, data={})
     if state.terminal or state in _TOLD:
         tell(tx, found, _TOLD.get(state, EmsState.SENT), everyone=True)
         unblock_after(tx, found.participant, found.seq)
-    _close(tx, fence, return_id, agreed=True)
 
 
 def refuse_waiting(

@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from bridge.clock import Clock, Stamp
-from bridge.journal import intake, leases, opening, outbound, returns, settling, standing, views, writebacks
+from bridge.journal import alarms, intake, leases, opening, outbound, returns, settling, standing, views, writebacks
 from bridge.journal.engine import Reader, Writer, translated
 from bridge.journal.leases import LeaseLocks
+from bridge.journal.people_cases import HoldCases, PeopleCases
 from bridge.journal.port import (
+    AlarmCount,
     AlarmView,
     AnswerNote,
     Awaited,
@@ -33,6 +35,8 @@ from bridge.journal.port import (
     SubmissionView,
     WriteBackResult,
 )
+from bridge.journal.requeue import Again
+from bridge.journal.sides import ReadSide, WriteSide
 from bridge.journal.store import Tx
 from bridge.journal.wake import Wake
 from bridge.model import Kind, Operation, Refusal
@@ -77,19 +81,31 @@ async def open_reader(path: Path) -> "SqliteReader":
     return SqliteReader(Reader("journal-read", await asyncio.to_thread(opening.open_existing, path)))
 
 
-class SqliteReader:
+class SqliteReader(HoldCases):
     """`bridge.journal.port.JournalReader` on SQLite; open it with `open_reader`."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: ReadSide) -> None:
         self._reader = reader
 
     async def close(self) -> None:
         """See the port."""
         await self._reader.close()
 
-    async def alarms(self, *, open_only: bool = True) -> Sequence[AlarmView]:
+    async def alarms(
+        self, *, open_only: bool = True, participant: str = "", site: str = "", limit: int = 1000
+    ) -> Sequence[AlarmView]:
         """See the port."""
-        return await self._reader.run(lambda rows: views.alarms(rows, open_only=open_only))
+        return await self._reader.run(
+            lambda rows: alarms.alarms(rows, open_only=open_only, participant=participant, site=site, limit=limit)
+        )
+
+    async def alarm_counts(self) -> Sequence[AlarmCount]:
+        """See the port."""
+        return await self._reader.run(alarms.counts)
+
+    async def alarm_codes(self, site: str, participants: Sequence[str]) -> Sequence[str]:
+        """See the port."""
+        return await self._reader.run(lambda rows: alarms.codes_of(rows, site, participants))
 
     async def submissions(
         self, *, participant: str = "", state: SubmissionState | None = None, limit: int = 100
@@ -118,7 +134,7 @@ class SqliteReader:
         return await self._reader.run(views.counts)
 
 
-class SqliteJournal(SqliteReader):
+class SqliteJournal(PeopleCases, SqliteReader):
     """`bridge.journal.port.Journal` on SQLite; open it with `open_journal`.
 
     A call that is cancelled while it waits may still be committed.
@@ -126,8 +142,8 @@ class SqliteJournal(SqliteReader):
 
     def __init__(
         self,
-        writer: Writer,
-        reader: Reader,
+        writer: WriteSide,
+        reader: ReadSide,
         wake: Wake,
         locks: LeaseLocks,
         *,
@@ -204,9 +220,9 @@ class SqliteJournal(SqliteReader):
 
     # market side -----------------------------------------------------------------------------------------------------
 
-    async def recover(self, fence: Fence) -> Sequence[str]:
+    async def recover(self, fence: Fence, *, repeats: bool = False) -> Sequence[str]:
         """See the port."""
-        return (await self._writer.run(lambda tx: outbound.recover(tx, fence))).value
+        return (await self._writer.run(lambda tx: outbound.recover(tx, fence, repeats=repeats))).value
 
     async def next_call(self, participant: str, now_ns: int, *, allow: Sequence[Operation]) -> DueCall | NoneDue:
         """See the port."""
@@ -256,8 +272,10 @@ class SqliteJournal(SqliteReader):
         return_id: int | None = None,
         answer: AnswerNote | None = None,
         stamps: Stamps | None = None,
+        again: Sequence[Sequence[int]] = (),
     ) -> None:
         """See the port."""
+        parts = [Again(submission=self._new_id(), items=items) for items in again]
 
         def work(tx: Tx) -> None:
             settling.settle(
@@ -270,6 +288,7 @@ class SqliteJournal(SqliteReader):
                 return_id=return_id,
                 answer=answer,
                 stamps=stamps,
+                again=parts,
             )
 
         await self._writer.run(work)
@@ -346,3 +365,7 @@ class SqliteJournal(SqliteReader):
                 tx.raise_alarm(code, participant=participant, site=site, subject=subject, text=text)
 
         await self._writer.run(work)
+
+    async def ack_alarm(self, alarm: int, by: str, note: str = "") -> AlarmView:
+        """See the port."""
+        return (await self._writer.run(lambda tx: alarms.acknowledge(tx, alarm, by, note))).value

@@ -19,6 +19,7 @@ _OPEN_ITEM: Final[Mapping[SubmissionState, ItemState]] = {
     _S.IN_DOUBT: ItemState.IN_DOUBT,
     _S.AWAITING_RETURN: ItemState.SENT,
     _S.OVERDUE: ItemState.SENT,
+    _S.SET_ASIDE: ItemState.SET_ASIDE,
     _S.EXPIRED: ItemState.EXPIRED,
     _S.CANCELLED: ItemState.CANCELLED,
 }

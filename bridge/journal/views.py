@@ -1,32 +1,15 @@
 """The journal as people and trackers read it."""
 
-from collections.abc import Mapping
 from typing import Final
 
 import orjson
 
 from bridge.journal.moves import COLUMNS, Submission, find
-from bridge.journal.port import AlarmView, EventView, ItemView, OpenItem, OpenSubmission, SubmissionView
+from bridge.journal.port import EventView, ItemView, OpenItem, OpenSubmission, SubmissionView
 from bridge.journal.standing import item_state
 from bridge.journal.store import Row, Rows, load_errors, load_stamps
 from bridge.model import Operation
 from bridge.submission import SubmissionState
-
-RUNBOOK: Final[Mapping[str, str]] = {
-    "IN_DOUBT": "Ask the platform whether the call arrived; a return or a status settles it, otherwise resolve it by hand. It is not sent again by itself.",
-    "OVERDUE": "No return came in time; polling goes on. Check that the platform can reach the end point for returns.",
-    "UNRESOLVED": "Nobody could say what became of this call. Ask the platform, then tell the owner of the site.",
-    "CONFLICT": "Two signed statements differ; the first one stands. Compare both with the platform.",
-    "DRIFT": "The EMS now holds other values than were sent for this reference. Correct the EMS or the registration.",
-    "DUPLICATE_KEY": "Two sites or flows of one participant use the same reference. Give one of them another.",
-    "STUCK": "The EMS does not take the outcome. Check its link and the rights on the outcome's addresses; it is tried again at each reconnect.",
-    "CIRCUIT_OPEN": "The platform refuses our calls in a way that no single record causes; nothing is lost, and it is tried again. Read the reason; compare account, addresses and profile with the platform's.",
-    "ACCOUNT_STOPPED": "Logging in was refused several times; it is not tried further, so that the account is not locked. Correct user or password and start the host again.",
-    "STATUS_WORD": "The platform used a status word that the profile does not know; polling goes on. Ask what it means and add it to the profile.",
-    "QUARANTINE": "The platform sent a signed message that the profile does not know. It is stored and was not acted on. Compare the profile with the platform's.",
-    "MISDIRECTED": "The platform signed a message for another recipient or environment and sent it here. Nothing was done. Tell the platform.",
-    "MOVED": "Another asset stands at this place now; nothing was written there. Ask for the registration again at its new place.",
-}
 
 _VIEW: Final = "seq, id, participant, site, flow, operation, state, transaction_id, items, reason, attempts, stamps"
 
@@ -167,30 +150,6 @@ def events(rows: Rows, subject: str, limit: int) -> list[EventView]:
             kind=row[4],
             subject=row[5],
             data=orjson.loads(row[6]),
-        )
-        for row in found
-    ]
-
-
-def alarms(rows: Rows, *, open_only: bool) -> list[AlarmView]:
-    """Alarm rows, newest first."""
-    found = rows.all(
-        "SELECT id, code, participant, site, subject, text, count, raised_ns, cleared_ns FROM alarms"
-        " WHERE ? = 0 OR cleared_ns = 0 ORDER BY id DESC",
-        (open_only,),
-    )
-    return [
-        AlarmView(
-            id=row[0],
-            code=row[1],
-            participant=row[2],
-            site=row[3],
-            subject=row[4],
-            text=row[5],
-            runbook=RUNBOOK.get(row[1], ""),
-            count=row[6],
-            raised_ns=row[7],
-            cleared_ns=row[8],
         )
         for row in found
     ]

@@ -162,6 +162,17 @@ def announce_item(tx: Tx, item: int) -> None:
     )
 
 
+def announce_outcome(tx: Tx, item: int) -> None:
+    """Tell the places of one item its outcome as it is now (a person moved it after the end)."""
+    now = tx.now.wall_ns
+    tx.run(
+        "UPDATE writebacks SET generation = generation + 1, attempts = 0, error = '', step = 'pending',"  # noqa: S608
+        f" state = coalesce({_EMS_OF_OUTCOME}, writebacks.state), asset_id = i.asset_id, errors = i.errors, updated_ns = ?, due_ns = ?"
+        " FROM items i WHERE i.id = ? AND writebacks.follows = i.id",
+        (now, now, item),
+    )
+
+
 def due(rows: Rows, site: str, flows: Sequence[str], now_ns: int, limit: int) -> tuple[list[DueWriteBack], int]:
     """Those due now, oldest first, and when the next one will be. What was never tried is due whatever the clock says, for it may have been set back."""
     named = dump(list(flows))

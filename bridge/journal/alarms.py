@@ -1,0 +1,166 @@
+"""Alarms as rows: what people read, acknowledge and are advised; and which of them an EMS is shown as a bit.
+
+A row stands from the first raise until it is cleared; raising it meanwhile only counts. Acknowledging says that somebody knows, and clears nothing.
+What is raised again after it was cleared is a new row.
+"""
+
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from bridge.errors import NotPossible
+from bridge.journal.port import AlarmCount, AlarmView
+from bridge.journal.store import Row, Rows, Tx, dump
+
+RUNBOOK: Final[Mapping[str, str]] = {
+    "IN_DOUBT": "Ask the platform whether the call arrived; a return or a status settles it, otherwise `submissions resolve ID`. It is not sent again by itself, unless the profile says that the platform recognises repeats.",
+    "OVERDUE": "No return came in time; polling goes on. Check that the platform can reach the end point for returns.",
+    "UNRESOLVED": "Nobody could say what became of this call. Ask the platform, then `submissions resolve ID`.",
+    "SET_ASIDE": "This call cannot go on by itself and stands in nobody's way; its reason says why. Mend the cause, then `submissions retry ID`, or `submissions cancel ID`.",
+    "HOLD": "Nothing of this scope is sent until somebody releases it; reading and returns go on. `smp-bridge release` ends it.",
+    "CONFLICT": "Two signed statements differ; the first one stands. Compare both with the platform.",
+    "DRIFT": "The EMS now holds other values than were sent for this reference. Correct the EMS or the registration.",
+    "DUPLICATE_KEY": "Two sites or flows of one participant use the same reference. Give one of them another.",
+    "STUCK": "The EMS does not take the outcome. Check its link and the rights on the outcome's addresses; it is tried again at each reconnect.",
+    "CIRCUIT_OPEN": "The platform refuses our calls in a way that no single record causes; nothing is lost, and it is tried again. Read the reason; compare account, addresses and profile with the platform's.",
+    "ACCOUNT_STOPPED": "Logging in was refused several times; it is not tried further, so that the account is not locked. Correct user or password and start the host again.",
+    "STATUS_WORD": "The platform used a status word that the profile does not know; polling goes on. Ask what it means and add it to the profile.",
+    "QUARANTINE": "The platform sent a signed message that the profile does not know. It is stored and was not acted on. Compare the profile with the platform's.",
+    "MISDIRECTED": "The platform signed a message for another recipient or environment and sent it here. Nothing was done. Tell the platform.",
+    "MOVED": "Another asset stands at this place now; nothing was written there. Ask for the registration again at its new place.",
+    "LINK_DOWN": "There was no session with this EMS for the stated time; it is tried again by itself. Look at the device, the network between, and the service's log.",
+    "LINK_REFUSED": "The EMS refuses us: user, password, certificate or policy. Correct the credentials or the trust on one of the two sides; it is tried again every half minute.",
+    "JOURNAL_FULL": "The journal's disk or its configured size is full: nothing is acknowledged until there is room. Make room; it goes on by itself, and nothing was lost.",
+    "ALARM_WORD": "The EMS does not take the site's alarm word; outcomes are not affected. Check the rights on its address; it is tried again by itself and at each reconnect.",
+}
+
+
+class AlarmBit(enum.IntFlag):
+    """The bits of a site's alarm word, fixed for ever (docs/alarms.md). A bit is set while such an alarm of the site stands, acknowledged or not."""
+
+    STUCK = 1 << 0
+    IN_DOUBT = 1 << 1
+    OVERDUE = 1 << 2
+    UNRESOLVED = 1 << 3
+    SET_ASIDE = 1 << 4
+    DRIFT = 1 << 5
+    DUPLICATE = 1 << 6
+    MOVED = 1 << 7
+    CONFLICT = 1 << 8
+    PLATFORM = 1 << 9
+    HELD = 1 << 10
+    STOPPED = 1 << 11
+    LINK = 1 << 12
+    JOURNAL_FULL = 1 << 13
+    OTHER = 1 << 15
+
+    @property
+    def word(self) -> str:
+        """One bit as text, for protocols that carry words."""
+        return (self.name or "").lower()
+
+
+# A code that is not here sets OTHER, so that an EMS hears of alarms that are newer than its own table; None sets nothing.
+_BITS: Final[Mapping[str, AlarmBit | None]] = {
+    "STUCK": AlarmBit.STUCK,
+    "IN_DOUBT": AlarmBit.IN_DOUBT,
+    "OVERDUE": AlarmBit.OVERDUE,
+    "UNRESOLVED": AlarmBit.UNRESOLVED,
+    "SET_ASIDE": AlarmBit.SET_ASIDE,
+    "DRIFT": AlarmBit.DRIFT,
+    "DUPLICATE_KEY": AlarmBit.DUPLICATE,
+    "MOVED": AlarmBit.MOVED,
+    "CONFLICT": AlarmBit.CONFLICT,
+    "STATUS_WORD": AlarmBit.PLATFORM,
+    "QUARANTINE": AlarmBit.PLATFORM,
+    "MISDIRECTED": AlarmBit.PLATFORM,
+    "HOLD": AlarmBit.HELD,
+    "CIRCUIT_OPEN": AlarmBit.STOPPED,
+    "ACCOUNT_STOPPED": AlarmBit.STOPPED,
+    "LINK_DOWN": AlarmBit.LINK,
+    "LINK_REFUSED": AlarmBit.LINK,
+    "JOURNAL_FULL": AlarmBit.JOURNAL_FULL,
+    "ALARM_WORD": None,
+}
+
+# An alarm of a submission names no site: it is that of its submission.
+_SITE: Final = "CASE WHEN a.site <> '' THEN a.site ELSE coalesce(s.site, '') END"
+_FROM: Final = "FROM alarms a LEFT JOIN submissions s ON a.site = '' AND a.subject <> '' AND s.id = a.subject"
+_VIEW: Final = (
+    f"SELECT a.id, a.code, a.participant, {_SITE}, a.subject, a.text, a.count, a.raised_ns, a.last_ns, a.cleared_ns, a.acked_ns,"
+    f" a.acked_by, a.note {_FROM}"
+)
+
+
+def alarms(rows: Rows, *, open_only: bool, participant: str, site: str, limit: int) -> list[AlarmView]:
+    """Alarm rows, newest first."""
+    asked = {f"{_SITE} = ?": site, "a.participant = ?": participant}
+    conditions = {text: value for text, value in asked.items() if value}
+    where = " AND ".join([*(["a.cleared_ns = 0"] if open_only else []), *conditions]) or "1 = 1"
+    found = rows.all(f"{_VIEW} WHERE {where} ORDER BY a.id DESC LIMIT ?", (*conditions.values(), limit))
+    return [_view(row) for row in found]
+
+
+def counts(rows: Rows) -> list[AlarmCount]:
+    """How many stand, by code, participant, site, and whether somebody acknowledged them."""
+    found = rows.all(
+        f"SELECT a.code, a.participant, {_SITE}, CASE WHEN a.acked_ns > 0 THEN 1 ELSE 0 END, count(*) {_FROM}"
+        " WHERE a.cleared_ns = 0 GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
+    )
+    return [AlarmCount(code, participant, site, bool(acked), count) for code, participant, site, acked, count in found]
+
+
+def codes_of(rows: Rows, site: str, participants: Sequence[str]) -> list[str]:
+    """The codes of the alarms that stand for a site: its own, those of its participants as a whole, and those of the host."""
+    found = rows.all(
+        f"SELECT DISTINCT a.code {_FROM} WHERE a.cleared_ns = 0 AND ({_SITE} = ? OR ({_SITE} = '' AND (a.participant = ''"  # noqa: S608
+        " OR a.participant IN (SELECT value FROM json_each(?))))) ORDER BY a.code",
+        (site, dump(list(participants))),
+    )
+    return [row[0] for row in found]
+
+
+def acknowledge(tx: Tx, alarm: int, by: str, note: str) -> AlarmView:
+    """Note who knows of an alarm; again by another person or with another note replaces it, and each is an event."""
+    found = tx.one(f"{_VIEW} WHERE a.id = ?", (alarm,))
+    if found is None:
+        raise NotPossible(f"there is no alarm {alarm}", hint="`smp-bridge alarms list` names those that stand")
+    before = _view(found)
+    if before.cleared_ns:
+        raise NotPossible(
+            f"alarm {alarm} ({before.code}) was cleared already", hint="there is nothing left to acknowledge"
+        )
+    now = tx.now.wall_ns
+    tx.run("UPDATE alarms SET acked_ns = ?, acked_by = ?, note = ? WHERE id = ?", (now, by, note, alarm))
+    data = {"by": by, "note": note, "code": before.code, "site": before.site, "subject": before.subject}
+    tx.event(None, before.participant, "alarm.acknowledged", f"alarm/{alarm}", data)
+    after = tx.one(f"{_VIEW} WHERE a.id = ?", (alarm,))
+    assert after is not None
+    return _view(after)
+
+
+def bits_of(codes: Iterable[str]) -> AlarmBit:
+    """The alarm word of these codes."""
+    word = AlarmBit(0)
+    for code in codes:
+        word |= _BITS.get(code, AlarmBit.OTHER) or AlarmBit(0)
+    return word
+
+
+def _view(row: Row) -> AlarmView:
+    return AlarmView(
+        id=row[0],
+        code=row[1],
+        participant=row[2],
+        site=row[3],
+        subject=row[4],
+        text=row[5],
+        runbook=RUNBOOK.get(row[1], ""),
+        count=row[6],
+        raised_ns=row[7],
+        last_ns=row[8],
+        cleared_ns=row[9],
+        acked_ns=row[10],
+        acked_by=row[11],
+        note=row[12],
+    )

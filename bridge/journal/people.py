@@ -1,0 +1,98 @@
+"""The port's part for people: what an operator decides of calls that cannot go on by themselves, and what is held.
+
+Every call names who decides and why, is one durable commit and one event for each submission it changes, works beside a running service or
+without one, and raises `NotPossible` (nothing was changed) when the journal's state does not allow it.
+"""
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:  # the port takes this part in
+    from bridge.journal.port import ItemOutcome
+
+
+class Scope(enum.Enum):
+    """What a hold covers."""
+
+    PARTICIPANT = "participant"
+    ENVIRONMENT = "environment"
+    SITE = "site"
+    HOST = "host"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Who decided, and why; both stand in the events."""
+
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldView:
+    """One hold; `released_ns` 0 while it stands. `name` is '' for the host."""
+
+    scope: Scope
+    name: str
+    reason: str
+    by: str
+    held_ns: int
+    released_ns: int = 0
+    released_by: str = ""
+    release_reason: str = ""
+
+
+class HoldReader(Protocol):
+    """Holds as people read them."""
+
+    async def holds(self, *, standing_only: bool = True) -> Sequence[HoldView]:
+        """Holds, newest first."""
+        ...
+
+    async def unknown_transactions(self, site: str, shown: Sequence[str]) -> Sequence[str]:
+        """Those of the transaction ids that an EMS shows which the journal has never heard of for this site's flows.
+
+        `shown` is as the EMS holds it: the id itself, cut short by the site's layout, or `#` and hex digits (`bridge.api.fit_transaction_id`).
+        """
+        ...
+
+
+class People(HoldReader, Protocol):
+    """What people decide."""
+
+    async def resend(self, submission: str, decision: Decision, *, items: Sequence[int] = ()) -> str:
+        """Send again as a new message. IN_DOUBT: the whole submission, at its turn; a return of the first message still settles it until then.
+
+        Ended submissions: their items with outcome UNKNOWN (all of them, or those of `items`) become a new WAITING submission and the old outcomes stay.
+        Returns the id of the submission that will go out.
+        """
+        ...
+
+    async def confirm(self, submission: str, outcomes: "Sequence[ItemOutcome]", decision: Decision) -> None:
+        """Settle by a person's word. IN_DOUBT and OVERDUE need the outcome of every item; of an ended submission only UNKNOWN items move, its state stays."""
+        ...
+
+    async def cancel(self, submission: str, decision: Decision, *, items: Sequence[int] = ()) -> None:
+        """Give up: WAITING, RETRY_WAIT, SET_ASIDE and IN_DOUBT become CANCELLED; of an ended submission the UNKNOWN items do, its state stays.
+
+        A cancelled reference may be requested, and then created, again.
+        """
+        ...
+
+    async def retry(self, submission: str, decision: Decision) -> None:
+        """SET_ASIDE becomes WAITING again; RETRY_WAIT is due at once."""
+        ...
+
+    async def hold(self, scope: Scope, name: str, decision: Decision) -> bool:
+        """From this commit on nothing of the scope becomes SENDING, until `release_hold`; False when it is held already (the first reason stands)."""
+        ...
+
+    async def release_hold(self, scope: Scope, name: str, decision: Decision) -> None:
+        """End a hold. Raises `NotPossible` when there is none."""
+        ...
+
+    async def introduce(self, environments: Mapping[str, str]) -> None:
+        """Note which environment each participant entry speaks to, so that a hold of an environment covers it."""
+        ...

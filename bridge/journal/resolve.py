@@ -1,0 +1,189 @@
+"""What people decide of calls that cannot go on by themselves: send again, confirm, cancel, retry. Each is one event that says who and why."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from bridge.errors import NotPossible
+from bridge.journal import writebacks
+from bridge.journal.moves import Submission, find, move
+from bridge.journal.outbound import tell
+from bridge.journal.people import Decision
+from bridge.journal.port import Fence, ItemOutcome
+from bridge.journal.requeue import Again, requeue
+from bridge.journal.settling import finish
+from bridge.journal.standing import unblock_after
+from bridge.journal.store import Row, Tx, dump_errors
+from bridge.model import EmsState, ErrorNote, HostReason, ItemState
+from bridge.submission import SubmissionState, settled_state
+
+_S = SubmissionState
+RESEND_NEW: Final = 1
+RESEND_SAME: Final = 2
+_CANCELLABLE: Final = frozenset({_S.WAITING, _S.RETRY_WAIT, _S.SET_ASIDE, _S.IN_DOUBT})
+_CONFIRMABLE: Final = frozenset({_S.IN_DOUBT, _S.OVERDUE})
+_NAMED: Final = 50
+
+
+def resend(tx: Tx, new_id: Callable[[], str], submission: str, decision: Decision, items: Sequence[int]) -> str:
+    """See the port."""
+    found = _load(tx, submission)
+    if found.state is _S.IN_DOUBT:
+        _whole(found, items)
+        tx.run("UPDATE submissions SET resend = ?, due_ns = 0 WHERE seq = ?", (RESEND_NEW, found.seq))
+        tx.event(None, found.participant, "resend", found.id, _said(decision))
+        tx.topics.add(f"market:{found.participant}")
+        return found.id
+    unknown = _unknown_items(tx, found, items)
+    again = Again(submission=new_id(), items=[row[0] for row in unknown])
+    patience_ns = _patience_ns(tx, found)
+    deadline_ns = tx.now.wall_ns + patience_ns if patience_ns else 0
+    data = {**_said(decision), "into": again.submission, "items": _named(unknown)}
+    tx.event(None, found.participant, "resend", found.id, data)
+    requeue(tx, None, found, again, cause="sent again by a person", deadline_ns=deadline_ns, data=_said(decision))
+    return again.submission
+
+
+def confirm(tx: Tx, submission: str, outcomes: Sequence[ItemOutcome], decision: Decision) -> None:
+    """See the port."""
+    found = _load(tx, submission)
+    if found.state in _CONFIRMABLE:
+        rows = tx.all("SELECT id, key FROM items WHERE submission = ? ORDER BY id", (found.seq,))
+        given = {outcome.item for outcome in outcomes}
+        missing = [key for id_, key in rows if id_ not in given]
+        if missing:
+            raise NotPossible(
+                f"{found.id} needs the outcome of each of its {len(rows)} items; missing: {', '.join(missing[:_NAMED])}",
+                hint="an item that nobody can speak for has the outcome unknown",
+            )
+        state = settled_state([outcome.state for outcome in outcomes])
+        finish(tx, None, found, state, outcomes, cause="confirmed by a person", data=_said(decision))
+        return
+    rows = _unknown_items(tx, found, [outcome.item for outcome in outcomes])
+    _write(tx, found, outcomes, decision, kind="confirmed", named=_named(rows))
+
+
+def cancel(tx: Tx, submission: str, decision: Decision, items: Sequence[int]) -> None:
+    """See the port."""
+    found = _load(tx, submission)
+    note = ErrorNote(code=str(int(HostReason.CANCELLED)), text=f"cancelled by a person: {decision.reason}")
+    if found.state in _CANCELLABLE:
+        _whole(found, items)
+        move(
+            tx,
+            None,
+            found,
+            _S.CANCELLED,
+            cause="cancelled by a person",
+            data=_said(decision),
+            stamps={"settled": tx.now},
+        )
+        tx.run(
+            "UPDATE items SET outcome = ?, errors = ? WHERE submission = ? AND outcome IS NULL",
+            (ItemState.CANCELLED.value, dump_errors([note]), found.seq),
+        )
+        tell(tx, found, EmsState.CANCELLED, everyone=True)
+        unblock_after(tx, found.participant, found.seq)
+        return
+    rows = _unknown_items(tx, found, items)
+    outcomes = [ItemOutcome(item=row[0], state=ItemState.CANCELLED, errors=(note,)) for row in rows]
+    _write(tx, found, outcomes, decision, kind="cancelled", named=_named(rows))
+
+
+def retry(tx: Tx, submission: str, decision: Decision) -> None:
+    """See the port. What was set aside is signed anew, as a new message."""
+    found = _load(tx, submission)
+    if found.state is _S.SET_ASIDE:
+        columns = {"due_ns": 0, "call": None}
+        move(tx, None, found, _S.WAITING, cause="retried by a person", data=_said(decision), columns=columns)
+        tell(tx, found, EmsState.RECEIVED, everyone=False)
+    elif found.state is _S.RETRY_WAIT:
+        tx.run("UPDATE submissions SET due_ns = 0 WHERE seq = ?", (found.seq,))
+        tx.event(None, found.participant, "retry", found.id, _said(decision))
+    else:
+        hint = "IN_DOUBT: `submissions resolve`; an ended one: `submissions resolve ID --resend` for its unknown items"
+        raise NotPossible(f"{found.id} is {found.state.value}; only SET_ASIDE and RETRY_WAIT can be retried", hint=hint)
+    tx.topics.add(f"market:{found.participant}")
+
+
+def set_aside(tx: Tx, fence: Fence, submission: str, cause: str) -> None:
+    """What cannot go on waits for a person and stands in nobody's way."""
+    tx.check(fence)
+    found = _load(tx, submission)
+    move(tx, fence, found, _S.SET_ASIDE, cause=cause, data={})
+    tell(tx, found, EmsState.HELD, everyone=True)
+
+
+def _load(tx: Tx, submission: str) -> Submission:
+    found = find(tx, "id = ?", (submission,))
+    if found is None:
+        raise NotPossible(f"there is no submission {submission}", hint="`smp-bridge submissions list` names them")
+    return found
+
+
+def _whole(found: Submission, items: Sequence[int]) -> None:
+    if items:
+        raise NotPossible(
+            f"{found.id} is {found.state.value}: one call went out or waits, and only the whole can be decided",
+            hint="leave --item away",
+        )
+
+
+def _unknown_items(tx: Tx, found: Submission, wanted: Sequence[int]) -> list[Row]:
+    """The items (id, key) of an ended submission whose outcome nobody knows; raises `NotPossible` for any other that is wanted."""
+    if not found.state.terminal:
+        raise NotPossible(
+            f"{found.id} is {found.state.value}: its outcome is still awaited",
+            hint="a return or a status answer settles it; IN_DOUBT, UNRESOLVED and unknown items can be resolved by hand",
+        )
+    rows = tx.all("SELECT id, key, outcome FROM items WHERE submission = ? ORDER BY id", (found.seq,))
+    chosen = [row for row in rows if not wanted or row[0] in set(wanted)]
+    known = [row for row in chosen if row[2] != ItemState.UNKNOWN.value]
+    if wanted and known:
+        text = ", ".join(f"{row[1]} is {row[2]}" for row in known[:_NAMED])
+        raise NotPossible(f"{found.id}: only items whose outcome is unknown can be resolved: {text}")
+    unknown = [row for row in chosen if row[2] == ItemState.UNKNOWN.value and _newest(tx, row[0])]
+    if not unknown:
+        raise NotPossible(f"{found.id} is {found.state.value} and has no item whose outcome is unknown")
+    return unknown
+
+
+def _newest(tx: Tx, item: int) -> bool:
+    """Whether this item still stands for its reference: one that was sent again does not."""
+    row = tx.one(
+        "SELECT r.item FROM items i JOIN register r ON r.participant = i.participant AND r.kind = i.kind AND r.key = i.key WHERE i.id = ?",
+        (item,),
+    )
+    return row is not None and row[0] == item
+
+
+def _write(
+    tx: Tx, found: Submission, outcomes: Sequence[ItemOutcome], decision: Decision, *, kind: str, named: list[str]
+) -> None:
+    """Move items of an ended submission; its own state stays."""
+    tx.many(
+        "UPDATE items SET outcome = ?, asset_id = ?, errors = ? WHERE id = ? AND submission = ?",
+        [(o.state.value, o.asset_id, dump_errors(o.errors), o.item, found.seq) for o in outcomes],
+    )
+    data = {**_said(decision), "items": named, "outcomes": sorted({o.state.value for o in outcomes})}
+    tx.event(None, found.participant, kind, found.id, data)
+    for outcome in outcomes:
+        writebacks.announce_outcome(tx, outcome.item)
+    left = tx.one("SELECT 1 FROM items WHERE submission = ? AND outcome = 'unknown' LIMIT 1", (found.seq,))
+    if left is None:
+        tx.clear_alarm("UNRESOLVED", participant=found.participant, subject=found.id)
+    tx.topics.add(f"field:{found.site}")
+    unblock_after(tx, found.participant, found.seq)
+
+
+def _patience_ns(tx: Tx, found: Submission) -> int:
+    """How long the flow lets a record wait, as it was when these came; 0 = for ever."""
+    row = tx.one("SELECT min(received_ns) FROM items WHERE submission = ?", (found.seq,))
+    return max(found.deadline_ns - ((row[0] if row else None) or found.deadline_ns), 0)
+
+
+def _said(decision: Decision) -> dict[str, object]:
+    return {"by": decision.by, "reason": decision.reason}
+
+
+def _named(rows: Sequence[Row]) -> list[str]:
+    return [row[1] for row in rows[:_NAMED]]
