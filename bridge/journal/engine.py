@@ -1,41 +1,21 @@
 """The two threads of a SQLite journal: one that writes in groups, one that reads. Everything else of the journal is plain code that they run."""
 
-import asyncio
 import errno
-import queue
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, TypeVar
 
 import apsw
 
-from bridge.clock import Clock, Stamp
+from bridge.clock import Clock
 from bridge.errors import JournalFull, JournalUnusable
 from bridge.journal.store import Numbers, Rows, Tx
+from bridge.journal.threads import Done, Request, Worker
 
 T = TypeVar("T")
 
-_BATCH: Final = 512
 _CHECKPOINT_PAGES: Final = 1000
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
-@dataclass(frozen=True, slots=True)
-class Done(Generic[T]):
-    """What a request returned, and when its commit was on disk."""
-
-    value: T
-    at: Stamp
-
-
-@dataclass(slots=True)
-class _Request:
-    work: Callable[[Any], Any]
-    future: asyncio.Future[Any]
-    result: Any = None
-    error: Exception | None = None
 
 
 def translated(error: Exception) -> Exception:
@@ -49,74 +29,15 @@ def translated(error: Exception) -> Exception:
     return error
 
 
-class _Thread:
-    """A thread that owns one connection and is fed requests; results go back to the loop that asked, one wake-up per batch."""
+class _Thread(Worker):
+    """A thread that owns one connection."""
 
     def __init__(self, name: str, db: apsw.Connection) -> None:
         self._db = db
-        self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-        self._closing = False
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
+        super().__init__(name)
 
-    async def ask(self, work: Callable[[Any], Any]) -> Any:
-        """Hand `work` to the thread and wait for its result."""
-        if self._closing:
-            raise JournalUnusable("the journal is closed")
-        request = _Request(work, self._loop.create_future())
-        self._queue.put(request)
-        return await request.future
-
-    async def close(self) -> None:
-        """Finish what was handed in, then close the connection. Safe to call twice."""
-        if not self._closing:
-            self._closing = True
-            self._queue.put(None)
-        await self._loop.run_in_executor(None, self._thread.join)
-
-    def _work(self) -> None:
-        more = True
-        while more:
-            batch, more = self._drain()
-            if batch:
-                self._serve(batch)
-                self._resolve(batch)
-            self._between()
+    def _end(self) -> None:
         self._db.close()
-
-    def _drain(self) -> tuple[list[_Request], bool]:
-        batch: list[_Request] = []
-        request = self._queue.get()
-        while request is not None:
-            batch.append(request)
-            if len(batch) == _BATCH:
-                return batch, True
-            try:
-                request = self._queue.get_nowait()
-            except queue.Empty:
-                return batch, True
-        return batch, False
-
-    def _serve(self, batch: list[_Request]) -> None:
-        raise NotImplementedError
-
-    def _between(self) -> None:
-        """What can wait until the callers have their answers."""
-
-    def _resolve(self, batch: list[_Request]) -> None:
-        with suppress(RuntimeError):  # the loop is gone: nobody waits any more
-            self._loop.call_soon_threadsafe(_answer, batch)
-
-
-def _answer(batch: list[_Request]) -> None:
-    for request in batch:
-        if request.future.done():
-            continue
-        if request.error is not None:
-            request.future.set_exception(request.error)
-        else:
-            request.future.set_result(request.result)
 
 
 class Reader(_Thread):
@@ -127,7 +48,7 @@ class Reader(_Thread):
         value: T = await self.ask(work)
         return value
 
-    def _serve(self, batch: list[_Request]) -> None:
+    def _serve(self, batch: list[Request]) -> None:
         for request in batch:
             try:
                 with self._db:
@@ -163,7 +84,7 @@ class Writer(_Thread):
         done: Done[T] = await self.ask(work)
         return done
 
-    def _serve(self, batch: list[_Request]) -> None:
+    def _serve(self, batch: list[Request]) -> None:
         numbers = dict(self._numbers)
         topics: set[str] = set()
         try:
@@ -181,7 +102,7 @@ class Writer(_Thread):
         if topics:
             self._wake(topics)
 
-    def _one(self, request: _Request, numbers: Numbers, topics: set[str]) -> None:
+    def _one(self, request: Request, numbers: Numbers, topics: set[str]) -> None:
         before, mine = dict(numbers), set[str]()
         self._db.execute("SAVEPOINT request")
         try:
@@ -197,7 +118,7 @@ class Writer(_Thread):
             topics |= mine
         self._db.execute("RELEASE request")
 
-    def _abandon(self, batch: Sequence[_Request], error: Exception) -> None:
+    def _abandon(self, batch: Sequence[Request], error: Exception) -> None:
         with suppress(apsw.Error):
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")

@@ -1,10 +1,11 @@
-"""The two sides of an engine that run use cases."""
+"""The sides of an engine: what runs the use cases, and what wakes those who wait."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from bridge.journal.engine import Done
 from bridge.journal.store import Rows, Tx
+from bridge.journal.threads import Done
 
 T = TypeVar("T")
 
@@ -30,4 +31,16 @@ class WriteSide(Protocol):
 
     async def close(self) -> None:
         """Finish what was handed in, then end. Safe to call twice."""
+        ...
+
+
+class WakeSide(Protocol):
+    """Tells of the commits of every process on the journal."""
+
+    def event(self, topic: str) -> asyncio.Event:
+        """A new waiter's event, for `Journal.woken`."""
+        ...
+
+    def close(self) -> None:
+        """End. Safe to call twice."""
         ...

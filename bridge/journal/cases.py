@@ -1,0 +1,304 @@
+"""The journal's use cases over an engine: each is plain code handed to its writing or its reading side. A new call of the port is written here, once."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from bridge.clock import Clock, Stamp
+from bridge.journal import alarms, intake, outbound, returns, settling, standing, views, writebacks
+from bridge.journal.people_cases import HoldCases, PeopleCases
+from bridge.journal.port import (
+    AlarmCount,
+    AlarmView,
+    AnswerNote,
+    Awaited,
+    Candidate,
+    DueCall,
+    DueWriteBack,
+    EventView,
+    FastCall,
+    Fence,
+    Intake,
+    ItemOutcome,
+    ItemView,
+    Member,
+    NoneDue,
+    OpenSubmission,
+    Parked,
+    ParkedReturn,
+    ReturnMessage,
+    SignedCall,
+    Stamps,
+    SubmissionView,
+    WriteBackResult,
+)
+from bridge.journal.requeue import Again
+from bridge.journal.sides import ReadSide, WakeSide, WriteSide
+from bridge.journal.store import Tx
+from bridge.model import Kind, Operation, Refusal
+from bridge.submission import SubmissionState
+
+
+class ReaderCases(HoldCases):
+    """`bridge.journal.port.JournalReader` over an engine's reading side."""
+
+    def __init__(self, reader: ReadSide) -> None:
+        self._reader = reader
+
+    async def close(self) -> None:
+        """See the port."""
+        await self._reader.close()
+
+    async def alarms(
+        self, *, open_only: bool = True, participant: str = "", site: str = "", limit: int = 1000
+    ) -> Sequence[AlarmView]:
+        """See the port."""
+        return await self._reader.run(
+            lambda rows: alarms.alarms(rows, open_only=open_only, participant=participant, site=site, limit=limit)
+        )
+
+    async def alarm_counts(self) -> Sequence[AlarmCount]:
+        """See the port."""
+        return await self._reader.run(alarms.counts)
+
+    async def alarm_codes(self, site: str, participants: Sequence[str]) -> Sequence[str]:
+        """See the port."""
+        return await self._reader.run(lambda rows: alarms.codes_of(rows, site, participants))
+
+    async def submissions(
+        self, *, participant: str = "", state: SubmissionState | None = None, limit: int = 100
+    ) -> Sequence[SubmissionView]:
+        """See the port."""
+        return await self._reader.run(lambda rows: views.submissions(rows, participant, state, limit))
+
+    async def submission(self, submission: str) -> SubmissionView | None:
+        """See the port."""
+        return await self._reader.run(lambda rows: views.submission(rows, submission))
+
+    async def submission_items(self, submission: str) -> Sequence[ItemView]:
+        """See the port."""
+        return await self._reader.run(lambda rows: views.submission_items(rows, submission))
+
+    async def events(self, subject: str, *, limit: int = 1000) -> Sequence[EventView]:
+        """See the port."""
+        return await self._reader.run(lambda rows: views.events(rows, subject, limit))
+
+    async def member(self, participant: str, kind: Kind, key: str) -> Member:
+        """See the port."""
+        return await self._reader.run(lambda rows: standing.member(rows, participant, kind, key))
+
+    async def counts(self) -> Mapping[str, int]:
+        """See the port."""
+        return await self._reader.run(views.counts)
+
+
+class JournalCases(PeopleCases, ReaderCases):
+    """`bridge.journal.port.Journal` over an engine's sides; leases and the end are the engine's own.
+
+    A call that is cancelled while it waits may still be committed.
+    """
+
+    def __init__(
+        self,
+        writer: WriteSide,
+        reader: ReadSide,
+        wake: WakeSide,
+        *,
+        clock: Clock,
+        owner: str,
+        new_id: Callable[[], str],
+    ) -> None:
+        super().__init__(reader)
+        self._writer = writer
+        self._wake = wake
+        self._clock = clock
+        self._owner = owner
+        self._new_id = new_id
+        self._offered: dict[str, int] = {}
+
+    async def close(self) -> None:
+        """See the port."""
+        await super().close()
+        await self._writer.close()
+        self._wake.close()
+
+    def woken(self, topic: str) -> asyncio.Event:
+        """See the port."""
+        return self._wake.event(topic)
+
+    # field side ------------------------------------------------------------------------------------------------------
+
+    async def accept(self, fence: Fence, candidates: Sequence[Candidate], fast: FastCall | None = None) -> Intake:
+        """See the port."""
+        done = await self._writer.run(lambda tx: intake.accept(tx, self._new_id, fence, candidates, fast))
+        return replace(done.value, journalled=done.at)
+
+    async def awaited(self, site: str) -> Sequence[Awaited]:
+        """See the port."""
+        return await self._reader.run(lambda rows: intake.awaited(rows, site))
+
+    async def due_writebacks(
+        self, site: str, flows: Sequence[str], now_ns: int, limit: int
+    ) -> tuple[Sequence[DueWriteBack], int]:
+        """See the port."""
+        return await self._reader.run(lambda rows: writebacks.due(rows, site, flows, now_ns, limit))
+
+    async def wrote_back(self, fence: Fence, results: Sequence[WriteBackResult]) -> None:
+        """See the port."""
+        await self._writer.run(lambda tx: writebacks.wrote_back(tx, fence, results))
+
+    async def retry_stuck(self, fence: Fence, site: str, flows: Sequence[str]) -> None:
+        """See the port."""
+        await self._writer.run(lambda tx: writebacks.retry_stuck(tx, fence, site, flows))
+
+    # market side -----------------------------------------------------------------------------------------------------
+
+    async def recover(self, fence: Fence, *, repeats: bool = False) -> Sequence[str]:
+        """See the port."""
+        return (await self._writer.run(lambda tx: outbound.recover(tx, fence, repeats=repeats))).value
+
+    async def next_call(self, participant: str, now_ns: int, *, allow: Sequence[Operation]) -> DueCall | NoneDue:
+        """See the port."""
+        due, revision = await self._reader.run(lambda rows: outbound.next_call(rows, participant, now_ns, allow))
+        if isinstance(due, DueCall):
+            self._offered[due.submission] = revision
+        return due
+
+    async def past_deadline(self, participant: str, now_ns: int) -> tuple[Sequence[str], int]:
+        """See the port."""
+        return await self._reader.run(lambda rows: outbound.past_deadline(rows, participant, now_ns))
+
+    async def sending(self, fence: Fence, submission: str, call: SignedCall, items: int) -> Stamp:
+        """See the port."""
+        revision, rest = self._offered.pop(submission, None), self._new_id()
+
+        def work(tx: Tx) -> None:
+            outbound.sending(tx, fence, submission, call, items, signed_revision=revision, rest_id=rest)
+
+        return (await self._writer.run(work)).at
+
+    async def answered(
+        self,
+        fence: Fence,
+        submission: str,
+        state: SubmissionState,
+        answer: AnswerNote,
+        *,
+        retry_ns: int = 0,
+        cause: str = "",
+    ) -> Sequence[ParkedReturn]:
+        """See the port."""
+
+        def work(tx: Tx) -> list[ParkedReturn]:
+            return outbound.answered(tx, fence, submission, state, answer, retry_ns=retry_ns, cause=cause)
+
+        return (await self._writer.run(work)).value
+
+    async def settle(
+        self,
+        fence: Fence,
+        submission: str,
+        state: SubmissionState,
+        outcomes: Sequence[ItemOutcome],
+        *,
+        cause: str,
+        return_id: int | None = None,
+        answer: AnswerNote | None = None,
+        stamps: Stamps | None = None,
+        again: Sequence[Sequence[int]] = (),
+    ) -> None:
+        """See the port."""
+        parts = [Again(submission=self._new_id(), items=items) for items in again]
+
+        def work(tx: Tx) -> None:
+            settling.settle(
+                tx,
+                fence,
+                submission,
+                state,
+                outcomes,
+                cause=cause,
+                return_id=return_id,
+                answer=answer,
+                stamps=stamps,
+                again=parts,
+            )
+
+        await self._writer.run(work)
+
+    async def refuse_waiting(self, fence: Fence, submission: str, state: SubmissionState, refusal: Refusal) -> None:
+        """See the port."""
+        seen = self._offered.pop(submission, None)
+
+        def work(tx: Tx) -> None:
+            settling.refuse_waiting(tx, fence, submission, state, refusal, seen_revision=seen)
+
+        await self._writer.run(work)
+
+    async def park_return(self, fence: Fence, message: ReturnMessage) -> Parked:
+        """See the port."""
+        return (await self._writer.run(lambda tx: returns.park(tx, fence, message))).value
+
+    async def close_return(self, fence: Fence, return_id: int, verdict: str) -> None:
+        """See the port."""
+
+        def work(tx: Tx) -> None:
+            tx.check(fence)
+            returns.close_return(tx, fence, return_id, verdict)
+
+        await self._writer.run(work)
+
+    async def unsettled_returns(self, participant: str) -> Sequence[ParkedReturn]:
+        """See the port."""
+        return await self._reader.run(lambda rows: returns.unsettled(rows, participant))
+
+    async def find_submission(
+        self,
+        participant: str,
+        *,
+        transaction_id: str = "",
+        message_id: str = "",
+        correlation_id: str = "",
+        submission: str = "",
+    ) -> OpenSubmission | None:
+        """See the port."""
+        return await self._reader.run(
+            lambda rows: views.find_submission(
+                rows,
+                participant,
+                transaction_id=transaction_id,
+                message_id=message_id,
+                correlation_id=correlation_id,
+                submission=submission,
+            )
+        )
+
+    async def open_submissions(self, participant: str) -> Sequence[OpenSubmission]:
+        """See the port."""
+        return await self._reader.run(lambda rows: views.open_submissions(rows, participant))
+
+    # people ----------------------------------------------------------------------------------------------------------
+
+    async def alarm(
+        self,
+        code: str,
+        *,
+        participant: str = "",
+        site: str = "",
+        subject: str = "",
+        text: str = "",
+        clear: bool = False,
+    ) -> None:
+        """See the port."""
+
+        def work(tx: Tx) -> None:
+            if clear:
+                tx.clear_alarm(code, participant=participant, site=site, subject=subject)
+            else:
+                tx.raise_alarm(code, participant=participant, site=site, subject=subject, text=text)
+
+        await self._writer.run(work)
+
+    async def ack_alarm(self, alarm: int, by: str, note: str = "") -> AlarmView:
+        """See the port."""
+        return (await self._writer.run(lambda tx: alarms.acknowledge(tx, alarm, by, note))).value

@@ -1,0 +1,108 @@
+"""The threads of an engine: each owns its connection and is fed requests; all that wait are served together, and answered with one wake-up of the loop."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from bridge.clock import Stamp
+from bridge.errors import JournalUnusable
+
+T = TypeVar("T")
+
+_BATCH: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[T]):
+    """What a request returned, and when its commit was on disk."""
+
+    value: T
+    at: Stamp
+
+
+@dataclass(slots=True)
+class Request:
+    """One call on its way through a thread."""
+
+    work: Callable[[Any], Any]
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: Exception | None = None
+
+
+class Worker:
+    """A thread that is fed requests; results go back to the loop that asked, one wake-up per batch."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    async def ask(self, work: Callable[[Any], Any]) -> Any:
+        """Hand `work` to the thread and wait for its result."""
+        if self._closing:
+            raise JournalUnusable("the journal is closed")
+        request = Request(work, self._loop.create_future())
+        self._queue.put(request)
+        return await request.future
+
+    async def close(self) -> None:
+        """Finish what was handed in, then close the connection. Safe to call twice."""
+        if not self._closing:
+            self._closing = True
+            self._queue.put(None)
+        await self._loop.run_in_executor(None, self._thread.join)
+
+    def _work(self) -> None:
+        more = True
+        while more:
+            batch, more = self._drain()
+            if batch:
+                self._serve(batch)
+                self._resolve(batch)
+            self._between()
+        self._end()
+
+    def _drain(self) -> tuple[list[Request], bool]:
+        batch: list[Request] = []
+        request = self._queue.get()
+        while request is not None:
+            batch.append(request)
+            if len(batch) == _BATCH:
+                return batch, True
+            try:
+                request = self._queue.get_nowait()
+            except queue.Empty:
+                return batch, True
+        return batch, False
+
+    def _serve(self, batch: list[Request]) -> None:
+        """Give every request of the batch its result or its error."""
+        raise NotImplementedError
+
+    def _between(self) -> None:
+        """What can wait until the callers have their answers."""
+
+    def _end(self) -> None:
+        """Close the connection."""
+        raise NotImplementedError
+
+    def _resolve(self, batch: list[Request]) -> None:
+        with suppress(RuntimeError):  # the loop is gone: nobody waits any more
+            self._loop.call_soon_threadsafe(_answer, batch)
+
+
+def _answer(batch: list[Request]) -> None:
+    for request in batch:
+        if request.future.done():
+            continue
+        if request.error is not None:
+            request.future.set_exception(request.error)
+        else:
+            request.future.set_result(request.result)
