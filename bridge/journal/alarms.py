@@ -28,10 +28,6 @@ RUNBOOK: Final[Mapping[str, str]] = {
     "QUARANTINE": "The platform sent a signed message that the profile does not know. It is stored and was not acted on. Compare the profile with the platform's.",
     "MISDIRECTED": "The platform signed a message for another recipient or environment and sent it here. Nothing was done. Tell the platform.",
     "MOVED": "Another asset stands at this place now; nothing was written there. Ask for the registration again at its new place.",
-    "LINK_DOWN": "There was no session with this EMS for the stated time; it is tried again by itself. Look at the device, the network between, and the service's log.",
-    "LINK_REFUSED": "The EMS refuses us: user, password, certificate or policy. Correct the credentials or the trust on one of the two sides; it is tried again every half minute.",
-    "JOURNAL_FULL": "The journal's disk or its configured size is full: nothing is acknowledged until there is room. Make room; it goes on by itself, and nothing was lost.",
-    "ALARM_WORD": "The EMS does not take the site's alarm word; outcomes are not affected. Check the rights on its address; it is tried again by itself and at each reconnect.",
 }
 
 

@@ -32,6 +32,8 @@ from bridge.model import ErrorNote
 Row = tuple[Any, ...]
 Numbers = dict[tuple[str, str, int], int]
 
+ALARMS: Final = "alarms"  # the topic that is woken when an alarm is newly raised or cleared
+
 _NONCE_BYTES: Final = 16
 
 
@@ -157,19 +159,23 @@ class Tx(Rows):
     ) -> None:
         """Raise an alarm, or count the standing one again."""
         where = (code, participant, site, subject)
-        self.run(
+        raised = self.one(
             "INSERT INTO alarms (code, participant, site, subject, text, count, raised_ns, last_ns) VALUES (?, ?, ?, ?, ?, 1, ?, ?)"
             " ON CONFLICT (code, participant, site, subject) WHERE cleared_ns = 0"
-            " DO UPDATE SET count = alarms.count + 1, text = excluded.text, last_ns = excluded.last_ns",
+            " DO UPDATE SET count = alarms.count + 1, text = excluded.text, last_ns = excluded.last_ns RETURNING count",
             (*where, text, self.now.wall_ns, self.now.wall_ns),
         )
+        if raised is None or raised[0] == 1:
+            self.topics.add(ALARMS)
 
     def clear_alarm(self, code: str, *, participant: str = "", site: str = "", subject: str = "") -> None:
         """Clear a standing alarm, if there is one."""
-        self.run(
-            "UPDATE alarms SET cleared_ns = ? WHERE code = ? AND participant = ? AND site = ? AND subject = ? AND cleared_ns = 0",
+        cleared = self.one(
+            "UPDATE alarms SET cleared_ns = ? WHERE code = ? AND participant = ? AND site = ? AND subject = ? AND cleared_ns = 0 RETURNING id",
             (self.now.wall_ns, code, participant, site, subject),
         )
+        if cleared is not None:
+            self.topics.add(ALARMS)
 
     def _number(self, participant: str, writer: str, epoch: int) -> int:
         key = (participant, writer, epoch)
