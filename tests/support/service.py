@@ -192,9 +192,13 @@ class Service:
 
 @asynccontextmanager
 async def service(
-    directory, *, profile="default", sites=("north",), flows=None, changes=None, knobs=None, listener=True, host=None
-):
-    """A running service; `flows` are the flows of every site, `changes` those of the profile's sections, `host` those of bridge.yaml."""
+    directory, *, profile="default", sites=("north",), flows=None, changes=None, knobs=None, listener=True, host=None,
+    through=None,
+):  # fmt: skip
+    """A running service; `flows` are the flows of every site, `changes` those of the profile's sections, `host` those of bridge.yaml.
+
+    `through(sandbox)`, an async context manager, gives the address under which the host finds SMP, where it is not the sandbox's own.
+    """
     content = profile_content(profile, **(changes or {}))
     config = directory / "config"
     (config / "sites").mkdir(parents=True)
@@ -212,7 +216,8 @@ async def service(
     options = SandboxOptions(profile=parsed, participants=[account], return_ca=authority.pem, knobs=knobs or Knobs())
     async with AsyncExitStack() as stack:
         sandbox = await stack.enter_async_context(Sandbox(options, clock=CLOCK))
-        _write(config, keys, content, sandbox, authority, listener=listener, host=host or {})
+        url = await stack.enter_async_context(through(sandbox)) if through else sandbox.base_url
+        _write(config, keys, content, sandbox, authority, listener=listener, host=host or {}, url=url)
         for site in sites:
             _yaml(config / f"sites/{site}.yaml", {
                 "site": site, "participant": PARTICIPANT, "adapters": {"ems": {"protocol": site}},
@@ -231,7 +236,7 @@ async def service(
             await made.stop()
 
 
-def _write(config, keys, content, sandbox, authority, *, listener, host):
+def _write(config, keys, content, sandbox, authority, *, listener, host, url):
     server = authority.server("bridge")
     for name, data in (
         ("smp.jwks.json", json.dumps(sandbox.jwks()).encode()),
@@ -251,7 +256,7 @@ def _write(config, keys, content, sandbox, authority, *, listener, host):
         "sender": "ACME",
         "environment": "TEST",
         "profile": "profile.yaml",
-        "base_url": sandbox.base_url,
+        "base_url": url,
         "username": "acme",
         "password": {"file": "../keys/password"},
         "signing_key": "../keys/acme.pem",
