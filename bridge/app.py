@@ -345,6 +345,11 @@ class Host:
     async def _gauges(self, journal: Journal) -> None:
         for what, count in (await journal.counts()).items():
             self._metrics.journal.labels(what).set(count)
+        standing = await journal.alarm_counts()
+        self._metrics.alarms.clear()
+        for alarm in standing:
+            state = "acked" if alarm.acked else "open"
+            self._metrics.alarms.labels(alarm.code, alarm.participant, alarm.site, state).set(alarm.number)
         for participant, market in self._market.items():
             self._metrics.in_flight.labels(participant).set(market.outbound.in_flight)
 

@@ -80,6 +80,12 @@ class Metrics:
         )
         self.in_flight = Gauge("smp_bridge_calls_in_flight", "Create calls under way", ["participant"], registry=at)
         self.journal = Gauge("smp_bridge_journal", "What the journal holds, by count", ["what"], registry=at)
+        self.alarms = Gauge(
+            "smp_bridge_alarms",
+            "Alarms that stand, by whether somebody acknowledged them (open, acked)",
+            ["code", "participant", "site", "state"],
+            registry=at,
+        )
 
     def render(self) -> bytes:
         """The text form that Prometheus scrapes."""

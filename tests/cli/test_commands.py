@@ -10,7 +10,7 @@ from joserfc.jwk import KeySet
 
 from bridge.cli import main
 
-COMMANDS = ["demo", "run", "check", "sandbox", "submissions", "keys", "jws"]
+COMMANDS = ["demo", "run", "check", "sandbox", "submissions", "alarms", "keys", "jws"]
 
 
 @pytest.fixture
@@ -58,7 +58,17 @@ def test_help_names_every_command(say):
 
 @pytest.mark.parametrize(
     "command",
-    [*COMMANDS, "submissions list", "submissions show", "keys new", "keys jwks", "jws sign", "jws verify"],
+    [
+        *COMMANDS,
+        "submissions list",
+        "submissions show",
+        "alarms list",
+        "alarms ack",
+        "keys new",
+        "keys jwks",
+        "jws sign",
+        "jws verify",
+    ],
 )
 def test_each_command_explains_itself(say, command):
     """Each --help works without a configuration and has a sentence about what the command does."""

@@ -1,0 +1,77 @@
+"""The journal for commands: read beside a running service or without one, and changed by a person's word in the same way."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, TypeAlias, TypeVar
+
+import typer
+
+from bridge.cli.check import load_here
+from bridge.clock import SystemClock
+from bridge.config import Config
+from bridge.errors import JournalUnusable
+from bridge.ids import submission_ids
+from bridge.journal.port import Journal, JournalReader
+from bridge.journal.sqlite import open_journal, open_reader
+
+T = TypeVar("T")
+ConfigOption: TypeAlias = Annotated[Path, typer.Option(help="Directory that holds bridge.yaml and sites/*.yaml.")]
+ByOption: TypeAlias = Annotated[str, typer.Option(help="Your name; the journal keeps it.")]
+
+
+def read(config: Config, ask: Callable[[JournalReader], Awaitable[T]]) -> T:
+    """The result of `ask` on the configured journal, opened for reading only. Raises `JournalUnusable` where there is none."""
+
+    async def inside() -> T:
+        journal = await open_reader(config.host.journal.path)
+        try:
+            return await ask(journal)
+        finally:
+            await journal.close()
+
+    return asyncio.run(inside())
+
+
+def change(config: Config, ask: Callable[[Journal], Awaitable[T]], *, make: bool = False) -> T:
+    """The result of `ask` on the configured journal. With `make` a journal that is not there yet is made; otherwise `JournalUnusable` is raised."""
+    path = config.host.journal.path
+    if not make and not path.exists():
+        raise JournalUnusable(f"there is no journal at {path}", hint="the service makes it when it first runs")
+
+    async def inside() -> T:
+        clock = SystemClock.here()
+        journal = await open_journal(path, clock=clock, role="cli", new_id=submission_ids(clock), checkpoint=False)
+        try:
+            return await ask(journal)
+        finally:
+            await journal.close()
+
+    return asyncio.run(inside())
+
+
+def known_participant(config: Config, name: str) -> str:
+    """This participant entry, which must exist when it is named; '' stays ''."""
+    known = config.participants
+    if name and name not in known:
+        raise typer.BadParameter(f"{name} is not a participant; known are {', '.join(known)}")
+    return name
+
+
+def known_site(config: Config, name: str) -> str:
+    """This site, which must exist when it is named; '' stays ''."""
+    if name and name not in config.sites:
+        raise typer.BadParameter(f"{name} is not a site; known are {', '.join(config.sites)}")
+    return name
+
+
+def whose(by: str) -> str:
+    """A person's name, which must not be empty."""
+    if not by.strip():
+        raise typer.BadParameter("--by must name somebody")
+    return by.strip()
+
+
+def loaded(config: Path) -> Config:
+    """The configuration of this directory. Raises `ConfigError`."""
+    return load_here(config)
