@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from bridge.clock import Clock, Stamp
 from bridge.journal import alarms, intake, outbound, returns, settling, standing, views, writebacks
+from bridge.journal.evidence import Evidence
 from bridge.journal.people_cases import HoldCases, PeopleCases
 from bridge.journal.port import (
     AlarmCount,
@@ -107,17 +108,22 @@ class JournalCases(PeopleCases, ReaderCases):
         clock: Clock,
         owner: str,
         new_id: Callable[[], str],
+        aside: Callable[[], ReadSide] | None = None,
     ) -> None:
         super().__init__(reader)
+        self._aside = aside
         self._writer = writer
         self._wake = wake
         self._clock = clock
         self._owner = owner
         self._new_id = new_id
         self._offered: dict[str, int] = {}
+        self._evidence: Evidence | None = None
 
     async def close(self) -> None:
         """See the port."""
+        if self._evidence is not None:
+            await self._evidence.close()
         await super().close()
         await self._writer.close()
         self._wake.close()
@@ -125,6 +131,12 @@ class JournalCases(PeopleCases, ReaderCases):
     def woken(self, topic: str) -> asyncio.Event:
         """See the port."""
         return self._wake.event(topic)
+
+    def evidence(self) -> Evidence:
+        """The evidence of this journal, on a reading side of its own where the engine has one; closed with the journal."""
+        if self._evidence is None:
+            self._evidence = Evidence(self._writer, self._aside() if self._aside else self._reader, self._clock)
+        return self._evidence
 
     # field side ------------------------------------------------------------------------------------------------------
 

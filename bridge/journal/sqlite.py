@@ -41,7 +41,16 @@ async def open_journal(
         raise translated(error) from error
     writer = Writer(f"journal-{role}", db, clock=clock, writer=name, wake=wake.touched, checkpoint=checkpoint)
     reader = Reader(f"journal-{role}-read", opening.open_reader(path, vfs=vfs))
-    return SqliteJournal(writer, reader, wake, LeaseLocks(path), clock=clock, owner=name, new_id=new_id)
+    return SqliteJournal(
+        writer,
+        reader,
+        wake,
+        LeaseLocks(path),
+        clock=clock,
+        owner=name,
+        new_id=new_id,
+        aside=lambda: Reader(f"journal-{role}-aside", opening.open_reader(path, vfs=vfs)),
+    )
 
 
 async def open_reader(path: Path) -> "SqliteReader":
@@ -70,8 +79,9 @@ class SqliteJournal(JournalCases):
         clock: Clock,
         owner: str,
         new_id: Callable[[], str],
+        aside: Callable[[], Reader],
     ) -> None:
-        super().__init__(writer, reader, wake, clock=clock, owner=owner, new_id=new_id)
+        super().__init__(writer, reader, wake, clock=clock, owner=owner, new_id=new_id, aside=aside)
         self._locks = locks
 
     async def acquire(self, lease: str) -> Fence:

@@ -32,6 +32,7 @@ from bridge.model import ErrorNote
 Row = tuple[Any, ...]
 Numbers = dict[tuple[str, str, int], int]
 
+EVENTS: Final = "events"  # the topic that is woken by each commit with an event
 ALARMS: Final = "alarms"  # the topic that is woken when an alarm is newly raised or cleared
 
 _NONCE_BYTES: Final = 16
@@ -141,6 +142,7 @@ class Tx(Rows):
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (participant, writer, epoch, number, self.now.wall_ns, kind, subject, dump(data), blob.id, blob.digest),
         )
+        self.topics.add(EVENTS)
 
     def blob(self, participant: str, data: bytes) -> Blob:
         """Store bytes as evidence; nothing is stored for empty bytes."""

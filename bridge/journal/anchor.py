@@ -1,0 +1,123 @@
+"""The anchor: a small file outside the journal's directory that names the last block of each participant, so that an older journal is noticed.
+
+Whoever restores the journal's directory, or rolls back the disk that it lies on, leaves the anchor where it was; then the two disagree.
+"""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from bridge.clock import iso_ms
+from bridge.journal import sealing
+from bridge.journal.files import write_durably
+from bridge.journal.store import Rows
+
+_FORM: Final = "smp-bridge anchor 1"
+_MOST_BYTES: Final = 64 * 1024 * 1024
+
+
+class AnchorVerdict(enum.Enum):
+    """What the anchor says of a journal. Only FRESH and AGREES are `safe`: all others mean that the journal may not know what was sent."""
+
+    FRESH = "fresh"  # no anchor, and a journal without a block
+    AGREES = "agrees"
+    BEHIND = (
+        "behind"  # a block that the anchor names is missing or another one, or the journal was restored from a backup
+    )
+    FOREIGN = "foreign"  # the anchor of another journal: this one was made anew, or the configuration mixes two hosts
+    MISSING = "missing"  # no anchor that can be read, although this journal had one
+
+    @property
+    def safe(self) -> bool:
+        """Whether calls may leave."""
+        return self in (AnchorVerdict.FRESH, AnchorVerdict.AGREES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnchorFinding:
+    """The verdict, and one line for a person that says why."""
+
+    verdict: AnchorVerdict
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anchor:
+    """The content of the file: the journal's id, and number and hash of each participant's last block."""
+
+    journal: str
+    blocks: Mapping[str, tuple[int, bytes]]
+
+    def dump(self, now_ns: int) -> bytes:
+        """The file's bytes."""
+        blocks = {name: {"number": number, "hash": hash_.hex()} for name, (number, hash_) in self.blocks.items()}
+        content = {"form": _FORM, "journal": self.journal, "written_at": iso_ms(now_ns), "blocks": blocks}
+        return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def current(rows: Rows) -> Anchor:
+    """What the anchor of this journal should say now."""
+    return Anchor(journal=sealing.identity(rows), blocks=sealing.heads(rows))
+
+
+def write(path: Path, anchor: Anchor, now_ns: int) -> None:
+    """Write the anchor durably. Raises `OSError`."""
+    write_durably(path, anchor.dump(now_ns))
+
+
+def load(path: Path) -> Anchor | str | None:
+    """The anchor at `path`; None when there is none, and one line that says why when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return _parse(orjson.loads(file.read(_MOST_BYTES)))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"the anchor {path} cannot be read: {error.strerror}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"the anchor {path} is damaged"
+
+
+def judge(rows: Rows, anchor: Anchor | str | None) -> AnchorFinding:
+    """Compare a loaded anchor with the journal."""
+    restored = sealing.meta(rows, "restored")
+    if restored is not None:
+        return AnchorFinding(verdict=AnchorVerdict.BEHIND, text=f"the journal was restored from {restored}")
+    if isinstance(anchor, str):
+        return AnchorFinding(verdict=AnchorVerdict.MISSING, text=anchor)
+    if anchor is None:
+        if sealing.heads(rows):
+            return AnchorFinding(
+                verdict=AnchorVerdict.MISSING, text="the journal holds sealed evidence, but its anchor is gone"
+            )
+        return AnchorFinding(verdict=AnchorVerdict.FRESH, text="a new journal")
+    if anchor.journal != sealing.identity(rows):
+        text = "the anchor belongs to another journal: was this one made anew, or is the path of the other host's anchor configured?"
+        return AnchorFinding(verdict=AnchorVerdict.FOREIGN, text=text)
+    return _judge_blocks(rows, anchor)
+
+
+def _judge_blocks(rows: Rows, anchor: Anchor) -> AnchorFinding:
+    for participant, (number, hash_) in anchor.blocks.items():
+        last, _ = sealing.head(rows, participant)
+        if number > last:
+            text = f"{participant}: the anchor names block {number}, the journal ends with block {last}: it is older than its anchor"
+            return AnchorFinding(verdict=AnchorVerdict.BEHIND, text=text)
+        here = sealing.block_hash(rows, participant, number)
+        if here is not None and here != hash_:  # None: the block is in the archive, and later ones stand on it
+            text = f"{participant}: block {number} is another one than the anchor names"
+            return AnchorFinding(verdict=AnchorVerdict.BEHIND, text=text)
+    return AnchorFinding(verdict=AnchorVerdict.AGREES, text="the journal holds every block that the anchor names")
+
+
+def _parse(content: Mapping[str, Any]) -> Anchor:
+    if content["form"] != _FORM:
+        raise ValueError(content["form"])
+    blocks = {
+        str(name): (int(block["number"]), bytes.fromhex(block["hash"])) for name, block in content["blocks"].items()
+    }
+    return Anchor(journal=str(content["journal"]), blocks=blocks)

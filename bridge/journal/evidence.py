@@ -1,0 +1,87 @@
+"""Evidence as the tasks and commands around it use it: sealing, the anchor, sizes. On connections of its own, so that nobody waits for it."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from bridge.clock import Clock
+from bridge.journal import anchor, sealing
+from bridge.journal.anchor import AnchorFinding
+from bridge.journal.port import Fence
+from bridge.journal.sides import ReadSide, WriteSide
+from bridge.journal.store import Rows, Tx
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealStep:
+    """What one step of sealing did; 0 events: nothing was left to seal."""
+
+    blocks: int
+    events: int
+
+
+class Evidence:
+    """A journal's evidence: `read` on a snapshot of its own thread, `write` as one commit among those of the journal."""
+
+    def __init__(self, writer: WriteSide, reader: ReadSide, clock: Clock) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._clock = clock
+
+    async def read(self, work: Callable[[Rows], T]) -> T:
+        """The result of `work` on one snapshot."""
+        return await self._reader.run(work)
+
+    async def write(self, work: Callable[[Tx], T]) -> T:
+        """The result of `work` once it is on disk."""
+        return (await self._writer.run(work)).value
+
+    async def close(self) -> None:
+        """End the reading thread. Safe to call twice."""
+        await self._reader.close()
+
+    # sealing ---------------------------------------------------------------------------------------------------------
+
+    async def seal(self, fence: Fence) -> SealStep:
+        """Close the next blocks under the lease `sealing.SEALER`: one short step, call it until it finds nothing. Raises `Fenced`, `JournalFull`."""
+        drafted = await self.read(lambda rows: sealing.draft(rows, self._clock.wall_ns()))
+        if drafted is None:
+            return SealStep(blocks=0, events=0)
+        await self.write(lambda tx: sealing.seal(tx, fence, drafted))
+        return SealStep(blocks=len(drafted.blocks), events=sum(stored.block.events for stored in drafted.blocks))
+
+    async def used_bytes(self) -> int:
+        """What the journal's rows take: the file without its free pages, which are used again before it grows."""
+        return await self.read(used_bytes)
+
+    # the anchor ------------------------------------------------------------------------------------------------------
+
+    async def compare(self, path: Path) -> AnchorFinding:
+        """What the anchor at `path` says of this journal. Ask before anything is sent."""
+        found = await asyncio.to_thread(anchor.load, path)
+        return await self.read(lambda rows: anchor.judge(rows, found))
+
+    async def write_anchor(self, path: Path) -> None:
+        """Let the anchor name the last blocks. Only for a journal that agrees with it (or has none yet). Raises `OSError`."""
+        content = await self.read(anchor.current)
+        await asyncio.to_thread(anchor.write, path, content, self._clock.wall_ns())
+
+    async def rebase(self, path: Path) -> None:
+        """A person reconciled the journal: from now on the anchor speaks of this one. Raises `OSError`."""
+        content = await self.read(anchor.current)
+        await asyncio.to_thread(anchor.write, path, content, self._clock.wall_ns())
+        await self.write(lambda tx: sealing.set_meta(tx, "restored", None))
+
+
+def used_bytes(rows: Rows) -> int:
+    """See `Evidence.used_bytes`."""
+    if rows.dialect != "sqlite":
+        return rows.size()
+    found = rows.all(
+        "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+    )
+    return int(found[0][0])

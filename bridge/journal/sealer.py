@@ -1,0 +1,149 @@
+"""The sealer: closes what happened into blocks every few seconds, keeps the anchor, and watches the journal's size. One task of the process with the market role."""
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from bridge.clock import Clock
+from bridge.errors import JournalFull
+from bridge.journal.evidence import Evidence
+from bridge.journal.port import Fence
+
+log = logging.getLogger(__name__)
+
+EVERY_S: Final = 5.0
+LARGE: Final = 0.8  # of the size cap: from here on a person is told
+LARGE_NO_MORE: Final = 0.7
+ARCHIVE_FROM: Final = 0.6  # of the size cap: from here on old evidence is moved by itself
+
+
+class Alarms(Protocol):
+    """The part of the journal that takes alarms."""
+
+    async def alarm(self, code: str, *, text: str = "", clear: bool = False) -> None:
+        """See `bridge.journal.port.Journal.alarm`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealerSettings:
+    """`anchor` is the anchor's file (None: none is kept), `max_bytes` the journal's size cap (0: none), `every_s` how long events may wait for their block."""
+
+    anchor: Path | None
+    max_bytes: int = 0
+    every_s: float = EVERY_S
+
+
+class Sealer:
+    """Woken by events, never by a clock alone: when nothing happened it does nothing."""
+
+    def __init__(
+        self,
+        settings: SealerSettings,
+        *,
+        evidence: Evidence,
+        alarms: Alarms,
+        fence: Fence,
+        woken: asyncio.Event,
+        clock: Clock,
+        archive: asyncio.Event | None = None,
+    ) -> None:
+        self._settings = settings
+        self._evidence = evidence
+        self._alarms = alarms
+        self._fence = fence
+        self._woken = woken
+        self._clock = clock
+        self._archive = archive
+        self._trusted = False  # the anchor is known to be this journal's
+        self._anchored: bool | None = None  # whether the last try to write it went well
+        self._large: bool | None = None
+        self._full = False
+
+    async def run(self) -> None:
+        """Seal what an earlier run left, then what is appended, until cancelled. Raises `Fenced` and `JournalUnusable`."""
+        busy = True
+        while True:
+            if not busy:
+                await self._woken.wait()
+            await asyncio.sleep(self._settings.every_s)
+            self._woken.clear()
+            busy = await self.round()
+
+    async def round(self) -> bool:
+        """Seal everything that is there, let the anchor follow, look at the size; whether there was anything, or it has to be tried again."""
+        try:
+            sealed = await self._seal()
+            if sealed or not self._trusted:
+                await self._keep_anchor()
+            await self._watch_size()
+        except JournalFull as error:
+            if not self._full:
+                log.warning("sealing_waits", extra={"cause": str(error)})
+            self._full = True
+            self._ask_for_archive()
+            return True
+        self._full = False
+        return sealed
+
+    async def finish(self) -> None:
+        """The last block of an orderly stop."""
+        with suppress(JournalFull):
+            await self.round()
+
+    async def _seal(self) -> bool:
+        if not self._trusted and self._settings.anchor is not None:
+            await self._keep_anchor()  # from a journal's first block on there is an anchor
+        events = 0
+        while step := (await self._evidence.seal(self._fence)).events:
+            events += step
+        return events > 0
+
+    # the anchor ------------------------------------------------------------------------------------------------------
+
+    async def _keep_anchor(self) -> None:
+        """Write it where it agrees with the journal; an anchor that does not is left for the person who reconciles."""
+        path = self._settings.anchor
+        if path is None:
+            return
+        if not self._trusted:
+            finding = await self._evidence.compare(path)
+            self._trusted = finding.verdict.safe
+            if not self._trusted:
+                await self._note_anchor(finding.text)
+                return
+        try:
+            await self._evidence.write_anchor(path)
+        except OSError as error:
+            await self._note_anchor(f"the anchor {path} cannot be written: {error.strerror or error}")
+        else:
+            await self._note_anchor("")
+
+    async def _note_anchor(self, problem: str) -> None:
+        if self._anchored is not (not problem):
+            self._anchored = not problem
+            if problem:
+                log.warning("anchor_not_kept", extra={"cause": problem})
+            await self._alarms.alarm("ANCHOR", text=problem, clear=not problem)
+
+    # the size --------------------------------------------------------------------------------------------------------
+
+    async def _watch_size(self) -> None:
+        cap = self._settings.max_bytes
+        if not cap:
+            return
+        used = await self._evidence.used_bytes()
+        if used >= cap * ARCHIVE_FROM:
+            self._ask_for_archive()
+        large = used >= cap * (LARGE_NO_MORE if self._large else LARGE)
+        if large is not self._large:
+            self._large = large
+            text = f"{used / 1e6:,.0f} MB of {cap / 1e6:,.0f} MB are used"
+            await self._alarms.alarm("JOURNAL_LARGE", text=text, clear=not large)
+
+    def _ask_for_archive(self) -> None:
+        if self._archive is not None:
+            self._archive.set()
