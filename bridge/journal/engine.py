@@ -20,13 +20,30 @@ _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 def translated(error: Exception) -> Exception:
     """The bridge's own error for one of SQLite's; other errors are returned as they are."""
-    if isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
+    if isinstance(error, apsw.FullError) or _no_room(error):
         return JournalFull("the journal's disk or its configured size is full", hint="make room; it goes on by itself")
     if isinstance(error, apsw.BusyError):
         return JournalUnusable("the journal was locked for too long", hint="look for a stopped process that holds it")
     if isinstance(error, (apsw.Error, OSError)):
         return JournalUnusable(f"the journal failed: {error}", hint="check the disk, then restore or move the journal")
     return error
+
+
+def _no_room(error: Exception) -> bool:
+    """A full disk that has another name: a lock file or socket that found none, or the log's shared index that cannot grow."""
+    if isinstance(error, apsw.IOError):
+        return bool(getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE)
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
+
+
+def _lasting(error: Exception) -> bool:
+    """Whether nothing that the disk says can be trusted any more: after a sync that failed the system may have dropped what it was to write.
+
+    Only a new start, which reads what is really there, tells what was kept.
+    """
+    if _no_room(error):
+        return False
+    return isinstance(error, apsw.IOError | apsw.CorruptError | apsw.NotADBError | apsw.ReadOnlyError)
 
 
 class _Thread(Worker):
@@ -76,6 +93,7 @@ class Writer(_Thread):
         self._checkpoint = checkpoint
         self._pages = 0
         self._numbers: Numbers = {}
+        self._failed: Exception | None = None
         db.set_wal_hook(self._wrote)
         super().__init__(name, db)
 
@@ -85,6 +103,9 @@ class Writer(_Thread):
         return done
 
     def _serve(self, batch: list[Request]) -> None:
+        if self._failed is not None:
+            self._abandon(batch, self._failed)
+            return
         numbers = dict(self._numbers)
         topics: set[str] = set()
         try:
@@ -93,6 +114,7 @@ class Writer(_Thread):
                 self._one(request, numbers, topics)
             self._db.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - handed to every caller of the batch
+            self._fail(error)
             self._abandon(batch, translated(error))
             return
         at = self._clock.now()
@@ -108,7 +130,7 @@ class Writer(_Thread):
         try:
             request.result = request.work(Tx(self._db, self._clock, self._writer, numbers, mine))
         except Exception as error:
-            if not self._db.in_transaction:  # SQLite gave up the whole transaction (full disk, failed write)
+            if not self._db.in_transaction or _lasting(error):  # a full disk, a failed write: SQLite gave up, or we do
                 raise
             self._db.execute("ROLLBACK TO request")
             numbers.clear()
@@ -134,5 +156,12 @@ class Writer(_Thread):
         if not self._checkpoint or self._pages < _CHECKPOINT_PAGES:
             return
         self._pages = 0
-        with suppress(apsw.Error):  # a reader or a full disk is in the way: the next commit tries again
+        try:
             self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.Error as error:  # a reader or a full disk is in the way: the next commit tries again
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Write nothing more after a failure that lasts; the host ends over it, for every call raises it from now on."""
+        if _lasting(error):
+            self._failed = translated(error)

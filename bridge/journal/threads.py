@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from bridge.clock import Stamp
-from bridge.errors import JournalUnusable
+from bridge.errors import JournalFull, JournalUnusable
 
 T = TypeVar("T")
 
@@ -35,9 +35,10 @@ class Request:
 
 
 class Worker:
-    """A thread that is fed requests; results go back to the loop that asked, one wake-up per batch."""
+    """A thread that is fed requests; results go back to the loop that asked, one wake-up per batch. `full` while the last batch found no room."""
 
     def __init__(self, name: str) -> None:
+        self.full = False
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._closing = False
@@ -65,6 +66,7 @@ class Worker:
             batch, more = self._drain()
             if batch:
                 self._serve(batch)
+                self.full = any(isinstance(request.error, JournalFull) for request in batch)
                 self._resolve(batch)
             self._between()
         self._end()

@@ -3,20 +3,24 @@
 import asyncio
 import hashlib
 import itertools
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
 import pytest
+from failing_vfs import FULL, READ, SYNC, WRITE, FailingVfs
 
 from bridge.clock import SystemClock
 from bridge.errors import JournalFull, JournalUnusable
-from bridge.journal import opening
+from bridge.journal import engine, opening
 from bridge.journal.port import Candidate, FastCall, Fence, SignedCall
 from bridge.journal.sqlite import SqliteJournal, open_journal
 from bridge.model import Operation, Trigger
 
 
-async def opened(path: Path, *, checkpoint: bool = True, max_bytes: int = 0, role: str = "all") -> SqliteJournal:
+async def opened(
+    path: Path, *, checkpoint: bool = True, max_bytes: int = 0, role: str = "all", vfs: str | None = None
+) -> SqliteJournal:
     ids = itertools.count()
     return await open_journal(
         path,
@@ -25,6 +29,7 @@ async def opened(path: Path, *, checkpoint: bool = True, max_bytes: int = 0, rol
         new_id=lambda: f"{role}-{next(ids)}",
         checkpoint=checkpoint,
         max_bytes=max_bytes,
+        vfs=vfs,
     )
 
 
@@ -230,6 +235,78 @@ async def test_full_journal_refuses_and_recovers(path):
     assert view.items == accepted + 1
     events = await journal.events(view.id)
     assert [event.number for event in events] == list(range(1, accepted + 2))
+    await journal.close()
+
+
+# ---------------------------------------------------------------------------------------------------- a disk that fails
+
+
+@pytest.fixture
+def failing():
+    vfs = FailingVfs()
+    yield vfs
+    vfs.unregister()
+
+
+@pytest.mark.parametrize(
+    ("file", "verb", "code"), [("-wal", "sync", SYNC), ("-wal", "write", WRITE), (".db", "read", READ)]
+)
+async def test_one_failure_of_the_disk_is_the_last_word(path, failing, file, verb, code):
+    """A sync, write or read that failed once is never trusted again: every later commit is refused too, although the disk is well by then."""
+    made = await opened(path)
+    await made.close()
+    journal = await opened(path, vfs=failing.name)
+    fence = await journal.acquire("field:s")
+    await journal.accept(fence, [candidate("before")])
+    if verb == "read":
+        await journal._writer.run(lambda tx: tx.db.cache_flush())
+        await journal._writer.run(lambda tx: tx.db.execute("PRAGMA shrink_memory").fetchall())
+    failing.fail(file, verb, code, times=1)
+    failing.fail("-wal", verb, code, times=1)
+    for key in ("first", "second", "third"):
+        with pytest.raises(JournalUnusable) as refused:
+            await journal.accept(fence, [candidate(key)])
+        assert refused.value.hint
+    assert failing.failed
+    await journal.close()
+    again = await opened(path)
+    (view,) = await again.submissions()
+    assert view.items in {1, 2}, "what was acknowledged, and at most what nobody was told of"
+    await again.close()
+
+
+async def test_checkpoint_whose_sync_fails_is_the_last_word(path, failing, monkeypatch):
+    """The file behind the log is not synced: nothing more is acknowledged, for the log may be begun anew over what only it holds."""
+    monkeypatch.setattr(engine, "_CHECKPOINT_PAGES", 1)
+    journal = await opened(path, vfs=failing.name)
+    fence = await journal.acquire("field:s")
+    told = [f"K{number}" for number in range(5)]
+    for key in told:
+        await journal.accept(fence, [candidate(key)])
+    failing.fail("journal.db", "sync", SYNC, times=1)
+    with suppress(JournalUnusable):  # the checkpoint comes after the answer
+        await journal.accept(fence, [candidate("last")])
+    with pytest.raises(JournalUnusable):
+        await journal.accept(fence, [candidate("later")])
+    await journal.close()
+    again = await opened(path)
+    kept = [key for (key,) in rows(path, "SELECT key FROM items ORDER BY id")]
+    assert set(told) <= set(kept)
+    assert "later" not in kept
+    await again.close()
+
+
+async def test_full_disk_is_no_failure_of_it(path, failing):
+    """No room: refused, shown as full, and well again by itself once there is room."""
+    journal = await opened(path, vfs=failing.name)
+    fence = await journal.acquire("field:s")
+    failing.fail("-wal", "write", FULL)
+    with pytest.raises(JournalFull):
+        await journal.accept(fence, [candidate("A")])
+    assert journal._writer.full
+    failing.heal()
+    await journal.accept(fence, [candidate("A")])
+    assert not journal._writer.full
     await journal.close()
 
 

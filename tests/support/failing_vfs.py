@@ -1,0 +1,57 @@
+"""A disk that fails on command: SQLite's own way to the disk, with some verbs of some files refused."""
+
+import itertools
+from pathlib import Path
+
+import apsw
+
+_NUMBERS = itertools.count(1)
+READ, WRITE, SYNC = apsw.SQLITE_IOERR_READ, apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_FSYNC
+FULL = apsw.SQLITE_FULL
+
+
+class FailingVfs(apsw.VFS):
+    """`fail` names what is refused from now on, by the end of a file's name: `{("-wal", "sync"): SYNC}`; `times` after which it is well again (None: never)."""
+
+    def __init__(self):
+        self.name = f"failing-{next(_NUMBERS)}"
+        self.failing = {}
+        self.failed = []
+        super().__init__(self.name, "")
+
+    def fail(self, file, verb, code, times=None):
+        self.failing[file, verb] = [code, times]
+
+    def heal(self):
+        self.failing.clear()
+
+    def check(self, file, verb):
+        for (end, failing), rule in self.failing.items():
+            if failing == verb and file.endswith(end) and rule[1] != 0:
+                rule[1] = None if rule[1] is None else rule[1] - 1
+                self.failed.append((file, verb))
+                raise apsw.exception_for(rule[0])
+
+    def xOpen(self, name, flags):
+        if name is None:
+            return super().xOpen(name, flags)
+        return _File(self, name, flags)
+
+
+class _File(apsw.VFSFile):
+    def __init__(self, vfs, name, flags):
+        super().__init__("", name, flags)
+        self._vfs = vfs
+        self._name = Path(name.filename() if isinstance(name, apsw.URIFilename) else name).name
+
+    def xRead(self, amount, offset):
+        self._vfs.check(self._name, "read")
+        return super().xRead(amount, offset)
+
+    def xWrite(self, data, offset):
+        self._vfs.check(self._name, "write")
+        super().xWrite(data, offset)
+
+    def xSync(self, flags):
+        self._vfs.check(self._name, "sync")
+        super().xSync(flags)
