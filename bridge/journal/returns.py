@@ -82,6 +82,12 @@ def close_return(tx: Tx, fence: Fence, return_id: int, verdict: str) -> None:
     tx.event(fence, row[0], f"return.{verdict}", row[1], {"return": return_id})
 
 
+def transaction_of(rows: Rows, return_id: int) -> str:
+    """The transaction id that a stored return names, '' where it names none."""
+    row = rows.one("SELECT transaction_id FROM returns WHERE id = ?", (return_id,))
+    return row[0] if row else ""
+
+
 def unsettled(rows: Rows, participant: str) -> list[ParkedReturn]:
     """Returns nobody has dealt with yet, oldest first."""
     found = rows.all(f"SELECT {_ROW} WHERE r.participant = ? AND r.verdict = '' ORDER BY r.id", (participant,))

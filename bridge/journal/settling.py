@@ -8,7 +8,7 @@ from bridge.journal.moves import Submission, check_revision, load, move
 from bridge.journal.outbound import answer_data, tell
 from bridge.journal.port import AnswerNote, Fence, ItemOutcome, Stamps
 from bridge.journal.requeue import Again, requeue
-from bridge.journal.returns import close_return
+from bridge.journal.returns import close_return, transaction_of
 from bridge.journal.standing import unblock_after
 from bridge.journal.store import NO_BLOB, Blob, Row, Tx, dump_errors
 from bridge.model import EmsState, ErrorNote, ItemState, Refusal
@@ -49,6 +49,9 @@ def settle(
     columns: dict[str, object] = {}
     if answer is not None and answer.transaction_id:
         found.transaction_id = columns["transaction_id"] = answer.transaction_id
+    elif return_id is not None and not found.transaction_id:
+        # A call in doubt had no answer: its return alone says which transaction it was.
+        found.transaction_id = columns["transaction_id"] = transaction_of(tx, return_id)
     data["again"] = {part.submission: len(part.items) for part in again}
     finish(
         tx,

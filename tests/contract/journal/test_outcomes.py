@@ -133,6 +133,20 @@ async def test_a_return_closed_by_settling_is_not_found_again(kit):
     assert await kit.journal.unsettled_returns("acme") == []
 
 
+async def test_a_return_names_the_transaction_of_a_call_in_doubt(kit):
+    """No answer came that could have: the place is told its transaction id all the same, and a status call could ask for it."""
+    await kit.accept(kit.asset("A"))
+    due = await kit.send()
+    note = kit.answer("", status=0)
+    await kit.journal.answered(kit.market, due.submission, SubmissionState.IN_DOUBT, note)
+    await kit.write_all()
+    parked = await kit.journal.park_return(kit.market, kit.returned(transaction_id="T7"))
+    await kit.settle(due, return_id=parked.return_id)
+    assert (await kit.journal.submission(due.submission)).transaction_id == "T7"
+    [row], _ = await kit.journal.due_writebacks("north", ["assets"], kit.clock.wall_ns(), 10)
+    assert (row.outcome.state, row.outcome.transaction_id) == (EmsState.REGISTERED, "T7")
+
+
 # ------------------------------------------------------------------------------------------------- refused by the host
 
 
