@@ -120,6 +120,11 @@ class JournalCases(PeopleCases, ReaderCases):
         self._offered: dict[str, int] = {}
         self._evidence: Evidence | None = None
 
+    @property
+    def full(self) -> bool:
+        """See the port."""
+        return self._writer.full
+
     async def close(self) -> None:
         """See the port."""
         if self._evidence is not None:

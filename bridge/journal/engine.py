@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 import apsw
 
-from bridge.clock import Clock
+from bridge.clock import Clock, Stamp, iso_ms
 from bridge.errors import JournalFull, JournalUnusable
 from bridge.journal.store import Numbers, Rows, Tx
 from bridge.journal.threads import Done, Request, Worker
@@ -15,6 +15,7 @@ from bridge.journal.threads import Done, Request, Worker
 T = TypeVar("T")
 
 _CHECKPOINT_PAGES: Final = 1000
+_CALM_NS: Final = 60_000_000_000
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -74,6 +75,27 @@ class Reader(_Thread):
                 request.error = translated(error)
 
 
+class _Room:
+    """The alarm of a full disk: it can only be written once there is room again, and stands until none was missing for a while."""
+
+    def __init__(self) -> None:
+        self._since_ns = 0
+        self._last: Stamp | None = None
+        self._stands = True  # perhaps, from before this start
+
+    def tell(self, tx: Tx, *, full: bool) -> None:
+        """At the beginning of each commit; `full` when the one before found no room."""
+        if full:
+            self._last = tx.now
+            self._since_ns = self._since_ns or tx.now.wall_ns
+            self._stands = True
+            text = f"no room since {iso_ms(self._since_ns)}; nothing was acknowledged until now"
+            tx.raise_alarm("JOURNAL_FULL", text=text)
+        elif self._stands and (self._last is None or tx.now.mono_ns - self._last.mono_ns > _CALM_NS):
+            tx.clear_alarm("JOURNAL_FULL")
+            self._stands, self._since_ns = False, 0
+
+
 class Writer(_Thread):
     """The thread of the changing calls: what came while the last commit ran is one transaction, each request under its own savepoint."""
 
@@ -94,6 +116,7 @@ class Writer(_Thread):
         self._pages = 0
         self._numbers: Numbers = {}
         self._failed: Exception | None = None
+        self._room = _Room()
         db.set_wal_hook(self._wrote)
         super().__init__(name, db)
 
@@ -110,6 +133,7 @@ class Writer(_Thread):
         topics: set[str] = set()
         try:
             self._db.execute("BEGIN IMMEDIATE")
+            self._room.tell(Tx(self._db, self._clock, self._writer, numbers, topics), full=self.full)
             for request in batch:
                 self._one(request, numbers, topics)
             self._db.execute("COMMIT")

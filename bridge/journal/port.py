@@ -374,6 +374,11 @@ class JournalReader(HoldReader, Protocol):
 class Journal(JournalReader, People, Protocol):
     """The durable record of one host."""
 
+    @property
+    def full(self) -> bool:
+        """Whether the last commit found no room (disk or cap): nothing is acknowledged until there is some again."""
+        ...
+
     # life -----------------------------------------------------------------------------------------------------------
 
     async def acquire(self, lease: str) -> Fence:

@@ -23,7 +23,9 @@ class ReadSide(Protocol):
 
 
 class WriteSide(Protocol):
-    """Runs changing calls, each durable when it returns."""
+    """Runs changing calls, each durable when it returns. `full` while the last ones found no room."""
+
+    full: bool
 
     async def run(self, work: Callable[[Tx], T]) -> Done[T]:
         """The result of `work` once it is on disk."""

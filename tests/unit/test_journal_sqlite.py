@@ -10,7 +10,7 @@ import apsw
 import pytest
 from failing_vfs import FULL, READ, SYNC, WRITE, FailingVfs
 
-from bridge.clock import SystemClock
+from bridge.clock import Stamp, SystemClock
 from bridge.errors import JournalFull, JournalUnusable
 from bridge.journal import engine, opening
 from bridge.journal.port import Candidate, FastCall, Fence, SignedCall
@@ -19,12 +19,12 @@ from bridge.model import Operation, Trigger
 
 
 async def opened(
-    path: Path, *, checkpoint: bool = True, max_bytes: int = 0, role: str = "all", vfs: str | None = None
+    path: Path, *, checkpoint: bool = True, max_bytes: int = 0, role: str = "all", vfs: str | None = None, clock=None
 ) -> SqliteJournal:
     ids = itertools.count()
     return await open_journal(
         path,
-        clock=SystemClock.here(),
+        clock=clock or SystemClock.here(),
         role=role,
         new_id=lambda: f"{role}-{next(ids)}",
         checkpoint=checkpoint,
@@ -297,17 +297,46 @@ async def test_checkpoint_whose_sync_fails_is_the_last_word(path, failing, monke
 
 
 async def test_full_disk_is_no_failure_of_it(path, failing):
-    """No room: refused, shown as full, and well again by itself once there is room."""
-    journal = await opened(path, vfs=failing.name)
+    """No room: refused, shown as full, well again by itself once there is room; the alarm says since when and is cleared after a calm minute."""
+    clock = MovableClock()
+    journal = await opened(path, vfs=failing.name, clock=clock)
     fence = await journal.acquire("field:s")
     failing.fail("-wal", "write", FULL)
-    with pytest.raises(JournalFull):
-        await journal.accept(fence, [candidate("A")])
-    assert journal._writer.full
+    for _ in range(3):
+        with pytest.raises(JournalFull):
+            await journal.accept(fence, [candidate("A")])
+        assert journal.full
+    assert await journal.alarms() == []
     failing.heal()
     await journal.accept(fence, [candidate("A")])
-    assert not journal._writer.full
+    assert not journal.full
+    (alarm,) = await journal.alarms()
+    assert (alarm.code, alarm.count) == ("JOURNAL_FULL", 1)
+    clock.ahead_ns = 59_000_000_000
+    await journal.renew([fence])
+    assert len(await journal.alarms()) == 1
+    clock.ahead_ns = 61_000_000_000
+    await journal.renew([fence])
+    assert await journal.alarms() == []
     await journal.close()
+
+
+class MovableClock:
+    """The machine's clocks, moved ahead."""
+
+    def __init__(self) -> None:
+        self.real = SystemClock.here()
+        self.ahead_ns = 0
+
+    def now(self):
+        wall, mono, boot = self.real.now()
+        return Stamp(wall + self.ahead_ns, mono + self.ahead_ns, boot)
+
+    def wall_ns(self):
+        return self.now().wall_ns
+
+    def mono_ns(self):
+        return self.now().mono_ns
 
 
 # ------------------------------------------------------------------------------------------------------------ evidence
