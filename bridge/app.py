@@ -21,6 +21,7 @@ from bridge.field.supervisor import Supervisor
 from bridge.field.writeback import WriteBacks
 from bridge.flow import FlowPlan
 from bridge.ids import new_message_id, submission_ids
+from bridge.journal.keeper import Keeper, KeeperSettings, KeptJournal, start_keeper
 from bridge.journal.port import Fence, Journal
 from bridge.journal.sqlite import open_journal
 from bridge.lane import FastLane
@@ -100,6 +101,7 @@ class Host:
         self._random = random.Random()  # noqa: S311 - jitter, not secrets
         self._fences: list[Fence] = []
         self._market: dict[str, _Market] = {}
+        self._keeper: Keeper | None = None
 
     async def run(self, running: Running) -> None:
         """Start, say so in `running.ready`, and work until `running.stop` is set; then drain and close.
@@ -113,11 +115,14 @@ class Host:
                 role=self._role.value,
                 new_id=submission_ids(self._clock),
                 checkpoint=self._role is not Role.FIELD,
+                max_bytes=self._config.host.journal.max_size or 0,
             )
             stack.push_async_callback(journal.close)
             stack.push_async_callback(self._give_back, journal)
             lanes = await self._build_market(journal, stack) if self._role is not Role.FIELD else None
             supervisors = await self._build_field(journal, lanes) if self._role is not Role.MARKET else []
+            if self._role is not Role.FIELD:
+                self._keeper = await self._build_keeper(journal)
             await self._listen(journal, stack, running)
             await self._work(journal, supervisors, running)
 
@@ -129,6 +134,8 @@ class Host:
                 sinks.append(group.create_task(market.tokens.run()))
                 sinks.append(group.create_task(market.tracker.run()))
                 sinks.append(group.create_task(market.outbound.run()))
+            if self._keeper is not None:
+                sinks.append(group.create_task(self._keeper.run()))
             sources = [group.create_task(supervisor.run()) for supervisor in supervisors]
             running.ready.set()
             log.info("ready", extra={"role": self._role.value, "sites": [site.name for site in self._sites]})
@@ -140,6 +147,21 @@ class Host:
             await asyncio.gather(*(market.outbound.drain(DRAIN_S) for market in self._market.values()))
             for task in sinks:
                 task.cancel()
+        if self._keeper is not None:
+            await self._keeper.finish()
+
+    async def _build_keeper(self, journal: KeptJournal) -> Keeper:
+        options = self._config.host.journal
+        settings = KeeperSettings(
+            anchor=options.anchor_file,
+            archive=options.archive_directory,
+            max_bytes=options.max_size or 0,
+            archive_after_s=options.archive_after,
+            seal_every_s=options.seal_every,
+        )
+        keeper = await start_keeper(settings, journal, clock=self._clock)
+        self._fences.append(keeper.fence)
+        return keeper
 
     async def _renew(self, journal: Journal) -> None:
         while True:

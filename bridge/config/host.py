@@ -3,18 +3,22 @@
 import enum
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, FilePath, field_validator, model_validator
 
 from bridge.api import Options
 from bridge.config.references import Untouched
+from bridge.config.values import Duration, Size
 from bridge.profile import Profile
 from bridge.secret import Secret
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Text = Annotated[str, Field(min_length=1, max_length=200)]
+DAY_S: Final = 86_400.0
+LARGEST_JOURNAL: Final = 2 * 10**9
+SMALLEST_JOURNAL: Final = 10**7
 
 
 class Environment(enum.Enum):
@@ -25,9 +29,46 @@ class Environment(enum.Enum):
 
 
 class JournalOptions(Options):
-    """Where the journal lives. The directory is made when it is missing; the file is never reset."""
+    """Where the journal lives, how large it may grow, and where old evidence goes. Directories are made when missing; the file is never reset.
+
+    `anchor` is a file outside the journal's directory (default `<directory>.anchor/<name>.json` beside that directory): it names the last block, so that
+    a journal that was restored or rolled back is noticed. `archive` is the directory of the segments (default `<path>.archive`). `max_size` caps the
+    file (null = only the disk does); from 60 % of it on, settled evidence older than `archive_after` moves to the archive by itself. `seal_every` is how
+    long events may wait for their block.
+    """
 
     path: Path
+    anchor: Path | None = None
+    archive: Path | None = None
+    max_size: Size | None = LARGEST_JOURNAL
+    archive_after: Duration = 30 * DAY_S
+    seal_every: Duration = 5.0
+
+    @field_validator("max_size")
+    @classmethod
+    def _room(cls, size: int | None) -> int | None:
+        if size is not None and size < SMALLEST_JOURNAL:
+            raise ValueError(f"must be at least {SMALLEST_JOURNAL // 10**6}MB")
+        return size
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.path.parent in self.anchor_file.parents:
+            raise ValueError(
+                f"`anchor` must lie outside the journal's own directory ({self.path.parent}), or it would be restored together with the journal"
+            )
+        return self
+
+    @property
+    def anchor_file(self) -> Path:
+        """The anchor's file."""
+        directory = self.path.parent
+        return self.anchor or directory.parent / f"{directory.name}.anchor" / f"{self.path.name}.json"
+
+    @property
+    def archive_directory(self) -> Path:
+        """The directory of the segments."""
+        return self.archive or Path(f"{self.path}.archive")
 
 
 class ReturnsListener(Options):

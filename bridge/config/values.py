@@ -1,4 +1,4 @@
-"""Values that configuration models share: durations, names, environments."""
+"""Values that configuration models share: durations, sizes, names, environments."""
 
 import re
 from decimal import Decimal
@@ -29,6 +29,29 @@ def duration_s(value: object) -> float:
     raise ValueError("must be a duration with its unit, such as 250ms, 5s, 10min or 24h")
 
 
+_UNITS_BYTES: Final = {
+    "kB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+}
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(" + "|".join(_UNITS_BYTES) + ")")
+
+
+def size_bytes(value: object) -> int:
+    """Bytes of a size written as `500MB`, `2GB`, `1.5GiB`."""
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value.strip())
+        if match:
+            return int(Decimal(match[1]) * _UNITS_BYTES[match[2]])
+    raise ValueError("must be a size with its unit, such as 500MB, 2GB or 1.5GiB")
+
+
+Size = Annotated[int, BeforeValidator(size_bytes)]
 Duration = Annotated[float, BeforeValidator(duration_s)]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 

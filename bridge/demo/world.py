@@ -44,7 +44,7 @@ class World:
         self._seed = seed
         self._clock = SystemClock.here()
         self._stack = AsyncExitStack()
-        self.journal = directory / "journal.db"
+        self.journal = directory / "journal/journal.db"  # in a directory of its own: its anchor lies beside that
         self.sites: Sequence[Site] = ()
         self._sandbox: Sandbox
         self._service: Service

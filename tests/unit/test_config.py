@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bridge.config import Config, Environment, load
-from bridge.config.values import duration_s
+from bridge.config.values import duration_s, size_bytes
 from bridge.errors import ConfigError
 from bridge.identifiers import Severity
 from bridge.model import EmsState, Operation, Trigger
@@ -197,3 +197,37 @@ def test_bad_durations(text):
     """A number without a unit is no duration."""
     with pytest.raises(ValueError, match="unit"):
         duration_s(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("500MB", 500_000_000), ("2GB", 2 * 10**9), ("1.5 GiB", 3 << 29), ("10kB", 10_000)]
+)
+def test_sizes_carry_their_unit(text, found):
+    """A size is a number and its unit."""
+    assert size_bytes(text) == found
+
+
+@pytest.mark.parametrize("text", ["500", "2 gb", "GB", "", 500, None, "-1MB", "1e3MB"])
+def test_a_size_without_a_unit_is_refused(text):
+    """Nothing is guessed."""
+    with pytest.raises(ValueError, match="size with its unit"):
+        size_bytes(text)
+
+
+def test_the_journal_and_what_belongs_to_it_have_their_places(directory):
+    """Anchor and archive have their documented places, the anchor outside of the journal's directory; one inside is refused."""
+    journal = read(directory).host.journal
+    assert journal.anchor_file == directory / "var.anchor/journal.db.json"
+    assert journal.archive_directory == directory / "var/journal.db.archive"
+    assert journal.max_size == 2_000_000_000
+    edit(
+        directory / "bridge.yaml",
+        "{path: var/journal.db}",
+        "{path: var/journal.db, anchor: var/deep/anchor.json, max_size: 1MB}",
+    )
+    problems = problems_of(directory)
+    assert len(problems) == 1
+    assert "max_size: must be at least 10MB" in problems[0]
+    edit(directory / "bridge.yaml", ", max_size: 1MB", ", max_size: null")
+    (problem,) = problems_of(directory)
+    assert "`anchor` must lie outside the journal's own directory" in problem

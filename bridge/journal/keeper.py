@@ -1,0 +1,68 @@
+"""What keeps the journal's evidence while the host runs: one part, started once by the process with the market role."""
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from bridge.clock import Clock
+from bridge.journal.evidence import Evidence
+from bridge.journal.port import Fence, Journal
+from bridge.journal.sealer import EVERY_S, Sealer, SealerSettings
+from bridge.journal.sealing import SEALER
+from bridge.journal.store import EVENTS
+
+log = logging.getLogger(__name__)
+
+FINISH_S: Final = 10.0
+
+
+class KeptJournal(Journal, Protocol):
+    """A journal whose evidence can be kept."""
+
+    def evidence(self) -> Evidence:
+        """The evidence of this journal; closed with it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeeperSettings:
+    """Where the anchor and the archive are, the size cap (bytes, 0 = none), and how old settled evidence is when it moves by itself."""
+
+    anchor: Path | None
+    archive: Path
+    max_bytes: int = 0
+    archive_after_s: float = 30 * 86_400.0
+    seal_every_s: float = EVERY_S
+
+
+class Keeper:
+    """Seals, keeps the anchor, watches the size."""
+
+    def __init__(self, settings: KeeperSettings, journal: KeptJournal, *, clock: Clock, fence: Fence) -> None:
+        self.fence = fence
+        self._sealer = Sealer(
+            SealerSettings(anchor=settings.anchor, max_bytes=settings.max_bytes, every_s=settings.seal_every_s),
+            evidence=journal.evidence(),
+            alarms=journal,
+            fence=fence,
+            woken=journal.woken(EVENTS),
+            clock=clock,
+        )
+
+    async def run(self) -> None:
+        """Work until cancelled. Raises `Fenced` and `JournalUnusable`."""
+        await self._sealer.run()
+
+    async def finish(self) -> None:
+        """The last block of an orderly stop, within a limit: what is left is sealed at the next start."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FINISH_S):
+                await self._sealer.finish()
+
+
+async def start_keeper(settings: KeeperSettings, journal: KeptJournal, *, clock: Clock) -> Keeper:
+    """Take the sealer's lease. Raises `LeaseHeld` when another process keeps this journal's evidence."""
+    return Keeper(settings, journal, clock=clock, fence=await journal.acquire(SEALER))
