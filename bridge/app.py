@@ -15,7 +15,7 @@ from aiohttp import web
 
 from bridge.clock import Clock, SystemClock
 from bridge.config import Config, Participant, SiteConfig
-from bridge.errors import BridgeError, ConfigError, JournalFull, Problem
+from bridge.errors import BridgeError, ConfigError, JournalFull, JournalUnusable, Problem
 from bridge.field.intake import IntakeDesk
 from bridge.field.supervisor import Supervisor
 from bridge.field.writeback import WriteBacks
@@ -171,7 +171,7 @@ class Host:
 
     async def _give_back(self, journal: Journal) -> None:
         if self._fences:
-            with suppress(JournalFull):
+            with suppress(JournalFull, JournalUnusable):  # what ended the host is told, not that it cannot be written
                 await journal.release(self._fences)
 
     # field -----------------------------------------------------------------------------------------------------------
@@ -349,7 +349,7 @@ class Host:
             running.returns_port = await _serve(stack, endpoint.application(), options.host, options.port, context)
             log.info("listening", extra={"listener": "returns", "address": options.host, "port": running.returns_port})
         if listeners.admin is not None:
-            admin = AdminListener(self._metrics, lambda: self._health(running), lambda: self._gauges(journal))
+            admin = AdminListener(self._metrics, lambda: self._health(journal, running), lambda: self._gauges(journal))
             running.admin_port = await _serve(
                 stack, admin.application(), listeners.admin.host, listeners.admin.port, None
             )
@@ -358,15 +358,16 @@ class Host:
                 extra={"listener": "admin", "address": listeners.admin.host, "port": running.admin_port},
             )
 
-    def _health(self, running: Running) -> Health:
-        ready = running.ready.is_set() and not running.stop.is_set()
-        return Health(
-            ready=ready, links=self._field_report.ages_s(), reasons=() if ready else ("starting or stopping",)
-        )
+    def _health(self, journal: Journal, running: Running) -> Health:
+        working = running.ready.is_set() and not running.stop.is_set()
+        reasons = {"starting or stopping": not working, "the journal is full": journal.full}
+        told = tuple(reason for reason, holds in reasons.items() if holds)
+        return Health(ready=not told, links=self._field_report.ages_s(), reasons=told)
 
     async def _gauges(self, journal: Journal) -> None:
         for what, count in (await journal.counts()).items():
             self._metrics.journal.labels(what).set(count)
+        self._metrics.journal.labels("full").set(journal.full)
         standing = await journal.alarm_counts()
         self._metrics.alarms.clear()
         for alarm in standing:

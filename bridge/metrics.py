@@ -79,7 +79,12 @@ class Metrics:
             "smp_bridge_circuit_open", "Whether sending is paused after refusals", ["participant"], registry=at
         )
         self.in_flight = Gauge("smp_bridge_calls_in_flight", "Create calls under way", ["participant"], registry=at)
-        self.journal = Gauge("smp_bridge_journal", "What the journal holds, by count", ["what"], registry=at)
+        self.journal = Gauge(
+            "smp_bridge_journal",
+            "What the journal holds, by count; `full` is 1 while it has no room",
+            ["what"],
+            registry=at,
+        )
         self.alarms = Gauge(
             "smp_bridge_alarms",
             "Alarms that stand, by whether somebody acknowledged them (open, acked)",

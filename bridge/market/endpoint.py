@@ -14,7 +14,7 @@ from aiohttp import hdrs, web
 
 from bridge.clock import Clock
 from bridge.envelope import BodyRefused, SignatureRefused
-from bridge.errors import JournalFull
+from bridge.errors import JournalFull, JournalUnusable
 from bridge.journal.port import Fence, Journal, Parked, ParkedReturn, ReturnMessage
 from bridge.market.client import plain_headers
 from bridge.market.report import MarketMetrics
@@ -120,12 +120,16 @@ class ReturnsEndpoint:
             await self._journal.alarm(code, participant=inbox.participant, text=text)
         except JournalFull as full:
             raise _Answer(503, "journal_full") from full
+        except JournalUnusable as failed:
+            raise _Answer(503, "journal_failed") from failed
 
     async def _park(self, inbox: Inbox, message: ReturnMessage, freshness: Freshness) -> web.Response:
         try:
             parked = await self._journal.park_return(inbox.fence, message)
         except JournalFull as error:
             raise _Answer(503, "journal_full") from error
+        except JournalUnusable as error:  # the host ends over it; SMP tries again at its successor
+            raise _Answer(503, "journal_failed") from error
         self._metrics.returned(f"{parked.verdict}{'_late' if freshness is Freshness.LATE else ''}")
         if parked.verdict == "conflict":
             raise _Answer(409, "same_id_other_content")
