@@ -82,6 +82,7 @@ class Admission(enum.Enum):
     NEW = "new"
     REPLACE = "replace"
     REPEAT = "repeat"
+    ADOPT = "adopt"
     DRIFT = "drift"
     DUPLICATE_KEY = "duplicate_key"
     DUPLICATE_IN_REQUEST = "duplicate_in_request"
@@ -92,7 +93,10 @@ class Admission(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """What the journal holds of a key: its newest item. `closed` is True once the item's submission left WAITING for the first time."""
+    """What the journal holds of a key: its newest item. `closed` is True once the item's submission left WAITING for the first time.
+
+    `site` is '' for one that a person imported and that no EMS has asked for yet: its content is not known.
+    """
 
     state: ItemState
     digest: bytes
@@ -105,6 +109,7 @@ def admit(standing: Standing | None, *, digest: bytes, site: str, flow: str, tri
     """Decide on a valid record of a key (DESIGN, "At most one live Create per participant, environment and key").
 
     NEW: create it. REPLACE: newer content takes the place of what still waits. REPEAT: the standing outcome is written back.
+    ADOPT: the first record of an imported key; its content is taken for the registered one, and the standing outcome is written back.
     DRIFT: a live key with other content; a person decides. DUPLICATE_KEY: another site or flow of the participant owns the key.
     """
     if standing is None:
@@ -113,6 +118,8 @@ def admit(standing: Standing | None, *, digest: bytes, site: str, flow: str, tri
         # Under `change` nobody asked again: the same refused content comes back at every reconnect and must not be created each time.
         same = standing.digest == digest and standing.site == site and standing.flow == flow
         return Admission.REPEAT if same and trigger is Trigger.CHANGE else Admission.NEW
+    if not standing.site:
+        return Admission.ADOPT
     if standing.site != site or standing.flow != flow:
         return Admission.DUPLICATE_KEY
     if standing.digest == digest:

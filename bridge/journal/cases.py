@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from bridge.clock import Clock, Stamp
 from bridge.journal import alarms, intake, outbound, returns, settling, standing, views, writebacks
+from bridge.journal.asset_cases import AssetCases, AssetReadCases
 from bridge.journal.evidence import Evidence
 from bridge.journal.people_cases import HoldCases, PeopleCases
 from bridge.journal.port import (
@@ -40,7 +41,7 @@ from bridge.model import Kind, Operation, Refusal
 from bridge.submission import SubmissionState
 
 
-class ReaderCases(HoldCases):
+class ReaderCases(HoldCases, AssetReadCases):
     """`bridge.journal.port.JournalReader` over an engine's reading side."""
 
     def __init__(self, reader: ReadSide) -> None:
@@ -93,7 +94,7 @@ class ReaderCases(HoldCases):
         return await self._reader.run(views.counts)
 
 
-class JournalCases(PeopleCases, ReaderCases):
+class JournalCases(PeopleCases, AssetCases, ReaderCases):
     """`bridge.journal.port.Journal` over an engine's sides; leases and the end are the engine's own.
 
     A call that is cancelled while it waits may still be committed.

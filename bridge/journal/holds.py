@@ -109,7 +109,7 @@ def unknown_transactions(rows: Rows, site: str, shown: Sequence[str]) -> list[st
     short = [text for text in rest if text.startswith(_SHORTENED)]
     if short:
         every = rows.all(
-            "SELECT DISTINCT transaction_id FROM submissions WHERE site = ? AND transaction_id <> ''", (site,)
+            "SELECT DISTINCT transaction_id FROM submissions WHERE site IN (?, '') AND transaction_id <> ''", (site,)
         )
         digests = {_SHORTENED + sha256(row[0].encode()).hexdigest()[:17] for row in every}
         rest = [text for text in rest if not any(digest.startswith(text) for digest in digests)]

@@ -1,10 +1,11 @@
 """Commit 1: admit candidates, queue what is new, note what each place is to be told, and perhaps the signed call with them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bridge.journal import writebacks
+from bridge.journal.assets import Adopted, adopt
 from bridge.journal.calls import insert_call
 from bridge.journal.holds import HeldMemo
 from bridge.journal.leases import MESSAGE_MEMORY_NS
@@ -148,6 +149,10 @@ class _Accepting:
             flow=candidate.flow,
             trigger=candidate.trigger,
         )
+        if admission is _A.ADOPT and standing is not None:
+            verdicts.standing[key] = replace(
+                standing, digest=candidate.digest, site=candidate.site, flow=candidate.flow
+            )
         if admission in (_A.NEW, _A.REPLACE):
             verdicts.standing[key] = Standing(
                 state=ItemState.SENDING if signed else ItemState.WAITING,
@@ -237,6 +242,7 @@ class _Writing:
         self._verdicts: dict[tuple[str, str, Admission], list[list[str | None]]] = {}
         self._pieces: dict[str, list[bytes]] = {}
         self._readings: dict[str, Blob] = {}
+        self._adopted: list[Adopted] = []
 
     def one(self, candidate: Candidate, admission: Admission, *, signed: bool) -> Accepted:
         """Plan what one candidate changes; `signed` when it is part of the fast call."""
@@ -249,13 +255,17 @@ class _Writing:
             return Accepted(admission=_A.REPEAT if again else _A.SEEN)
         if admission is _A.REPEAT:
             return self._repeat(candidate)
+        if admission is _A.ADOPT:
+            return self._adopt(candidate)
         self._refuse(candidate, admission)
         return Accepted(admission=admission)
 
     def flush(self) -> None:
         """Write the plan. The readings are one blob per participant: each candidate's behind their length (4 bytes, big-endian)."""
         self._readings = {whose: self._tx.blob(whose, b"".join(pieces)) for whose, pieces in self._pieces.items()}
-        self._queue.flush({participant: blob.id for participant, blob in self._readings.items()})
+        blobs = {participant: blob.id for participant, blob in self._readings.items()}
+        self._queue.flush(blobs)
+        adopt(self._tx, self._adopted, blobs)
         writebacks.say(self._tx, list(self._words.values()))
         self._unblock()
         self._events()
@@ -307,6 +317,17 @@ class _Writing:
             if (candidate.place, slot_of(candidate)) != (found.place, found.slot):
                 self._tx.run("UPDATE submissions SET echoes = 1 WHERE seq = ?", (found.submission,))
         return Accepted(admission=_A.REPEAT, item=found.item, submission=self._queue.submission_id(found.submission))
+
+    def _adopt(self, candidate: Candidate) -> Accepted:
+        """The first record of an imported key: its place is told the standing outcome, and its content is what later ones are held against."""
+        found = self._known[_key(candidate)]
+        self._adopted.append(Adopted(found.item, candidate, slot_of(candidate), self._keep(candidate)))
+        word = self._word(candidate, found.state.ems, ticket=self._queue.last_item, follows=found.item)
+        word.transaction_id, word.asset_id, word.errors = found.transaction_id, found.asset_id, found.errors
+        self._words[word.where] = word
+        key = (candidate.participant, f"{candidate.site}/{candidate.flow}", _A.ADOPT)
+        self._verdicts.setdefault(key, []).append([candidate.place, candidate.request, candidate.key, ""])
+        return Accepted(admission=_A.ADOPT, item=found.item, submission=self._queue.submission_id(found.submission))
 
     def _waiting(self, candidate: Candidate) -> EmsState:
         """What is told of a record that waits: held when nothing of its participant or site may go out."""

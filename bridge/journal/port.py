@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from bridge.clock import Stamp
+from bridge.journal.brownfield import AssetImporter, AssetReader
 from bridge.journal.people import HoldReader, People
 from bridge.lane import FastCall, Fence, SignedCall
 from bridge.model import EmsOutcome, ErrorNote, ItemState, Kind, Operation, Refusal, Trigger
@@ -323,7 +324,7 @@ class AlarmCount(NamedTuple):
     number: int
 
 
-class JournalReader(HoldReader, Protocol):
+class JournalReader(HoldReader, AssetReader, Protocol):
     """The record as people read it: beside a running service or without one, never changing anything."""
 
     async def alarms(
@@ -371,7 +372,7 @@ class JournalReader(HoldReader, Protocol):
         ...
 
 
-class Journal(JournalReader, People, Protocol):
+class Journal(JournalReader, People, AssetImporter, Protocol):
     """The durable record of one host."""
 
     @property

@@ -34,6 +34,7 @@ def resend(tx: Tx, new_id: Callable[[], str], submission: str, decision: Decisio
         tx.topics.add(f"market:{found.participant}")
         return found.id
     unknown = _unknown_items(tx, found, items)
+    _with_content(tx, found, unknown)
     again = Again(submission=new_id(), items=[row[0] for row in unknown])
     patience_ns = _patience_ns(tx, found)
     deadline_ns = tx.now.wall_ns + patience_ns if patience_ns else 0
@@ -171,8 +172,20 @@ def _write(
     left = tx.one("SELECT 1 FROM items WHERE submission = ? AND outcome = 'unknown' LIMIT 1", (found.seq,))
     if left is None:
         tx.clear_alarm("UNRESOLVED", participant=found.participant, subject=found.id)
-    tx.topics.add(f"field:{found.site}")
+    sites = tx.all("SELECT DISTINCT site FROM items WHERE submission = ? AND site <> ''", (found.seq,))
+    tx.topics.update(f"field:{row[0]}" for row in sites)  # items of an import may have come to several
     unblock_after(tx, found.participant, found.seq)
+
+
+def _with_content(tx: Tx, found: Submission, rows: Sequence[Row]) -> None:
+    """What was imported and never asked for by an EMS has nothing that could be sent."""
+    bare = {row[0] for row in tx.all("SELECT id FROM items WHERE submission = ? AND site = ''", (found.seq,))}
+    names = [row[1] for row in rows if row[0] in bare]
+    if names:
+        raise NotPossible(
+            f"{found.id}: imported, and no EMS has shown its record yet: {', '.join(names[:_NAMED])}",
+            hint="cancel it, then the EMS may ask for it; or import what is known of it",
+        )
 
 
 def _patience_ns(tx: Tx, found: Submission) -> int:

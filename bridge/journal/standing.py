@@ -73,6 +73,12 @@ def item_state(outcome: str | None, submission: str) -> ItemState:
     return _OPEN_ITEM.get(SubmissionState(submission), ItemState.UNKNOWN)
 
 
+def state_sql(outcome: str, submission: str) -> str:
+    """`item_state` as an SQL expression over these two columns."""
+    words = " ".join(f"WHEN '{state.value}' THEN '{item.value}'" for state, item in _OPEN_ITEM.items())
+    return f"coalesce(nullif({outcome}, ''), CASE {submission} {words} ELSE '{ItemState.UNKNOWN.value}' END)"
+
+
 def known(rows: Rows, participant: str, kind: Kind, keys: Iterable[str]) -> dict[str, Known]:
     """What is known of these keys; keys never seen are absent."""
     found = rows.all(_KNOWN, (dump(sorted(set(keys))), participant, kind.value))
