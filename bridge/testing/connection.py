@@ -46,8 +46,8 @@ class _Side:
         self.reader = reader
         self.writer = writer
         self.ended = False
-        # `drain` then waits until all is handed to the kernel.
-        writer.transport.set_write_buffer_limits(high=0)
+        # `drain` then waits until all is handed to the kernel. Under TLS a limit of 0 would count nothing at all as too much, for ever.
+        writer.transport.set_write_buffer_limits(high=1, low=0)
 
     def reset(self) -> None:
         """End with RST: whatever was not sent is lost."""

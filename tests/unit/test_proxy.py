@@ -12,6 +12,7 @@ import pytest
 
 from bridge.clock import SystemClock
 from bridge.sandbox.pki import Authority
+from bridge.sandbox.server import load_pair
 from bridge.testing.proxy import FaultProxy, Then, Way
 
 HOST = "127.0.0.1"
@@ -360,7 +361,7 @@ async def test_tls_on_both_sides_lets_traps_see_inside():
     for name in ("server", "proxy"):
         pair = authority.server(name, ["localhost"])
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        _load(context, pair)
+        load_pair(context, pair)
         contexts.append(context)
     trust = ssl.create_default_context(cadata=authority.pem.decode())
     options = {"server_tls": contexts[1], "client_tls": trust, "server_hostname": "localhost"}
@@ -376,17 +377,6 @@ async def test_tls_on_both_sides_lets_traps_see_inside():
             assert await say(two, b"again") == b"AGAIN"
             server.writers[-1].close()
             assert await asyncio.wait_for(two[0].read(), 5) == b""  # its good-bye is passed on as one
-
-
-def _load(context, pair):
-    import tempfile
-    from pathlib import Path
-
-    with tempfile.TemporaryDirectory() as directory:
-        chain, key = Path(directory, "chain.pem"), Path(directory, "key.pem")
-        chain.write_bytes(pair.certificate)
-        key.write_bytes(pair.private_key)
-        context.load_cert_chain(chain, key)
 
 
 async def test_a_server_that_is_away_resets_who_connects():
