@@ -38,7 +38,7 @@ def _options(
 
 def _commands() -> typer.Typer:
     """Import the subcommands; each imports what it needs only when it runs."""
-    from bridge.cli import alarms, check, demo, jws, keys, run, sandbox, submissions
+    from bridge.cli import alarms, check, demo, journal, jws, keys, run, sandbox, submissions
 
     app.command("demo")(demo.demo)
     app.command("run")(run.run)
@@ -46,6 +46,7 @@ def _commands() -> typer.Typer:
     app.command("sandbox")(sandbox.sandbox)
     app.add_typer(submissions.app, name="submissions")
     app.add_typer(alarms.app, name="alarms")
+    app.add_typer(journal.app, name="journal")
     app.add_typer(keys.app, name="keys")
     app.add_typer(jws.app, name="jws")
     return app

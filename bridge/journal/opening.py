@@ -12,6 +12,7 @@ import apsw
 
 from bridge.errors import JournalFull, JournalUnusable
 from bridge.journal.engine import translated
+from bridge.journal.files import sync_directory
 
 MAJOR: Final = 1
 _MAJOR_STEP: Final = 10_000
@@ -38,7 +39,7 @@ def open_writer(path: Path, *, checkpoint: bool, max_bytes: int, vfs: str | None
         try:
             db = apsw.Connection(str(path), flags=_READ_WRITE, vfs=vfs)
             _prepare(db, checkpoint=checkpoint, max_bytes=max_bytes)
-            _migrate(db, path)
+            migrate(db, path)
         except apsw.Error as error:
             raise _refused(path, error) from error
     return db
@@ -93,7 +94,7 @@ def _create(path: Path, vfs: str | None) -> None:
         db = apsw.Connection(str(made), vfs=vfs)
         try:
             db.execute("PRAGMA synchronous = FULL")
-            _migrate(db, path)
+            migrate(db, path)
         finally:
             db.close()
         made.replace(path)
@@ -124,15 +125,6 @@ def _make_directory(directory: Path) -> None:
         raise _refused(directory, error) from error
 
 
-def sync_directory(directory: Path) -> None:
-    """Put a directory's names on disk."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _busy(tries: int) -> bool:
     """Wait for another process's commit: they take a millisecond or a few, SQLite's own steps grow to 100 ms."""
     time.sleep(_BUSY_PAUSE_S)
@@ -150,7 +142,8 @@ def _prepare(db: apsw.Connection, *, checkpoint: bool, max_bytes: int) -> None:
         db.execute(f"PRAGMA max_page_count = {max(1, max_bytes // _PAGE_BYTES)}")
 
 
-def _migrate(db: apsw.Connection, path: Path) -> None:
+def migrate(db: apsw.Connection, path: Path) -> None:
+    """Give the journal behind `db` this version's schema; `path` names it in errors. Raises `JournalUnusable` when it is not ours or newer."""
     version, application = _pragma(db, "user_version"), _pragma(db, "application_id")
     if application or version or db.execute("SELECT 1 FROM sqlite_schema").fetchall():
         _check_ours(path, version, application)

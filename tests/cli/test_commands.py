@@ -10,7 +10,7 @@ from joserfc.jwk import KeySet
 
 from bridge.cli import main
 
-COMMANDS = ["demo", "run", "check", "sandbox", "submissions", "alarms", "keys", "jws"]
+COMMANDS = ["demo", "run", "check", "sandbox", "submissions", "alarms", "journal", "keys", "jws"]
 
 
 @pytest.fixture
