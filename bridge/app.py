@@ -29,7 +29,8 @@ from bridge.mapping import compile_flow
 from bridge.market.calls import CallMaker, Identity
 from bridge.market.client import ClientSettings, SmpClient
 from bridge.market.endpoint import Inbox, ReturnsEndpoint
-from bridge.market.outbound import Lanes, Outbound
+from bridge.market.lanes import Lanes
+from bridge.market.outbound import Outbound
 from bridge.market.pace import Pace
 from bridge.market.returns import ReturnReader
 from bridge.market.token import TokenKeeper
@@ -268,8 +269,9 @@ class Host:
     async def _participant(self, entry: Participant, journal: Journal, stack: AsyncExitStack) -> _Market:
         fence = await journal.acquire(f"market:{entry.name}")
         self._fences.append(fence)
-        await journal.recover(fence)
         options, profile = entry.options, entry.profile
+        await journal.introduce({entry.name: options.environment.value})
+        await journal.recover(fence, repeats=profile.spec.recognises_repeats)
         client = await stack.enter_async_context(SmpClient(_client_settings(entry), clock=self._clock))
         signer, keys = participant_keys(entry)
         maker = CallMaker(

@@ -135,6 +135,27 @@ def outcomes(keys: Sequence[str], report: Report, semantics: BatchSemantics) -> 
     return verdicts
 
 
+def sent_again(
+    keys: Sequence[str], report: Report, semantics: BatchSemantics, *, at_once: bool, resubmit_unnamed: bool
+) -> list[list[int]]:
+    """Which items of a refused batch go out again, as groups of positions that each make one call (DOMAIN 4, "Outcome per item").
+
+    A batch refused whole `at_once` (400, 422) without naming an item is halved, until the one to blame stands alone. Under `resubmit_unnamed` the
+    innocent of a refused or atomic batch go again without the named ones. Each group is smaller than the batch, so it ends.
+    """
+    named, _ = _by_key(keys, report.errors)
+    refused = {key for key, errors in named.items() if any(not error.warning for error in errors)}
+    if not refused:
+        middle = (len(keys) + 1) // 2
+        whole = at_once and report.rejected and len(keys) > 1
+        return [list(range(middle)), list(range(middle, len(keys)))] if whole else []
+    if not resubmit_unnamed or not (report.rejected or semantics is BatchSemantics.ATOMIC):
+        return []
+    created = frozenset() if report.rejected else frozenset(report.created)
+    innocent = [index for index, key in enumerate(keys) if key not in refused and key not in created]
+    return [innocent] if innocent else []
+
+
 def _by_key(keys: Sequence[str], errors: Sequence[ReportedError]) -> tuple[dict[str, list[ReportedError]], bool]:
     """The errors by the item they name, and whether an ERROR names no item of the call."""
     known = set(keys)

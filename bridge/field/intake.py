@@ -91,7 +91,7 @@ class IntakeDesk:
         batch = _Batch()
         for record in records:
             plan = self._plans[record.flow]
-            evaluated = plan.evaluate(record)
+            evaluated = _evaluated(plan, record)
             batch.plans.append(plan)
             batch.evaluated.append(evaluated)
             stamps = {"received": record.received, "mapped": self._clock.now()}
@@ -210,6 +210,16 @@ class IntakeDesk:
             if fast is None:
                 slot.release()
         return (None, None) if fast is None else (slot, replace(fast, rows=tuple(chosen.values())))
+
+
+def _evaluated(plan: FlowPlan, record: Record) -> Evaluated:
+    """A record that makes our own code fail is refused like any other: it may not end the session again and again."""
+    try:
+        return plan.evaluate(record)
+    except Exception as error:
+        log.exception("record_made_the_host_fail", extra={"site": plan.site, "flow": plan.name, "place": record.place})
+        text = f"the host failed at this record ({type(error).__name__}); the service's log says where"
+        return Evaluated(key=None, refusal=Refusal(reason=HostReason.OTHER, text=text))
 
 
 async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:

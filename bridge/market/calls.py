@@ -16,7 +16,7 @@ from bridge.journal.port import Member, ReturnMessage
 from bridge.lane import SignedCall
 from bridge.model import Kind, Operation, Refusal
 from bridge.platform import AnswerClass, BatchSemantics, Exchange, Report, ReportedError, classify
-from bridge.profile import AnswersSigned, Profile, SignatureForm, StatusWord
+from bridge.profile import AnswersSigned, FreshnessMode, Profile, SignatureForm, StatusWord
 from bridge.validation import Finding, Validator
 from bridge.vocabulary import Vocabulary
 from bridge.wire import BatchReturn, ItemError, MessageMeta, RenderedItem, Token, Unreadable, Wire
@@ -114,10 +114,16 @@ class CallMaker:
         return self._wire.fit(operation, rendered)
 
     def create(
-        self, operation: Operation, rendered: Sequence[RenderedItem], *, submission: str, stamps: Mapping[str, Stamp]
+        self,
+        operation: Operation,
+        rendered: Sequence[RenderedItem],
+        *,
+        submission: str,
+        stamps: Mapping[str, Stamp],
+        message_id: str | None = None,
     ) -> SignedCall:
-        """Sign one Create call of these items; the submission's own id is its correlation id."""
-        meta = self._meta(operation.value, correlation_id=submission)
+        """Sign one Create call of these items; the submission's own id is its correlation id. `message_id` is that of a message signed anew."""
+        meta = self._meta(operation.value, correlation_id=submission, message_id=message_id)
         message = self._wire.render_create(operation, rendered, meta)
         signed = sign(self._form, message.body, self._signer, message.protected)
         call = self.profile.calls[operation.value]
@@ -195,9 +201,16 @@ class CallMaker:
         errors = [finding for finding in found if finding.severity is Severity.ERROR]
         return (errors[0].refusal if errors else None), [finding for finding in found if finding not in errors]
 
-    def _meta(self, operation: str, *, correlation_id: str) -> MessageMeta:
+    def is_fresh(self, call: SignedCall, now_ns: int) -> bool:
+        """Whether a message signed before may still go as it is: its time is inside the profile's freshness window, either way (DOMAIN 3)."""
+        freshness, signed = self.profile.freshness, call.stamps.get("signed")
+        if freshness.mode is FreshnessMode.OFF or signed is None:
+            return True
+        return abs(now_ns - signed.wall_ns) <= freshness.window_s * 1e9
+
+    def _meta(self, operation: str, *, correlation_id: str, message_id: str | None = None) -> MessageMeta:
         return MessageMeta(
-            message_id=self._new_message_id(),
+            message_id=message_id or self._new_message_id(),
             operation=operation,
             timestamp_ns=self._clock.wall_ns(),
             environment=self._identity.environment,

@@ -7,23 +7,23 @@ from typing import Final
 
 from bridge.clock import Clock, Stamp
 from bridge.errors import IllegalMove, JournalFull, Replaced, RetryLater
-from bridge.journal.port import AnswerNote, DueCall, Fence, ItemOutcome, Journal, NoneDue
-from bridge.lane import FastCall, SignedCall, Slot
+from bridge.journal.port import DueCall, Fence, Journal, NoneDue
+from bridge.lane import FastCall, SignedCall
+from bridge.market.answers import FULL_PAUSE_S, Answers, Outgoing
 from bridge.market.calls import CallMaker
 from bridge.market.client import SmpClient
-from bridge.market.pace import LONGEST_PAUSE_S, Pace
-from bridge.market.prepare import prepare
+from bridge.market.pace import Pace
+from bridge.market.prepare import Poison, prepare
 from bridge.market.report import MarketMetrics
 from bridge.market.token import AccountStopped, TokenKeeper
 from bridge.market.tracker import Tracker
-from bridge.model import ErrorNote, HostReason, Operation, Refusal
-from bridge.platform import AnswerClass, Exchange, outcomes
+from bridge.model import HostReason, Operation, Refusal
+from bridge.platform import AnswerClass, Exchange
 from bridge.submission import SubmissionState
 
 log = logging.getLogger(__name__)
 
 ALLOWED: Final = (Operation.ASSET_CREATE, Operation.UNIT_CREATE)
-FULL_PAUSE_S: Final = 1.0
 EXPIRED: Final = Refusal(reason=HostReason.EXPIRED, text="it could not be sent before the flow's deadline")
 
 
@@ -50,8 +50,16 @@ class Outbound:
         self._maker = maker
         self._client = client
         self._tokens = tokens
-        self._tracker = tracker
         self._pace = pace
+        self._answers = Answers(
+            participant=participant,
+            journal=journal,
+            fence=fence,
+            maker=maker,
+            tracker=tracker,
+            pace=pace,
+            clock=clock,
+        )
         self._clock = clock
         self._metrics = metrics
         self._woken = journal.woken(f"market:{participant}")
@@ -59,7 +67,6 @@ class Outbound:
         self._busy = True
         self._closing = False
         self._ended = asyncio.Event()
-        self._retries: dict[str, int] = {}
 
     @property
     def in_flight(self) -> int:
@@ -68,8 +75,8 @@ class Outbound:
 
     # the fast lane ---------------------------------------------------------------------------------------------------
 
-    def claim(self, operation: Operation) -> Slot | None:
-        """A send slot if every gate is open and nothing waits in front; see `bridge.lane.FastLane`."""
+    def claim(self, operation: Operation) -> bool:
+        """Take a send slot if every gate is open and nothing waits in front (then `send` or `release` follows); see `bridge.lane.FastLane`."""
         if (
             self._group is None
             or self._closing
@@ -77,11 +84,11 @@ class Outbound:
             or self._woken.is_set()
             or operation is not Operation.ASSET_CREATE
         ):
-            return None
+            return False
         if not self._pace.free() or not self._tokens.ready:
-            return None
+            return False
         self._pace.take()
-        return _LentSlot(self)
+        return True
 
     def sign(
         self, keys: Sequence[str], items: Sequence[Mapping[str, object]], stamps: Mapping[str, Stamp]
@@ -100,7 +107,14 @@ class Outbound:
             self.release()
             return
         stamps = {**fast.call.stamps, "journalled": journalled}
-        self._group.create_task(self._send(fast.submission, Operation.ASSET_CREATE, fast.keys, fast.call, stamps))
+        out = Outgoing(
+            submission=fast.submission,
+            operation=Operation.ASSET_CREATE,
+            keys=fast.keys,
+            call=fast.call,
+            stamps=stamps,
+        )
+        self._group.create_task(self._send(out))
 
     def release(self) -> None:
         """A lent slot was not used."""
@@ -188,7 +202,10 @@ class Outbound:
         if due.deadline_ns and due.deadline_ns <= self._clock.wall_ns():
             await self._journal.refuse_waiting(self._fence, due.submission, SubmissionState.EXPIRED, EXPIRED)
             return
-        made = prepare(self._maker, due)
+        made = prepare(self._maker, due, now_ns=self._clock.wall_ns())
+        if isinstance(made, Poison):
+            await self._journal.set_aside(self._fence, due.submission, made.text)
+            return
         if isinstance(made, Refusal):
             await self._journal.refuse_waiting(self._fence, due.submission, SubmissionState.REJECTED, made)
             return
@@ -201,39 +218,31 @@ class Outbound:
             self._pace.give_back(unused=True)
             self._ended.set()
             raise
-        self._retries[due.submission] = due.attempts
         assert self._group is not None
-        keys = [item.key for item in due.items[: made.count]]
-        stamps = {**due.stamps, **made.call.stamps, "journalled": journalled}
-        self._group.create_task(self._send(due.submission, due.operation, keys, made.call, stamps))
+        out = Outgoing(
+            submission=due.submission,
+            operation=due.operation,
+            keys=[item.key for item in due.items[: made.count]],
+            call=made.call,
+            stamps={**due.stamps, **made.call.stamps, "journalled": journalled},
+            attempts=due.attempts,
+            repeat=due.state is SubmissionState.IN_DOUBT and due.call is not None,
+        )
+        self._group.create_task(self._send(out))
 
     # one call --------------------------------------------------------------------------------------------------------
 
-    async def _send(
-        self,
-        submission: str,
-        operation: Operation,
-        keys: Sequence[str],
-        call: SignedCall,
-        stamps: Mapping[str, Stamp],
-    ) -> None:
+    async def _send(self, out: Outgoing) -> None:
         try:
-            exchange, answer = await self._exchange(call)
-            seen = dict(stamps)
+            exchange, answer = await self._exchange(out.call)
+            seen = dict(out.stamps)
             if exchange.first_byte is not None:
                 seen["sent"] = exchange.first_byte
             if exchange.answered is not None and exchange.failure is None:
                 seen["answered"] = exchange.answered
             self._metrics.answered(self._participant, answer, seen)
-            done = False
-            while not done:
-                try:
-                    await self._journalled(submission, operation, keys, exchange, answer, seen)
-                    done = True
-                except JournalFull:
-                    await asyncio.sleep(FULL_PAUSE_S)
+            await self._answers.take(out, exchange, answer, seen)
         finally:
-            self._retries.pop(submission, None)
             self._pace.give_back()
             self._ended.set()
             self._woken.set()
@@ -259,163 +268,7 @@ class Outbound:
         exchange = await self._client.post(call.path, method=call.method, headers=headers, body=call.body)
         return exchange, self._maker.classify(exchange)
 
-    async def _journalled(
-        self,
-        submission: str,
-        operation: Operation,
-        keys: Sequence[str],
-        exchange: Exchange,
-        answer: AnswerClass,
-        stamps: Mapping[str, Stamp],
-    ) -> None:
-        if answer is AnswerClass.ACCEPTED:
-            await self._accepted(submission, exchange, stamps)
-        elif answer is AnswerClass.REJECTED:
-            await self._rejected(submission, keys, exchange, stamps)
-        elif answer is AnswerClass.IN_DOUBT:
-            await self._moved(submission, SubmissionState.IN_DOUBT, exchange, stamps, cause=_cause(exchange))
-            await self._journal.alarm(
-                "IN_DOUBT", participant=self._participant, subject=submission, text=_cause(exchange)
-            )
-        elif answer is AnswerClass.RETRY:
-            retry_ns = self._clock.wall_ns() + int(self._retry_delay_s(submission, exchange) * 1e9)
-            await self._moved(
-                submission, SubmissionState.RETRY_WAIT, exchange, stamps, cause=_cause(exchange), retry_ns=retry_ns
-            )
-        else:
-            pause_s = self._pace.trip(_cause(exchange))
-            await self._moved(submission, SubmissionState.WAITING, exchange, stamps, cause=_cause(exchange))
-            text = f"sending paused for {pause_s:.0f} s: {_cause(exchange)}"
-            await self._journal.alarm("CIRCUIT_OPEN", participant=self._participant, text=text)
-        told = {"submission": submission, "operation": operation.value, "items": len(keys), "class": answer.value}
-        log.info("call_answered", extra={"participant": self._participant, "status": exchange.status, **told})
-
-    async def _accepted(self, submission: str, exchange: Exchange, stamps: Mapping[str, Stamp]) -> None:
-        read = self._maker.read_answer(exchange)
-        if not read.transaction_id:
-            cause = read.problem or "the answer holds no transaction id"
-            await self._moved(submission, SubmissionState.IN_DOUBT, exchange, stamps, cause=cause)
-            await self._journal.alarm("IN_DOUBT", participant=self._participant, subject=submission, text=cause)
-            return
-        self._pace.close()
-        await self._journal.alarm("CIRCUIT_OPEN", participant=self._participant, clear=True)
-        note = _note(exchange, stamps, transaction_id=read.transaction_id)
-        parked = await self._journal.answered(
-            self._fence, submission, SubmissionState.AWAITING_RETURN, note, cause="accepted"
-        )
-        self._tracker.sent(submission, read.transaction_id)
-        for message in parked:
-            self._tracker.returned(message)
-
-    async def _rejected(
-        self, submission: str, keys: Sequence[str], exchange: Exchange, stamps: Mapping[str, Stamp]
-    ) -> None:
-        found = await self._journal.find_submission(self._participant, submission=submission)
-        if found is None:
-            return
-        verdicts = outcomes(keys, self._maker.read_rejection(exchange), self._maker.semantics)
-        results = [
-            ItemOutcome(item=item.id, state=verdict.state, asset_id=verdict.asset_id, errors=verdict.errors)
-            for item, verdict in zip(found.items, verdicts, strict=True)
-        ]
-        await self._journal.settle(
-            self._fence,
-            submission,
-            SubmissionState.REJECTED,
-            results,
-            cause=f"refused with {exchange.status}",
-            answer=_note(exchange, stamps),
-            stamps={**stamps, "settled": self._clock.now()},
-        )
-
-    async def _moved(
-        self,
-        submission: str,
-        state: SubmissionState,
-        exchange: Exchange,
-        stamps: Mapping[str, Stamp],
-        *,
-        cause: str,
-        retry_ns: int = 0,
-    ) -> None:
-        parked = await self._journal.answered(
-            self._fence, submission, state, _note(exchange, stamps), retry_ns=retry_ns, cause=cause
-        )
-        for message in parked:
-            self._tracker.returned(message)
-
-    def _retry_delay_s(self, submission: str, exchange: Exchange) -> float:
-        attempt = self._retries.get(submission, 0)
-        delays_s = self._maker.profile.spec.retry.delays_s
-        delay_s = delays_s[min(attempt, len(delays_s) - 1)]
-        # Never sooner than SMP asked for.
-        asked_s = min(exchange.retry_after_s or 0.0, LONGEST_PAUSE_S)
-        return max(delay_s * (0.9 + 0.2 * self._maker.jitter()), asked_s)
-
-
-class _LentSlot:
-    """A send slot in the field side's hands."""
-
-    __slots__ = ("_fast", "_outbound")
-
-    def __init__(self, outbound: Outbound) -> None:
-        self._outbound = outbound
-        self._fast: FastCall | None = None
-
-    def sign(
-        self, keys: Sequence[str], items: Sequence[Mapping[str, object]], stamps: Mapping[str, Stamp]
-    ) -> FastCall | None:
-        """See `bridge.lane.Slot`."""
-        self._fast = self._outbound.sign(keys, items, stamps)
-        return self._fast
-
-    def send(self, journalled: Stamp) -> None:
-        """See `bridge.lane.Slot`."""
-        if self._fast is None:
-            raise RuntimeError("nothing was signed in this slot")
-        self._outbound.send(self._fast, journalled)
-
-    def release(self) -> None:
-        """See `bridge.lane.Slot`."""
-        self._outbound.release()
-
-
-class Lanes:
-    """The fast lane of all participants of this process."""
-
-    def __init__(self) -> None:
-        self._outbound: dict[str, Outbound] = {}
-
-    def add(self, participant: str, outbound: Outbound) -> None:
-        """Let `claim` find this participant's calls."""
-        self._outbound[participant] = outbound
-
-    def claim(self, participant: str, operation: Operation) -> Slot | None:
-        """See `bridge.lane.FastLane`."""
-        outbound = self._outbound.get(participant)
-        return None if outbound is None else outbound.claim(operation)
-
 
 def _sooner(one: float | None, other: float | None) -> float | None:
     """The shorter of two waits, where None is for ever."""
     return min((wait for wait in (one, other) if wait is not None), default=None)
-
-
-def _cause(exchange: Exchange) -> str:
-    return exchange.detail or f"status {exchange.status}"
-
-
-def _note(exchange: Exchange, stamps: Mapping[str, Stamp], *, transaction_id: str = "") -> AnswerNote:
-    return AnswerNote(
-        status=exchange.status,
-        headers=exchange.headers,
-        body=exchange.body,
-        detail=exchange.detail,
-        transaction_id=transaction_id,
-        stamps=stamps,
-    )
-
-
-def host_error(reason: HostReason, text: str) -> ErrorNote:
-    """A refusal of the host's own as an error note."""
-    return ErrorNote(code=str(int(reason)), text=text)

@@ -1,29 +1,41 @@
 """When a call may leave: rate (token bucket), concurrency, circuit. Decided here, without I/O."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from bridge.clock import Clock
 
 LONGEST_PAUSE_S: Final = 24 * 3600.0  # whatever a Retry-After says: a date in the year 9999 must not silence an account
 CIRCUIT_DELAYS_S: Final = (5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+FAILURES_IN_A_ROW: Final = (
+    3  # unanswered calls, of whichever submissions, after which one at a time feels whether the platform is back
+)
 
 
 class Pace:
     """The gates of one participant. `rate_per_s` 0 means no limit of rate."""
 
     def __init__(
-        self, *, clock: Clock, rate_per_s: float, burst: float, concurrency: int, jitter: Callable[[], float]
+        self,
+        *,
+        clock: Clock,
+        rate_per_s: float,
+        burst: float,
+        concurrency: int,
+        jitter: Callable[[], float],
+        circuit_s: Sequence[float] = CIRCUIT_DELAYS_S,
     ) -> None:
         self._clock = clock
         self._rate = rate_per_s
         self._burst = max(1.0, burst)
         self._concurrency = concurrency
         self._jitter = jitter
+        self._circuit_s = circuit_s
         self._level = self._burst
         self._filled_ns = clock.mono_ns()
         self._open_until_ns = 0
         self._trips = 0
+        self._failures = 0
         self.reason = ""
         self.in_flight = 0
 
@@ -34,7 +46,12 @@ class Pace:
 
     def free(self) -> bool:
         """Whether a call may leave now."""
-        return self.in_flight < self._concurrency and not self.circuit_open and self._fill() >= 1.0
+        return self.in_flight < self._room and not self.circuit_open and self._fill() >= 1.0
+
+    @property
+    def _room(self) -> int:
+        """Calls that may be under way: after a pause one alone goes first, so that what waited does not fall upon a platform that is not back."""
+        return 1 if self._trips or self._failures >= FAILURES_IN_A_ROW else self._concurrency
 
     def take(self) -> None:
         """Count a call that leaves."""
@@ -53,15 +70,30 @@ class Pace:
         """Open the circuit: nothing leaves for a while, longer each time in a row; returns the pause in seconds."""
         pause_s = delay_s
         if pause_s is None:
-            pause_s = CIRCUIT_DELAYS_S[min(self._trips, len(CIRCUIT_DELAYS_S) - 1)] * (0.9 + 0.2 * self._jitter())
+            pause_s = self._circuit_s[min(self._trips, len(self._circuit_s) - 1)] * (0.9 + 0.2 * self._jitter())
         self._trips += 1
         self.reason = reason
         self._open_until_ns = self._clock.mono_ns() + int(pause_s * 1e9)
         return pause_s
 
+    def pause(self, delay_s: float, reason: str) -> None:
+        """The platform asked for a pause (`Retry-After`): it counts for every call of the participant, and is no fault."""
+        self.reason = reason
+        self._open_until_ns = max(self._open_until_ns, self._clock.mono_ns() + int(delay_s * 1e9))
+
+    def failed(self, reason: str, delays_s: Sequence[float]) -> float | None:
+        """A call certainly was not processed. From the third in a row on nothing leaves for a while; returns that pause in seconds, with jitter."""
+        self._failures += 1
+        if self._failures < FAILURES_IN_A_ROW:
+            return None
+        pause_s = delays_s[min(self._failures - FAILURES_IN_A_ROW, len(delays_s) - 1)] * (0.9 + 0.2 * self._jitter())
+        self.pause(pause_s, reason)
+        return pause_s
+
     def close(self) -> None:
         """An answer came that shows the account and the path are well."""
         self._trips = 0
+        self._failures = 0
         self._open_until_ns = 0
         self.reason = ""
 
@@ -69,7 +101,7 @@ class Pace:
         """Seconds until time alone opens a gate; None when only an ending call can."""
         if self.circuit_open:
             return (self._open_until_ns - self._clock.mono_ns()) / 1e9
-        if self.in_flight >= self._concurrency:
+        if self.in_flight >= self._room:
             return None
         missing = 1.0 - self._fill()
         return max(0.0, missing / self._rate) if self._rate and missing > 0 else 0.0

@@ -26,6 +26,13 @@ _NEVER: Final = (
 
 
 @dataclass(frozen=True, slots=True)
+class Poison:
+    """Why this submission cannot be made into a call although nothing is known to be wrong with its items: a person has to look."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """A call ready to go, of the first `count` items."""
 
@@ -33,10 +40,25 @@ class Prepared:
     count: int
 
 
-def prepare(maker: CallMaker, due: DueCall) -> Prepared | Refusal:
-    """Sign what is due, as many items as one call holds; what was signed before goes again byte for byte."""
-    if due.call is not None:
+def prepare(maker: CallMaker, due: DueCall, *, now_ns: int) -> Prepared | Refusal | Poison:
+    """Sign what is due, as many items as one call holds.
+
+    What was signed before goes again byte for byte while the profile's freshness window holds (DOMAIN 3); later it is signed anew as the same
+    message. A defect of ours or a profile that was changed since may not stop what waits behind: such a submission is `Poison`.
+    """
+    if due.call is not None and maker.is_fresh(due.call, now_ns):
         return Prepared(due.call, len(due.items))
+    try:
+        return _prepared(maker, due)
+    except Exception as error:
+        log.exception("call_cannot_be_made", extra={"submission": due.submission, "site": due.site, "flow": due.flow})
+        return Poison(
+            f"its call cannot be made under this profile ({type(error).__name__}); the service's log says where"
+        )
+
+
+def _prepared(maker: CallMaker, due: DueCall) -> Prepared | Refusal | Poison:
+    message_id = due.call.message_id if due.call is not None else None
     refusal = _member_refusal(due)
     if refusal is not None:
         return refusal
@@ -50,9 +72,13 @@ def prepare(maker: CallMaker, due: DueCall) -> Prepared | Refusal:
             return refusal
     rendered = [maker.render(due.operation, item) for item in items]
     count = maker.fit(due.operation, rendered)
+    if message_id is not None and count < len(rendered):
+        return Poison("it is too old to be sent as it was signed, and larger than one call of this profile may be now")
     if count == 0:
         return TOO_LARGE
-    call = maker.create(due.operation, rendered[:count], submission=due.submission, stamps=due.stamps)
+    call = maker.create(
+        due.operation, rendered[:count], submission=due.submission, stamps=due.stamps, message_id=message_id
+    )
     return Prepared(call, count)
 
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from bridge.clock import Clock, Stamp
-from bridge.errors import IllegalMove, JournalFull, RetryLater
+from bridge.errors import BridgeError, IllegalMove, JournalFull, RetryLater
 from bridge.journal.port import AnswerNote, Fence, ItemOutcome, Journal, OpenSubmission, ParkedReturn
 from bridge.market.calls import CallMaker, StatusReport
 from bridge.market.client import SmpClient
 from bridge.market.report import MarketMetrics
 from bridge.market.token import AccountStopped, TokenKeeper
 from bridge.model import ErrorNote, HostReason, ItemState, Operation
-from bridge.platform import AnswerClass, Report, Verdict, outcomes
+from bridge.platform import AnswerClass, Report, Verdict, outcomes, sent_again
 from bridge.submission import SubmissionState, settled_state
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Tracker:
             arrived, self._arrived = self._arrived, []
             for index, message in enumerate(arrived):
                 try:
-                    await self._settle_return(message)
+                    await self._settle_kept(message)
                 except JournalFull:
                     self._arrived = [*arrived[index:], *self._arrived]
                     await asyncio.sleep(FULL_PAUSE_S)
@@ -94,6 +94,22 @@ class Tracker:
             else:
                 if not self._arrived:
                     await self._wake_returns.wait()
+
+    async def _settle_kept(self, parked: ParkedReturn) -> None:
+        """A return that makes our own code fail is kept and told, and stands in nobody's way; the polls go on."""
+        try:
+            await self._settle_return(parked)
+        except BridgeError:
+            raise
+        except Exception:
+            log.exception("return_made_the_host_fail", extra={"participant": self._participant, "return": parked.id})
+        else:
+            return
+        await self._journal.close_return(self._fence, parked.id, "quarantined")
+        text = f"return {parked.message.message_id} made the host fail; the service's log says where"
+        await self._journal.alarm(
+            "QUARANTINE", participant=self._participant, subject=parked.message.message_id, text=text
+        )
 
     async def _settle_return(self, parked: ParkedReturn) -> None:
         """Match one return to its submission and settle it; without a match it stays parked as an orphan."""
@@ -154,12 +170,22 @@ class Tracker:
             return_id=return_id,
             answer=answer,
             stamps=stamps,
+            again=self._again(found, report),
         )
         self._open.pop(found.id, None)
         if not found.state.terminal:
             told = {"submission": found.id, "state": state.value, "by": cause, "items": len(verdicts)}
             log.info("submission_settled", extra={"participant": self._participant, **told})
             self._metrics.settled(self._participant, stamps)
+
+    def _again(self, found: OpenSubmission, report: Report) -> list[list[int]]:
+        """The innocent of a refused batch, where the profile lets them go again; never those of a call that had ended before."""
+        if found.state.terminal:
+            return []
+        keys = [item.key for item in found.items]
+        resubmit = self._maker.profile.spec.resubmit_unnamed
+        groups = sent_again(keys, report, self._maker.semantics, at_once=False, resubmit_unnamed=resubmit)
+        return [[found.items[index].id for index in group] for group in groups]
 
     # status polls ----------------------------------------------------------------------------------------------------
 

@@ -209,8 +209,5 @@ def _returns(spec: ProfileSpec) -> Iterator[Found]:
             yield f"batch_return.{name}", "an HTTP header is not signed; use body: or protected:"
     if not any(place.present for place in spec.batch_return.transaction_id):
         yield "batch_return.transaction_id", "must stand in the return"
-    for name in ("resubmit_unnamed", "recognises_repeats"):
-        if getattr(spec, name):
-            yield name, "cannot be true in this version, which never sends anything again by itself; leave it false"
     if spec.align_by is AlignBy.ID and (spec.returns is Returns.POLL or not _has_created(spec)):
         yield "align_by", "`id` needs asset ids, which only pushed returns with `created` bring"

@@ -71,3 +71,54 @@ def test_the_circuit_opens_longer_each_time_and_closes_on_success(clock):
     gates.close()
     assert gates.free()
     assert gates.trip("403") == pytest.approx(CIRCUIT_DELAYS_S[0])
+
+
+def test_after_a_pause_one_call_feels_the_way(clock):
+    """What waited does not fall upon a platform that is not back: one call alone, until an answer shows that all is well."""
+    gates = pace(clock, concurrency=4)
+    gates.trip("403")
+    clock.forward(CIRCUIT_DELAYS_S[0] + 0.001)
+    gates.take()
+    assert not gates.free()
+    assert gates.wait_s() is None
+    gates.close()
+    assert gates.free()
+
+
+def test_calls_that_nobody_answers_pause_the_participant(clock):
+    """The first two may be chance; from the third in a row on the pauses are the profile's own, the last one for ever."""
+    gates = pace(clock)
+    delays_s = (1, 2, 4)
+    assert [gates.failed("refused", delays_s) for _ in range(6)] == [
+        None,
+        None,
+        *map(pytest.approx, (1.0, 2.0, 4.0, 4.0)),
+    ]
+    assert gates.circuit_open
+    clock.forward(4.001)
+    assert gates.free()
+    gates.take()
+    assert not gates.free()
+    gates.close()
+    assert gates.failed("refused", delays_s) is None
+
+
+def test_a_pause_that_was_asked_for_is_no_fault(clock):
+    """Retry-After holds everything for its time and no longer; all slots are free after it."""
+    gates = pace(clock, concurrency=3)
+    gates.pause(7, "429")
+    clock.forward(6.9)
+    assert not gates.free()
+    assert gates.wait_s() == pytest.approx(0.1)
+    clock.forward(0.2)
+    gates.take()
+    assert gates.free()
+
+
+def test_a_shorter_pause_does_not_shorten_a_longer_one(clock):
+    """Two answers, two wishes: the longer holds."""
+    gates = pace(clock)
+    gates.pause(100, "429")
+    gates.pause(1, "429")
+    clock.forward(50)
+    assert not gates.free()

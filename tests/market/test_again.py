@@ -1,0 +1,263 @@
+"""What is sent again, and what never is: halves of refused batches, the innocent, the same message, messages signed anew, and poison."""
+
+import asyncio
+import json
+
+import apsw
+import smp_server as smp
+from outbound_rig import CLOCK, TAKEN, body_of, market
+
+from bridge.journal.people import Decision
+from bridge.model import ItemState, Kind
+from bridge.submission import SubmissionState
+
+BOB = Decision(by="bob", reason="asked the platform")
+QUICK = {"retry": {"delays_s": [0.05]}}
+
+
+def references(request):
+    return [asset["assetReference"] for asset in body_of(request)["data"]["assets"]]
+
+
+def takes(refuses):
+    """A platform that gives each call it takes a transaction id of its own; `refuses(references)` gives the answer to those it does not."""
+    count = 0
+
+    async def step(request, writer):
+        nonlocal count
+        refused = refuses(references(request))
+        if refused is None:
+            count += 1
+        writer.write(refused or smp.answer("202 Accepted", json.dumps({"transactionId": f"T{count}"})))
+        await writer.drain()
+
+    return step
+
+
+def whole(refuse):
+    return lambda keys: (
+        smp.answer("422 No", '{"errors":[{"code":"E1","message":"no"}]}') if refuse & set(keys) else None
+    )
+
+
+async def settled(rig, count, within_s=10):
+    """Wait until this many submissions are REJECTED or out; returns all by state."""
+    async with asyncio.timeout(within_s):
+        while True:
+            views = await rig.journal.submissions()
+            done = [view for view in views if view.state.value in ("REJECTED", "AWAITING_RETURN")]
+            if len(done) == len(views) == count:
+                return views
+            await asyncio.sleep(0.01)
+
+
+async def events_of(rig, submission):
+    return [event.kind for event in await rig.journal.events(submission)]
+
+
+async def calls_on_disk(rig):
+    """(message id, body) of every signed call that the journal keeps."""
+    path = rig.directory / "journal.db"
+    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    sql = "SELECT c.message_id, b.bytes FROM calls c JOIN blobs b ON b.id = c.body ORDER BY c.id"
+    found = db.execute(sql).fetchall()
+    db.close()
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------- halves
+
+
+async def test_a_batch_refused_whole_is_halved(tmp_path):
+    """DOMAIN 4: until the one to blame stands alone; it alone is refused, and no item is taken twice."""
+    async with market(tmp_path, rest=takes(whole({"C"}))) as rig:
+        await rig.submit("A", "B", "C", "D", "E")
+        await settled(rig, 5)
+        asked = [references(request) for request in rig.creates]
+        assert (
+            sorted(asked) == sorted([list("ABCDE"), list("ABC"), list("DE"), list("AB"), list("C")]) or len(asked) == 7
+        )
+        taken = [key for keys in asked if "C" not in keys for key in keys]
+        assert sorted(taken) == ["A", "B", "D", "E"]
+        assert (await rig.journal.member("acme", Kind.ASSET, "C")).state is ItemState.REFUSED
+        assert (await rig.journal.member("acme", Kind.ASSET, "A")).state is ItemState.SENT
+
+
+async def test_an_answer_that_is_in_doubt_is_never_halved(tmp_path):
+    """Only under REJECTED: what may have been registered stays whole and in doubt."""
+    async with market(tmp_path, smp.answer("500 Oops"), TAKEN) as rig:
+        await rig.submit("A", "B")
+        await rig.until("IN_DOUBT")
+        await asyncio.sleep(0.2)
+        assert len(rig.creates) == 1
+
+
+def named(keys):
+    if "B" not in keys:
+        return None
+    return smp.answer("422 No", '{"errors":[{"code":"E7","message":"no such meter","assetReference":"B"}]}')
+
+
+async def test_the_innocent_go_again_where_the_profile_says_so(tmp_path):
+    """`resubmit_unnamed`: a new message without the named one."""
+    async with market(tmp_path, rest=takes(named), profile={"resubmit_unnamed": True}) as rig:
+        await rig.submit("A", "B", "C")
+        await settled(rig, 2)
+        assert [references(request) for request in rig.creates] == [list("ABC"), list("AC")]
+        assert len({body_of(request)["messageId"] for request in rig.creates}) == 2
+        assert (await rig.journal.member("acme", Kind.ASSET, "B")).state is ItemState.REFUSED
+
+
+async def test_the_innocent_are_refused_where_it_does_not(tmp_path):
+    """The default: refused with their batch, and nothing goes again."""
+    async with market(tmp_path, rest=takes(named)) as rig:
+        await rig.submit("A", "B", "C")
+        [view] = await settled(rig, 1)
+        assert (len(rig.creates), dict(view.outcomes)) == (1, {"refused": 3})
+
+
+# -------------------------------------------------------------------------------------------------------- same message
+
+
+async def test_the_same_message_settles_a_doubt_where_repeats_are_recognised(tmp_path):
+    """`recognises_repeats`: byte for byte the same message; a 429 or a refusal of the path in between never makes it less than in doubt."""
+    steps = [smp.answer("500 Oops"), smp.answer("429 Slow"), smp.answer("403 No"), TAKEN]
+    async with market(tmp_path, *steps, profile={**QUICK, "recognises_repeats": True}, circuit=(0.05,)) as rig:
+        await rig.submit("A")
+        view = await rig.until("AWAITING_RETURN")
+        assert len({request.body for request in rig.creates}) == 1
+        kinds = await events_of(rig, view.id)
+        assert kinds.count("SENDING") == 4
+        assert not {"RETRY_WAIT", "WAITING", "SET_ASIDE"} & set(kinds[1:])
+        assert "IN_DOUBT" not in await rig.alarms()
+
+
+async def test_a_person_sends_again_beside_the_running_service(tmp_path):
+    """`resolve --resend`: a new message id, at once, and both calls are kept."""
+    async with market(tmp_path, smp.answer("500 Oops"), TAKEN) as rig:
+        await rig.submit("A")
+        view = await rig.until("IN_DOUBT")
+        await rig.journal.resend(view.id, BOB)
+        await rig.until("AWAITING_RETURN")
+        first, second = (body_of(request)["messageId"] for request in rig.creates)
+        assert first != second
+        assert [message for message, _ in await calls_on_disk(rig)] == [first, second]
+
+
+# ---------------------------------------------------------------------------------------------------------- signed anew
+
+
+async def test_a_message_older_than_the_window_is_signed_anew(tmp_path):
+    """DOMAIN 3: the same message id and items under a new time and signature; both forms are kept."""
+    profile = {"retry": {"delays_s": [0.4]}, "freshness": {"mode": "event", "window_s": 0.2}}
+    async with market(tmp_path, smp.answer("429 Slow"), TAKEN, profile=profile) as rig:
+        await rig.submit("A")
+        await rig.until("AWAITING_RETURN")
+        first, second = rig.creates
+        one, two = body_of(first), body_of(second)
+        assert (one["messageId"], one["data"]) == (two["messageId"], two["data"])
+        assert one["timestamp"] < two["timestamp"]
+        assert first.headers["x-jws-signature"] != second.headers["x-jws-signature"]
+        assert await calls_on_disk(rig) == [(one["messageId"], first.body), (one["messageId"], second.body)]
+
+
+async def test_no_window_no_new_signature(tmp_path):
+    """Freshness off: the same bytes for ever."""
+    profile = {"retry": {"delays_s": [0.4]}, "freshness": {"mode": "off", "window_s": 0.2}}
+    async with market(tmp_path, smp.answer("429 Slow"), TAKEN, profile=profile) as rig:
+        await rig.submit("A")
+        await rig.until("AWAITING_RETURN")
+        assert len({request.body for request in rig.creates}) == 1
+
+
+# --------------------------------------------------------------------------------------------------------------- poison
+
+
+async def test_a_call_refused_while_others_are_taken_is_set_aside(tmp_path):
+    """A 413 that always meets one call and no other: the others get through, and it waits for a person with its reason."""
+    refuses = takes(lambda keys: smp.answer("413 Too Large", "<html>") if "P" in keys else None)
+    async with market(tmp_path, rest=refuses, circuit=(0.02,)) as rig:
+        await rig.submit("P")
+        async with asyncio.timeout(5):
+            while not rig.creates:
+                await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            while not (aside := await rig.journal.submissions(state=SubmissionState.SET_ASIDE)):
+                await rig.submit(f"A{CLOCK.wall_ns()}")
+                await asyncio.sleep(0.02)
+        assert [item.key for item in await rig.journal.submission_items(aside[0].id)] == ["P"]
+        assert "413" in aside[0].reason
+        assert "SET_ASIDE" in await rig.alarms()
+        tried = len([request for request in rig.creates if references(request) == ["P"]])
+        assert tried == 3
+        await rig.submit("LAST")
+        async with asyncio.timeout(5):
+            while (await rig.journal.member("acme", Kind.ASSET, "LAST")).state is not ItemState.SENT:
+                await asyncio.sleep(0.01)
+
+
+async def test_an_account_that_is_refused_sets_nothing_aside(tmp_path):
+    """Nothing is burnt when everything is refused alike."""
+    async with market(tmp_path, rest=smp.answer("403 No"), circuit=(0.01,)) as rig:
+        await rig.submit("A")
+        async with asyncio.timeout(5):
+            while len(rig.creates) < 6:
+                await asyncio.sleep(0.01)
+        assert not await rig.journal.submissions(state=SubmissionState.SET_ASIDE)
+
+
+async def test_what_cannot_be_made_into_a_call_is_set_aside(tmp_path, monkeypatch):
+    """A defect of ours at one item (or a profile that was changed since) stops nobody else."""
+    async with market(tmp_path, rest=takes(lambda keys: None)) as rig:
+        render = rig.maker.render
+
+        def broken(operation, item):
+            if item["assetReference"] == "P":
+                raise KeyError("a place that this profile does not have")
+            return render(operation, item)
+
+        monkeypatch.setattr(rig.maker, "render", broken)
+        await rig.submit("P")
+        async with asyncio.timeout(5):
+            while not (aside := await rig.journal.submissions(state=SubmissionState.SET_ASIDE)):
+                await asyncio.sleep(0.01)
+        assert "KeyError" in aside[0].reason
+        await rig.submit("A")
+        async with asyncio.timeout(5):
+            while (await rig.journal.member("acme", Kind.ASSET, "A")).state is not ItemState.SENT:
+                await asyncio.sleep(0.01)
+        monkeypatch.undo()
+        await rig.journal.retry(aside[0].id, BOB)
+        async with asyncio.timeout(5):
+            while (await rig.journal.member("acme", Kind.ASSET, "P")).state is not ItemState.SENT:
+                await asyncio.sleep(0.01)
+
+
+# ---------------------------------------------------------------------------------------------------------------- outage
+
+
+async def test_an_outage_is_felt_by_one_call_at_a_time(tmp_path):
+    """From the third unanswered call on everything pauses with an alarm; when the platform is back, one goes first, then the rest, and the alarm ends."""
+    down = True
+    taking = takes(lambda keys: None)
+
+    async def step(request, writer):
+        if down:
+            writer.write(smp.answer("429 Busy"))
+            return
+        await taking(request, writer)
+
+    async with market(tmp_path, rest=step, profile=QUICK) as rig:
+        for number in range(6):
+            await rig.submit(f"A{number}")
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            while "CIRCUIT_OPEN" not in await rig.alarms():
+                await asyncio.sleep(0.01)
+        down = False
+        async with asyncio.timeout(5):
+            while {view.state.value for view in await rig.journal.submissions()} != {"AWAITING_RETURN"}:
+                await asyncio.sleep(0.01)
+        assert await rig.alarms() == []
+        taken = sorted(key for request in rig.creates for key in references(request))
+        assert set(taken) == {f"A{number}" for number in range(6)}
