@@ -125,6 +125,27 @@ async def test_torn_file_is_refused_or_fails_loudly(path):
         await opened(path)
 
 
+@pytest.mark.parametrize("where", ["middle", "end", "short"])
+async def test_damage_behind_the_schema_is_refused_and_left_alone(path, where):
+    """A page of nonsense in the middle or at the end, or pages that are gone: nobody works on such a file, and nothing of it is changed."""
+    journal = await opened(path)
+    fence = await journal.acquire("field:s")
+    await journal.accept(fence, [candidate(f"K{number}", b"x" * 900) for number in range(400)])
+    await journal.close()
+    damaged = bytearray(path.read_bytes())
+    pages = len(damaged) // 4096
+    if where == "short":
+        del damaged[-4096 * 3 :]
+    else:
+        first = (pages // 2 if where == "middle" else pages - 4) * 4096
+        damaged[first : first + 4 * 4096] = b"\xa5" * (4 * 4096)
+    path.write_bytes(damaged)
+    with pytest.raises(JournalUnusable) as refused:
+        await opened(path)
+    assert "backup" in refused.value.hint
+    assert path.read_bytes() == damaged
+
+
 async def test_foreign_database_is_refused(path):
     """Another program's tables are not ours to migrate."""
     db = apsw.Connection(str(path))
