@@ -38,13 +38,15 @@ def _options(
 
 def _commands() -> typer.Typer:
     """Import the subcommands; each imports what it needs only when it runs."""
-    from bridge.cli import alarms, check, demo, journal, jws, keys, run, sandbox, submissions
+    from bridge.cli import alarms, check, demo, hold, journal, jws, keys, run, sandbox, submissions
 
     app.command("demo")(demo.demo)
     app.command("run")(run.run)
     app.command("check")(check.check)
     app.command("sandbox")(sandbox.sandbox)
     app.add_typer(submissions.app, name="submissions")
+    app.command("hold")(hold.hold)
+    app.command("release")(hold.release)
     app.add_typer(alarms.app, name="alarms")
     app.add_typer(journal.app, name="journal")
     app.add_typer(keys.app, name="keys")

@@ -12,6 +12,7 @@ from bridge.clock import SystemClock
 from bridge.config import Config
 from bridge.errors import JournalUnusable
 from bridge.ids import submission_ids
+from bridge.journal.people import Decision
 from bridge.journal.port import Journal, JournalReader
 from bridge.journal.sqlite import open_journal, open_reader
 
@@ -70,6 +71,13 @@ def whose(by: str) -> str:
     if not by.strip():
         raise typer.BadParameter("--by must name somebody")
     return by.strip()
+
+
+def decided(by: str, reason: str) -> Decision:
+    """A person's decision, with a name and a reason that are not empty."""
+    if not reason.strip():
+        raise typer.BadParameter("--reason must say why")
+    return Decision(by=whose(by), reason=reason.strip())
 
 
 def loaded(config: Path) -> Config:

@@ -9,6 +9,7 @@ from typing import Annotated, TypeAlias, TypeVar
 
 import typer
 
+from bridge.cli import resolve as deciding
 from bridge.cli.check import load_here
 from bridge.errors import BridgeError
 from bridge.journal.port import EventView, ItemView, JournalReader, SubmissionView
@@ -18,7 +19,7 @@ from bridge.submission import SubmissionState
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="What became of each Create call: list them, or show one with its items, events and latency.",
+    help="What became of each Create call: list them, show one with its items, events and latency, or decide what cannot go on by itself.",
 )
 
 T = TypeVar("T")
@@ -81,6 +82,11 @@ def show(
         print(
             f"  {at}  {event.writer}/{event.epoch}/{event.number}  {event.kind}  {_shortened(json.dumps(dict(event.data)), full=full)}"
         )
+
+
+app.command("resolve")(deciding.resolve)
+app.command("retry")(deciding.retry)
+app.command("cancel")(deciding.cancel)
 
 
 async def _gather(journal: JournalReader, submission: str) -> _Whole:

@@ -10,7 +10,7 @@ from joserfc.jwk import KeySet
 
 from bridge.cli import main
 
-COMMANDS = ["demo", "run", "check", "sandbox", "submissions", "alarms", "journal", "keys", "jws"]
+COMMANDS = ["demo", "run", "check", "sandbox", "submissions", "hold", "release", "alarms", "journal", "keys", "jws"]
 
 
 @pytest.fixture
@@ -62,6 +62,9 @@ def test_help_names_every_command(say):
         *COMMANDS,
         "submissions list",
         "submissions show",
+        "submissions resolve",
+        "submissions retry",
+        "submissions cancel",
         "alarms list",
         "alarms ack",
         "keys new",

@@ -34,7 +34,7 @@ class Process:
 
     async def start(self):
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", "from bridge.cli import main; main()", "run", "--config", str(self.world.config), *self.arguments,
+            sys.executable, "-c", self.world.code, "run", "--config", str(self.world.config), *self.arguments,
             env={**os.environ, **self.world.environment}, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         self.reading = self.world.group.create_task(self._read())
@@ -84,6 +84,7 @@ class World:
         self.ems = {}
         self.environment = {}
         self.processes = []
+        self.code = "from bridge.cli import main; main()"  # what a process runs
 
     def listening(self, port):
         path = self.profile.return_path.replace("{participant}", PARTICIPANT)
@@ -93,6 +94,16 @@ class World:
         process = await Process(self, *arguments).start()
         self.processes.append(process)
         return process
+
+    async def say(self, *arguments, within_s=60):
+        """Run a command to its end beside whatever runs; returns its exit status, what it printed and what it complained of."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", "from bridge.cli import main; main()", *map(str, arguments), "--config", str(self.config),
+            env={**os.environ, **self.environment}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        async with asyncio.timeout(within_s):
+            printed, told = await process.communicate()
+        return process.returncode, printed.decode(), told.decode()
 
     async def read(self, ask):
         journal = await open_reader(self.journal)

@@ -1,0 +1,152 @@
+"""What people decide, by the commands as they type them, beside a running service; and how the service ends."""
+
+import asyncio
+import json
+import signal
+import time
+
+from processes import world
+
+from bridge.sandbox import Fault, Knobs
+
+WHO = ("--by", "bob", "--reason", "the help desk said so")
+
+
+async def ids(made, state):
+    status, printed, _ = await made.say("submissions", "list", "--state", state, "--json")
+    assert status == 0
+    return [view["id"] for view in json.loads(printed)]
+
+
+async def until_ids(made, state, count=1):
+    async with asyncio.timeout(30):
+        while len(found := await ids(made, state)) < count:
+            await asyncio.sleep(0.1)
+    return found
+
+
+async def test_a_person_sends_a_doubtful_call_again(tmp_path):
+    """The answer was lost and SMP never had the call: `resolve --resend` makes it go at once, once, and the journal says who and why."""
+    faults = [Fault(operation="asset.create", drop=True)]
+    async with world(tmp_path, assets=3, knobs=Knobs(faults=faults)) as made:
+        await (await made.run()).until("ready")
+        await made.ems["rugby"].request_assets()
+        [doubt] = await until_ids(made, "in-doubt")
+        status, _, told = await made.say("submissions", "retry", doubt, *WHO)
+        assert (status, "only SET_ASIDE and RETRY_WAIT" in told, "hint:" in told) == (1, True, True)
+        status, printed, told = await made.say("submissions", "resolve", doubt, "--resend", *WHO)
+        assert (status, told, f"{doubt}: goes again" in printed) == (0, "", True)
+        await made.until_words("rugby", "registered", 3)
+        assert made.created("rugby") == [1] * 3
+        _, printed, _ = await made.say("submissions", "show", doubt, "--full")
+        assert '"by": "bob", "reason": "the help desk said so"' in printed
+
+
+async def test_a_person_confirms_a_doubtful_call(tmp_path):
+    """SMP had the call, but its answer and its return are lost: a file of outcomes settles it; what is wrong with a file is said line by line first."""
+    knobs = Knobs(faults=[Fault(operation="asset.create", process=True, drop=True)], returns="never")
+    async with world(tmp_path, assets=3, knobs=knobs) as made:
+        await (await made.run()).until("ready")
+        await made.ems["rugby"].request_assets()
+        [doubt] = await until_ids(made, "in-doubt")
+        keys = [asset.reference for asset in made.ems["rugby"].assets]
+        file = tmp_path / "outcomes.csv"
+        file.write_text(
+            f"reference;outcome;asset_id\n{keys[0]};registered;A-1\n{keys[0]};perhaps;\nXX99;refused;\n{keys[1]};refused;A-2\n"
+        )
+        status, _, told = await made.say("submissions", "resolve", doubt, "--confirm", file, *WHO)
+        assert status == 2
+        assert [f"outcomes.csv:{line}:" in told for line in (3, 4, 5)] == [True] * 3
+        for text in (
+            "stands in the file twice",
+            "perhaps is none",
+            "XX99 is no item",
+            "only a registered item has one",
+        ):
+            assert text in told
+        file.write_text(f"\ufeffoutcome,reference,asset_id\nregistered,{keys[0]},A-1\nrefused,{keys[1]},\n")
+        status, _, told = await made.say("submissions", "resolve", doubt, "--confirm", file, *WHO)
+        assert (status, f"missing: {keys[2]}" in told) == (1, True)
+        file.write_text(
+            f"reference,outcome,asset_id,error_text\n{keys[0]},registered,A-1\n{keys[1]},refused,,no such meter\n{keys[2]},registered,A-3\n"
+        )
+        status, printed, told = await made.say("submissions", "resolve", doubt, "--confirm", file, *WHO)
+        assert (status, told) == (0, "")
+        await made.until_words("rugby", "registered", 2)
+        await made.until_words("rugby", "refused", 1)
+        assert await ids(made, "partial") == [doubt]
+        assert len(made.sandbox.ledger.of("asset.create")) == 1
+
+
+async def test_a_site_is_held_and_released(tmp_path):
+    """Nothing of the site leaves, the other one goes on, the EMS sees that it is held; it outlives a restart; released, it goes out."""
+    async with world(tmp_path, assets=2) as made:
+        status, printed, _ = await made.say("hold", "--site", "rugby", *WHO)
+        assert (status, printed) == (0, "site rugby: held\n")
+        process = await made.run()
+        await process.until("ready")
+        for ems in made.ems.values():
+            await ems.request_assets()
+        await made.until_words("derby", "registered", 2)
+        await made.until_words("rugby", "held", 2)
+        assert made.created("rugby") == [0, 0]
+        assert await process.stop() == 0
+        await (await made.run()).until("ready")
+        await asyncio.sleep(0.3)
+        assert made.created("rugby") == [0, 0]
+        _, printed, _ = await made.say("hold", "--list")
+        assert "site rugby" in printed
+        assert "by bob: the help desk said so" in printed
+        assert (await made.say("release", "--site", "rugby", *WHO))[:2] == (0, "site rugby: released\n")
+        await made.until_words("rugby", "registered", 2)
+        assert made.created("rugby") == [1, 1]
+
+
+async def test_wrong_words_are_said_so(tmp_path):
+    """Without a name, a reason or exactly one scope nothing is changed."""
+    async with world(tmp_path, assets=1) as made:
+        for arguments, text in {
+            ("hold", "--site", "rugby", "--by", "bob"): "--reason must say why",
+            ("hold", "--site", "rugby", "--reason", "x"): "--by must name",
+            ("hold", "--by", "bob", "--reason", "x"): "exactly one of",
+            ("hold", "--site", "rugy", *WHO): "rugy is not a site",
+            ("hold", "--environment", "PROD", *WHO): "PROD is not an environment",
+            ("hold", "--host", "--site", "rugby", *WHO): "exactly one of",
+        }.items():
+            status, _, told = await made.say(*arguments)
+            assert (status, text in " ".join(told.replace("│", " ").split())) == (2, True), told
+        status, _, told = await made.say("release", "--host", *WHO)
+        assert (status, "no journal" in told) == (1, True)
+
+
+async def test_the_first_signal_drains_and_the_second_does_not_wait(tmp_path):
+    """A call under way is waited for; a second signal ends the process at once, and the next run takes the call up from the journal."""
+    knobs = Knobs(answer_delay_s=6.0, return_delay_s=0.2)
+    async with world(tmp_path, assets=2, knobs=knobs) as made:
+        process = await made.run()
+        await process.until("ready")
+        await made.ems["rugby"].request_assets()
+        await until_ids(made, "sending")
+        process.process.send_signal(signal.SIGTERM)
+        await process.until("stopping")
+        await asyncio.sleep(0.5)
+        assert process.process.returncode is None, "the first signal did not wait for the call"
+        began = time.monotonic()
+        process.process.send_signal(signal.SIGTERM)
+        assert await process.ended() == 1
+        assert time.monotonic() - began < 3
+        made.sandbox.knobs.answer_delay_s = 0.0
+        await (await made.run()).until("ready")
+        await made.until_words("rugby", "registered", 2)
+        assert made.created("rugby") == [1, 1]
+
+
+async def test_the_first_signal_alone_finishes_the_call(tmp_path):
+    """Drained: the answer is journalled before the process ends, nothing is in doubt."""
+    async with world(tmp_path, assets=2, knobs=Knobs(answer_delay_s=1.0, returns="hold")) as made:
+        process = await made.run()
+        await process.until("ready")
+        await made.ems["rugby"].request_assets()
+        await until_ids(made, "sending")
+        assert await process.stop() == 0
+        assert await made.states() == ["AWAITING_RETURN"]
