@@ -219,13 +219,13 @@ def block_hash(rows: Rows, participant: str, number: int) -> bytes | None:
     return row[0] if row else None
 
 
-def stored_blocks(rows: Rows, participant: str, first: int, limit: int) -> list[tuple[Stored, int | None]]:
-    """Blocks in the journal from number `first` on, each with the segment that it is being moved to."""
+def stored_blocks(rows: Rows, participant: str, first: int, limit: int) -> list[Stored]:
+    """Blocks in the journal from number `first` on."""
     found = rows.all(
-        f"SELECT {_BLOCK}, hash, segment FROM blocks WHERE participant = ? AND number >= ? ORDER BY number LIMIT ?",  # noqa: S608
+        f"SELECT {_BLOCK}, hash FROM blocks WHERE participant = ? AND number >= ? ORDER BY number LIMIT ?",  # noqa: S608
         (participant, first, limit),
     )
-    return [(_stored(row), row[10]) for row in found]
+    return [_stored(row) for row in found]
 
 
 def events_of(rows: Rows, block: Block) -> list[Event]:

@@ -17,8 +17,7 @@ async def sealed(kit, fence=None):
 
 
 async def chain(kit, participant="acme"):
-    found = await kit.journal.evidence().read(lambda rows: sealing.stored_blocks(rows, participant, 1, 1000))
-    return [stored for stored, _ in found]
+    return await kit.journal.evidence().read(lambda rows: sealing.stored_blocks(rows, participant, 1, 1000))
 
 
 async def count(kit):
@@ -118,15 +117,16 @@ async def test_an_event_with_a_lower_id_that_came_later_is_sealed_too(kit):
     def take(tx):
         (row,) = tx.all(f"SELECT {columns} FROM events WHERE number = 3")
         tx.run("DELETE FROM events WHERE number = 3")
-        tx.run("UPDATE events SET id = 9 WHERE number = 2")  # a neighbour's, sealed first
         return row
 
+    await kit.journal.park_return(kit.market, kit.returned())  # a neighbour's, sealed first
     late = await evidence.write(take)
-    assert await sealed(kit) == 2
+    assert await sealed(kit) == 3
     await evidence.write(lambda tx: tx.run(f"INSERT INTO events ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", late))
     await kit.accept(kit.asset("A4"))
     assert await sealed(kit) == 2
-    assert [found[2:] for stored in await chain(kit) for found in stored.block.ranges] == [(1, 2), (3, 4)]
+    ranges = [found for stored in await chain(kit) for found in stored.block.ranges]
+    assert [found[2:] for found in ranges if found.writer == "field:north"] == [(1, 2), (3, 4)]
     assert [alarm for alarm in await kit.journal.alarms() if alarm.code == "EVIDENCE_GAP"] == []
 
 

@@ -18,10 +18,8 @@ CREATE TABLE blocks (
     first_ns BIGINT NOT NULL,
     last_ns BIGINT NOT NULL,
     sealed_ns BIGINT NOT NULL,
-    segment BIGINT,                -- the segment that it was copied to, while its events are being deleted here
     PRIMARY KEY (participant, number)
 );
-CREATE INDEX blocks_moving ON blocks (segment) WHERE segment IS NOT NULL;
 
 -- The last block of each participant.
 CREATE TABLE chains (

@@ -18,10 +18,8 @@ CREATE TABLE blocks (
     first_ns INTEGER NOT NULL,
     last_ns INTEGER NOT NULL,
     sealed_ns INTEGER NOT NULL,
-    segment INTEGER,                -- the segment that it was copied to, while its events are being deleted here
     PRIMARY KEY (participant, number)
 ) WITHOUT ROWID;
-CREATE INDEX blocks_moving ON blocks (segment) WHERE segment IS NOT NULL;
 
 -- The last block of each participant.
 CREATE TABLE chains (
