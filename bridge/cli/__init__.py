@@ -38,7 +38,7 @@ def _options(
 
 def _commands() -> typer.Typer:
     """Import the subcommands; each imports what it needs only when it runs."""
-    from bridge.cli import alarms, check, demo, hold, journal, jws, keys, run, sandbox, submissions
+    from bridge.cli import alarms, assets, check, demo, hold, journal, jws, keys, run, sandbox, submissions
 
     app.command("demo")(demo.demo)
     app.command("run")(run.run)
@@ -48,6 +48,7 @@ def _commands() -> typer.Typer:
     app.command("hold")(hold.hold)
     app.command("release")(hold.release)
     app.add_typer(alarms.app, name="alarms")
+    app.add_typer(assets.app, name="assets")
     app.add_typer(journal.app, name="journal")
     app.add_typer(keys.app, name="keys")
     app.add_typer(jws.app, name="jws")

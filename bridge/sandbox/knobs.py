@@ -45,10 +45,12 @@ class Knobs(_Strict):
     `shuffle`: held returns are released, and items listed, in an order drawn from the seed. `resign`: a repeated push is signed anew, with its new time.
     `batch`: with `partial`, items without errors are registered; with `atomic`, one bad item refuses all. `recognises_repeats`: a message id seen before
     gets its first transaction again. `wrong_signature` and `wrong_key` spoil what the sandbox signs; `unknown_word` replaces the next results' status words.
+    `registered` are assets (reference: id) that came by another way before: units may align to them, and a Create of them is refused.
     `most_per_minute` is how many calls one account may make in a minute before it gets 429 with Retry-After (0: no limit).
     """
 
     refuse: dict[str, Refusal] = {}
+    registered: dict[str, str] = {}
     answer_delay_s: Seconds = 0.0
     return_delay_s: Seconds = 0.05
     retry_delay_s: Seconds = 0.5

@@ -127,6 +127,8 @@ class Register:
         refusal = self._knobs.refuse.get(reference)
         if refusal is not None:
             found.append((refusal.code, refusal.message, refusal.field, False))
+        if transaction.operation.kind is Kind.ASSET and reference in self._knobs.registered:
+            found.append(("ALREADY_REGISTERED", f"{reference} is registered already", "", False))
         if reference in self._knobs.warn:
             found.append(("WARNING", self._knobs.warn[reference], "", True))
         if transaction.operation.kind is Kind.UNIT:
@@ -143,11 +145,16 @@ class Register:
         aligned, by_reference, by_id = (
             self._fields(Kind.UNIT, role) for role in ("aligned", "aligned_reference", "aligned_id")
         )
-        ids = {made for (owner, _), made in self._assets.items() if owner == participant}
+        before = self._knobs.registered
+        ids = {made for (owner, _), made in self._assets.items() if owner == participant} | set(before.values())
         missing = []
         for entry in item.get(aligned, ()):
             reference, asset_id = entry.get(by_reference), entry.get(by_id)
-            known = (participant, reference) in self._assets or (reference is None and asset_id in ids)
+            known = (
+                (participant, reference) in self._assets
+                or reference in before
+                or (reference is None and asset_id in ids)
+            )
             if not known:
                 missing.append(str(reference or asset_id or "without a name"))
         return missing

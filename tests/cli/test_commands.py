@@ -10,7 +10,20 @@ from joserfc.jwk import KeySet
 
 from bridge.cli import main
 
-COMMANDS = ["demo", "run", "check", "sandbox", "submissions", "hold", "release", "alarms", "journal", "keys", "jws"]
+COMMANDS = [
+    "demo",
+    "run",
+    "check",
+    "sandbox",
+    "submissions",
+    "hold",
+    "release",
+    "alarms",
+    "assets",
+    "journal",
+    "keys",
+    "jws",
+]
 
 
 @pytest.fixture
@@ -67,6 +80,9 @@ def test_help_names_every_command(say):
         "submissions cancel",
         "alarms list",
         "alarms ack",
+        "assets import",
+        "assets list",
+        "assets export",
         "keys new",
         "keys jwks",
         "jws sign",

@@ -64,3 +64,47 @@ async def test_alarms(tmp_path):
         await raised(made, "STUCK", participant=PARTICIPANT, site="rugby", subject="batteries/7", clear=True)
         assert "STUCK" not in (await command(made, "alarms", "list"))[1]
         assert "STUCK" in (await command(made, "alarms", "list", "--all"))[1]
+
+
+async def test_assets(tmp_path):
+    """Imported before the service ever ran, listed beside it and exported after it; by what stands in the files alone."""
+    async with world(tmp_path, assets=2) as made:
+        first, second = (asset.reference for asset in made.ems["rugby"].assets)
+        file = tmp_path / "portal.csv"
+        file.write_text(f"reference;asset_id;state;source\n{first};SMP-1;registered;portal\n")
+        assert (await command(made, "assets", "list"))[0] == 1
+        status, _, told = await command(made, "assets", "import", str(file), "--by", "Ada", "--dry-run")
+        assert (status, "no journal" in told, made.journal.exists()) == (1, True, False)
+        status, printed, _ = await command(made, "assets", "import", str(file), "--by", "Ada")
+        assert (status, "1 new" in printed) == (0, True)
+
+        service = await made.run()
+        await service.until("ready")
+        await made.ems["rugby"].request_assets()
+        await made.until_words("rugby", "registered", 2)
+        assert [made.sandbox.ledger.creates(reference) for reference in (first, second)] == [0, 1]
+        status, printed, _ = await command(made, "assets", "list", "--state", "registered", "--json")
+        views = {view["key"]: view for view in json.loads(printed)}
+        assert (views[first]["asset_id"], views[first]["source"], views[first]["site"]) == ("SMP-1", "portal", "rugby")
+        assert (views[second]["source"], views[second]["kind"]) == ("", "asset")
+        assert first in (await command(made, "assets", "list", "--participant", PARTICIPANT))[1]
+        assert await service.stop() == 0
+
+        out = tmp_path / "known.csv"
+        assert (await command(made, "assets", "export", str(out)))[0] == 0
+        header, *rows = out.read_text().splitlines()
+        assert header == "reference,asset_id,state,source,kind,site,flow,transaction_id"
+        assert sorted(row.split(",")[:4] for row in rows) == sorted(
+            [[first, "SMP-1", "registered", "portal"], [second, views[second]["asset_id"], "registered", "smp-bridge"]]
+        )
+        assert (await command(made, "assets", "export", str(out)))[0] == 1
+        assert (await command(made, "assets", "export", str(out), "--force"))[0] == 0
+        status, _, told = await command(made, "assets", "import", str(out), "--by", "")
+        assert status == 2
+        status, printed, _ = await command(made, "assets", "import", str(out), "--by", "Bob")
+        assert "2 known already" in printed
+        out.write_text(out.read_text().replace("SMP-1", "SMP-2"))
+        status, _, told = await command(made, "assets", "import", str(out), "--by", "Bob")
+        assert status == 2
+        assert f"{out}:" in told
+        assert "asset_id: the journal knows it as SMP-1" in told
