@@ -1,0 +1,263 @@
+"""Starts the real service with one of its seams watched: at a named moment the process kills itself, as a power cut would.
+
+    python -m kill_child run --config DIR      the service, with the moment that the environment names (kill_points.py)
+    python -m kill_child --seams               only look for every seam; a missing one is an error
+
+The product has no hooks for this: its functions are wrapped from outside. A seam that is gone fails here, loudly, before anything starts.
+"""
+
+import functools
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from pathlib import Path
+
+import apsw
+import kill_plants
+from aiohttp import web
+from aiohttp.http_writer import StreamWriter
+from kill_points import ARMED, CREATE_PATHS, MARK, NTH, POINT, POINTS
+
+from bridge.journal import engine
+from bridge.journal.sqlite import SqliteJournal
+from bridge.market.client import SmpClient
+from bridge.market.outbound import Outbound
+from bridge.submission import Admission, SubmissionState
+
+PAGES = 8  # a checkpoint after so many, so that there is one soon
+creating = ContextVar("creating", default=False)
+
+
+class Trap:
+    """Counts how often the moment came while the test had it armed, and ends the process with the n-th."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._armed = Path(os.environ.get(ARMED, ""))
+        self._mark = os.environ.get(MARK, "")
+        self._nth = int(os.environ.get(NTH, "1"))
+        self._came = 0
+
+    def here(self) -> None:
+        if not self._armed.exists():
+            return
+        self._came += 1
+        if self._came == self._nth:
+            Path(self._mark).write_text(self._name)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def watched(owner: object, name: str, before: Callable | None = None, after: Callable | None = None) -> None:
+    """Wrap a coroutine function: `before` sees the call's arguments by name, `after` the result too."""
+    original = getattr(owner, name)
+    if not inspect.iscoroutinefunction(original):
+        raise TypeError(f"{owner}.{name} is no coroutine function any more")
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    async def wrapped(*args, **kwargs):
+        given = signature.bind(*args, **kwargs).arguments
+        if before is not None:
+            before(**given)
+        result = await original(*args, **kwargs)
+        if after is not None:
+            after(result, **given)
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+# one function for each moment ----------------------------------------------------------------------------------------
+
+
+def received(trap):
+    watched(SqliteJournal, "accept", before=lambda **_: trap.here())
+
+
+def journalled(trap):
+    def after(intake, **_):
+        if not intake.fast and any(accepted.admission is Admission.NEW for accepted in intake.accepted):
+            trap.here()
+
+    watched(SqliteJournal, "accept", after=after)
+
+
+def signed(trap):
+    original = Outbound.send
+    assert list(inspect.signature(original).parameters) == ["self", "fast", "journalled"]
+
+    def send(self, fast, journalled):
+        trap.here()
+        return original(self, fast, journalled)
+
+    Outbound.send = send
+
+
+def waiting(trap):
+    watched(SqliteJournal, "sending", before=lambda **_: trap.here())
+
+
+def committed(trap):
+    watched(SqliteJournal, "sending", after=lambda *_, **__: trap.here())
+
+
+def _tell_creates():
+    """Let what runs inside a POST know whether it creates something."""
+    paths = set(os.environ.get(CREATE_PATHS, "").split(","))
+    original = SmpClient.post
+    assert "path" in inspect.signature(original).parameters
+
+    @functools.wraps(original)
+    async def post(self, path, **given):
+        token = creating.set(path in paths)
+        try:
+            return await original(self, path, **given)
+        finally:
+            creating.reset(token)
+
+    SmpClient.post = post
+
+
+def half_sent(trap):
+    _tell_creates()
+    original = StreamWriter.write
+
+    async def write(self, chunk, **given):
+        if creating.get() and len(chunk) > 1:
+            half = len(chunk) // 2
+            await original(self, chunk[:half], **given)
+            trap.here()
+            chunk = chunk[half:]
+        await original(self, chunk, **given)
+
+    StreamWriter.write = write
+
+
+def sent(trap):
+    _tell_creates()
+
+    def after(*_, **__):
+        if creating.get():
+            trap.here()
+
+    watched(StreamWriter, "write_eof", after=after)
+
+
+def answered(trap):
+    paths = set(os.environ.get(CREATE_PATHS, "").split(","))
+
+    def after(exchange, path, **_):
+        if path in paths and exchange.status // 100 == 2:
+            trap.here()
+
+    watched(SmpClient, "post", after=after)
+
+
+def answer_journalled(trap):
+    def after(_, state, **__):
+        if state is SubmissionState.AWAITING_RETURN:
+            trap.here()
+
+    watched(SqliteJournal, "answered", after=after)
+
+
+def return_received(trap):
+    watched(SqliteJournal, "park_return", before=lambda **_: trap.here())
+
+
+def return_parked(trap):
+    watched(SqliteJournal, "park_return", after=lambda *_, **__: trap.here())
+
+
+def return_answered(trap):
+    """The only answers with 202 that the bridge gives are the receipts of returns."""
+
+    def after(_, **given):
+        if given["self"].status == 202:
+            trap.here()
+
+    watched(web.Response, "write_eof", after=after)
+
+
+def settled(trap):
+    def after(_, state, **__):
+        if state.terminal:
+            trap.here()
+
+    watched(SqliteJournal, "settle", after=after)
+
+
+def _told(results):
+    return any(result.state in {"written", "read_back_ok"} for result in results)
+
+
+def written(trap):
+    watched(SqliteJournal, "wrote_back", before=lambda results, **_: trap.here() if _told(results) else None)
+
+
+def write_journalled(trap):
+    watched(SqliteJournal, "wrote_back", after=lambda _, results, **__: trap.here() if _told(results) else None)
+
+
+class _File(apsw.VFSFile):
+    """Writes of the database file itself: with a write-ahead log there are none but a checkpoint's."""
+
+    trap: Trap
+
+    def xWrite(self, data, offset):
+        super().xWrite(data, offset)
+        self.trap.here()
+
+
+class _Files(apsw.VFS):
+    def __init__(self, trap):
+        super().__init__("kill", "unix", makedefault=True)
+        self._trap = trap
+
+    def xOpen(self, name, flags):
+        if not flags[0] & apsw.SQLITE_OPEN_MAIN_DB:
+            return super().xOpen(name, flags)
+        file = _File("unix", name, flags)
+        file.trap = self._trap
+        return file
+
+
+def checkpoint(trap):
+    assert isinstance(engine._CHECKPOINT_PAGES, int)
+    engine._CHECKPOINT_PAGES = PAGES
+    checkpoint.kept = _Files(trap)  # a VFS lives as long as its object
+
+
+def recovering(trap):
+    watched(SqliteJournal, "recover", before=lambda **_: trap.here())
+
+
+def recovered(trap):
+    watched(SqliteJournal, "recover", after=lambda *_, **__: trap.here())
+
+
+WATCH = {point.name: globals()[point.name.replace("-", "_")] for point in POINTS}
+
+
+def main() -> None:
+    if sys.argv[1:] == ["--seams"]:
+        for name, watch in WATCH.items():
+            watch(Trap(name))
+        for plant in kill_plants.PLANTS.values():
+            plant()
+        print(" ".join(WATCH))
+        return
+    kill_plants.plant(os.environ.get(kill_plants.VARIABLE, ""))
+    point = os.environ.get(POINT, "")
+    if point:
+        WATCH[point](Trap(point))
+    from bridge.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""Three EMSs behind real servers, in a process that is never killed: node-opcua, libmodbus and mosquitto, and the programs that ask and remember.
+
+    python kill_ems.py DIRECTORY PLACES SLOTS
+
+It says `{"environment": {...}}` (what the bridge's site files need), then answers each line of JSON on standard input with one:
+
+    {"op": "request", "site": "rugby", "count": 2}   → {"references": [...]}; new records, whose registration is asked for
+    {"op": "shown"}                                  → {"shown": {reference: [state word, transaction id]}, "requested": N}
+    {"op": "raised"}                                 → {"waiting": N}; requests that a handshake still keeps from being made
+
+The state word is '' while the EMS was told nothing. A place whose outcome is final is used again when all others are taken.
+"""
+
+import asyncio
+import json
+import sys
+from abc import ABC, abstractmethod
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import modbus_records as layout2
+from modbus_device import Device, modbus_device
+from mosquitto import Peer as MqttPeer
+from mosquitto import mosquitto
+from opcua_peer import ASSETS, PASSWORD, USER, opcua_peer
+from opcua_peer import Peer as OpcUaPeer
+
+from bridge.model import EmsState
+
+BASE, STRIDE, RESULT, HEARTBEAT = 100, 80, 60, 5
+CHARGER = {"name": "Charger", "mpan": "1012345678903", "postcode": "ME1 2AB", "gspGroup": "_J", "kw": "49,5"}
+TOPIC = "acme/crawley/ems/asset/{}/registration"
+HOST_STATUS = "acme/host/status"
+WORDS = {int(state): state.word for state in EmsState}
+ENDED = frozenset({"registered", "refused", "refused_by_host"})
+POLL_S = 0.02
+
+
+class Program(ABC):
+    """What the program of an EMS does: it asks for new records and remembers for which."""
+
+    prefix: str
+
+    def __init__(self) -> None:
+        self.requested: list[str] = []
+        self._past: dict[str, tuple[str, str]] = {}
+
+    def _new_reference(self) -> str:
+        reference = f"{self.prefix}{len(self.requested) + 1:05}"
+        self.requested.append(reference)
+        return reference
+
+    @abstractmethod
+    async def request(self) -> str:
+        """Ask for one new record; returns its reference."""
+
+    @abstractmethod
+    async def shown(self) -> dict[str, tuple[str, str]]:
+        """State word and transaction id of each reference."""
+
+    def waiting(self) -> int:
+        return 0
+
+
+class OpcUaProgram(Program):
+    """A folder for each asset; a request is a sequence and a flag."""
+
+    prefix = "BESS"
+
+    def __init__(self, peer: OpcUaPeer, places: list[str]) -> None:
+        super().__init__()
+        self._peer = peer
+        self._places: dict[str, str] = dict.fromkeys(places, "")
+
+    async def request(self) -> str:
+        place = await self._free()
+        reference = self._new_reference()
+        registration = f"{ASSETS}/{place}/Registration"
+        for name, value in (("Request", 0), ("State", 0), ("TransactionId", "")):
+            await self._peer.set(f"{registration}/{name}", value)
+        await self._peer.set(f"{ASSETS}/{place}/AssetReference", reference)
+        self._places[place] = reference
+        await self._peer.request(place)
+        return reference
+
+    async def shown(self) -> dict[str, tuple[str, str]]:
+        now = {reference: await self._word(place) for place, reference in self._places.items() if reference}
+        return {**self._past, **now}
+
+    async def _free(self) -> str:
+        for place, reference in self._places.items():
+            if not reference:
+                return place
+        for place, reference in self._places.items():
+            word = await self._word(place)
+            if word[0] in ENDED:
+                self._past[reference] = word
+                return place
+        raise RuntimeError("every place of the OPC UA server waits for an outcome")
+
+    async def _word(self, place: str) -> tuple[str, str]:
+        registration = f"{ASSETS}/{place}/Registration"
+        state = await self._peer.value(f"{registration}/State")
+        return WORDS[state] if state else "", await self._peer.value(f"{registration}/TransactionId") or ""
+
+
+class ModbusProgram(Program):
+    """Records in slots; one request for all of them, under a handshake that may have to wait for a bridge."""
+
+    prefix = "RK"
+
+    def __init__(self, device: Device, slots: int) -> None:
+        super().__init__()
+        self._device = device
+        self._slots = [""] * slots
+        self._asked: asyncio.Queue[str] = asyncio.Queue()
+        self._shaking = False
+
+    async def request(self) -> str:
+        reference = self._new_reference()
+        self._asked.put_nowait(reference)
+        return reference
+
+    def waiting(self) -> int:
+        return self._asked.qsize() + self._shaking
+
+    async def run(self) -> None:
+        """Raise what was asked for, one handshake after the other, however long the bridge is away; a record never changes under a handshake."""
+        while True:
+            first = await self._asked.get()
+            self._shaking = True
+            await self._fill(first)
+            while not self._asked.empty():
+                await self._fill(self._asked.get_nowait())
+            [sequence] = await self._device.words(layout2.SEQUENCE)
+            await self._device.put(layout2.SEQUENCE, sequence % 0xFFFF + 1)
+            await self._device.put(layout2.COMMAND, 1)
+            await self._until(3)
+            await self._device.put(layout2.COMMAND, 0)
+            await self._until(0)
+            self._shaking = False
+
+    async def _fill(self, reference: str) -> None:
+        slot = await self._free()
+        at = BASE + STRIDE * slot
+        await self._device.put(at + RESULT, *[0] * 20)
+        await self._device.put_bytes(at, layout2.record(reference))
+        self._slots[slot] = reference
+
+    async def _until(self, status: int) -> None:
+        while (await self._device.words(layout2.STATUS)) != [status]:
+            await asyncio.sleep(POLL_S)
+
+    async def shown(self) -> dict[str, tuple[str, str]]:
+        found = [(number, reference) for number, reference in enumerate(self._slots) if reference]
+        now = {reference: await self._word(number) for number, reference in found}
+        return {**dict.fromkeys(self.requested, ("", "")), **self._past, **now}
+
+    async def _free(self) -> int:
+        if "" in self._slots:
+            return self._slots.index("")
+        for number, reference in enumerate(self._slots):
+            word = await self._word(number)
+            if word[0] in ENDED:
+                self._past[reference] = word
+                return number
+        raise RuntimeError("every slot of the Modbus device waits for an outcome")
+
+    async def _word(self, slot: int) -> tuple[str, str]:
+        at = BASE + STRIDE * slot + RESULT
+        [state] = await self._device.words(at)
+        transaction = (await self._device.bytes(at + 3, 9)).rstrip(b"\0").decode("ascii", "replace")
+        return WORDS[state] if state else "", transaction
+
+
+class MqttProgram(Program):
+    """Retained registrations, requests as messages; the outcomes are what the broker delivered."""
+
+    prefix = "EV"
+
+    def __init__(self, peer: MqttPeer) -> None:
+        super().__init__()
+        self._peer = peer
+        self._host_was_there = False
+
+    async def request(self) -> str:
+        # A request is not retained: before the bridge has subscribed once, the broker would keep it for nobody.
+        while not self._host_was_there:
+            await self.shown()
+            await asyncio.sleep(POLL_S)
+        reference = self._new_reference()
+        await self._peer.publish(TOPIC.format(reference), CHARGER, retain=True)
+        await self._peer.publish(TOPIC.format(reference) + "/request", {"reqId": f"r-{reference}", "action": "create"})
+        return reference
+
+    async def shown(self) -> dict[str, tuple[str, str]]:
+        heard, self._peer.messages[:] = list(self._peer.messages), []
+        for message in heard:
+            if message.topic == HOST_STATUS:
+                self._note_host(message.payload)
+            else:
+                reference, body = message.topic.split("/")[-3], json.loads(message.payload)
+                assert body["reqId"] == f"r-{reference}", body
+                self._past[reference] = (body["state"], body["transactionId"])
+        return {reference: self._past.get(reference, ("", "")) for reference in self.requested}
+
+    def _note_host(self, payload: bytes) -> None:
+        self._host_was_there = self._host_was_there or payload == b"online"
+
+
+async def _programs(stack: AsyncExitStack, directory: Path, places: int, slots: int):
+    opcua = await stack.enter_async_context(opcua_peer(directory))
+    names = [f"BESS{number:03}" for number in range(1, places + 1)]
+    await opcua.layout(names)
+    await opcua.start()
+    modbus = await stack.enter_async_context(modbus_device())
+    await modbus.put(0, *layout2.HEADER)
+    await modbus.order("beat", at=HEARTBEAT, on=True)
+    broker = await stack.enter_async_context(
+        mosquitto(directory / "mqtt", tls=True, user="smp-bridge", password="secret")
+    )
+    mqtt = await stack.enter_async_context(MqttPeer(broker))
+    await mqtt.subscribe(TOPIC.format("+") + "/result", HOST_STATUS)
+    environment = {
+        "SMP_BRIDGE_IPSWICH_URL": opcua.url, "SMP_BRIDGE_IPSWICH_CERTIFICATE": str(opcua.client.certificate),
+        "SMP_BRIDGE_IPSWICH_KEY": str(opcua.client.private_key), "SMP_BRIDGE_IPSWICH_USER": USER,
+        "SMP_BRIDGE_IPSWICH_SERVER_CERTIFICATE": str(opcua.own.certificate), "SMP_BRIDGE_IPSWICH_PASSWORD": PASSWORD,
+        "SMP_BRIDGE_RUGBY_HOST": modbus.host, "SMP_BRIDGE_RUGBY_PORT": str(modbus.port),
+        "SMP_BRIDGE_CRAWLEY_HOST": broker.host, "SMP_BRIDGE_CRAWLEY_PORT": str(broker.port),
+        "SMP_BRIDGE_CRAWLEY_CA": str(broker.ca), "SMP_BRIDGE_CRAWLEY_USER": broker.user, "SMP_BRIDGE_CRAWLEY_PASSWORD": "secret",
+    }  # fmt: skip
+    programs = {
+        "ipswich": OpcUaProgram(opcua, names),
+        "rugby": ModbusProgram(modbus, slots),
+        "crawley": MqttProgram(mqtt),
+    }
+    return programs, environment
+
+
+async def _obey(programs: dict[str, Program], order: dict) -> dict:
+    if order["op"] == "request":
+        program = programs[order["site"]]
+        return {"references": [await program.request() for _ in range(order["count"])]}
+    if order["op"] == "raised":
+        return {"waiting": sum(program.waiting() for program in programs.values())}
+    shown: dict[str, tuple[str, str]] = {}
+    for program in programs.values():
+        shown |= await program.shown()
+    return {"shown": shown, "requested": sum(len(program.requested) for program in programs.values())}
+
+
+async def main(directory: Path, places: int, slots: int) -> None:
+    orders = asyncio.StreamReader(limit=2**20)
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
+    async with AsyncExitStack() as stack:
+        programs, environment = await _programs(stack, directory, places, slots)
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        handshakes = group.create_task(programs["rugby"].run())
+        print(json.dumps({"environment": environment}), flush=True)
+        while line := await orders.readline():
+            print(json.dumps(await _obey(programs, json.loads(line))), flush=True)
+        handshakes.cancel()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
