@@ -61,10 +61,15 @@ def acquire(tx: Tx, lease: str, owner: str) -> Fence:
     )
     row = tx.one("SELECT epoch FROM leases WHERE lease = ?", (lease,))
     assert row is not None
+    forget_old_requests(tx, lease)
+    return Fence(lease, row[0])
+
+
+def forget_old_requests(tx: Tx, lease: str) -> None:
+    """With the lease of a site: message requests are remembered for 7 days."""
     if lease.startswith("field:"):
         site, oldest = lease.removeprefix("field:"), tx.now.wall_ns - MESSAGE_MEMORY_NS
         tx.run("DELETE FROM triggers WHERE site = ? AND slot <> '' AND at_ns < ? AND awaiting = 0", (site, oldest))
-    return Fence(lease, row[0])
 
 
 def renew(tx: Tx, fences: Sequence[Fence]) -> None:

@@ -71,17 +71,22 @@ class Rows:
 
 
 class Ids:
-    """Ids of rows that are planned in memory: `last` is the newest so far, each `next()` a newer one."""
+    """Ids of rows that are planned in memory."""
 
-    __slots__ = ("last",)
+    __slots__ = ("_last",)
 
     def __init__(self, last: int) -> None:
-        self.last = last
+        self._last = last
+
+    @property
+    def last(self) -> int:
+        """The newest id so far."""
+        return self._last
 
     def next(self) -> int:
-        """A new id."""
-        self.last += 1
-        return self.last
+        """A newer id."""
+        self._last += 1
+        return self._last
 
 
 class Tx(Rows):

@@ -1,15 +1,31 @@
-"""Another process on the journal: `child.py ENGINE PATH hold LEASE | write SITE COUNT | wait TOPIC`. It prints one line per fact."""
+"""Another process on the journal: `child.py ENGINE ADDRESS hold LEASE | write SITE COUNT | wait TOPIC`. It prints one line per fact."""
 
 import asyncio
+import json
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from bridge.clock import SystemClock
+from bridge.journal.pg_server import Server
 from bridge.journal.port import Candidate, Journal
+from bridge.journal.postgres import open_postgres
 from bridge.journal.sqlite import open_journal
 from bridge.model import Operation, Trigger
+from bridge.secret import Secret
 
-ENGINES = {"sqlite": open_journal}
+
+def sqlite(path: str, new_id: Callable[[], str]) -> Awaitable[Journal]:
+    return open_journal(Path(path), clock=SystemClock.here(), role="child", new_id=new_id, checkpoint=False)
+
+
+def postgres(address: str, new_id: Callable[[], str]) -> Awaitable[Journal]:
+    host, database, user, password = json.loads(address)
+    server = Server(host=host, database=database, user=user, password=Secret(password), tls="disable")
+    return open_postgres(server, clock=SystemClock.here(), role="child", new_id=new_id)
+
+
+ENGINES = {"sqlite": sqlite, "postgres": postgres}
 
 
 def say(*words: object) -> None:
@@ -52,10 +68,8 @@ async def wait(journal: Journal, topic: str) -> None:
     say("woken")
 
 
-async def main(engine: str, path: str, verb: str, *words: str) -> None:
-    journal = await ENGINES[engine](
-        Path(path), clock=SystemClock.here(), role="child", new_id=lambda: f"child-{words[0]}", checkpoint=False
-    )
+async def main(engine: str, address: str, verb: str, *words: str) -> None:
+    journal = await ENGINES[engine](address, lambda: f"child-{words[0]}")
     await {"hold": hold, "write": write, "wait": wait}[verb](journal, *words)
     await journal.close()
 

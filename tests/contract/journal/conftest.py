@@ -2,9 +2,11 @@
 
 import hashlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
+import postgres
 import pytest
 
 from bridge.clock import Stamp
@@ -21,6 +23,7 @@ from bridge.journal.port import (
     SignedCall,
     WriteBackResult,
 )
+from bridge.journal.postgres import open_postgres
 from bridge.journal.sqlite import open_journal
 from bridge.model import ErrorNote, ItemState, Operation, Trigger
 from bridge.submission import SubmissionState
@@ -61,6 +64,14 @@ class SqliteEngine:
         self._ids = itertools.count(1)
         self._opened: list[Journal] = []
 
+    @property
+    def address(self) -> str:
+        """Where another process finds the journal (for child.py)."""
+        return str(self.path)
+
+    async def lease_runs_out(self, lease: str) -> None:
+        """The owner of this lease is dead: nothing to wait for, its lock file is free."""
+
     async def open(self, role: str = "all", *, checkpoint: bool = True) -> Journal:
         journal = await open_journal(
             self.path, clock=self._clock, role=role, new_id=lambda: f"id-{next(self._ids)}", checkpoint=checkpoint
@@ -73,13 +84,48 @@ class SqliteEngine:
             await journal.close()
 
 
+class PostgresEngine:
+    """Opens journals in a database of its own."""
+
+    name = "postgres"
+
+    def __init__(self, cluster: postgres.Cluster, clock: HandClock) -> None:
+        self.cluster = cluster
+        self.database = cluster.lend()
+        self.server = cluster.server(self.database)
+        self._clock = clock
+        self._ids = itertools.count(1)
+        self._opened: list[Journal] = []
+
+    @property
+    def address(self) -> str:
+        return json.dumps([self.server.host, self.database, self.server.user, self.cluster.password])
+
+    async def lease_runs_out(self, lease: str) -> None:
+        """As if the lease's time were over."""
+        self.cluster.admin(
+            f"UPDATE smp_bridge.leases SET expires_ns = 0 WHERE lease = '{lease}'", database=self.database
+        )
+
+    async def open(self, role: str = "all", *, checkpoint: bool = True) -> Journal:
+        del checkpoint
+        journal = await open_postgres(self.server, clock=self._clock, role=role, new_id=lambda: f"id-{next(self._ids)}")
+        self._opened.append(journal)
+        return journal
+
+    async def close(self) -> None:
+        for journal in self._opened:
+            await journal.close()
+        self.cluster.give_back(self.database)
+
+
 class Kit:
     """One open journal with a field and a market lease, and short words."""
 
     site = "north"
     participant = "acme"
 
-    def __init__(self, engine: SqliteEngine, clock: HandClock) -> None:
+    def __init__(self, engine: SqliteEngine | PostgresEngine, clock: HandClock) -> None:
         self.engine = engine
         self.clock = clock
         self._calls = itertools.count(1)
@@ -93,7 +139,10 @@ class Kit:
         self.market = await self.journal.acquire(f"market:{self.participant}")
 
     async def restart(self) -> None:
+        """The process ended with its leases in its hand, and the next one begins."""
         await self.journal.close()
+        for lease in (self.field.lease, self.market.lease):
+            await self.engine.lease_runs_out(lease)
         await self.start()
 
     # field -----------------------------------------------------------------------------------------------------------
@@ -248,15 +297,27 @@ def clock() -> HandClock:
     return HandClock()
 
 
-@pytest.fixture(params=["sqlite"])
-async def engine(request, tmp_path: Path, clock: HandClock) -> AsyncIterator[SqliteEngine]:
-    engine = {"sqlite": SqliteEngine}[request.param](tmp_path, clock)
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[postgres.Cluster]:
+    """A PostgreSQL server of this test session."""
+    cluster = postgres.started()
+    yield cluster
+    cluster.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def engine(request, tmp_path: Path, clock: HandClock) -> AsyncIterator[SqliteEngine | PostgresEngine]:
+    engine: SqliteEngine | PostgresEngine
+    if request.param == "sqlite":
+        engine = SqliteEngine(tmp_path, clock)
+    else:
+        engine = PostgresEngine(request.getfixturevalue("cluster"), clock)
     yield engine
     await engine.close()
 
 
 @pytest.fixture
-async def kit(engine: SqliteEngine, clock: HandClock) -> Kit:
+async def kit(engine: SqliteEngine | PostgresEngine, clock: HandClock) -> Kit:
     kit = Kit(engine, clock)
     await kit.start()
     return kit
