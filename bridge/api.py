@@ -9,7 +9,7 @@ import enum
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -205,6 +205,15 @@ class Session(Protocol):
 
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
+
+
+@runtime_checkable
+class ListsPlaces(Protocol):
+    """A session that can name every place of a flow, whether anything was requested there or not; optional."""
+
+    def places(self, flow: str) -> Sequence[str]:
+        """The places, in the EMS's own order, as `Record.place` names them."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

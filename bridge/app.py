@@ -17,11 +17,13 @@ from bridge.clock import Clock, SystemClock
 from bridge.config import Config, Participant, SiteConfig
 from bridge.errors import BridgeError, ConfigError, JournalFull, JournalUnusable, Problem
 from bridge.field.intake import IntakeDesk
+from bridge.field.recollection import HOST
 from bridge.field.supervisor import Supervisor
 from bridge.field.writeback import WriteBacks
 from bridge.flow import FlowPlan
 from bridge.ids import new_message_id, submission_ids
 from bridge.journal.keeper import Keeper, KeeperSettings, KeptJournal, start_keeper
+from bridge.journal.people import Decision, Scope
 from bridge.journal.port import Fence, Journal
 from bridge.journal.sqlite import open_journal
 from bridge.lane import FastLane
@@ -120,6 +122,8 @@ class Host:
             )
             stack.push_async_callback(journal.close)
             stack.push_async_callback(self._give_back, journal)
+            if self._role is not Role.FIELD:
+                await self._hold_unless_safe(journal)
             lanes = await self._build_market(journal, stack) if self._role is not Role.FIELD else None
             supervisors = await self._build_field(journal, lanes) if self._role is not Role.MARKET else []
             if self._role is not Role.FIELD:
@@ -163,6 +167,15 @@ class Host:
         keeper = await start_keeper(settings, journal, clock=self._clock)
         self._fences.append(keeper.fence)
         return keeper
+
+    async def _hold_unless_safe(self, journal: KeptJournal) -> None:
+        """A journal that is not the one its anchor speaks of may not know what was sent: nothing leaves until a person reconciled it."""
+        finding = await journal.evidence().compare(self._config.host.journal.anchor_file)
+        if finding.verdict.safe:
+            return
+        reason = f"{finding.text}; run `smp-bridge journal reconcile`"
+        await journal.hold(Scope.JOURNAL, "", Decision(by=HOST, reason=reason))
+        log.error("host_held", extra={"verdict": finding.verdict.value, "reason": reason})
 
     async def _renew(self, journal: Journal) -> None:
         while True:

@@ -112,6 +112,7 @@ class ModbusSession:
         self._options: ModbusOptions = context.options
         self._link = link
         self._watch = watch
+        self._layouts = layouts
         self._inbox = Inbox(arrivals=MOST_ARRIVALS, records=MOST_RECORDS)
         self._access = Access(link, self._options, layouts)
         self._reader = Reader(link, layouts, context.clock)
@@ -141,6 +142,10 @@ class ModbusSession:
     async def write(self, writes: Sequence[Write]) -> Sequence[Written]:
         """See `bridge.api.Session`."""
         return await self._access.write(writes)
+
+    def places(self, flow: str) -> Sequence[str]:
+        """See `bridge.api.ListsPlaces`."""
+        return [str(number) for number in self._layouts[flow].places()]
 
     def close(self) -> None:
         """Nothing works from here on; acknowledgements that come late do nothing."""

@@ -97,6 +97,10 @@ class OpcUaSession:
 
     # opening -------------------------------------------------------------------------------------
 
+    def places(self, flow: str) -> Sequence[str]:
+        """See `bridge.api.ListsPlaces`."""
+        return [place for of, place in self._places if of == flow]
+
     def _watch(self, selection: Selection, place: Place) -> None:
         watched = Watched(place=place)
         if selection.trigger is Trigger.REQUEST:

@@ -58,12 +58,16 @@ class IntakeDesk:
         self._lane = lane
         self._sleep = sleep
 
-    async def take(self, arrivals: Sequence[Arrival]) -> Intake:
-        """Journal these arrivals in one commit, acknowledge them in order, and return what they became.
+    async def take(
+        self, arrivals: Sequence[Arrival], look: Callable[[Sequence[Candidate]], Awaitable[None]] | None = None
+    ) -> Intake:
+        """Journal these arrivals in one commit, acknowledge them in order, and return what they became. `look` sees them before.
 
         While the journal is full nothing is acknowledged and the source is kept waiting (DESIGN, "Full disk").
         """
         batch = self._evaluate(record for arrival in arrivals for record in arrival.records)
+        if look is not None:
+            await look(batch.candidates)
         intake = await self._commit(batch)
         for arrival in arrivals:
             arrival.ack(not _unreadable(arrival))

@@ -2,18 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from bridge.api import Adapter, Session, SessionContext
 from bridge.clock import Clock
 from bridge.errors import BridgeError, Fenced, JournalUnusable, LinkError, LinkRefused
 from bridge.field.intake import IntakeDesk
+from bridge.field.recollection import Recollection
 from bridge.field.report import FieldMetrics
 from bridge.field.waiting import WaitingRoom, awaiting_by_place
 from bridge.field.writeback import WriteBacks
 from bridge.flow import FlowPlan
-from bridge.journal.port import Journal
+from bridge.journal.port import Candidate, Journal
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,9 @@ OPEN_DEADLINE_S: Final = 30.0
 CLOSE_GRACE_S: Final = 5.0
 FIRST_DELAY_S: Final = 0.5
 LONGEST_DELAY_S: Final = 5.0
-REFUSED_DELAY_S: Final = 30.0
+# Longer than for a lost link, and short enough for one that broke in such a way that it looked like a refusal: a peer that hangs up while
+# it is being secured, say. Such a link too is back within 10 s of its peer's return.
+REFUSED_DELAY_S: Final = 6.0
 STEADY_S: Final = 10.0
 
 
@@ -134,15 +137,24 @@ class Supervisor:
             log.info("link_open", extra={"site": self._site, "adapter": self._name})
             self._metrics.link(self._site, self._name, up=True)
             self._room.rearm(awaited)
+            talk = asyncio.Lock()  # a session reads and writes for one task at a time
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._receive(session))
-                group.create_task(self._writebacks.run(session))
+                group.create_task(self._receive(session, talk))
+                group.create_task(self._writebacks.run(session, talk))
                 group.create_task(self._room.run())
 
-    async def _receive(self, session: Session) -> None:
+    async def _receive(self, session: Session, talk: asyncio.Lock) -> None:
+        recollection = Recollection(site=self._site, plans=self._plans, journal=self._journal)
+
+        async def look(candidates: Sequence[Candidate]) -> None:
+            async with talk:
+                await recollection.look(session, candidates)
+
+        first = True
         while True:
             arrivals = await session.receive()
-            intake = await self._desk.take(arrivals)
+            intake = await self._desk.take(arrivals, look if first else None)
+            first = False
             self._room.note(arrivals, intake)
 
 

@@ -47,8 +47,9 @@ class WriteBacks:
         self._sleep = sleep
         self._targets = {name: targets(plan.outcome) for name, plan in plans.items()}
 
-    async def run(self, session: Session) -> None:
-        """Write what is due until the session ends (`LinkError`) or the task is cancelled."""
+    async def run(self, session: Session, talk: asyncio.Lock | None = None) -> None:
+        """Write what is due until the session ends (`LinkError`) or the task is cancelled. `talk` is held while the session reads and writes."""
+        talk = talk or asyncio.Lock()
         flows = list(self._plans)
         await self._with_room(lambda: self._journal.retry_stuck(self._fence, self._site, flows))
         woken = self._journal.woken(self._fence.lease)
@@ -56,7 +57,8 @@ class WriteBacks:
             woken.clear()
             due, next_ns = await self._journal.due_writebacks(self._site, flows, self._clock.wall_ns(), BATCH)
             if due:
-                results = await self._write(session, due)
+                async with talk:
+                    results = await self._write(session, due)
                 await self._with_room(functools.partial(self._journal.wrote_back, self._fence, results))
                 continue
             timeout_s = max(0.001, (next_ns - self._clock.wall_ns()) / 1e9) if next_ns else None
@@ -79,7 +81,7 @@ class WriteBacks:
         moved = await self._moved(session, due)
         here = [row for row in due if row.id not in moved]
         writes = [(row.id, write) for row in here for write in self._writes(row)]
-        answers = await _in_time(session.write([write for _, write in writes])) if writes else []
+        answers = await in_time(session.write([write for _, write in writes])) if writes else []
         # By row, for several requests of one place may be told at once.
         written = {(id_, entry.address): entry for (id_, _), entry in zip(writes, answers, strict=True)}
         back = await self._read_back(session, here, written)
@@ -99,7 +101,7 @@ class WriteBacks:
         keyed = [row for row in due if row.key] if session.can_read else []
         if not keyed:
             return {}
-        readings = await _in_time(session.read([self._key_address(row) for row in keyed]))
+        readings = await in_time(session.read([self._key_address(row) for row in keyed]))
         found: dict[int, str] = {}
         for row, reading in zip(keyed, readings, strict=True):
             key = self._key(row, reading)
@@ -141,7 +143,7 @@ class WriteBacks:
         ]
         if not addresses:
             return {}
-        return dict(zip(addresses, await _in_time(session.read(addresses)), strict=True))
+        return dict(zip(addresses, await in_time(session.read(addresses)), strict=True))
 
     def _result(
         self,
@@ -179,7 +181,7 @@ class WriteBacks:
         return WriteBackResult(id=row.id, generation=row.generation, state="retry", error=error, next_ns=next_ns)
 
 
-async def _in_time(call: Awaitable[T]) -> T:
+async def in_time(call: Awaitable[T]) -> T:
     """A session has limits of its own; one that hangs all the same is left, so that outcomes go on over a new one."""
     try:
         async with asyncio.timeout(CALL_S):

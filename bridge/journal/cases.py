@@ -38,7 +38,7 @@ from bridge.journal.requeue import Again
 from bridge.journal.sides import ReadSide, WakeSide, WriteSide
 from bridge.journal.store import Tx
 from bridge.model import Kind, Operation, Refusal
-from bridge.submission import SubmissionState
+from bridge.submission import Admission, SubmissionState
 
 
 class ReaderCases(HoldCases, AssetReadCases):
@@ -150,6 +150,11 @@ class JournalCases(PeopleCases, AssetCases, ReaderCases):
         """See the port."""
         done = await self._writer.run(lambda tx: intake.accept(tx, self._new_id, fence, candidates, fast))
         return replace(done.value, journalled=done.at)
+
+    async def preview(self, candidates: Sequence[Candidate]) -> Sequence[Admission]:
+        """See the port."""
+        now_ns = self._clock.wall_ns()
+        return await self._reader.run(lambda rows: intake.preview(rows, candidates, now_ns))
 
     async def awaited(self, site: str) -> Sequence[Awaited]:
         """See the port."""

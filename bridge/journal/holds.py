@@ -13,16 +13,18 @@ from bridge.model import EmsState
 
 # Arguments: participant, participant.
 _PARTICIPANT_HELD: Final = (
-    "released_ns = 0 AND (scope = 'host' OR (scope = 'participant' AND name = ?) OR (scope = 'environment' AND name ="
+    "released_ns = 0 AND (scope IN ('host', 'journal') OR (scope = 'participant' AND name = ?) OR (scope = 'environment' AND name ="
     " (SELECT environment FROM environments WHERE participant = ?)))"
 )
-SITE_HELD: Final = "site IN (SELECT name FROM holds WHERE released_ns = 0 AND scope = 'site')"
+SITE_HELD: Final = "site IN (SELECT name FROM holds WHERE released_ns = 0 AND scope IN ('site', 'ems'))"
 _SHORTENED: Final = "#"
 _VIEW: Final = "scope, name, reason, held_by, held_ns, released_ns, released_by, release_reason"
 _IN_SCOPE: Final[Mapping[Scope, str]] = {
     Scope.HOST: "? = ''",
+    Scope.JOURNAL: "? = ''",
     Scope.PARTICIPANT: "participant = ?",
     Scope.SITE: "site = ?",
+    Scope.EMS: "site = ?",
     Scope.ENVIRONMENT: "participant IN (SELECT participant FROM environments WHERE environment = ?)",
 }
 
@@ -35,9 +37,7 @@ def participant_held(rows: Rows, participant: str) -> bool:
 
 def held(rows: Rows, participant: str, site: str) -> bool:
     """Whether nothing of this participant at this site may go out."""
-    sql = (
-        f"SELECT 1 FROM holds WHERE ({_PARTICIPANT_HELD}) OR (released_ns = 0 AND scope = 'site' AND name = ?) LIMIT 1"  # noqa: S608
-    )
+    sql = f"SELECT 1 FROM holds WHERE ({_PARTICIPANT_HELD}) OR (released_ns = 0 AND scope IN ('site', 'ems') AND name = ?) LIMIT 1"  # noqa: S608
     return rows.one(sql, (participant, participant, site)) is not None
 
 
@@ -150,7 +150,7 @@ def _say(tx: Tx, kind: str, scope: Scope, name: str, decision: Decision) -> None
 def _where(scope: Scope, name: str) -> dict[str, str]:
     return {
         "participant": name if scope is Scope.PARTICIPANT else "",
-        "site": name if scope is Scope.SITE else "",
+        "site": name if scope in (Scope.SITE, Scope.EMS) else "",
         "subject": "" if scope in (Scope.PARTICIPANT, Scope.SITE) else f"{scope.value}:{name}".rstrip(":"),
     }
 

@@ -48,7 +48,7 @@ def accept(
 ) -> Intake:
     """Admit the candidates and write what follows. The stamp of the commit is put in by the caller."""
     tx.check(fence)
-    accepting = _Accepting(tx, fence, candidates)
+    accepting = _Accepting(tx, candidates, tx.now.wall_ns)
     if fast is not None and not (tx.holds(fast.market) and _names_its_rows(fast, candidates)):
         fast = None
     held = HeldMemo(tx)
@@ -58,8 +58,13 @@ def accept(
     if fast is not None and any(verdicts.admissions[row] is not _A.NEW for row in fast.rows):
         fast = None
         verdicts = accepting.decide(None)
-    accepted = accepting.write(verdicts, fast, new_id, held)
+    accepted = accepting.write(tx, fence, verdicts, fast, new_id, held)
     return Intake(accepted=accepted, fast=fast is not None, journalled=tx.now)
+
+
+def preview(rows: Rows, candidates: Sequence[Candidate], now_ns: int) -> list[Admission]:
+    """What `accept` would make of each candidate; nothing is changed."""
+    return _Accepting(rows, candidates, now_ns).decide(None).admissions
 
 
 def awaited(rows: Rows, site: str) -> list[Awaited]:
@@ -94,9 +99,9 @@ def _names_its_rows(fast: FastCall, candidates: Sequence[Candidate]) -> bool:
 class _Accepting:
     """One accept: what the journal knew before, and what is to be written."""
 
-    def __init__(self, tx: Tx, fence: Fence, candidates: Sequence[Candidate]) -> None:
-        self._tx = tx
-        self._fence = fence
+    def __init__(self, rows: Rows, candidates: Sequence[Candidate], now_ns: int) -> None:
+        self._rows = rows
+        self._now_ns = now_ns
         self._candidates = candidates
         self._known = self._load_known()
         self._asked = self._load_asked()
@@ -111,7 +116,7 @@ class _Accepting:
             admission = self._admission(candidate, verdicts, signed=row in signed)
             verdicts.admissions.append(admission)
             if candidate.request is not None and admission is not _A.SEEN:
-                asked = _Asked(candidate.request, self._tx.now.wall_ns, admission is _A.REQUESTED)
+                asked = _Asked(candidate.request, self._now_ns, admission is _A.REQUESTED)
                 verdicts.asked[_where(candidate)] = asked
         return verdicts
 
@@ -132,7 +137,7 @@ class _Accepting:
         asked = verdicts.asked.get(where) or self._asked.get(where)
         if asked is None or asked.request != candidate.request or (asked.awaiting and complete):
             return False
-        forgotten = candidate.trigger is Trigger.MESSAGE and asked.at_ns < self._tx.now.wall_ns - MESSAGE_MEMORY_NS
+        forgotten = candidate.trigger is Trigger.MESSAGE and asked.at_ns < self._now_ns - MESSAGE_MEMORY_NS
         return asked.awaiting or not forgotten
 
     def _admit(self, candidate: Candidate, verdicts: _Verdicts, *, signed: bool) -> Admission:
@@ -171,7 +176,7 @@ class _Accepting:
         return {
             (participant, kind, key): found
             for (participant, kind), keys in groups.items()
-            for key, found in known(self._tx, participant, kind, keys).items()
+            for key, found in known(self._rows, participant, kind, keys).items()
         }
 
     def _load_asked(self) -> dict[Where, _Asked]:
@@ -182,7 +187,7 @@ class _Accepting:
                 groups.setdefault((candidate.site, candidate.flow), []).append(place)
         asked: dict[Where, _Asked] = {}
         for (site, flow), places in groups.items():
-            found = self._tx.all(
+            found = self._rows.all(
                 "SELECT t.place, t.slot, t.request, t.at_ns, t.awaiting FROM json_each(?) p CROSS JOIN triggers t"
                 " ON t.site = ? AND t.flow = ? AND t.place = p.value ->> 0 AND t.slot = p.value ->> 1",
                 (dump(places), site, flow),
@@ -194,22 +199,28 @@ class _Accepting:
     # second pass -----------------------------------------------------------------------------------------------------
 
     def write(
-        self, verdicts: _Verdicts, fast: FastCall | None, new_id: Callable[[], str], held: HeldMemo
+        self,
+        tx: Tx,
+        fence: Fence,
+        verdicts: _Verdicts,
+        fast: FastCall | None,
+        new_id: Callable[[], str],
+        held: HeldMemo,
     ) -> list[Accepted]:
         """Write everything that the verdicts ask for, and one event per submission or kind of verdict."""
-        writing = _Writing(self._tx, self._fence, self._known, fast, new_id, held)
+        writing = _Writing(tx, fence, self._known, fast, new_id, held)
         signed = frozenset(fast.rows if fast else ())
         accepted = [
             writing.one(candidate, admission, signed=row in signed)
             for row, (candidate, admission) in enumerate(zip(self._candidates, verdicts.admissions, strict=True))
         ]
         writing.flush()
-        self._store_asked(verdicts.asked)
+        self._store_asked(tx, verdicts.asked)
         return accepted
 
-    def _store_asked(self, asked: dict[Where, _Asked]) -> None:
-        received = {_where(c): c.stamps.get("received", self._tx.now) for c in self._candidates}
-        self._tx.many(
+    def _store_asked(self, tx: Tx, asked: dict[Where, _Asked]) -> None:
+        received = {_where(c): c.stamps.get("received", tx.now) for c in self._candidates}
+        tx.many(
             "INSERT INTO triggers (site, flow, place, slot, request, at_ns, awaiting, received) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (site, flow, place, slot) DO UPDATE SET request = excluded.request, at_ns = excluded.at_ns,"
             " awaiting = excluded.awaiting, received = excluded.received",

@@ -14,12 +14,19 @@ if TYPE_CHECKING:  # the port takes this part in
 
 
 class Scope(enum.Enum):
-    """What a hold covers."""
+    """What a hold covers. JOURNAL holds everything (the journal is older than its anchor), EMS one site (it shows what the journal never heard of)."""
 
     PARTICIPANT = "participant"
     ENVIRONMENT = "environment"
     SITE = "site"
     HOST = "host"
+    JOURNAL = "journal"
+    EMS = "ems"
+
+    @property
+    def by_itself(self) -> bool:
+        """Whether the host sets it by itself, because its journal may not know all that was sent; only `journal reconcile` releases it."""
+        return self in (Scope.JOURNAL, Scope.EMS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +39,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldView:
-    """One hold; `released_ns` 0 while it stands. `name` is '' for the host."""
+    """One hold; `released_ns` 0 while it stands. `name` is '' for the host and its journal."""
 
     scope: Scope
     name: str

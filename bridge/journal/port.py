@@ -413,6 +413,10 @@ class Journal(JournalReader, People, AssetImporter, Protocol):
         """
         ...
 
+    async def preview(self, candidates: Sequence[Candidate]) -> Sequence[Admission]:
+        """What `accept` would make of each candidate now; nothing is changed."""
+        ...
+
     async def awaited(self, site: str) -> Sequence[Awaited]:
         """Requests of this site that still wait for their registration (after a restart too)."""
         ...

@@ -6,11 +6,11 @@ CREATE INDEX submissions_state ON submissions (state, seq);
 CREATE INDEX submissions_shown ON submissions (transaction_id) WHERE transaction_id <> '';
 CREATE INDEX calls_submission ON calls (submission);
 
--- scope is participant, environment, site or host; a standing hold has released_ns = 0.
+-- scope is participant, environment, site, host, journal or ems (`bridge.journal.people.Scope`); a standing hold has released_ns = 0.
 CREATE TABLE holds (
     id INTEGER PRIMARY KEY,
     scope TEXT NOT NULL,
-    name TEXT NOT NULL,             -- '' for the host
+    name TEXT NOT NULL,             -- '' for the host and its journal
     reason TEXT NOT NULL,
     held_by TEXT NOT NULL,
     held_ns INTEGER NOT NULL,
