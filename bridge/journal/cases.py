@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from bridge.clock import Clock, Stamp
-from bridge.journal import alarms, intake, outbound, returns, settling, standing, views, writebacks
+from bridge.journal import alarms, holds, intake, outbound, returns, settling, standing, views, writebacks
 from bridge.journal.asset_cases import AssetCases, AssetReadCases
 from bridge.journal.evidence import Evidence
 from bridge.journal.people_cases import HoldCases, PeopleCases
@@ -36,7 +36,7 @@ from bridge.journal.port import (
 )
 from bridge.journal.requeue import Again
 from bridge.journal.sides import ReadSide, WakeSide, WriteSide
-from bridge.journal.store import Tx
+from bridge.journal.store import Rows, Tx
 from bridge.model import Kind, Operation, Refusal
 from bridge.submission import Admission, SubmissionState
 
@@ -164,7 +164,13 @@ class JournalCases(PeopleCases, AssetCases, ReaderCases):
         self, site: str, flows: Sequence[str], now_ns: int, limit: int
     ) -> tuple[Sequence[DueWriteBack], int]:
         """See the port."""
-        return await self._reader.run(lambda rows: writebacks.due(rows, site, flows, now_ns, limit))
+
+        def work(rows: Rows) -> tuple[Sequence[DueWriteBack], int]:
+            if holds.unreconciled(rows, site):
+                return [], 0
+            return writebacks.due(rows, site, flows, now_ns, limit)
+
+        return await self._reader.run(work)
 
     async def wrote_back(self, fence: Fence, results: Sequence[WriteBackResult]) -> None:
         """See the port."""

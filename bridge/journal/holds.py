@@ -41,6 +41,12 @@ def held(rows: Rows, participant: str, site: str) -> bool:
     return rows.one(sql, (participant, participant, site)) is not None
 
 
+def unreconciled(rows: Rows, site: str) -> bool:
+    """Whether this site's EMS may know more than the journal does: then nothing is written into it that would erase what it shows."""
+    sql = "SELECT 1 FROM holds WHERE released_ns = 0 AND (scope = 'journal' OR (scope = 'ems' AND name = ?)) LIMIT 1"
+    return rows.one(sql, (site,)) is not None
+
+
 class HeldMemo:
     """`held`, asked once for each participant and site of one commit."""
 
@@ -139,6 +145,8 @@ def _tell(tx: Tx, scope: Scope, name: str, state: EmsState) -> None:
     tx.topics.update(f"market:{row[0]}" for row in tx.all("SELECT participant FROM environments"))
     if scope is Scope.PARTICIPANT:
         tx.topics.add(f"market:{name}")
+    if scope.by_itself:  # write-backs waited too
+        tx.topics.update(f"field:{row[0]}" for row in tx.all("SELECT DISTINCT site FROM writebacks"))
 
 
 def _say(tx: Tx, kind: str, scope: Scope, name: str, decision: Decision) -> None:

@@ -92,6 +92,13 @@ class People(HoldReader, Protocol):
         """SET_ASIDE becomes WAITING again; RETRY_WAIT is due at once."""
         ...
 
+    async def withdraw(self, submission: str, outcomes: "Sequence[ItemOutcome]", decision: Decision) -> None:
+        """Items of a waiting submission (WAITING, RETRY_WAIT, SET_ASIDE) turned out to be known already: they get these outcomes and never go out.
+
+        The submission is CANCELLED; what is left of it waits on as a new one at the same place in line.
+        """
+        ...
+
     async def hold(self, scope: Scope, name: str, decision: Decision) -> bool:
         """From this commit on nothing of the scope becomes SENDING, until `release_hold`; False when it is held already (the first reason stands)."""
         ...

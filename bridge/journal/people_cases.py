@@ -45,6 +45,11 @@ class PeopleCases:
         """See the port."""
         await self._writer.run(lambda tx: resolve.retry(tx, submission, decision))
 
+    async def withdraw(self, submission: str, outcomes: Sequence[ItemOutcome], decision: Decision) -> None:
+        """See the port."""
+        rest = self._new_id()
+        await self._writer.run(lambda tx: resolve.withdraw(tx, rest, submission, outcomes, decision))
+
     async def set_aside(self, fence: Fence, submission: str, cause: str) -> None:
         """See the port."""
         await self._writer.run(lambda tx: resolve.set_aside(tx, fence, submission, cause))

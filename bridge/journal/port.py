@@ -424,7 +424,10 @@ class Journal(JournalReader, People, AssetImporter, Protocol):
     async def due_writebacks(
         self, site: str, flows: Sequence[str], now_ns: int, limit: int
     ) -> tuple[Sequence[DueWriteBack], int]:
-        """Outcomes of these flows to write now, oldest first, and when (UTC ns, 0 = none) the next one becomes due."""
+        """Outcomes of these flows to write now, oldest first, and when (UTC ns, 0 = none) the next one becomes due.
+
+        None while the site's EMS may know more than the journal (`Scope.JOURNAL`, `Scope.EMS`): they would erase what it shows.
+        """
         ...
 
     async def wrote_back(self, fence: Fence, results: Sequence[WriteBackResult]) -> None:

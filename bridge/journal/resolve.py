@@ -20,6 +20,7 @@ _S = SubmissionState
 RESEND_NEW: Final = 1
 RESEND_SAME: Final = 2
 _CANCELLABLE: Final = frozenset({_S.WAITING, _S.RETRY_WAIT, _S.SET_ASIDE, _S.IN_DOUBT})
+_WITHDRAWABLE: Final = frozenset({_S.WAITING, _S.RETRY_WAIT, _S.SET_ASIDE})
 _CONFIRMABLE: Final = frozenset({_S.IN_DOUBT, _S.OVERDUE})
 _NAMED: Final = 50
 
@@ -104,6 +105,23 @@ def retry(tx: Tx, submission: str, decision: Decision) -> None:
         hint = "IN_DOUBT: `submissions resolve`; an ended one: `submissions resolve ID --resend` for its unknown items"
         raise NotPossible(f"{found.id} is {found.state.value}; only SET_ASIDE and RETRY_WAIT can be retried", hint=hint)
     tx.topics.add(f"market:{found.participant}")
+
+
+def withdraw(tx: Tx, rest_id: str, submission: str, outcomes: Sequence[ItemOutcome], decision: Decision) -> None:
+    """See the port."""
+    found = _load(tx, submission)
+    if found.state not in _WITHDRAWABLE:
+        raise NotPossible(f"{found.id} is {found.state.value}: it does not wait any more")
+    known = {outcome.item for outcome in outcomes}
+    rows = tx.all("SELECT id FROM items WHERE submission = ? ORDER BY id", (found.seq,))
+    rest = [row[0] for row in rows if row[0] not in known]
+    again = [Again(submission=rest_id, items=rest)] if rest else []
+    data = {
+        **_said(decision),
+        "withdrawn": len(rows) - len(rest),
+        "again": {part.submission: len(part.items) for part in again},
+    }
+    finish(tx, None, found, _S.CANCELLED, outcomes, cause="found to be known already", data=data, again=again)
 
 
 def set_aside(tx: Tx, fence: Fence, submission: str, cause: str) -> None:

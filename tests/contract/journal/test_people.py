@@ -440,3 +440,47 @@ async def test_transaction_ids_that_the_journal_never_heard_of(kit):
     shown = ["T-1", "", short, "T-77", fit_transaction_id("T-unknown-and-as-long-as-the-other", 18), "T-1"]
     unknown = await kit.journal.unknown_transactions(kit.site, shown)
     assert unknown == [shown[3], shown[4]]
+
+
+async def test_nothing_is_written_into_an_ems_that_may_know_more(kit):
+    """Outcomes and words of progress would erase what it shows; they are due when the journal was reconciled, and its market side is woken."""
+    await kit.accept(kit.asset("A"))
+    await kit.journal.hold(Scope.EMS, "south", BOB)
+    assert len(await kit.told()) == 1
+    await kit.journal.hold(Scope.EMS, kit.site, BOB)
+    assert await kit.told() == []
+    assert await kit.next() == NoneDue()
+    woken = kit.journal.woken(f"field:{kit.site}")
+    woken.clear()
+    await kit.journal.release_hold(Scope.EMS, kit.site, ANN)
+    assert woken.is_set()
+    assert [row.outcome.state for row in await kit.told()] == [EmsState.RECEIVED]
+    await kit.journal.hold(Scope.JOURNAL, "", BOB)
+    assert await kit.told() == []
+
+
+async def test_preview_changes_nothing(kit):
+    """What a record would become, before anybody decides to take it."""
+    await kit.registered("A")
+    candidates = [kit.asset("A"), kit.asset("B"), kit.asset("A", "other"), kit.asked("C", "1")]
+    expected = [Admission.REPEAT, Admission.NEW, Admission.DRIFT, Admission.NEW]
+    assert await kit.journal.preview(candidates) == expected
+    assert await kit.journal.preview(candidates) == expected
+    assert [row.admission for row in (await kit.accept(*candidates)).accepted] == expected
+
+
+async def test_items_that_turn_out_to_be_known_are_withdrawn(kit):
+    """They get their outcome and never go out; the rest keeps its place in line and its words."""
+    await kit.accept(kit.asset("A"), kit.asset("B"), kit.asset("C"))
+    await kit.accept(kit.asset("Z", flow="units"))
+    due = await kit.due()
+    await kit.journal.withdraw(due.submission, [kit.result(due.items[1].id, "B", ItemState.REGISTERED)], BOB)
+    words = await told(kit)
+    assert words["B"].state is EmsState.REGISTERED
+    assert words["A"].state is EmsState.RECEIVED
+    again = await kit.sent("T-8")
+    assert [item.key for item in again.items] == ["A", "C"]
+    await kit.settle(again)
+    assert (await told(kit))["C"].state is EmsState.REGISTERED
+    with pytest.raises(NotPossible):
+        await kit.journal.withdraw(again.submission, [], BOB)
