@@ -1,0 +1,205 @@
+"""The links to the EMSs break in every way, all three protocols at once: what was asked is registered once, and each outcome reaches its EMS."""
+
+import asyncio
+import time
+
+import pytest
+import pytest_asyncio
+from faulty_ems import RECOVER_S, REGISTERED, Modbus, faulty_ems
+
+from bridge.testing.proxy import Way
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(tmp_path_factory):
+    async with faulty_ems(tmp_path_factory.mktemp("ems")) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def made(world):
+    yield world
+    await world.settle()
+
+
+async def each(links, work):
+    """The same work on every link at once."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work(link)) for link in links]
+    return [task.result() for task in tasks]
+
+
+async def survived(made, table, fault, inject, end=None, *, rounds=1):
+    """One asset is on its way to SMP when the fault comes, its outcome is settled meanwhile, another is asked for meanwhile; then the fault ends.
+
+    Both must be registered, once, and the EMS be told within the time that a link may take to recover.
+    """
+    made.sandbox.knobs.returns = "hold"
+    before = await each(made.links, lambda link: link.ask())
+    await each(made.links, lambda link: link.until(link.asked[-1:], "sent", REGISTERED))
+    await each(made.links, lambda link: link.calm())
+    await inject()
+    during = await each(made.links, lambda link: link.ask())
+    made.sandbox.knobs.returns = "push"
+    await made.sandbox.release()
+    await (end() if end else _clear(made))
+
+    async def recovered(link):
+        mine = [references[made.links.index(link)] for references in (before, during)]
+        return mine, await link.until(mine, REGISTERED, within_s=3 * RECOVER_S)
+
+    for link, (mine, recovery_s) in zip(made.links, await each(made.links, recovered), strict=True):
+        name = fault if isinstance(fault, str) else fault(link)
+        table.add(await link.row(name, references=mine, rounds=rounds, recovery_s=recovery_s))
+
+
+async def _clear(made):
+    for link in made.links:
+        link.proxy.clear()
+        await link.proxy.listen()
+
+
+async def test_cut(made, table):
+    """Reset three times in short order, once by a good-bye in the middle: every link comes back by itself."""
+
+    async def inject():
+        for _ in range(3):
+            for link in made.links:
+                await link.proxy.cut()
+            await asyncio.sleep(0.3)
+            for link in made.links:
+                link.proxy.half_close(Way.DOWN)
+
+    await survived(made, table, "cut", inject, rounds=3)
+
+
+async def test_cut_while_it_opens(made, table):
+    """The link breaks at each step of opening it anew: after some bytes of each kind of handshake."""
+
+    async def inject():
+        for link in made.links:
+            for after in (40, 1200):
+                link.proxy.trap(Way.DOWN, after=after)
+            await link.proxy.cut()
+        await each(made.links, lambda link: link.proxy.until(lambda: not link.proxy.lanes[Way.DOWN].traps, 60))
+
+    await survived(made, table, "cut while it opens", inject, rounds=2)
+
+
+async def test_cut_while_it_is_secured(made, table):
+    """A server that vanishes in the middle of securing the connection does not look like one that refuses us for good."""
+
+    async def inject():
+        for link in made.links[:2]:
+            link.proxy.trap(Way.UP, at=b"#Basic256Sha256")
+            await link.proxy.cut()
+        await each(made.links[:2], lambda link: link.proxy.until(lambda: not link.proxy.lanes[Way.UP].traps, 70))
+
+    await survived(made, table, "cut while it is secured", inject)
+
+
+async def test_refused(made, table):
+    """Nobody listens for some seconds: the tries come more slowly, and soon enough."""
+
+    async def inject():
+        for link in made.links:
+            await link.proxy.refuse()
+            await link.proxy.cut()
+        await asyncio.sleep(2.5)
+
+    await survived(made, table, "refused", inject)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seconds", [15, 60])
+async def test_refused_for_long(made, table, seconds):
+    """However long it was away, the wait between two tries has its limit."""
+
+    async def inject():
+        for link in made.links:
+            await link.proxy.refuse()
+            await link.proxy.cut()
+        await asyncio.sleep(seconds)
+
+    await survived(made, table, f"refused for {seconds} s", inject)
+
+
+async def test_blackhole(made, table):
+    """Silence: noticed within each link's time, shown by the age of its last good reading, and the session is replaced once somebody answers."""
+    noticed = {}
+
+    async def inject():
+        started = time.monotonic()
+        for link in made.links:
+            link.proxy.set(blackhole=True)
+
+        async def notice(link):
+            await link.until_up(up=False, within_s=link.noticed_s)
+            noticed[link.name] = time.monotonic() - started
+            assert await link.heard_s_ago() >= noticed[link.name] - 2.5
+
+        await each(made.links, notice)
+
+    await survived(made, table, lambda link: f"blackhole, noticed after {noticed[link.name]:.1f} s", inject)
+
+
+async def test_a_blackhole_of_seconds(made, table):
+    """A pause of the network, over before most links have noticed anything."""
+
+    async def inject():
+        for link in made.links:
+            link.proxy.set(blackhole=True)
+        await asyncio.sleep(1.5)
+
+    await survived(made, table, "blackhole for seconds", inject)
+
+
+@pytest.mark.long
+async def test_a_blackhole_of_a_minute(made, table):
+    """Sessions are tried and left again and again; the end of the silence finds one within the time."""
+
+    async def inject():
+        for link in made.links:
+            link.proxy.set(blackhole=True)
+        await asyncio.sleep(75)
+
+    await survived(made, table, "blackhole for a minute", inject)
+
+
+async def test_it_crawls(made, table):
+    """1 kB/s: slow, and whether a session lives through it or not, nothing is lost."""
+
+    async def inject():
+        for link in made.links:
+            link.proxy.set(rate_bytes_per_s=1000)
+        await asyncio.sleep(4)
+
+    await survived(made, table, "1 kB/s", inject)
+
+
+async def test_everything_comes_late(made, table):
+    """A round trip of 80 ms: the work goes on while it lasts."""
+
+    async def inject():
+        for link in made.links:
+            link.proxy.set(delay_s=0.04)
+
+    async def end():
+        pass
+
+    await survived(made, table, "delayed", inject, end)
+
+
+async def test_changed_bytes(made, table):
+    """Signatures, TLS and checksums see it, and every link finds back. Modbus has no protection on what is written, so there only answers are changed."""
+
+    async def inject():
+        for link in made.links:
+            link.proxy.set(None if not isinstance(link, Modbus) else Way.DOWN, garble=0.002)
+        await asyncio.sleep(3)
+
+    await survived(made, table, "bytes changed", inject)
+    for link in made.links:
+        assert sum(lane.garbled for lane in link.proxy.lanes.values())
