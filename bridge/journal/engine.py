@@ -55,7 +55,8 @@ class _Thread(Worker):
         super().__init__(name)
 
     def _end(self) -> None:
-        self._db.close()
+        with suppress(apsw.Error):  # a disk that fails to the last; everything that was told is on it
+            self._db.close()
 
 
 class Reader(_Thread):

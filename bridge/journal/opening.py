@@ -78,7 +78,7 @@ def locked(path: Path) -> Iterator[None]:
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise translated(error) from error
+        raise _refused(path, error) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -13,11 +13,12 @@ FULL = apsw.SQLITE_FULL
 class FailingVfs(apsw.VFS):
     """`fail` names what is refused from now on, by the end of a file's name: `{("-wal", "sync"): SYNC}`; `times` after which it is well again (None: never)."""
 
-    def __init__(self):
+    def __init__(self, *, default=False):
         self.name = f"failing-{next(_NUMBERS)}"
         self.failing = {}
         self.failed = []
-        super().__init__(self.name, "")
+        self._base = apsw.vfs_names()[0]
+        super().__init__(self.name, self._base, makedefault=default)
 
     def fail(self, file, verb, code, times=None):
         self.failing[file, verb] = [code, times]
@@ -40,7 +41,7 @@ class FailingVfs(apsw.VFS):
 
 class _File(apsw.VFSFile):
     def __init__(self, vfs, name, flags):
-        super().__init__("", name, flags)
+        super().__init__(vfs._base, name, flags)
         self._vfs = vfs
         self._name = Path(name.filename() if isinstance(name, apsw.URIFilename) else name).name
 
@@ -55,3 +56,21 @@ class _File(apsw.VFSFile):
     def xSync(self, flags):
         self._vfs.check(self._name, "sync")
         super().xSync(flags)
+
+
+class CommandedVfs(FailingVfs):
+    """The default of its process; each line of the command file (`-wal sync`) is refused for as long as it stands there."""
+
+    _CODES = {"read": READ, "write": WRITE, "sync": SYNC}
+
+    def __init__(self, commands):
+        super().__init__(default=True)
+        self._commands = Path(commands)
+
+    def check(self, file, verb):
+        if not self._commands.exists():
+            return
+        for line in self._commands.read_text().splitlines():
+            end, refused = line.split()
+            if refused == verb and file.endswith(end):
+                raise apsw.exception_for(self._CODES[verb])

@@ -105,6 +105,9 @@ class Service:
         self._task = None
         self._group = None
         self.role = Role.ALL
+        self.clock = CLOCK
+        self.mortal = False
+        self.ended_by = None
 
     @property
     def knobs(self):
@@ -130,7 +133,7 @@ class Service:
 
     async def start(self):
         self.running = Running()
-        self._task = self._group.create_task(Host(self.config(), clock=CLOCK, role=self.role).run(self.running))
+        self._task = self._group.create_task(self._run(Host(self.config(), clock=self.clock, role=self.role)))
         ready = self._group.create_task(self.running.ready.wait())
         await asyncio.wait({ready, self._task}, return_when=asyncio.FIRST_COMPLETED, timeout=20)
         ready.cancel()
@@ -138,6 +141,21 @@ class Service:
         if self.running.returns_port:
             path = self.sandbox_profile.return_path.replace("{participant}", PARTICIPANT)
             self.sandbox.set_return_url(PARTICIPANT, f"https://127.0.0.1:{self.running.returns_port}{path}")
+
+    async def _run(self, host):
+        try:
+            await host.run(self.running)
+        except Exception as error:
+            if not self.mortal:
+                raise
+            self.ended_by = error
+
+    async def crashed(self, within_s=30):
+        """Wait until the host ended by itself, which `mortal` allows it; what ended it."""
+        await asyncio.wait({self._task}, timeout=within_s)
+        assert self.ended_by is not None, "the host works on"
+        error, self.ended_by = self.ended_by, None
+        return error
 
     async def stop(self):
         if self._task is not None and not self._task.done():
@@ -193,11 +211,12 @@ class Service:
 @asynccontextmanager
 async def service(
     directory, *, profile="default", sites=("north",), flows=None, changes=None, knobs=None, listener=True, host=None,
-    through=None,
+    through=None, clock=CLOCK,
 ):  # fmt: skip
     """A running service; `flows` are the flows of every site, `changes` those of the profile's sections, `host` those of bridge.yaml.
 
     `through(sandbox)`, an async context manager, gives the address under which the host finds SMP, where it is not the sandbox's own.
+    `clock` is the host's and its EMSs'; the sandbox keeps the machine's.
     """
     content = profile_content(profile, **(changes or {}))
     config = directory / "config"
@@ -225,6 +244,9 @@ async def service(
             })  # fmt: skip
         made = Service(directory, sandbox, {site: memory.MemoryEms() for site in sites})
         made.sandbox_profile = parsed
+        made.clock = clock
+        for ems in made.ems.values():
+            ems.clock = clock
         made._group = await stack.enter_async_context(asyncio.TaskGroup())
         await made.start()
         try:
