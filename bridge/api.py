@@ -24,6 +24,7 @@ __all__ = [
     "UNMAPPED_ERROR_CODE",
     "Adapter",
     "Address",
+    "AlarmWord",
     "Arrival",
     "Clock",
     "Code",
@@ -48,6 +49,7 @@ __all__ = [
     "Stamp",
     "Torn",
     "Trigger",
+    "WordSession",
     "Write",
     "Written",
     "fit_transaction_id",
@@ -169,6 +171,15 @@ class SessionContext(NamedTuple):
     clock: Clock
     heard: Callable[[], None]
     client_id: str = ""
+    word: Any = None
+
+
+class AlarmWord(NamedTuple):
+    """The alarms of a site as one value: a bit set of 16 bits (docs/alarms.md), the same as words, and when it was made (UTC ns)."""
+
+    bits: int
+    words: tuple[str, ...]
+    at_ns: int
 
 
 class Session(Protocol):
@@ -204,6 +215,19 @@ class Session(Protocol):
         ...
 
 
+@runtime_checkable
+class WordSession(Protocol):
+    """What a session of an adapter with `Adapter.word` can do besides, when it was opened with a `word`."""
+
+    async def write_word(self, word: AlarmWord) -> str:
+        """Write the site's alarm word to the `word` address, read it back where the protocol can, and return '' or why it does not stand there.
+
+        An address that is missing, not writable or of the wrong type is such a text, never a reason to refuse the session: outcomes go on without it.
+        May be called while `receive` waits, never beside `read` or `write`. May raise `LinkError`.
+        """
+        ...
+
+
 AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
@@ -224,6 +248,8 @@ class Adapter:
     `check` is pure: it returns what no model can see alone (an outcome address outside `writable:`, an address that does not fit its type),
     each problem's `path` relative to the adapter (`adapter.…`) or to the flow (`flows.<flow>.…`).
     `open` imports the protocol library only when called.
+    `word` validates the address of a site's alarm word (`alarms.word`), for adapters whose sessions are `WordSession`s; `check_word` is pure and
+    returns what is wrong with it beside the options and flows, each problem's `path` beginning with `alarms.word`.
     """
 
     protocol: str
@@ -234,6 +260,8 @@ class Adapter:
     outcome: type[Outcome]
     check: Callable[[Any, Sequence[Selection]], Sequence[Problem]]
     open: Callable[[SessionContext], AbstractAsyncContextManager[Session]]
+    word: type[Options] | None = None
+    check_word: Callable[[Any, Sequence[Selection], Any], Sequence[Problem]] | None = None
 
     api_version: ClassVar[int] = 1
 

@@ -16,7 +16,9 @@ from aiohttp import web
 from bridge.clock import Clock, SystemClock
 from bridge.config import Config, Participant, SiteConfig
 from bridge.errors import BridgeError, ConfigError, JournalFull, JournalUnusable, Problem
+from bridge.field.alarmword import AlarmWords
 from bridge.field.intake import IntakeDesk
+from bridge.field.links import LinkAlarms
 from bridge.field.recollection import HOST
 from bridge.field.supervisor import Supervisor
 from bridge.field.writeback import WriteBacks
@@ -196,6 +198,7 @@ class Host:
             fence = await journal.acquire(f"field:{site.name}")
             self._fences.append(fence)
             plans = {name: self._plan(site, name) for name in site.flows}
+            words = self._alarm_words(site, journal)
             desk = IntakeDesk(
                 site=site.name,
                 plans=plans,
@@ -204,9 +207,10 @@ class Host:
                 clock=self._clock,
                 metrics=self._field_report,
                 lane=lanes,
+                on_full=words.look if words is not None else lambda: None,
             )
             supervisors += [
-                self._supervisor(site, name, plans, journal, fence, desk)
+                self._supervisor(site, name, plans, journal, fence, desk, words)
                 for name in site.adapters
                 if any(plan.adapter == name for plan in plans.values())
             ]
@@ -220,8 +224,19 @@ class Host:
         journal: Journal,
         fence: Fence,
         desk: IntakeDesk,
+        words: AlarmWords | None,
     ) -> Supervisor:
         mine = {flow: plan for flow, plan in plans.items() if plan.adapter == name}
+        participants = {plan.participant for plan in mine.values()}
+        links = LinkAlarms(
+            site=site.name,
+            adapter=name,
+            participant=participants.pop() if len(participants) == 1 else "",
+            journal=journal,
+            clock=self._clock,
+            after_s=site.alarms.link_down_after_s,
+        )
+        carries = name == site.alarms.adapter
         writebacks = WriteBacks(
             site=site.name, plans=mine, journal=journal, fence=fence, clock=self._clock, metrics=self._field_report
         )
@@ -236,8 +251,20 @@ class Host:
             writebacks=writebacks,
             clock=self._clock,
             metrics=self._field_report,
+            links=links,
+            words=words if carries else None,
+            word=site.alarms.word if carries else None,
             client_id=f"smp-bridge-{site.name}-{name}",
             jitter=self._random.random,
+        )
+
+    def _alarm_words(self, site: SiteConfig, journal: Journal) -> AlarmWords | None:
+        """The writer of the site's alarm word, where the site wants one."""
+        if site.alarms.word is None:
+            return None
+        participants = sorted({flow.participant for flow in site.flows.values()})
+        return AlarmWords(
+            site=site.name, adapter=site.alarms.adapter, participants=participants, journal=journal, clock=self._clock
         )
 
     def _plan(self, site: SiteConfig, name: str) -> FlowPlan:

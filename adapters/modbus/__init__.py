@@ -2,8 +2,8 @@
 
 from contextlib import AbstractAsyncContextManager
 
-from adapters.modbus.check import check
-from adapters.modbus.config import ChangeSubmit, ModbusOptions, ModbusOutcome, ModbusRecords, RequestSubmit
+from adapters.modbus.check import check, check_word
+from adapters.modbus.config import ChangeSubmit, ModbusOptions, ModbusOutcome, ModbusRecords, ModbusWord, RequestSubmit
 from bridge.api import Adapter, Session, SessionContext, Trigger
 
 
@@ -22,4 +22,6 @@ ADAPTER = Adapter(
     outcome=ModbusOutcome,
     check=check,
     open=_open,
+    word=ModbusWord,
+    check_word=check_word,
 )

@@ -4,7 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from adapters.modbus.codec import Kind
-from adapters.modbus.config import LAST_REGISTER, ModbusOptions, ModbusOutcome, ModbusRecords, RequestSubmit
+from adapters.modbus.config import (
+    LAST_REGISTER,
+    CountFrom,
+    ModbusOptions,
+    ModbusOutcome,
+    ModbusRecords,
+    ModbusWord,
+    RequestSubmit,
+)
 from adapters.modbus.layout import Span, block_of
 from bridge.api import OutcomeField, Problem, Selection
 
@@ -33,6 +41,39 @@ def check(options: Any, selections: Sequence[Selection]) -> Sequence[Problem]:
         found += _answers(options, selection)
     found += _commands(selections)
     return found
+
+
+def check_word(options: Any, selections: Sequence[Selection], word: Any) -> Sequence[Problem]:
+    """The register of the alarm word is writable, and nobody else's."""
+    assert isinstance(options, ModbusOptions)
+    assert isinstance(word, ModbusWord)
+    register, path = word.register_, "alarms.word.register"
+    found = []
+    if not options.may_write(register, 1):
+        text = f"{Span(register, 1)} is outside `writable:` of its adapter; add it there, or name another"
+        found.append(Problem(path=path, text=text))
+    found += [
+        Problem(path=path, text=f"{Span(register, 1)} is {owner}; give the word one of its own")
+        for owner in _owners(options, selections, register)
+    ]
+    return found
+
+
+def _owners(options: ModbusOptions, selections: Sequence[Selection], register: int) -> Iterator[str]:
+    """What this register is already."""
+    watched = {"magic": options.magic, "version": options.version, "heartbeat": options.heartbeat}
+    yield from (f"the device's {name}" for name, held in watched.items() if held is not None and held.at == register)
+    for selection in selections:
+        submit, each = selection.submit, selection.records.each
+        if isinstance(submit, RequestSubmit) and register in header(submit):
+            yield f"part of the handshake of the flow {selection.flow}"
+        if isinstance(each.count, CountFrom) and each.count.source == register:
+            yield f"the count of the flow {selection.flow}"
+        spans = [block_of(selection.records)]
+        spans += [Span(target.at, target.width) for target in selection.outcome.targets().values()]
+        offsets = [register - each.base - each.stride * number for number in range(each.most)]
+        if any(span.start <= offset < span.end for offset in offsets for span in spans):
+            yield f"inside a record of the flow {selection.flow}"
 
 
 def _records(selection: Selection, selections: Sequence[Selection]) -> Iterator[Problem]:

@@ -227,6 +227,12 @@ class ChangeSubmit(Options):
     """`when: change`: every record once, then whenever one of its fields changes."""
 
 
+class ModbusWord(Options):
+    """`alarms.word` of a site: the register of the device that takes the alarm word (16 bits, unsigned)."""
+
+    register_: Annotated[Register, Field(alias="register")]
+
+
 class ModbusOutcome(Outcome):
     """Where an outcome is written, relative to the record."""
 

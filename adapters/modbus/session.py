@@ -11,11 +11,12 @@ from adapters.modbus.config import CountFrom, ModbusOptions, RequestSubmit
 from adapters.modbus.handshake import Handshake
 from adapters.modbus.inbox import Inbox
 from adapters.modbus.layout import Image, Layout, Span, layout_of
-from adapters.modbus.link import Link, connected
+from adapters.modbus.link import Link, Refused, connected
 from adapters.modbus.records import Reader
 from adapters.modbus.watch import Watch
 from bridge.api import (
     Address,
+    AlarmWord,
     Arrival,
     LinkError,
     Quality,
@@ -146,6 +147,18 @@ class ModbusSession:
     def places(self, flow: str) -> Sequence[str]:
         """See `bridge.api.ListsPlaces`."""
         return [str(number) for number in self._layouts[flow].places()]
+
+    async def write_word(self, word: AlarmWord) -> str:
+        """See `bridge.api.WordSession`."""
+        register, data = self._context.word.register_, word.bits.to_bytes(2, "big")
+        if not self._options.may_write(register, 1):
+            return f"register {register} is outside `writable:`"
+        try:
+            await self._link.write(register, data)
+            held = await self._link.read(Span(register, 1))
+        except Refused as error:
+            return str(error)
+        return "" if held == data else f"read back {int.from_bytes(held, 'big')}, wrote {word.bits}"
 
     def close(self) -> None:
         """Nothing works from here on; acknowledgements that come late do nothing."""

@@ -3,8 +3,8 @@
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
-from adapters.mqtt.check import check
-from adapters.mqtt.config import ChangeSubmit, MessageSubmit, MqttOptions, MqttOutcome, MqttRecords
+from adapters.mqtt.check import check, check_word
+from adapters.mqtt.config import ChangeSubmit, MessageSubmit, MqttOptions, MqttOutcome, MqttRecords, MqttWord
 from bridge.api import Adapter, Session, SessionContext, Trigger
 
 __all__ = ["ADAPTER"]
@@ -25,4 +25,6 @@ ADAPTER: Final = Adapter(
     outcome=MqttOutcome,
     check=check,
     open=_open,
+    word=MqttWord,
+    check_word=check_word,
 )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from adapters.mqtt.config import MessageSubmit, MqttOptions, MqttOutcome, MqttRecords
+from adapters.mqtt.config import MessageSubmit, MqttOptions, MqttOutcome, MqttRecords, MqttWord
 from adapters.mqtt.topics import Template, pattern, template
 from bridge.api import OutcomeField, Problem, Selection
 
@@ -34,6 +34,27 @@ def check(options: Any, selections: Sequence[Selection]) -> Sequence[Problem]:
             for other in heard
             if other.topic.overlaps(status)
         ]
+    return found
+
+
+def check_word(options: Any, selections: Sequence[Selection], word: Any) -> Sequence[Problem]:
+    """The topic of the alarm word is writable, and nobody else's."""
+    assert isinstance(options, MqttOptions)
+    assert isinstance(word, MqttWord)
+    topic, path = template(word.topic), "alarms.word.topic"
+    found = []
+    if not options.may_write(word.topic):
+        text = f'is outside `writable:` of its adapter; add "{word.topic}" there, or name another topic'
+        found.append(Problem(path=path, text=text))
+    taken = [(f"a {other.what} of the flow {other.flow}", other.topic) for other in _heard(selections)]
+    taken += [(f"an outcome of the flow {one.flow}", template(one.outcome.topic)) for one in selections]
+    if options.status_topic is not None:
+        taken.append(("the `status_topic`", template(options.status_topic)))
+    found += [
+        Problem(path=path, text=f"could be {what} ({other.text}); give the word a topic of its own")
+        for what, other in taken
+        if other.overlaps(topic)
+    ]
     return found
 
 

@@ -111,7 +111,7 @@ def member(word: str, values: Mapping[OutcomeField, object]) -> object:
     if isinstance(value, Code):
         return value.number if word.endswith(NUMBER) else value.text
     if word == OutcomeField.UPDATED_AT.value and isinstance(value, int):
-        return _instant(value)
+        return instant(value)
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -127,7 +127,8 @@ def encode(payload: Mapping[str, str], values: Mapping[OutcomeField, object]) ->
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-def _instant(wall_ns: int) -> str:
+def instant(wall_ns: int) -> str:
+    """UTC nanoseconds as `2026-11-23T10:00:00.000Z`."""
     seconds, rest = divmod(wall_ns, 1_000_000_000)
     moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
     return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

@@ -145,6 +145,13 @@ class ChangeSubmit(Options):
     """`when: change`: every record once, then whenever one of its fields changes."""
 
 
+class MqttWord(Options):
+    """`alarms.word` of a site: the topic on which the alarm word is published as JSON (`alarms`, `words`, `updatedAt`)."""
+
+    topic: PlainTopic
+    retain: bool = True
+
+
 class MqttOutcome(Outcome):
     """Where an outcome is published: one message, whose members are named in `payload`."""
 

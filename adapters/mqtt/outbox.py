@@ -1,14 +1,15 @@
 """Which message each outcome becomes, and why some become none. Pure."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from adapters.mqtt.book import FlowBook
-from adapters.mqtt.codec import encode, member, printable
+from adapters.mqtt.codec import encode, instant, member, printable
 from adapters.mqtt.config import MqttOptions, MqttOutcome
 from adapters.mqtt.topics import template
-from bridge.api import OutcomeField, Selection, Write, Written
+from bridge.api import AlarmWord, OutcomeField, Selection, Write, Written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,12 @@ class Outgoing:
             value = member(word, self.values) if word and not self.error else None
             made.append((position, Written(address=address, value=value, error=self.error)))
         return made
+
+
+def word_message(topic: str, word: AlarmWord, *, retain: bool) -> Message:
+    """The alarm word as a message: the bit set, its words, and when it was made."""
+    body = {"alarms": word.bits, "words": list(word.words), "updatedAt": instant(word.at_ns)}
+    return Message(topic=topic, payload=json.dumps(body, separators=(",", ":")).encode(), retain=retain)
 
 
 def outgoing(

@@ -11,8 +11,8 @@ from adapters.mqtt.book import Book, Due
 from adapters.mqtt.codec import printable
 from adapters.mqtt.config import MqttOptions
 from adapters.mqtt.link import Heard, Link
-from adapters.mqtt.outbox import outgoing
-from bridge.api import Address, Arrival, Quality, Reading, SessionContext, Stamp, Write, Written
+from adapters.mqtt.outbox import outgoing, word_message
+from bridge.api import Address, AlarmWord, Arrival, Quality, Reading, SessionContext, Stamp, Write, Written
 
 log = logging.getLogger("adapters.mqtt")
 
@@ -111,6 +111,15 @@ class MqttSession:
                 sent[position].error = text
         results = dict(pair for entry in entries for pair in entry.written(writes))
         return [results[position] for position in range(len(writes))]
+
+    async def write_word(self, word: AlarmWord) -> str:
+        """See `bridge.api.WordSession`. It stands once the broker has acknowledged its message."""
+        self._link.check()
+        given = self._context.word
+        if not self._options.may_write(given.topic):
+            return f"{printable(given.topic)} is outside `writable:`; nothing was published"
+        refused = await self._link.publish([word_message(given.topic, word, retain=given.retain)])
+        return next(iter(refused.values()), "")
 
     # messages --------------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,16 @@
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
-from adapters.opcua.config import OnChange, OnRequest, OpcUaOptions, OpcUaOutcome, OpcUaRecords, check
+from adapters.opcua.config import (
+    OnChange,
+    OnRequest,
+    OpcUaOptions,
+    OpcUaOutcome,
+    OpcUaRecords,
+    OpcUaWord,
+    check,
+    check_word,
+)
 from bridge.api import Adapter, Session, SessionContext, Trigger
 
 __all__ = ["ADAPTER"]
@@ -24,4 +33,6 @@ ADAPTER: Final = Adapter(
     outcome=OpcUaOutcome,
     check=check,
     open=_open,
+    word=OpcUaWord,
+    check_word=check_word,
 )

@@ -138,6 +138,39 @@ class OpcUaOutcome(Outcome):
         return {OutcomeField(name): path for name, path in given.items()}
 
 
+class OpcUaWord(Options):
+    """`alarms.word` of a site: the variable that takes the alarm word, of any integer type of 16 bits or more."""
+
+    node: AbsolutePath
+
+
+def check_word(options: Any, selections: Sequence[Selection], word: Any) -> Sequence[Problem]:
+    """One node, inside `writable:`, and none that a flow reads or writes."""
+    place, path = "alarms.word.node", absolute(word.node)
+    if path.has_glob:
+        return [Problem(path=place, text="must name one node; * is only allowed in `each` and `writable`")]
+    found = [Problem(path=place, text=text) for text in _prefixes(path, frozenset(options.namespaces))]
+    if not found and not writable(options)(path):
+        text = f'is outside `writable:` of its adapter; add "{path}" there, or name another node'
+        found.append(Problem(path=place, text=text))
+    for selection in selections:
+        each = absolute(selection.records.each)
+        texts = [*selection.records.fields.values(), *selection.outcome.targets().values()]
+        if any(_below(each, text).covers(path) for text in texts):
+            found.append(
+                Problem(path=place, text=f"is a node of the flow {selection.flow}; give the word one of its own")
+            )
+    return found
+
+
+def _below(each: BrowsePath, text: str) -> BrowsePath:
+    """A flow's node; the flow's own check tells of one that cannot be read."""
+    try:
+        return each.below(relative(text, each))
+    except ValueError:
+        return each
+
+
 def writable(options: OpcUaOptions) -> Callable[[BrowsePath], bool]:
     """Tells whether a node path lies inside `writable:`."""
     patterns = [absolute(text) for text in options.writable]

@@ -56,6 +56,16 @@ async def find_places(link: Link, indexes: Mapping[str, int], selection: Selecti
     return places
 
 
+async def find_word(link: Link, indexes: Mapping[str, int], path: BrowsePath) -> Place | None:
+    """The node of the alarm word as a place with this one target (ALARM), None where the server has no such node."""
+    (node,) = await link.translate([(_OBJECTS, _names(BrowsePath(path.segments[1:]), indexes))])
+    if node is None:
+        return None
+    place = Place(flow="", name=str(path), fields={}, targets={OutcomeField.ALARM: node})
+    await _learn_types(link, [place])
+    return place
+
+
 def _place(selection: Selection, name: str, row: Mapping[tuple[str, str], Any]) -> Place:
     present = {address: node for address, node in row.items() if node is not None}
     return Place(

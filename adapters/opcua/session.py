@@ -10,12 +10,15 @@ from adapters.opcua.config import OpcUaOptions
 from adapters.opcua.fetch import Fetch
 from adapters.opcua.library import ua
 from adapters.opcua.link import Link, log, status_name, translated
-from adapters.opcua.places import Place, find_places, namespaces
+from adapters.opcua.paths import absolute
+from adapters.opcua.places import Place, find_places, find_word, namespaces
 from adapters.opcua.values import reading
 from adapters.opcua.watch import Due, Pulse, Watched
+from adapters.opcua.word import write_word
 from adapters.opcua.words import printable
 from bridge.api import (
     Address,
+    AlarmWord,
     Arrival,
     LinkError,
     Quality,
@@ -62,6 +65,7 @@ class OpcUaSession:
         self._due = Due()
         self._pulse = Pulse(context.clock)
         self._failure: LinkError | None = None
+        self._word: Place | None = None
         self.ended = False
 
     async def open(self) -> None:
@@ -73,6 +77,8 @@ class OpcUaSession:
                 for place in await find_places(self._link, indexes, selection):
                     self._places[place.flow, place.name] = place
                     self._watch(selection, place)
+            if self._context.word is not None:
+                self._word = await find_word(self._link, indexes, absolute(self._context.word.node))
         await self._subscribe()
         await self._read_triggers()
 
@@ -94,6 +100,13 @@ class OpcUaSession:
         """All writes that can be made, in one go; the others carry their reason."""
         with self._ending():
             return await self._access.write(writes)
+
+    async def write_word(self, word: AlarmWord) -> str:
+        """See `bridge.api.WordSession`."""
+        if self._word is None:
+            return f"{self._context.word.node} does not exist on the server"
+        with self._ending():
+            return await write_word(self._link, self._word, word.bits)
 
     # opening -------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from bridge.model import EmsState, Operation, Trigger
 
 Later = Annotated[Any, Untouched]
 DAY_S: Final = 86_400.0
+LINK_DOWN_S: Final = 60.0
 
 
 class SubmitOptions(Options):
@@ -24,11 +25,20 @@ class SubmitOptions(Options):
     when: Trigger
 
 
+class AlarmsOptions(Options):
+    """The core's own part of `alarms:`. `link_down_after`: how long a link may be without a session before it is an alarm."""
+
+    adapter: str | None = None
+    word: Later = None
+    link_down_after: Annotated[Duration, Field(ge=1, le=DAY_S)] = LINK_DOWN_S
+
+
 class SiteOptions(Options):
     """The top of a site file."""
 
     site: str
     participant: str | None = None
+    alarms: Annotated[Later, Field(default_factory=dict)]
     adapters: Annotated[Later, Field(default_factory=dict)]
     flows: Annotated[Later, Field(default_factory=dict)]
 
@@ -112,6 +122,15 @@ class FlowConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AlarmsConfig:
+    """What a site says of alarms. `word` is an instance of the model of `adapter`, None where no word is written."""
+
+    adapter: str = ""
+    word: Options | None = None
+    link_down_after_s: float = LINK_DOWN_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SiteConfig:
     """One place with an EMS."""
 
@@ -119,3 +138,4 @@ class SiteConfig:
     file: Path
     adapters: Mapping[str, AdapterConfig]
     flows: Mapping[str, FlowConfig]
+    alarms: AlarmsConfig = AlarmsConfig()

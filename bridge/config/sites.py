@@ -7,6 +7,7 @@ from typing import Final
 
 from bridge.api import Adapter, Options, Outcome, RecordsOptions, Selection
 from bridge.config.adapters import AdapterFinder, AdapterMissing
+from bridge.config.alarms import read_alarms
 from bridge.config.crosscheck import check_payload, check_severities
 from bridge.config.document import Document, unknown
 from bridge.config.host import Participant
@@ -56,9 +57,10 @@ class SiteReader:
         for key, far in self._far.items():
             if not document.flaw_below(("adapters", key, "writable")):  # else every outcome would seem to lie outside
                 self._check(key, far, complete=len(whole) == len(flows))
+        alarms = read_alarms(document, self._adapters, self._far, self._selections, self._place)
         if document.problems:
             return None
-        return SiteConfig(name=name, file=path, adapters=adapters, flows=whole)
+        return SiteConfig(name=name, file=path, adapters=adapters, flows=whole, alarms=alarms)
 
     def _adapter(self, name: str) -> Options | None:
         """The options of one adapter by its own model."""

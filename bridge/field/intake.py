@@ -48,6 +48,7 @@ class IntakeDesk:
         metrics: FieldMetrics,
         lane: FastLane | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_full: Callable[[], None] = lambda: None,
     ) -> None:
         self._site = site
         self._plans = plans
@@ -57,6 +58,7 @@ class IntakeDesk:
         self._metrics = metrics
         self._lane = lane
         self._sleep = sleep
+        self._on_full = on_full
 
     async def take(
         self, arrivals: Sequence[Arrival], look: Callable[[Sequence[Candidate]], Awaitable[None]] | None = None
@@ -173,6 +175,7 @@ class IntakeDesk:
             except JournalFull as error:
                 log.error("journal_full", extra={"site": self._site, "error": str(error)})
                 slot = fast = None  # the slot is given back while there is no room
+                self._on_full()
                 await self._sleep(FULL_PAUSE_S)
 
     async def _once(self, candidates: Sequence[Candidate], slot: Slot, fast: FastCall | None) -> Intake:

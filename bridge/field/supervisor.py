@@ -8,7 +8,9 @@ from typing import Any, Final
 from bridge.api import Adapter, Session, SessionContext
 from bridge.clock import Clock
 from bridge.errors import BridgeError, Fenced, JournalUnusable, LinkError, LinkRefused
+from bridge.field.alarmword import AlarmWords
 from bridge.field.intake import IntakeDesk
+from bridge.field.links import LinkAlarms
 from bridge.field.recollection import Recollection
 from bridge.field.report import FieldMetrics
 from bridge.field.waiting import WaitingRoom, awaiting_by_place
@@ -44,6 +46,9 @@ class Supervisor:
         writebacks: WriteBacks,
         clock: Clock,
         metrics: FieldMetrics,
+        links: LinkAlarms,
+        words: AlarmWords | None = None,
+        word: Any = None,
         client_id: str,
         jitter: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -58,6 +63,9 @@ class Supervisor:
         self._writebacks = writebacks
         self._clock = clock
         self._metrics = metrics
+        self._links = links
+        self._words = words
+        self._word = word
         self._client_id = client_id
         self._jitter = jitter
         self._sleep = sleep
@@ -65,12 +73,21 @@ class Supervisor:
 
     async def run(self) -> None:
         """Open, serve, and open again until cancelled. Only a failure of the journal or of the lease ends it by itself."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._links.run())
+                await self._sessions()
+        except BaseExceptionGroup as error:
+            raise _leaf(error) from error
+
+    async def _sessions(self) -> None:
         failures = 0
         while True:
             started = self._clock.mono_ns()
             error = await self._one_session()
             steady = (self._clock.mono_ns() - started) / 1e9 > STEADY_S
             failures = 1 if steady else failures + 1
+            self._links.lost(error)
             self._say(error, failures)
             await self._sleep(self._delay(error, failures))
 
@@ -131,17 +148,21 @@ class Supervisor:
             clock=self._clock,
             heard=lambda: self._metrics.heard(self._site, self._name, self._clock.mono_ns()),
             client_id=self._client_id,
+            word=self._word,
         )
         async with self._adapter.open(context) as session:
             opened.set()
             log.info("link_open", extra={"site": self._site, "adapter": self._name})
             self._metrics.link(self._site, self._name, up=True)
+            self._links.opened()
             self._room.rearm(awaited)
             talk = asyncio.Lock()  # a session reads and writes for one task at a time
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._receive(session, talk))
                 group.create_task(self._writebacks.run(session, talk))
                 group.create_task(self._room.run())
+                if self._words is not None:
+                    group.create_task(self._words.run(session, talk))
 
     async def _receive(self, session: Session, talk: asyncio.Lock) -> None:
         recollection = Recollection(site=self._site, plans=self._plans, journal=self._journal)

@@ -31,6 +31,9 @@ RUNBOOK: Final[Mapping[str, str]] = {
     "STATUS_WORD": "The platform used a status word that the profile does not know; polling goes on. Ask what it means and add it to the profile.",
     "QUARANTINE": "The platform sent a signed message that the profile does not know. It is stored and was not acted on. Compare the profile with the platform's.",
     "MISDIRECTED": "The platform signed a message for another recipient or environment and sent it here. Nothing was done. Tell the platform.",
+    "LINK_DOWN": "There was no session with this EMS for the stated time; it is tried again by itself. Look at the device, the network between, and the service's log.",
+    "LINK_REFUSED": "The EMS refuses us: user, password, certificate or policy. Correct the credentials or the trust on one of the two sides; it is tried again every half minute.",
+    "ALARM_WORD": "The EMS does not take the site's alarm word; outcomes are not affected. Check the rights on its address; it is tried again by itself and at each reconnect.",
     "MOVED": "Another asset stands at this place now; nothing was written there. Ask for the registration again at its new place.",
 }
 

@@ -10,6 +10,7 @@ import pytest
 from bridge.api import OutcomeField
 from bridge.clock import SystemClock
 from bridge.field.intake import IntakeDesk
+from bridge.field.links import LinkAlarms
 from bridge.field.report import FieldMetrics
 from bridge.field.supervisor import Supervisor
 from bridge.field.writeback import WriteBacks
@@ -109,6 +110,7 @@ async def running(directory, *plans):
     supervisor = Supervisor(
         site="ipswich", name="ems", adapter=memory.memory_adapter(ems), options=None, plans=by_name, journal=journal,
         desk=IntakeDesk(**common), writebacks=WriteBacks(**common), clock=CLOCK, metrics=metrics, client_id="t",
+        links=LinkAlarms(site="ipswich", adapter="ems", participant="acme", journal=journal, clock=CLOCK, after_s=60),
         jitter=lambda: 0.0,
     )  # fmt: skip
     try:

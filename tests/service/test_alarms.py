@@ -1,7 +1,9 @@
 """Alarms of a running service: what the metric shows of them."""
 
+import asyncio
+
 from admin import get, value
-from service import CLOCK, PARTICIPANT, linked, service
+from service import CLOCK, PARTICIPANT, linked, made_alarm, service
 
 from bridge.ids import submission_ids
 from bridge.journal.sqlite import open_journal
@@ -44,3 +46,42 @@ async def test_metric_tells_open_from_acknowledged(tmp_path):
         _, text = await get(made, "/metrics")
         assert value(text, NAME, state="open", **stuck) == 1
         assert value(text, NAME, state="acked", **stuck) is None
+
+
+async def cleared(made, code, within_s=10):
+    async with asyncio.timeout(within_s):
+        while code in [alarm.code for alarm in await made.read(lambda journal: journal.alarms())]:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_lost_link_is_an_alarm_until_it_is_back(tmp_path):
+    """After the time that the site states; start-up with nobody there counts too."""
+    async with service(tmp_path) as made:
+        ems = await linked(made)
+        await made.stop()
+        site = made.directory / "config/sites/north.yaml"
+        site.write_text(site.read_text() + "alarms: {link_down_after: 1s}\n")
+        ems.reachable = False
+        await made.start()
+        await made_alarm(made, "LINK_DOWN")
+        [alarm] = await made.read(lambda journal: journal.alarms())
+        assert (alarm.site, alarm.subject, alarm.participant, alarm.count) == ("north", "ems", PARTICIPANT, 1)
+        assert "not there" in alarm.text
+        ems.reachable = True
+        await cleared(made, "LINK_DOWN")
+
+
+async def test_a_refused_link_is_an_alarm_at_once(tmp_path):
+    """Credentials or trust: a person is needed now, not after a minute."""
+    async with service(tmp_path) as made:
+        ems = await linked(made)
+        await made.stop()
+        ems.refuses = "bad user name or password"
+        await made.start()
+        await made_alarm(made, "LINK_REFUSED")
+        [alarm] = await made.read(lambda journal: journal.alarms())
+        assert "bad user name or password" in alarm.text
+        await made.stop()
+        ems.refuses = ""
+        await made.start()
+        await cleared(made, "LINK_REFUSED")

@@ -15,12 +15,14 @@ from service import CLOCK, every_profile
 
 from bridge.app import Host, Running
 from bridge.config import load
+from bridge.journal.alarms import AlarmBit
 from bridge.registry import find
 from bridge.sandbox import Knobs, Refusal
 
 BASE, STRIDE, UNIT, RESULT, HEARTBEAT = 100, 80, 6000, 60, 5
 CHARGER = {"name": "Charger", "mpan": "1012345678903", "postcode": "ME1 2AB", "gspGroup": "_J", "kw": "49,5"}
 ASSET_TOPIC = "acme/crawley/ems/asset/{}/registration"
+WORD_TOPIC, WORD_REGISTER = "acme/crawley/ems/alarms", 20
 UNIT_TOPIC = "acme/crawley/ems/unit/{}/registration"
 
 
@@ -49,6 +51,12 @@ class Sites(World):
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise AssertionError(f"the EMSs hold {found}, expected {wanted}") from None
+
+    async def alarm_words(self):
+        """The alarm word of each site as its EMS holds it."""
+        [register] = await self.modbus.words(WORD_REGISTER)
+        published = self.mqtt.on(WORD_TOPIC)
+        return await self.opcua.value("EMS/AlarmWord"), register, published[-1]["alarms"] if published else None
 
     async def ask_assets(self):
         for place in PLACES:
@@ -80,13 +88,13 @@ class Sites(World):
 
 
 @asynccontextmanager
-async def sites(directory, *, profile, knobs):
-    """Three peers, the sandbox, and a host in this process with the three shipped site files as they are."""
+async def sites(directory, *, profile, knobs, change=lambda name, text: text):
+    """Three peers, the sandbox, and a host in this process with the three shipped site files as they are, or as `change` makes them."""
     made = Sites(directory)
     async with AsyncExitStack() as stack:
         await market_side(made, stack, directory, profile=profile, knobs=knobs)
         for file in (CONFIG / "sites").glob("*.yaml"):
-            (made.config / "sites" / file.name).write_text(file.read_text())
+            (made.config / "sites" / file.name).write_text(change(file.stem, file.read_text()))
         await _peers(made, stack, directory)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         running = Running()
@@ -115,6 +123,7 @@ async def _beat(device):
 async def _peers(made, stack, directory):
     made.opcua = await stack.enter_async_context(opcua_peer(directory))
     await made.opcua.layout()
+    await made.opcua.variable("EMS/AlarmWord", "UInt16", 0xFFFF, writable=True)
     await made.opcua.start()
     made.modbus = await stack.enter_async_context(modbus_device())
     await made.modbus.put(0, *layout2.HEADER)
@@ -124,7 +133,7 @@ async def _peers(made, stack, directory):
         mosquitto(directory / "mqtt", tls=True, user="smp-bridge", password="secret")
     )
     made.mqtt = await stack.enter_async_context(MqttPeer(broker))
-    await made.mqtt.subscribe("acme/crawley/ems/+/+/registration/result")
+    await made.mqtt.subscribe("acme/crawley/ems/+/+/registration/result", WORD_TOPIC)
     for number in (1, 2):
         await made.mqtt.publish(ASSET_TOPIC.format(f"EV{number}"), CHARGER, retain=True)
     made.environment |= {
@@ -172,3 +181,62 @@ async def test_bad_values_are_refused_and_hold_nobody_up(tmp_path):
         [modbus_code] = await made.modbus.words(BASE + STRIDE + RESULT + 2)
         assert struct.pack(">H", modbus_code) != b"\0\0"
         assert "much" in str(made.mqtt.on("acme/crawley/ems/asset/EV2/registration/result")[-1]["errors"])
+
+
+WORDS = {
+    "ipswich": ('      - "Objects/ems:EMS/ems:Assets/*/ems:Registration/*"', '      - "Objects/ems:EMS/ems:AlarmWord"', '{adapter: ems, word: {node: "Objects/ems:EMS/ems:AlarmWord"}}'),
+    "rugby": ('      - "8..9"', f'      - "{WORD_REGISTER}"', f"{{adapter: ems, word: {{register: {WORD_REGISTER}}}}}"),
+    "crawley": ("    writable: [", f'    writable: ["{WORD_TOPIC}", ', f"{{adapter: broker, word: {{topic: {WORD_TOPIC}}}}}"),
+}  # fmt: skip
+
+
+def with_alarm_word(name, text):
+    """A shipped site file whose EMS is shown the alarm word."""
+    before, more, section = WORDS[name]
+    assert before in text
+    after = more if name == "crawley" else f"{before}\n{more}"
+    return f"{text.replace(before, after, 1)}\nalarms: {section}\n"
+
+
+async def test_the_alarm_word_in_three_protocols(tmp_path):
+    """0 at first; a drift sets the bit of its own site alone; it goes when the cause does, and it is
+    written anew into a device that lost it."""
+    async with sites(tmp_path, profile="default", knobs=Knobs(), change=with_alarm_word) as made:
+        await made.until(made.alarm_words, (0, 0, 0))
+        await made.ask_assets()
+        await made.until(made.asset_words, ([3, 3, 3], [3, 3], ["registered", "registered"]))
+        assert await made.alarm_words() == (0, 0, 0)
+
+        await made.modbus.put_bytes(BASE, layout2.record("RK1", name="Another Name"))
+        await made.modbus_command(1)
+        await made.until(made.alarm_words, (0, AlarmBit.DRIFT, 0))
+        await made.mqtt.publish(ASSET_TOPIC.format("EV1"), {**CHARGER, "name": "Other"}, retain=True)
+        await made.mqtt.publish(ASSET_TOPIC.format("EV1") + "/request", {"reqId": "r-9", "action": "create"})
+        await made.until(made.alarm_words, (0, AlarmBit.DRIFT, AlarmBit.DRIFT))
+        assert made.mqtt.on(WORD_TOPIC)[-1]["words"] == ["drift"]
+
+        await made.modbus.order("away")
+        await made.modbus.put(WORD_REGISTER, 0)
+        await made.modbus.listen()
+        await made.until(made.alarm_words, (0, AlarmBit.DRIFT, AlarmBit.DRIFT))
+        await made.modbus.put_bytes(BASE, layout2.record("RK1"))
+        await made.modbus_command(1)
+        await made.until(made.alarm_words, (0, 0, AlarmBit.DRIFT))
+
+
+async def test_outcomes_go_on_without_the_alarm_word(tmp_path):
+    """The device refuses the register, the server has no such node: outcomes are written all the same."""
+
+    def change(name, text):
+        return with_alarm_word(name, text).replace("AlarmWord", "NoSuchNode") if name != "crawley" else text
+
+    async with sites(tmp_path, profile="default", knobs=Knobs(), change=change) as made:
+        await made.until(lambda: made.modbus.words(WORD_REGISTER), [0])
+        await made.modbus.order("refuse", **{"from": WORD_REGISTER, "to": WORD_REGISTER})
+        await made.ask_assets()
+        await made.until(made.asset_words, ([3, 3, 3], [3, 3], ["registered", "registered"]))
+        await made.modbus.put_bytes(BASE, layout2.record("RK1", name="Another Name"))
+        await made.modbus_command(1)
+        await made.until(made.asset_words, ([3, 3, 3], [10, 3], ["registered", "registered"]))
+        assert await made.modbus.words(WORD_REGISTER) == [0]
+        assert await made.opcua.value("EMS/AlarmWord") == 0xFFFF

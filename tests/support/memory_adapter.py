@@ -7,6 +7,7 @@ from bridge.api import (
     Adapter,
     Arrival,
     LinkError,
+    LinkRefused,
     Options,
     Outcome,
     OutcomeField,
@@ -46,6 +47,7 @@ class MemoryEms:
         self.sessions = 0
         self.broken = asyncio.Event()
         self.reachable = True
+        self.refuses = ""
         self.changed = asyncio.Event()
         self.garble = False
 
@@ -135,6 +137,8 @@ def memory_adapter(ems, protocol="memory"):
     async def open_(context):
         if not ems.reachable:
             raise LinkError("not there")
+        if ems.refuses:
+            raise LinkRefused(ems.refuses)
         ems.sessions += 1
         ems.broken.clear()
         ems.changed.set()

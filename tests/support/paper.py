@@ -25,6 +25,10 @@ class PaperSubmit(Options):
     request: str
 
 
+class PaperWord(Options):
+    sheet: str
+
+
 class PaperOutcome(Outcome):
     state: str
     transactionId: str | None = None
@@ -43,6 +47,12 @@ def _never(_context: Any) -> Any:
     raise AssertionError("the paper adapter cannot be opened")
 
 
+def check_word(options: PaperOptions, selections: Sequence[Selection], word: PaperWord) -> list[Problem]:
+    if word.sheet in options.writable:
+        return []
+    return [Problem(path="alarms.word.sheet", text="is outside `writable:`")]
+
+
 PAPER = Adapter(
     protocol="paper",
     summary="nothing but paper",
@@ -52,6 +62,8 @@ PAPER = Adapter(
     outcome=PaperOutcome,
     check=check,
     open=_never,
+    word=PaperWord,
+    check_word=check_word,
 )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bridge.config import Config, Environment, load
+from bridge.config.site import AlarmsConfig
 from bridge.config.values import duration_s, size_bytes
 from bridge.errors import ConfigError
 from bridge.identifiers import Severity
@@ -231,3 +232,36 @@ def test_the_journal_and_what_belongs_to_it_have_their_places(directory):
     edit(directory / "bridge.yaml", ", max_size: 1MB", ", max_size: null")
     (problem,) = problems_of(directory)
     assert "`anchor` must lie outside the journal's own directory" in problem
+
+
+def test_alarms_are_optional(directory):
+    """Without the section a lost link is an alarm after a minute, and no word is written; with it, as it says."""
+    assert read(directory).sites["north"].alarms == AlarmsConfig()
+    edit(directory / "sites/north.yaml", "flows:", "alarms: {link_down_after: 5min}\nflows:")
+    assert read(directory).sites["north"].alarms == AlarmsConfig(link_down_after_s=300.0)
+
+
+def test_the_alarm_word_is_read_by_its_adapter(directory):
+    """The address is the adapter's own model."""
+    edit(directory / "sites/north.yaml", "flows:", "alarms: {adapter: ems, word: {sheet: txn}}\nflows:")
+    alarms = read(directory).sites["north"].alarms
+    assert (alarms.adapter, alarms.word.sheet, alarms.link_down_after_s) == ("ems", "txn", 60.0)
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("{adapter: ems}", "alarms: `adapter` and `word` belong together"),
+        ("{word: {sheet: txn}}", "alarms: `adapter` and `word` belong together"),
+        ("{adapter: emss, word: {sheet: txn}}", "alarms.adapter: unknown adapter of this site; did you mean `ems`?"),
+        ("{adapter: ems, word: {sheet: other}}", "alarms.word.sheet: is outside `writable:`"),
+        ("{adapter: ems, word: {shet: txn}}", "alarms.word.shet: unknown key; did you mean `sheet`?"),
+        ("{link_down_after: 60}", "alarms.link_down_after: must be a duration with its unit"),
+        ("{link_down_after: 10ms}", "alarms.link_down_after: must be greater than or equal to 1"),
+        ("{adaptor: ems}", "alarms.adaptor: unknown key; did you mean `adapter`?"),
+    ],
+)
+def test_what_is_wrong_with_alarms_is_said(directory, section, said):
+    """With its place, at check time."""
+    edit(directory / "sites/north.yaml", "flows:", f"alarms: {section}\nflows:")
+    assert said in "\n".join(problems_of(directory))
