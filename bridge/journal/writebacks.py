@@ -8,6 +8,7 @@ from bridge.journal.port import DueWriteBack, Fence, WriteBackResult
 from bridge.journal.store import Row, Rows, Tx, dump, dump_stamps, load_errors, load_stamps
 from bridge.model import EmsOutcome, EmsState, ItemState
 
+LONGEST_RETRY_NS: Final = 60_000_000_000  # no writer plans its next try further ahead
 PENDING: Final = "pending"
 QUIET: Final = "quiet"  # the place follows an item, but wants no progress words
 _OPEN_STEPS: Final = frozenset({"pending", "retry"})
@@ -174,19 +175,23 @@ def announce_outcome(tx: Tx, item: int) -> None:
 
 
 def due(rows: Rows, site: str, flows: Sequence[str], now_ns: int, limit: int) -> tuple[list[DueWriteBack], int]:
-    """Those due now, oldest first, and when the next one will be. What was never tried is due whatever the clock says, for it may have been set back."""
+    """Those due now, oldest first, and when the next one will be.
+
+    The clock may have been set back: what was never tried is due whatever it says, and so is what seems to wait longer than any retry does.
+    """
     named = dump(list(flows))
+    latest = now_ns + LONGEST_RETRY_NS
     found = rows.all(
         "SELECT id, site, flow, place, key, generation, state, transaction_id, asset_id, errors, request, updated_ns, attempts,"
         " due_ns, follows, (SELECT s.stamps FROM items i JOIN submissions s ON s.seq = i.submission WHERE i.id = writebacks.follows)"
-        " FROM writebacks WHERE site = ? AND step IN ('pending', 'retry') AND (step = 'pending' OR due_ns <= ?)"
+        " FROM writebacks WHERE site = ? AND step IN ('pending', 'retry') AND (step = 'pending' OR due_ns <= ? OR due_ns > ?)"
         " AND flow IN (SELECT value FROM json_each(?)) ORDER BY due_ns, id LIMIT ?",
-        (site, now_ns, named, limit),
+        (site, now_ns, latest, named, limit),
     )
     later = rows.one(
-        "SELECT min(due_ns) FROM writebacks WHERE site = ? AND step IN ('pending', 'retry') AND step = 'retry' AND due_ns > ?"
+        "SELECT min(due_ns) FROM writebacks WHERE site = ? AND step IN ('pending', 'retry') AND step = 'retry' AND due_ns > ? AND due_ns <= ?"
         " AND flow IN (SELECT value FROM json_each(?))",
-        (site, now_ns, named),
+        (site, now_ns, latest, named),
     )
     return [_due(row) for row in found], (later[0] if later else None) or 0
 

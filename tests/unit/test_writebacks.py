@@ -9,9 +9,10 @@ from bridge.api import Written
 from bridge.clock import SystemClock
 from bridge.errors import JournalFull, LinkError
 from bridge.field.report import FieldMetrics
-from bridge.field.writeback import WriteBacks
+from bridge.field.writeback import RETRY_DELAYS_S, WriteBacks
 from bridge.flow import FlowPlan
 from bridge.journal.port import DueWriteBack, Fence
+from bridge.journal.writebacks import LONGEST_RETRY_NS
 from bridge.model import EmsOutcome, EmsState, Operation, Trigger
 
 CLOCK = SystemClock.here()
@@ -123,3 +124,8 @@ async def test_a_session_that_hangs_is_left(monkeypatch):
     with pytest.raises(LinkError):
         async with asyncio.timeout(5):
             await writer(Journal([row(1, "r-1")])).run(Hanging())
+
+
+def test_no_retry_is_planned_further_ahead_than_the_journal_believes():
+    """Beyond that the journal takes the clock for one that was set back."""
+    assert max(RETRY_DELAYS_S) * 1_000_000_000 < LONGEST_RETRY_NS

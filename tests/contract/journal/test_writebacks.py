@@ -75,7 +75,7 @@ async def test_stuck_calls_a_person_and_waits_for_the_link(kit):
 async def test_link_of_other_flows_does_not_release(kit):
     """Only the flows whose link came back are tried again; a retry of theirs is due at once."""
     await kit.accept(kit.asset("A"), kit.asset("B", flow="others"))
-    far = kit.clock.ns + 600 * S
+    far = kit.clock.ns + 30 * S
     for row in await kit.told(flows=("assets", "others")):
         await kit.journal.wrote_back(kit.field, [result(row, "retry", next_ns=far)])
     await kit.journal.retry_stuck(kit.field, kit.site, ["assets"])
@@ -147,6 +147,18 @@ async def test_outcome_carries_its_request_and_time(kit):
     (row,) = await kit.told()
     assert row.outcome.request == "41"
     assert before < row.outcome.updated_ns <= kit.clock.ns
+
+
+async def test_a_retry_does_not_wait_for_a_clock_that_was_set_back(kit):
+    """It was planned for a moment that the clock will show again in ten minutes only: it is due, for no retry waits so long."""
+    await kit.accept(kit.asset("A"))
+    (row,) = await kit.told()
+    soon = kit.clock.wall_ns() + 30 * S
+    await kit.journal.wrote_back(kit.field, [result(row, "retry", error="busy", next_ns=soon)])
+    assert await kit.told() == []
+    kit.clock.advance(-600)
+    due, next_ns = await kit.journal.due_writebacks(kit.site, ("assets",), kit.clock.wall_ns(), 10)
+    assert ([row.place for row in due], next_ns) == (["place-A"], 0)
 
 
 async def test_write_backs_survive_a_restart(kit):
