@@ -247,7 +247,7 @@ class Adapter:
     `options` validates `adapters.<name>` without `protocol`; `records`, `submit` (by trigger, without `when`) and `outcome` validate the parts of a flow.
     `check` is pure: it returns what no model can see alone (an outcome address outside `writable:`, an address that does not fit its type),
     each problem's `path` relative to the adapter (`adapter.…`) or to the flow (`flows.<flow>.…`).
-    `open` imports the protocol library only when called.
+    `open` imports the protocol library only when called. `readable` is what `can_read` of its sessions will be.
     `word` validates the address of a site's alarm word (`alarms.word`), for adapters whose sessions are `WordSession`s; `check_word` is pure and
     returns what is wrong with it beside the options and flows, each problem's `path` beginning with `alarms.word`.
     """
@@ -262,6 +262,7 @@ class Adapter:
     open: Callable[[SessionContext], AbstractAsyncContextManager[Session]]
     word: type[Options] | None = None
     check_word: Callable[[Any, Sequence[Selection], Any], Sequence[Problem]] | None = None
+    readable: bool = True
 
     api_version: ClassVar[int] = 1
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from aiohttp import web
 
+from bridge.assembly import call_maker, client_settings, flow_plan, identity, login
 from bridge.clock import Clock, SystemClock
 from bridge.config import Config, Participant, SiteConfig
 from bridge.errors import BridgeError, ConfigError, JournalFull, JournalUnusable, Problem
@@ -23,15 +24,13 @@ from bridge.field.recollection import HOST
 from bridge.field.supervisor import Supervisor
 from bridge.field.writeback import WriteBacks
 from bridge.flow import FlowPlan
-from bridge.ids import new_message_id, submission_ids
+from bridge.ids import submission_ids
+from bridge.journal.configured import open_configured_journal
 from bridge.journal.keeper import Keeper, KeeperSettings, KeptJournal, start_keeper
 from bridge.journal.people import Decision, Scope
 from bridge.journal.port import Fence, Journal
-from bridge.journal.sqlite import open_journal
 from bridge.lane import FastLane
-from bridge.mapping import compile_flow
-from bridge.market.calls import CallMaker, Identity
-from bridge.market.client import ClientSettings, SmpClient
+from bridge.market.client import SmpClient
 from bridge.market.endpoint import Inbox, ReturnsEndpoint
 from bridge.market.lanes import Lanes
 from bridge.market.outbound import Outbound
@@ -41,12 +40,8 @@ from bridge.market.token import TokenKeeper
 from bridge.market.tracker import Tracker
 from bridge.material import participant_keys
 from bridge.metrics import Metrics
-from bridge.model import Kind
-from bridge.platform import Exchange
 from bridge.reports import FieldReport, MarketReport
-from bridge.validation import Validator, compile_validator
 from bridge.web.admin import AdminListener, Health
-from bridge.wire import Token, Wire
 
 log = logging.getLogger(__name__)
 
@@ -114,13 +109,12 @@ class Host:
         Raises `LeaseHeld`, `JournalUnusable` or `ConfigError` when it must not start, and an `ExceptionGroup` when the journal fails underneath.
         """
         async with AsyncExitStack() as stack:
-            journal = await open_journal(
-                self._config.host.journal.path,
+            journal = await open_configured_journal(
+                self._config.host.journal,
                 clock=self._clock,
                 role=self._role.value,
                 new_id=submission_ids(self._clock),
                 checkpoint=self._role is not Role.FIELD,
-                max_bytes=self._config.host.journal.max_size or 0,
             )
             stack.push_async_callback(journal.close)
             stack.push_async_callback(self._give_back, journal)
@@ -197,7 +191,7 @@ class Host:
         for site in self._sites:
             fence = await journal.acquire(f"field:{site.name}")
             self._fences.append(fence)
-            plans = {name: self._plan(site, name) for name in site.flows}
+            plans = {name: flow_plan(self._config, site, name) for name in site.flows}
             words = self._alarm_words(site, journal)
             desk = IntakeDesk(
                 site=site.name,
@@ -267,35 +261,6 @@ class Host:
             site=site.name, adapter=site.alarms.adapter, participants=participants, journal=journal, clock=self._clock
         )
 
-    def _plan(self, site: SiteConfig, name: str) -> FlowPlan:
-        flow = site.flows[name]
-        profile = self._config.participants[flow.participant].profile
-        severities = {rule: severity.value for rule, severity in flow.severities.items()}
-        limit = profile.limits.records
-        wire, operation = Wire(profile), flow.operation
-        return FlowPlan(
-            site=site.name,
-            name=name,
-            adapter=flow.adapter,
-            participant=flow.participant,
-            operation=flow.operation,
-            trigger=flow.trigger,
-            key_field=flow.key_field,
-            records=flow.records,
-            submit=flow.submit,
-            outcome=flow.outcome,
-            mapper=compile_flow(flow, self._config.vocabulary),
-            validator=compile_validator(profile, flow.operation.kind, severities),
-            max_items=min(limit, flow.max_items or limit),
-            fits=lambda item: wire.fit(operation, [wire.render_item(operation.kind, item)]) == 1,
-            linger_ns=int(flow.linger_s * 1e9),
-            deadline_ns=int(flow.deadline_s * 1e9),
-            budget_ns=int(flow.latency_budget_s * 1e9),
-            registration_wait_s=flow.registration_wait_s,
-            states=flow.states,
-            error_codes=flow.error_codes,
-        )
-
     # market ----------------------------------------------------------------------------------------------------------
 
     async def _build_market(self, journal: Journal, stack: AsyncExitStack) -> Lanes:
@@ -312,22 +277,11 @@ class Host:
         options, profile = entry.options, entry.profile
         await journal.introduce({entry.name: options.environment.value})
         await journal.recover(fence, repeats=profile.spec.recognises_repeats)
-        client = await stack.enter_async_context(SmpClient(_client_settings(entry), clock=self._clock))
+        client = await stack.enter_async_context(SmpClient(client_settings(entry), clock=self._clock))
         signer, keys = participant_keys(entry)
-        maker = CallMaker(
-            identity=_identity(entry),
-            profile=profile,
-            vocabulary=self._config.vocabulary,
-            signer=signer,
-            keys=keys,
-            unit_validators=self._unit_validators(entry),
-            clock=self._clock,
-            new_message_id=new_message_id,
-            new_submission=submission_ids(self._clock),
-            jitter=self._random.random,
-        )
+        maker = call_maker(self._config, entry, clock=self._clock, jitter=self._random.random)
         tokens = TokenKeeper(
-            _login(maker, client, options.username, options.password.reveal),
+            login(maker, client, options.username, options.password.reveal),
             clock=self._clock,
             stopped=_account_alarm(journal, entry.name),
             renew_at=profile.token.renew_at,
@@ -361,19 +315,10 @@ class Host:
             clock=self._clock,
             metrics=self._market_report,
         )
-        reader = ReturnReader(identity=_identity(entry), profile=profile, keys=keys, signer=signer)
+        reader = ReturnReader(identity=identity(entry), profile=profile, keys=keys, signer=signer)
         return _Market(
             outbound, tracker, tokens, Inbox(participant=entry.name, reader=reader, tracker=tracker, fence=fence)
         )
-
-    def _unit_validators(self, entry: Participant) -> dict[tuple[str, str], Validator]:
-        """The rules of each flow that makes units for this participant, whichever process reads them."""
-        return {
-            (site.name, flow.name): compile_validator(entry.profile, Kind.UNIT, flow.severities)
-            for site in self._config.sites.values()
-            for flow in site.flows.values()
-            if flow.participant == entry.name and flow.operation.kind is Kind.UNIT
-        }
 
     # listeners -------------------------------------------------------------------------------------------------------
 
@@ -427,48 +372,6 @@ def _chosen(config: Config, names: Iterable[str]) -> list[SiteConfig]:
             [Problem(text=f"there is no site {name}; known are {', '.join(config.sites)}") for name in missing]
         )
     return [site for name, site in config.sites.items() if not wanted or name in wanted]
-
-
-def _identity(entry: Participant) -> Identity:
-    options = entry.options
-    return Identity(
-        participant=entry.name,
-        sender=options.sender,
-        recipient=options.recipient,
-        environment=options.environment.value,
-    )
-
-
-def _client_settings(entry: Participant) -> ClientSettings:
-    options, limits = entry.options, entry.profile.limits
-    return ClientSettings(
-        base_url=options.base_url,
-        idle_s=entry.profile.keepalive_idle_s,
-        connect_s=entry.profile.spec.transport.connect_s,
-        tls_minimum=entry.profile.spec.transport.tls_minimum,
-        answer_s=entry.profile.answer_timeout_s,
-        max_answer_bytes=limits.max_answer_bytes,
-        connections=limits.concurrency + 2,
-        proxy=options.proxy,
-        ca_file=_text(options.ca),
-        certificate_file=_text(options.client_certificate),
-        key_file=_text(options.client_key),
-    )
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
-
-
-def _login(
-    maker: CallMaker, client: SmpClient, username: str, password: Callable[[], str]
-) -> Callable[[], Awaitable[tuple[Exchange, Token | None]]]:
-    async def login() -> tuple[Exchange, Token | None]:
-        call = maker.login(username, password())
-        exchange = await client.post(call.path, method=call.method, headers=call.headers, body=call.body)
-        return exchange, maker.read_login(exchange)
-
-    return login
 
 
 def _account_alarm(journal: Journal, participant: str) -> Callable[[str], Awaitable[None]]:

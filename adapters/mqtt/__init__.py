@@ -25,6 +25,7 @@ ADAPTER: Final = Adapter(
     outcome=MqttOutcome,
     check=check,
     open=_open,
+    readable=False,
     word=MqttWord,
     check_word=check_word,
 )

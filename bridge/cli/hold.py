@@ -8,7 +8,17 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from bridge.cli.journals import ConfigOption, change, decided, known_participant, known_site, loaded, read
+from bridge.cli.journals import (
+    ByOption,
+    ConfigOption,
+    ReasonOption,
+    change,
+    decided,
+    known_participant,
+    known_site,
+    loaded,
+    read,
+)
 from bridge.config import Config
 from bridge.config.host import Environment
 from bridge.journal.people import Decision, HoldView, Scope
@@ -18,8 +28,6 @@ ParticipantOption: TypeAlias = Annotated[str, typer.Option(help="This participan
 EnvironmentOption: TypeAlias = Annotated[str, typer.Option(help="Every participant entry of this environment.")]
 SiteOption: TypeAlias = Annotated[str, typer.Option(help="This site.")]
 HostOption: TypeAlias = Annotated[bool, typer.Option("--host", help="Everything.")]
-ByOption: TypeAlias = Annotated[str, typer.Option(help="Your name; the journal keeps it.")]
-ReasonOption: TypeAlias = Annotated[str, typer.Option(help="Why; the journal keeps it.")]
 
 
 def hold(

@@ -10,22 +10,23 @@ import typer
 from bridge.cli.check import load_here
 from bridge.clock import SystemClock
 from bridge.config import Config
-from bridge.errors import JournalUnusable
 from bridge.ids import submission_ids
+from bridge.journal.configured import journal_exists, no_journal, open_configured_journal, open_configured_reader
+from bridge.journal.keeper import KeptJournal
 from bridge.journal.people import Decision
-from bridge.journal.port import Journal, JournalReader
-from bridge.journal.sqlite import open_journal, open_reader
+from bridge.journal.port import JournalReader
 
 T = TypeVar("T")
 ConfigOption: TypeAlias = Annotated[Path, typer.Option(help="Directory that holds bridge.yaml and sites/*.yaml.")]
 ByOption: TypeAlias = Annotated[str, typer.Option(help="Your name; the journal keeps it.")]
+ReasonOption: TypeAlias = Annotated[str, typer.Option(help="Why; the journal keeps it.")]
 
 
 def read(config: Config, ask: Callable[[JournalReader], Awaitable[T]]) -> T:
     """The result of `ask` on the configured journal, opened for reading only. Raises `JournalUnusable` where there is none."""
 
     async def inside() -> T:
-        journal = await open_reader(config.host.journal.path)
+        journal = await open_configured_reader(config.host.journal)
         try:
             return await ask(journal)
         finally:
@@ -34,15 +35,16 @@ def read(config: Config, ask: Callable[[JournalReader], Awaitable[T]]) -> T:
     return asyncio.run(inside())
 
 
-def change(config: Config, ask: Callable[[Journal], Awaitable[T]], *, make: bool = False) -> T:
+def change(config: Config, ask: Callable[[KeptJournal], Awaitable[T]], *, make: bool = False) -> T:
     """The result of `ask` on the configured journal. With `make` a journal that is not there yet is made; otherwise `JournalUnusable` is raised."""
-    path = config.host.journal.path
-    if not make and not path.exists():
-        raise JournalUnusable(f"there is no journal at {path}", hint="the service makes it when it first runs")
 
     async def inside() -> T:
-        clock = SystemClock.here()
-        journal = await open_journal(path, clock=clock, role="cli", new_id=submission_ids(clock), checkpoint=False)
+        clock, options = SystemClock.here(), config.host.journal
+        if not make and not await journal_exists(options):
+            raise no_journal(options)
+        journal = await open_configured_journal(
+            options, clock=clock, role="cli", new_id=submission_ids(clock), checkpoint=False
+        )
         try:
             return await ask(journal)
         finally:

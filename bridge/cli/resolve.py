@@ -6,7 +6,7 @@ from typing import Annotated, Final, TypeAlias
 
 import typer
 
-from bridge.cli.journals import ByOption, ConfigOption, change, decided, loaded
+from bridge.cli.journals import ByOption, ConfigOption, ReasonOption, change, decided, loaded
 from bridge.cli.table import Line, read_table
 from bridge.errors import BridgeError, ConfigError, NotPossible, Problem
 from bridge.journal.people import Decision
@@ -19,7 +19,6 @@ _OPTIONAL: Final = ("asset_id", "error_code", "error_text")
 _ID_CHARS: Final = 128
 
 IdArgument: TypeAlias = Annotated[str, typer.Argument(help="The submission's id, as `list` prints it.")]
-ReasonOption: TypeAlias = Annotated[str, typer.Option(help="Why; the journal keeps it.")]
 ItemOption: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--item", help="Only this reference of an ended submission (may be given more than once)."),

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from bridge.model import Kind
+
 if TYPE_CHECKING:  # the port takes this part in
     from bridge.journal.port import ItemOutcome
 
@@ -58,6 +60,10 @@ class HoldReader(Protocol):
         """Holds, newest first."""
         ...
 
+    async def standing_item(self, participant: str, kind: Kind, key: str) -> tuple[str, int] | None:
+        """The submission and the item (ids) that stand for a key; None when it was never seen."""
+        ...
+
     async def unknown_transactions(self, site: str, shown: Sequence[str]) -> Sequence[str]:
         """Those of the transaction ids that an EMS shows which the journal has never heard of for this site's flows.
 
@@ -97,6 +103,10 @@ class People(HoldReader, Protocol):
 
         The submission is CANCELLED; what is left of it waits on as a new one at the same place in line.
         """
+        ...
+
+    async def put_aside(self, submission: str, cause: str, decision: Decision) -> None:
+        """A waiting submission (WAITING, RETRY_WAIT) becomes SET_ASIDE until somebody retries or cancels it."""
         ...
 
     async def hold(self, scope: Scope, name: str, decision: Decision) -> bool:

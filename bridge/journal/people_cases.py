@@ -6,6 +6,7 @@ from bridge.journal import holds, resolve
 from bridge.journal.people import Decision, HoldView, Scope
 from bridge.journal.port import Fence, ItemOutcome
 from bridge.journal.sides import ReadSide, WriteSide
+from bridge.model import Kind
 
 
 class HoldCases:
@@ -16,6 +17,10 @@ class HoldCases:
     async def holds(self, *, standing_only: bool = True) -> Sequence[HoldView]:
         """See the port."""
         return await self._reader.run(lambda rows: holds.views(rows, standing_only=standing_only))
+
+    async def standing_item(self, participant: str, kind: Kind, key: str) -> tuple[str, int] | None:
+        """See the port."""
+        return await self._reader.run(lambda rows: resolve.standing_item(rows, participant, kind, key))
 
     async def unknown_transactions(self, site: str, shown: Sequence[str]) -> Sequence[str]:
         """See the port."""
@@ -49,6 +54,10 @@ class PeopleCases:
         """See the port."""
         rest = self._new_id()
         await self._writer.run(lambda tx: resolve.withdraw(tx, rest, submission, outcomes, decision))
+
+    async def put_aside(self, submission: str, cause: str, decision: Decision) -> None:
+        """See the port."""
+        await self._writer.run(lambda tx: resolve.put_aside(tx, submission, cause, decision))
 
     async def set_aside(self, fence: Fence, submission: str, cause: str) -> None:
         """See the port."""

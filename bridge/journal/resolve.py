@@ -12,8 +12,8 @@ from bridge.journal.port import Fence, ItemOutcome
 from bridge.journal.requeue import Again, requeue
 from bridge.journal.settling import finish
 from bridge.journal.standing import unblock_after
-from bridge.journal.store import Row, Tx, dump_errors
-from bridge.model import EmsState, ErrorNote, HostReason, ItemState
+from bridge.journal.store import Row, Rows, Tx, dump_errors
+from bridge.model import EmsState, ErrorNote, HostReason, ItemState, Kind
 from bridge.submission import SubmissionState, settled_state
 
 _S = SubmissionState
@@ -124,11 +124,32 @@ def withdraw(tx: Tx, rest_id: str, submission: str, outcomes: Sequence[ItemOutco
     finish(tx, None, found, _S.CANCELLED, outcomes, cause="found to be known already", data=data, again=again)
 
 
+def standing_item(rows: Rows, participant: str, kind: Kind, key: str) -> tuple[str, int] | None:
+    """See the port."""
+    row = rows.one(
+        "SELECT s.id, i.id FROM register r JOIN items i ON i.id = r.item JOIN submissions s ON s.seq = i.submission"
+        " WHERE r.participant = ? AND r.kind = ? AND r.key = ?",
+        (participant, kind.value, key),
+    )
+    return (row[0], row[1]) if row else None
+
+
 def set_aside(tx: Tx, fence: Fence, submission: str, cause: str) -> None:
     """What cannot go on waits for a person and stands in nobody's way."""
     tx.check(fence)
+    _aside(tx, fence, _load(tx, submission), cause, {})
+
+
+def put_aside(tx: Tx, submission: str, cause: str, decision: Decision) -> None:
+    """See the port."""
     found = _load(tx, submission)
-    move(tx, fence, found, _S.SET_ASIDE, cause=cause, data={})
+    if found.state not in (_S.WAITING, _S.RETRY_WAIT):
+        raise NotPossible(f"{found.id} is {found.state.value}: it does not wait")
+    _aside(tx, None, found, cause, _said(decision))
+
+
+def _aside(tx: Tx, fence: Fence | None, found: Submission, cause: str, data: dict[str, object]) -> None:
+    move(tx, fence, found, _S.SET_ASIDE, cause=cause, data=data)
     tell(tx, found, EmsState.HELD, everyone=True)
 
 

@@ -1,0 +1,121 @@
+"""From the configuration to the parts that run: what the service and the commands that speak to an EMS or to SMP have in common."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from bridge.clock import Clock
+from bridge.config import Config, Participant, SiteConfig
+from bridge.flow import FlowPlan
+from bridge.ids import new_message_id, submission_ids
+from bridge.mapping import compile_flow
+from bridge.market.calls import CallMaker, Identity
+from bridge.market.client import ClientSettings, SmpClient
+from bridge.material import participant_keys
+from bridge.model import Kind
+from bridge.platform import Exchange
+from bridge.validation import Validator, compile_validator
+from bridge.wire import Token, Wire
+
+
+def flow_plan(config: Config, site: SiteConfig, name: str) -> FlowPlan:
+    """One flow, ready to run."""
+    flow = site.flows[name]
+    profile = config.participants[flow.participant].profile
+    severities = {rule: severity.value for rule, severity in flow.severities.items()}
+    limit = profile.limits.records
+    wire, operation = Wire(profile), flow.operation
+    return FlowPlan(
+        site=site.name,
+        name=name,
+        adapter=flow.adapter,
+        participant=flow.participant,
+        operation=flow.operation,
+        trigger=flow.trigger,
+        key_field=flow.key_field,
+        records=flow.records,
+        submit=flow.submit,
+        outcome=flow.outcome,
+        mapper=compile_flow(flow, config.vocabulary),
+        validator=compile_validator(profile, flow.operation.kind, severities),
+        max_items=min(limit, flow.max_items or limit),
+        fits=lambda item: wire.fit(operation, [wire.render_item(operation.kind, item)]) == 1,
+        linger_ns=int(flow.linger_s * 1e9),
+        deadline_ns=int(flow.deadline_s * 1e9),
+        budget_ns=int(flow.latency_budget_s * 1e9),
+        registration_wait_s=flow.registration_wait_s,
+        states=flow.states,
+        error_codes=flow.error_codes,
+    )
+
+
+def call_maker(config: Config, entry: Participant, *, clock: Clock, jitter: Callable[[], float]) -> CallMaker:
+    """What makes and reads this participant's calls."""
+    signer, keys = participant_keys(entry)
+    return CallMaker(
+        identity=identity(entry),
+        profile=entry.profile,
+        vocabulary=config.vocabulary,
+        signer=signer,
+        keys=keys,
+        unit_validators=_unit_validators(config, entry),
+        clock=clock,
+        new_message_id=new_message_id,
+        new_submission=submission_ids(clock),
+        jitter=jitter,
+    )
+
+
+def _unit_validators(config: Config, entry: Participant) -> dict[tuple[str, str], Validator]:
+    """The rules of each flow that makes units for this participant, whichever process reads them."""
+    return {
+        (site.name, flow.name): compile_validator(entry.profile, Kind.UNIT, flow.severities)
+        for site in config.sites.values()
+        for flow in site.flows.values()
+        if flow.participant == entry.name and flow.operation.kind is Kind.UNIT
+    }
+
+
+def identity(entry: Participant) -> Identity:
+    """Who speaks for whom in this entry's messages."""
+    options = entry.options
+    return Identity(
+        participant=entry.name,
+        sender=options.sender,
+        recipient=options.recipient,
+        environment=options.environment.value,
+    )
+
+
+def client_settings(entry: Participant) -> ClientSettings:
+    """How SMP is called for this entry."""
+    options, limits = entry.options, entry.profile.limits
+    return ClientSettings(
+        base_url=options.base_url,
+        idle_s=entry.profile.keepalive_idle_s,
+        connect_s=entry.profile.spec.transport.connect_s,
+        tls_minimum=entry.profile.spec.transport.tls_minimum,
+        answer_s=entry.profile.answer_timeout_s,
+        max_answer_bytes=limits.max_answer_bytes,
+        connections=limits.concurrency + 2,
+        proxy=options.proxy,
+        ca_file=_text(options.ca),
+        certificate_file=_text(options.client_certificate),
+        key_file=_text(options.client_key),
+    )
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def login(
+    maker: CallMaker, client: SmpClient, username: str, password: Callable[[], str]
+) -> Callable[[], Awaitable[tuple[Exchange, Token | None]]]:
+    """How this entry logs in: the exchange, and the token that it gave."""
+
+    async def ask() -> tuple[Exchange, Token | None]:
+        call = maker.login(username, password())
+        exchange = await client.post(call.path, method=call.method, headers=call.headers, body=call.body)
+        return exchange, maker.read_login(exchange)
+
+    return ask

@@ -1,0 +1,130 @@
+"""What the platform says of transaction ids that the journal never heard of: one status call each, at the profile's pace."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+from bridge.assembly import call_maker, client_settings, login
+from bridge.clock import Clock
+from bridge.config import Config, Participant
+from bridge.errors import RetryLater
+from bridge.market.calls import CallMaker, StatusReport
+from bridge.market.client import SmpClient
+from bridge.market.token import AccountStopped, TokenKeeper
+from bridge.model import ErrorNote, ItemState
+from bridge.platform import AnswerClass, Report
+
+TRIES: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What the platform says of one key of a transaction: REGISTERED, REFUSED or UNKNOWN, and in words for a person."""
+
+    state: ItemState
+    text: str
+    asset_id: str = ""
+    errors: tuple[ErrorNote, ...] = ()
+
+
+class Platform:
+    """The participants' accounts, logged in when the first question comes."""
+
+    def __init__(self, config: Config, clock: Clock, jitter: Callable[[], float]) -> None:
+        self._config = config
+        self._clock = clock
+        self._jitter = jitter
+        self._stack = AsyncExitStack()
+        self._accounts: dict[str, _Account] = {}
+        self._answers: dict[tuple[str, str], StatusReport | str] = {}
+
+    async def __aenter__(self) -> Self:
+        """Ready to be asked."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        await self._stack.aclose()
+
+    async def say(self, participant: str, transaction_id: str, key: str) -> Said:
+        """What became of this key of this transaction; UNKNOWN with the reason where nobody can say."""
+        if transaction_id.startswith("#"):
+            return Said(
+                state=ItemState.UNKNOWN, text="the EMS holds only the short form of its id, so it cannot be asked"
+            )
+        where = (participant, transaction_id)
+        if where not in self._answers:
+            account = await self._account(participant)
+            self._answers[where] = await account.ask(transaction_id)
+        answer = self._answers[where]
+        if isinstance(answer, str):
+            return Said(state=ItemState.UNKNOWN, text=answer)
+        if answer.report is None:
+            return Said(state=ItemState.UNKNOWN, text="the platform is still at work on it")
+        return outcome_of(key, answer.report)
+
+    async def _account(self, participant: str) -> "_Account":
+        if participant not in self._accounts:
+            entry = self._config.participants[participant]
+            client = await self._stack.enter_async_context(SmpClient(client_settings(entry), clock=self._clock))
+            maker = call_maker(self._config, entry, clock=self._clock, jitter=self._jitter)
+            self._accounts[participant] = _Account(entry, client, maker, self._clock)
+        return self._accounts[participant]
+
+
+class _Account:
+    """One participant's questions."""
+
+    def __init__(self, entry: Participant, client: SmpClient, maker: CallMaker, clock: Clock) -> None:
+        self._client = client
+        self._maker = maker
+        rate = entry.profile.limits.rate_per_minute
+        self._pause_s = 60 / rate if rate else 0.0
+
+        async def stopped(text: str) -> None:
+            """Nobody else is logged in here: the caller is told."""
+
+        options = entry.options
+        self._tokens = TokenKeeper(
+            login(maker, client, options.username, options.password.reveal), clock=clock, stopped=stopped
+        )
+
+    async def ask(self, transaction_id: str) -> StatusReport | str:
+        """The status, or one line that says why there is none."""
+        said = ""
+        for _ in range(TRIES):
+            await asyncio.sleep(self._pause_s)
+            try:
+                token = await self._tokens.get()
+            except (RetryLater, AccountStopped) as error:
+                return f"the platform could not be asked: {error}"
+            call = self._maker.status(transaction_id)
+            headers = {**call.headers, **self._maker.token_headers(token)}
+            exchange = await self._client.post(call.path, method=call.method, headers=headers, body=call.body)
+            if self._maker.classify(exchange) is AnswerClass.ACCEPTED:
+                read = self._maker.read_status(exchange)
+                return read or "the platform's answer cannot be read"
+            said = f"the platform answered {exchange.status}: {exchange.detail}".rstrip(": ")
+        return said
+
+
+def outcome_of(key: str, report: Report) -> Said:
+    """One key of a whole batch's report; what the report does not name says nothing of it, unless all went well or all was refused."""
+    errors = [error for error in report.errors if error.reference == key and not error.warning]
+    if errors:
+        notes = tuple(error.note for error in errors)
+        return Said(state=ItemState.REFUSED, text=f"refused: {notes[0].code} {notes[0].text}", errors=notes)
+    if report.rejected:
+        return Said(state=ItemState.REFUSED, text="refused with its batch")
+    if key in report.created:
+        return Said(
+            state=ItemState.REGISTERED, text=f"registered as {report.created[key]}", asset_id=report.created[key]
+        )
+    if report.success and not any(not error.warning for error in report.errors):
+        return Said(state=ItemState.REGISTERED, text="registered")
+    return Said(state=ItemState.UNKNOWN, text="the platform does not name it")

@@ -1,0 +1,90 @@
+"""A backup is put back: the host holds, is reconciled with what the EMSs show and the platform says, and goes on; nothing is created twice."""
+
+import asyncio
+import json
+
+from processes import world
+
+WHO = ("--by", "bob", "--reason", "the disk was replaced")
+
+
+async def until_held(made):
+    async with asyncio.timeout(30):
+        while True:
+            status, printed, _ = await made.say("hold", "--list", "--json")
+            if status == 0 and any(hold["scope"] == "journal" for hold in json.loads(printed)):
+                return
+            await asyncio.sleep(0.1)
+
+
+async def made_old(made, tmp_path):
+    """Both sites are registered; then a backup from before that is restored."""
+    process = await made.run()
+    await process.until("ready")
+    backup = tmp_path / "yesterday.backup"
+    status, _, told = await made.say("journal", "backup", backup)
+    assert (status, told) == (0, "")
+    for ems in made.ems.values():
+        await ems.request_assets()
+    for site in made.ems:
+        await made.until_words(site, "registered", 3)
+    assert await process.stop() == 0
+    status, printed, told = await made.say("journal", "restore", backup)
+    assert (status, told) == (0, "")
+    assert "journal reconcile" in printed
+
+
+async def test_a_restored_backup_is_reconciled(tmp_path):
+    """One site asks again while everything is held, the other does not: the first one's waiting requests are withdrawn, the other's assets are made known."""
+    async with world(tmp_path, assets=3) as made:
+        await made_old(made, tmp_path)
+        process = await made.run()
+        await process.until("ready")
+        await until_held(made)
+        await made.ems["rugby"].request_assets()
+        async with asyncio.timeout(20):
+            while "WAITING" not in await made.states():
+                await asyncio.sleep(0.05)
+        status, _, told = await made.say("release", "--host", *WHO)
+        assert (status, "is not held" in told) == (1, True)
+        status, printed, told = await made.say("journal", "reconcile", "--dry-run", *WHO)
+        assert (status, told, "released" in printed) == (0, "", False)
+        status, printed, told = await made.say("journal", "reconcile", *WHO)
+        assert (status, told) == (0, ""), told
+        assert printed.count("its waiting request is withdrawn as registered") == 3
+        assert printed.count("made known as registered") == 3
+        assert "the host: released by bob" in printed
+        for site in made.ems:
+            await made.ems[site].request_assets()
+            await made.until_words(site, "registered", 3)
+        await asyncio.sleep(0.5)
+        for site in made.ems:
+            assert made.created(site) == [1, 1, 1]
+        _, printed, _ = await made.say("hold", "--list")
+        assert printed == "nothing is held\n"
+        assert await process.stop() == 0
+        process = await made.run()
+        await process.until("ready")
+        assert (await made.say("hold", "--list"))[1] == "nothing is held\n"
+
+
+async def test_an_ems_that_cannot_be_read_keeps_everything_held(tmp_path):
+    """Its silence proves nothing; a person may leave it out by name, and then what waits of it is set aside."""
+    async with world(tmp_path, assets=3) as made:
+        await made_old(made, tmp_path)
+        process = await made.run()
+        await process.until("ready")
+        await until_held(made)
+        await made.ems["rugby"].request_assets()
+        async with asyncio.timeout(20):
+            while "WAITING" not in await made.states():
+                await asyncio.sleep(0.05)
+        made.environment["SMP_BRIDGE_RUGBY_PORT"] = "1"
+        status, _, told = await made.say("journal", "reconcile", *WHO)
+        assert (status, "PROBLEM rugby/" in told, "--skip" in told) == (1, True, True)
+        await until_held(made)
+        status, printed, told = await made.say("journal", "reconcile", "--skip", "rugby", *WHO)
+        assert (status, told, "set aside" in printed) == (0, "", True)
+        await asyncio.sleep(0.5)
+        assert made.created("rugby") == [1, 1, 1]
+        assert "SET_ASIDE" in await made.states()
