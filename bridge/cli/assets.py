@@ -14,6 +14,7 @@ from bridge.cli.tables import Line, Table, read_table, write_table
 from bridge.config import Config
 from bridge.errors import BridgeError
 from bridge.journal.brownfield import FIRST, MOST_ROWS, AssetView, Import, ImportReport, KnownAsset
+from bridge.journal.configured import journal_exists, journal_place
 from bridge.journal.port import JournalReader
 from bridge.model import ItemState, Kind
 from bridge.profile.words import AlignBy
@@ -66,7 +67,7 @@ def import_(
         _check(table, lines, report)
     elif report is None:
         raise BridgeError(
-            f"there is no journal at {found.host.journal.path} yet: all {len(rows)} rows would be new",
+            f"there is no journal at {journal_place(found.host.journal)} yet: all {len(rows)} rows would be new",
             hint="run it without --dry-run, or start the service once",
         )
     print(_summary(report, wanted, dry_run=dry_run))
@@ -197,7 +198,7 @@ def _summary(report: ImportReport | None, wanted: Import, *, dry_run: bool) -> s
 
 
 def _has_journal(config: Config) -> bool:
-    return config.host.journal.path.exists()
+    return asyncio.run(journal_exists(config.host.journal))
 
 
 def _aligns_by_id(config: Config, participant: str) -> bool:

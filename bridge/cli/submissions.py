@@ -12,8 +12,8 @@ import typer
 from bridge.cli import resolve as deciding
 from bridge.cli.check import load_here
 from bridge.errors import BridgeError
+from bridge.journal.configured import open_configured_reader
 from bridge.journal.port import EventView, ItemView, JournalReader, SubmissionView
-from bridge.journal.sqlite import open_reader
 from bridge.latency import stages
 from bridge.submission import SubmissionState
 
@@ -123,10 +123,10 @@ def _known_participant(config: Path, name: str) -> None:
 
 
 def _read(config: Path, ask: Callable[[JournalReader], Awaitable[T]]) -> T:
-    path = load_here(config).host.journal.path
+    options = load_here(config).host.journal
 
     async def inside() -> T:
-        journal = await open_reader(path)
+        journal = await open_configured_reader(options)
         try:
             return await ask(journal)
         finally:

@@ -17,6 +17,7 @@ from bridge.secret import Secret
 Port = Annotated[int, Field(ge=0, le=65535)]
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 DAY_S: Final = 86_400.0
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 LARGEST_JOURNAL: Final = 2 * 10**9
 SMALLEST_JOURNAL: Final = 10**7
 
@@ -28,16 +29,45 @@ class Environment(enum.Enum):
     LIVE = "LIVE"
 
 
+class PostgresOptions(Options):
+    """A database of PostgreSQL 15 or newer for the journal. `host` is a name, an address or the directory of a UNIX socket.
+
+    Over the network the server's certificate is verified, by the authorities in `ca` or else the system's; `tls: disable` is for this machine only.
+    """
+
+    host: Text
+    port: Port = 5432
+    database: Text
+    user: Text
+    password: Secret | None = None
+    tls: Literal["verify-full", "disable"] = "verify-full"
+    ca: FilePath | None = None
+    client_certificate: FilePath | None = None
+    client_key: FilePath | None = None
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if self.tls == "disable" and not (self.host.startswith("/") or self.host in LOOPBACK):
+            raise ValueError(
+                "`tls: disable` is for a server on this machine; over a network the journal travels encrypted"
+            )
+        if (self.client_certificate is None) != (self.client_key is None):
+            raise ValueError("`client_certificate` and `client_key` belong together: give both or neither")
+        return self
+
+
 class JournalOptions(Options):
     """Where the journal lives, how large it may grow, and where old evidence goes. Directories are made when missing; the file is never reset.
 
+    Either `path`, a file of this machine, or `postgres`, a database that several processes and machines share.
     `anchor` is a file outside the journal's directory (default `<directory>.anchor/<name>.json` beside that directory): it names the last block, so that
     a journal that was restored or rolled back is noticed. `archive` is the directory of the segments (default `<path>.archive`). `max_size` caps the
     file (null = only the disk does); from 60 % of it on, settled evidence older than `archive_after` moves to the archive by itself. `seal_every` is how
     long events may wait for their block.
     """
 
-    path: Path
+    path: Path | None = None
+    postgres: PostgresOptions | None = None
     anchor: Path | None = None
     archive: Path | None = None
     max_size: Size | None = LARGEST_JOURNAL
@@ -53,7 +83,13 @@ class JournalOptions(Options):
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
-        if self.path.parent in self.anchor_file.parents:
+        if self.path is None and self.postgres is None:
+            raise ValueError("`path` is missing; add it (a file of this machine), or `postgres` (a database)")
+        if self.path is not None and self.postgres is not None:
+            raise ValueError("`path` (a file of this machine) and `postgres` (a database) exclude each other; give one")
+        if self.path is None and (self.anchor is None or self.archive is None):
+            raise ValueError("with `postgres`, `anchor` (a file) and `archive` (a directory) have to be named too")
+        if self.path is not None and self.path.parent in self.anchor_file.parents:
             raise ValueError(
                 f"`anchor` must lie outside the journal's own directory ({self.path.parent}), or it would be restored together with the journal"
             )
@@ -62,8 +98,11 @@ class JournalOptions(Options):
     @property
     def anchor_file(self) -> Path:
         """The anchor's file."""
+        if self.anchor is not None:
+            return self.anchor
+        assert self.path is not None
         directory = self.path.parent
-        return self.anchor or directory.parent / f"{directory.name}.anchor" / f"{self.path.name}.json"
+        return directory.parent / f"{directory.name}.anchor" / f"{self.path.name}.json"
 
     @property
     def archive_directory(self) -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -89,6 +90,7 @@ def _host(
         document.wrong(("participants",), "names nobody; add a participant")
     if host is not None:
         _check_returns(document, host, participants)
+        _check_journal(document, host)
     problems.extend(document.problems)
     return host, participants
 
@@ -125,6 +127,12 @@ def _check_returns(document: Document, host: HostOptions, participants: Mapping[
             ("listeners",),
             f"`returns` is missing: the profile of {', '.join(pushed)} has SMP push returns to us; add it, or use a profile with `returns: poll`",
         )
+
+
+def _check_journal(document: Document, host: HostOptions) -> None:
+    if host.journal.postgres is not None and find_spec("psycopg") is None:
+        text = "needs the package psycopg: pip install 'smp-bridge[postgres]', or from the source: pip install '.[postgres]'"
+        document.wrong(("journal", "postgres"), text, at_key=True)
 
 
 def _sites(

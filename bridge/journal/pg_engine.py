@@ -39,12 +39,12 @@ class _NoAnswerError(Exception):
 
 
 class _Session:
-    """One connection of a thread, made anew when it was lost."""
+    """One connection of a thread, made when it is first needed and anew when it was lost."""
 
-    def __init__(self, server: Server, name: str, db: Connection, *, writes: bool) -> None:
+    def __init__(self, server: Server, name: str, db: Connection | None, *, writes: bool) -> None:
         self.server = server
         self._name = name
-        self._db: Connection | None = db
+        self._db = db
         self._writes = writes
         self._until = 0.0
         self._pause_s = _FIRST_PAUSE_S
@@ -88,7 +88,7 @@ class _Session:
 class PgReader(Worker):
     """The thread of the reading calls: each is one short snapshot."""
 
-    def __init__(self, server: Server, name: str, db: Connection) -> None:
+    def __init__(self, server: Server, name: str, db: Connection | None) -> None:
         self._session = _Session(server, name, db, writes=False)
         super().__init__(name)
 

@@ -36,15 +36,7 @@ def open_writer(server: Server, name: str) -> Connection:
 
 def open_existing(server: Server, name: str) -> Connection:
     """A session that reads, to a journal that this version can read; raises `JournalUnusable` otherwise."""
-    try:
-        db = server.connect(name)
-    except psycopg.Error as error:
-        raise unreachable(server, error) from error
-    try:
-        found = _version(server, db)
-    except psycopg.Error as error:
-        db.close()
-        raise translated(error) from error
+    db, found = _look(server, name)
     if found is None:
         db.close()
         raise JournalUnusable(f"there is no journal in {server}", hint="the service makes it when it first runs")
@@ -54,6 +46,28 @@ def open_existing(server: Server, name: str) -> Connection:
         db.close()
         raise
     return db
+
+
+def exists(server: Server) -> bool:
+    """Whether there is a journal. Raises `JournalUnusable` when nobody can say, or another program's tables are there."""
+    db, found = _look(server, "look")
+    db.close()
+    return found is not None
+
+
+def _look(server: Server, name: str) -> tuple[Connection, tuple[int, int] | None]:
+    try:
+        db = server.connect(name)
+    except psycopg.Error as error:
+        raise unreachable(server, error) from error
+    try:
+        return db, _version(server, db)
+    except psycopg.Error as error:
+        db.close()
+        raise translated(error) from error
+    except BaseException:
+        db.close()
+        raise
 
 
 def prepare(db: Connection) -> None:

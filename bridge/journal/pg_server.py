@@ -27,7 +27,10 @@ _GONE: Final = ("08", "57P")  # connection exceptions; the server shuts down or 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """Where the journal's database is, and as whom we come. `host` may be the directory of a UNIX socket; `tls` is libpq's sslmode."""
+    """Where the journal's database is, and as whom we come. `host` may be the directory of a UNIX socket; `tls` is libpq's sslmode.
+
+    Without `ca` the system's authorities verify the server.
+    """
 
     host: str
     database: str
@@ -56,10 +59,7 @@ class Server:
             dbname=self.database,
             user=self.user,
             password=self.password.reveal() if self.password else None,
-            sslmode=self.tls,
-            sslrootcert=str(self.ca) if self.ca else None,
-            sslcert=str(self.certificate) if self.certificate else None,
-            sslkey=str(self.private_key) if self.private_key else None,
+            **self._tls(),
             application_name=f"smp-bridge {name}"[:63],
             client_encoding="utf8",
             connect_timeout=_CONNECT_S,
@@ -78,6 +78,16 @@ class Server:
             db.close()
             raise
         return db
+
+    def _tls(self) -> dict[str, Any]:
+        if self.host.startswith("/") or self.tls == "disable":
+            return {"sslmode": "disable"}
+        return {
+            "sslmode": self.tls,
+            "sslrootcert": str(self.ca) if self.ca else "system",
+            "sslcert": str(self.certificate) if self.certificate else None,
+            "sslkey": str(self.private_key) if self.private_key else None,
+        }
 
     def _settings(self) -> sql.Composed:
         """Indexes are preferred even on small tables: what a statement looks at is what it can conflict about with another process."""

@@ -16,6 +16,7 @@ from bridge.journal.pg_engine import PgReader, PgWriter
 from bridge.journal.pg_server import Server, unreachable
 from bridge.journal.pg_wake import PgWake, listen
 from bridge.journal.port import Fence
+from bridge.journal.sides import ReadSide
 
 _LEASE_S: Final = 30.0
 
@@ -43,7 +44,14 @@ async def open_postgres(
     reader = PgReader(server, f"journal-{role}-read", opened[1])
     owner = f"{name}, process {os.getpid()} on {socket.gethostname()}"
     return PostgresJournal(
-        writer, reader, wake, clock=clock, owner=owner, new_id=new_id, lease_ns=int(lease_s * 1_000_000_000)
+        writer,
+        reader,
+        wake,
+        clock=clock,
+        owner=owner,
+        new_id=new_id,
+        aside=lambda: PgReader(server, f"journal-{role}-aside", None),
+        lease_ns=int(lease_s * 1_000_000_000),
     )
 
 
@@ -72,9 +80,10 @@ class PostgresJournal(JournalCases):
         clock: Clock,
         owner: str,
         new_id: Callable[[], str],
+        aside: Callable[[], ReadSide],
         lease_ns: int,
     ) -> None:
-        super().__init__(writer, reader, wake, clock=clock, owner=owner, new_id=new_id)
+        super().__init__(writer, reader, wake, clock=clock, owner=owner, new_id=new_id, aside=aside)
         self._lease_ns = lease_ns
 
     async def acquire(self, lease: str) -> Fence:

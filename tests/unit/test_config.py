@@ -1,6 +1,7 @@
 """The configuration: what is right is read, what is wrong is said with its place, all at once."""
 
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -232,6 +233,65 @@ def test_the_journal_and_what_belongs_to_it_have_their_places(directory):
     edit(directory / "bridge.yaml", ", max_size: 1MB", ", max_size: null")
     (problem,) = problems_of(directory)
     assert "`anchor` must lie outside the journal's own directory" in problem
+
+
+SERVER = "host: db.example, database: smp, user: smp, password: {file: password.txt}"
+BESIDE = "anchor: anchor.json, archive: archive"
+
+
+def journal_in(directory: Path, options: str) -> None:
+    edit(directory / "bridge.yaml", "{path: var/journal.db}", f"{{{options}}}")
+    (directory / "password.txt").write_text("pg-secret\n")
+
+
+def test_the_journal_may_be_a_database(directory):
+    """Over the network its certificate is verified; its password is a secret."""
+    journal_in(directory, f"postgres: {{{SERVER}}}, {BESIDE}")
+    journal = read(directory).host.journal
+    assert journal.path is None
+    assert (journal.postgres.host, journal.postgres.port, journal.postgres.tls) == ("db.example", 5432, "verify-full")
+    assert journal.postgres.password.reveal() == "pg-secret"
+    assert "pg-secret" not in repr(journal)
+    assert (journal.anchor_file, journal.archive_directory) == (directory / "anchor.json", directory / "archive")
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        (
+            f"path: var/journal.db, postgres: {{{SERVER}}}, {BESIDE}",
+            "journal: `path` (a file of this machine) and `postgres` (a database) exclude",
+        ),
+        ("max_size: 1GB", "journal: `path` is missing; add it (a file of this machine), or `postgres`"),
+        (f"postgres: {{{SERVER}}}", "journal: with `postgres`, `anchor` (a file) and `archive`"),
+        (f"postgres: {{{SERVER}, tls: disable}}, {BESIDE}", "journal.postgres: `tls: disable` is for a server on this"),
+        (f"postgres: {{{SERVER}, client_key: password.txt}}, {BESIDE}", "`client_certificate` and `client_key` belong"),
+        ("postgres: {host: h, database: d, user: u, password: plain}, " + BESIDE, "a secret never stands in this file"),
+        (f"postgres: {{{SERVER}, dsn: x}}, {BESIDE}", "journal.postgres.dsn"),
+    ],
+)
+def test_what_is_wrong_with_a_database_is_told_with_its_place(directory, options, wrong):
+    """One problem, and nothing of a secret in it."""
+    journal_in(directory, options)
+    (problem,) = problems_of(directory)
+    assert wrong in problem
+    assert problem.startswith("bridge.yaml:")
+    assert "plain" not in problem
+
+
+@pytest.mark.parametrize("host", ["/run/postgresql", "127.0.0.1"])
+def test_a_database_of_this_machine_needs_no_encryption(directory, host):
+    """A UNIX socket or loopback."""
+    journal_in(directory, f"postgres: {{host: {host}, database: d, user: u, tls: disable}}, {BESIDE}")
+    assert read(directory).host.journal.postgres.password is None
+
+
+def test_a_database_without_its_package_is_a_problem_of_the_configuration(directory, monkeypatch):
+    """It names the extra that brings it."""
+    journal_in(directory, f"postgres: {{{SERVER}}}, {BESIDE}")
+    monkeypatch.setattr(import_module("bridge.config.load"), "find_spec", lambda name: None)
+    (problem,) = problems_of(directory)
+    assert "journal.postgres: needs the package psycopg: pip install 'smp-bridge[postgres]'" in problem
 
 
 def test_alarms_are_optional(directory):

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import postgres
@@ -295,14 +295,6 @@ class Kit:
 @pytest.fixture
 def clock() -> HandClock:
     return HandClock()
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[postgres.Cluster]:
-    """A PostgreSQL server of this test session."""
-    cluster = postgres.started()
-    yield cluster
-    cluster.remove()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
