@@ -32,6 +32,19 @@ class Event(NamedTuple):
         fields = [*self[:-1], self.digest.hex() if self.digest is not None else None]
         return hashlib.sha256(_LEAF + orjson.dumps(fields)).digest()
 
+    @property
+    def readings(self) -> bytes | None:
+        """The digest of the readings that a call carries in its data when it left in one commit with its intake."""
+        if self.kind != "SENDING" or '"readings":"' not in self.data:
+            return None
+        return bytes.fromhex(orjson.loads(self.data)["readings"])
+
+
+def spoken_of(events: Iterable[Event]) -> frozenset[bytes]:
+    """The digests of all bytes that these events speak of: their blobs, and the readings of calls that left with their intake."""
+    digests = {event.digest for event in events if event.digest is not None}
+    return frozenset(digests | {event.readings for event in events if event.readings is not None})
+
 
 class Range(NamedTuple):
     """The numbers of one writer in a block, first and last included."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from bridge.clock import Clock, Stamp
 from bridge.journal import alarms, holds, intake, outbound, returns, settling, standing, views, writebacks
@@ -40,6 +41,8 @@ from bridge.journal.store import Rows, Tx
 from bridge.model import Kind, Operation, Refusal
 from bridge.submission import Admission, SubmissionState
 
+T = TypeVar("T")
+
 
 class ReaderCases(HoldCases, AssetReadCases):
     """`bridge.journal.port.JournalReader` over an engine's reading side."""
@@ -50,6 +53,10 @@ class ReaderCases(HoldCases, AssetReadCases):
     async def close(self) -> None:
         """See the port."""
         await self._reader.close()
+
+    async def snapshot(self, work: Callable[[Rows], T]) -> T:
+        """The result of `work` on one snapshot, for what looks at the record as a whole."""
+        return await self._reader.run(work)
 
     async def alarms(
         self, *, open_only: bool = True, participant: str = "", site: str = "", limit: int = 1000

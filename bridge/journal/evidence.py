@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from bridge.clock import Clock
 from bridge.journal import anchor, sealing
@@ -14,6 +14,9 @@ from bridge.journal.sides import ReadSide, WriteSide
 from bridge.journal.store import Rows, Tx
 
 T = TypeVar("T")
+
+_ROOM_PAGES: Final = 512
+_MOST_PAGES: Final = 4_294_967_294
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,10 @@ class Evidence:
         """The result of `work` once it is on disk."""
         return (await self._writer.run(work)).value
 
+    async def write_beyond(self, work: Callable[[Tx], T]) -> T:
+        """The same for what makes room: it may go a little beyond the journal's size cap, or a full journal could never become smaller."""
+        return await self.write(lambda tx: _beyond_cap(tx, work))
+
     async def close(self) -> None:
         """End the reading thread. Safe to call twice."""
         await self._reader.close()
@@ -51,7 +58,7 @@ class Evidence:
         drafted = await self.read(lambda rows: sealing.draft(rows, self._clock.wall_ns()))
         if drafted is None:
             return SealStep(blocks=0, events=0)
-        await self.write(lambda tx: sealing.seal(tx, fence, drafted))
+        await self.write_beyond(lambda tx: sealing.seal(tx, fence, drafted))
         return SealStep(blocks=len(drafted.blocks), events=sum(stored.block.events for stored in drafted.blocks))
 
     async def used_bytes(self) -> int:
@@ -75,6 +82,17 @@ class Evidence:
         content = await self.read(anchor.current)
         await asyncio.to_thread(anchor.write, path, content, self._clock.wall_ns())
         await self.write(lambda tx: sealing.set_meta(tx, "restored", None))
+
+
+def _beyond_cap(tx: Tx, work: Callable[[Tx], T]) -> T:
+    if tx.dialect != "sqlite":
+        return work(tx)
+    cap = int(tx.all("PRAGMA max_page_count")[0][0])
+    tx.all(f"PRAGMA max_page_count = {min(cap + _ROOM_PAGES, _MOST_PAGES)}")
+    try:
+        return work(tx)
+    finally:
+        tx.all(f"PRAGMA max_page_count = {cap}")
 
 
 def used_bytes(rows: Rows) -> int:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from bridge.clock import Clock
+from bridge.journal.archiver import Archiver, ArchiverSettings
 from bridge.journal.evidence import Evidence
 from bridge.journal.port import Fence, Journal
-from bridge.journal.sealer import EVERY_S, Sealer, SealerSettings
+from bridge.journal.sealer import ARCHIVE_FROM, EVERY_S, LARGE, Sealer, SealerSettings
 from bridge.journal.sealing import SEALER
 from bridge.journal.store import EVENTS
 
@@ -39,10 +40,11 @@ class KeeperSettings:
 
 
 class Keeper:
-    """Seals, keeps the anchor, watches the size."""
+    """Seals, keeps the anchor, watches the size, and archives when there is little room."""
 
     def __init__(self, settings: KeeperSettings, journal: KeptJournal, *, clock: Clock, fence: Fence) -> None:
         self.fence = fence
+        self._little_room = asyncio.Event()
         self._sealer = Sealer(
             SealerSettings(anchor=settings.anchor, max_bytes=settings.max_bytes, every_s=settings.seal_every_s),
             evidence=journal.evidence(),
@@ -50,11 +52,26 @@ class Keeper:
             fence=fence,
             woken=journal.woken(EVENTS),
             clock=clock,
+            archive=self._little_room,
+        )
+        self._archiver = Archiver(
+            ArchiverSettings(
+                directory=settings.archive,
+                after_s=settings.archive_after_s,
+                max_bytes=settings.max_bytes,
+                archive_from=ARCHIVE_FROM,
+                hurry_from=LARGE,
+            ),
+            evidence=journal.evidence(),
+            journal=journal,
+            clock=clock,
         )
 
     async def run(self) -> None:
         """Work until cancelled. Raises `Fenced` and `JournalUnusable`."""
-        await self._sealer.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._sealer.run())
+            group.create_task(self._archiver.run(self._little_room))
 
     async def finish(self) -> None:
         """The last block of an orderly stop, within a limit: what is left is sealed at the next start."""

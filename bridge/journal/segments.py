@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 
 import orjson
 
-from bridge.journal.blocks import Block, Event, Range, merkle_root
+from bridge.journal.blocks import Block, Event, Range, merkle_root, spoken_of
 from bridge.journal.sealing import Stored
 
 SUFFIX: Final = ".jsonl.xz"
@@ -107,7 +107,7 @@ class SegmentWriter:
     def block(self, stored: Stored, events: list[Event]) -> None:
         """A block and its events; its blobs follow."""
         b = stored.block
-        header = [b.number, b.previous.hex(), b.root.hex(), b.events, b.first_ns, b.last_ns, b.sealed_ns, [*b.ranges]]
+        header = [b.number, b.previous.hex(), b.root.hex(), b.events, b.first_ns, b.last_ns, b.sealed_ns, [list(r) for r in b.ranges]]
         self._line({"block": header, "hash": stored.hash.hex()})
         for event in events:
             self._line({"event": [*event[:-1], event.digest.hex() if event.digest is not None else None]})
@@ -248,7 +248,9 @@ class _Reading:
         wrong = wrong_in(stored, events, self._head.journal)
         if wrong:
             raise SegmentDamaged(f"block {stored.block.number}: {wrong}")
-        spoken = {event.digest for event in events if event.digest is not None}
+        spoken = spoken_of(events)
+        if blobs - spoken:
+            raise SegmentDamaged(f"block {stored.block.number}: it holds bytes that none of its events speaks of")
         return ReadBlock(stored=stored, events=events, blobs=len(blobs), erased=len(spoken - blobs))
 
     def _where(self) -> str:

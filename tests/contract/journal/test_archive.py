@@ -1,0 +1,442 @@
+"""Archive and verification: old settled evidence leaves the journal for files that verify, nothing else does, and at whatever moment a run ends nothing is lost."""
+
+import hashlib
+import lzma
+from base64 import b64decode
+
+import orjson
+import pytest
+
+from bridge.errors import LeaseHeld
+from bridge.journal import archive, sealing
+from bridge.journal.anchor import AnchorVerdict
+from bridge.journal.archiver import ArchiveFailed, Archiver, ArchiverSettings
+from bridge.journal.verify import verify
+from bridge.model import ItemState
+from bridge.submission import Admission, SubmissionState
+
+DAY_S = 86_400.0
+
+
+class Place:
+    """A journal with its archive's directory and its anchor."""
+
+    def __init__(self, kit, directory):
+        self.kit, self.directory, self.anchor = kit, directory / "archive", directory / "anchor.json"
+
+    @property
+    def evidence(self):
+        return self.kit.journal.evidence()
+
+    async def seal(self):
+        fence = await self.kit.journal.acquire(sealing.SEALER)
+        while (await self.evidence.seal(fence)).events:
+            pass
+        await self.kit.journal.release([fence])
+
+    def archiver(self, evidence=None):
+        settings = ArchiverSettings(directory=self.directory, after_s=30 * DAY_S)
+        return Archiver(settings, evidence=evidence or self.evidence, journal=self.kit.journal, clock=self.kit.clock)
+
+    async def archive(self, older_than_s=0.0):
+        return await self.archiver().archive(older_than_s)
+
+    async def verify(self):
+        return await verify(self.evidence.read, archive_directory=self.directory, anchor_file=None)
+
+    async def faults(self):
+        return [f"{fault.place}: {fault.text}" for fault in (await self.verify()).faults]
+
+    async def rows(self, sql, *args):
+        return await self.evidence.read(lambda rows: rows.all(sql, args))
+
+    async def run(self, sql, *args):
+        await self.evidence.write(lambda tx: tx.run(sql, args))
+
+    def lines(self):
+        for path in sorted(self.directory.glob("*.xz")):
+            yield from map(orjson.loads, lzma.decompress(path.read_bytes()).splitlines())
+
+    async def everything(self):
+        """All sealed evidence, wherever it is: events, and bytes by their digest."""
+        events = {tuple(row) for row in await self.rows(_EVENTS)}
+        bytes_ = {row[0]: row[1] for row in await self.rows("SELECT digest, bytes FROM blobs") if row[0]}
+        for line in self.lines():
+            if "event" in line:
+                digest = line["event"][8]
+                events.add((*line["event"][:8], bytes.fromhex(digest) if digest else None))
+            elif "blob" in line and "text" in line:
+                bytes_[bytes.fromhex(line["blob"])] = line["text"].encode()
+            elif "blob" in line:
+                bytes_[bytes.fromhex(line["blob"])] = b64decode(line["base64"])
+        return {event for event in events if event[1] != archive.ARCHIVE}, bytes_
+
+
+_EVENTS = "SELECT participant, writer, epoch, number, at_ns, kind, subject, data, digest FROM events"
+
+
+@pytest.fixture
+def place(kit, tmp_path):
+    return Place(kit, tmp_path)
+
+
+async def old_and_new(place):
+    """Some submissions of 40 days ago that are done with, a few of each kind that are not, and new ones; all sealed."""
+    kit = place.kit
+    for name in "ABC":
+        await kit.registered(f"{name}1", f"{name}2")
+        await kit.write_all()
+        await place.seal()
+    due = await kit.journal.accept(kit.field, [kit.asset("F1", readings=b"\xff\xfe not text")], kit.fast("fast", "F1"))
+    assert due.fast
+    await kit.journal.answered(kit.market, "fast", SubmissionState.AWAITING_RETURN, kit.answer("TF"))
+    await kit.journal.park_return(kit.market, kit.returned("RF", transaction_id="TF"))
+    (parked,) = await kit.journal.unsettled_returns(kit.participant)
+    item = due.accepted[0].item
+    await kit.journal.settle(
+        kit.market,
+        "fast",
+        SubmissionState.CONFIRMED,
+        [kit.result(item, "F1", ItemState.REGISTERED)],
+        cause="return",
+        return_id=parked.id,
+    )
+    await kit.write_all()
+    await place.seal()
+    kit.clock.advance(40 * DAY_S)
+    await kit.registered("N1")
+    await kit.write_all()
+    await place.seal()
+
+
+async def test_old_settled_evidence_moves_and_still_verifies(place):
+    """Events, bytes and blocks leave; what admission needs stays; everything can be read and verified in the segment."""
+    await old_and_new(place)
+    before = await place.everything()
+    events = len(await place.rows(_EVENTS))
+    report = await place.archive(30 * DAY_S)
+    assert (report.segments, report.events) == (1, events - len(await place.rows(_EVENTS)) + 1)
+    assert report.events > 10
+    assert await place.everything() == before
+    found = await place.verify()
+    assert found.faults == []
+    (chain,) = found.chains
+    assert (chain.archived, chain.erased, chain.unsealed) == (report.blocks, 0, 1)
+    assert [path.stat().st_mode & 0o777 for path in place.directory.iterdir()] == [0o600]
+    # the rows that rule admission are as they were
+    (again,) = (await place.kit.accept(place.kit.asset("A1"))).accepted
+    assert again.admission is Admission.REPEAT
+    (again,) = (await place.kit.accept(place.kit.asset("B2", content="changed"))).accepted
+    assert again.admission is Admission.DRIFT
+    views = {view.id: view for view in await place.kit.journal.submissions()}
+    assert views["fast"].state is SubmissionState.CONFIRMED
+    assert await place.kit.journal.events("fast") == []
+    names = await place.evidence.read(lambda rows: archive.segments_of(rows, "fast"))
+    assert names == [path.name for path in place.directory.iterdir()]
+
+
+async def test_the_bytes_of_calls_returns_answers_and_readings_are_in_the_segment(place):
+    """Each kind of bytes is found under its digest, text as text."""
+    await old_and_new(place)
+    await place.archive(30 * DAY_S)
+    held = {line.get("text", line.get("base64")) for line in place.lines() if "blob" in line}
+    assert {"body-1", "the return as it came", "{}"} <= held
+    assert any("readings of a" in text for text in held)
+    nonces = [line for line in place.lines() if "blob" in line]
+    for line in nonces:
+        if "text" in line:
+            data = bytes.fromhex(line["nonce"]) + line["text"].encode()
+            assert hashlib.sha256(data).hexdigest() == line["blob"]
+    left = {bytes(row[0]) for row in await place.rows("SELECT bytes FROM blobs")}
+    assert b"the return as it came" not in left
+
+
+async def test_what_is_not_settled_stays_and_moves_later(place):
+    """Waiting, sent, in doubt, returns not dealt with, and outcomes the EMS was not told keep their blocks; when they end, these go too."""
+    kit = place.kit
+    await kit.registered("T1")  # its write-back is not done
+    await place.seal()
+    await kit.accept(kit.asset("D1"))
+    sent = await kit.sent("T-open")
+    await place.seal()
+    await kit.accept(kit.asset("W1"))
+    await place.seal()
+    await kit.journal.park_return(kit.market, kit.returned("R-early", transaction_id="unheard"))
+    await place.seal()
+    await kit.registered("OK1")
+    await kit.journal.wrote_back(kit.field, [])
+    await place.seal()
+    kit.clock.advance(40 * DAY_S)
+    await kit.accept(kit.asset("Z"))
+    await place.seal()
+    before = await place.everything()
+    await place.archive(DAY_S)
+    assert await place.everything() == before
+    kinds = {row[0] for row in await place.rows("SELECT kind FROM events")}
+    assert {"SENDING", "AWAITING_RETURN", "WAITING", "return"} <= kinds
+    assert (await kit.journal.unsettled_returns(kit.participant))[0].message.body == b"the return as it came"
+    assert await place.faults() == []
+    (before_bodies,) = await place.rows("SELECT count(*) FROM calls c JOIN blobs b ON b.id = c.body")
+    assert before_bodies[0] >= 1
+    await kit.settle(sent)
+    (parked,) = await kit.journal.unsettled_returns(kit.participant)
+    await kit.journal.close_return(kit.market, parked.id, "orphan")
+    due = await kit.sent("T-w1")
+    await kit.settle(due)
+    await kit.write_all()
+    await place.seal()
+    kit.clock.advance(40 * DAY_S)
+    await kit.registered("LAST")
+    await place.seal()
+    left = len(await place.rows(_EVENTS))
+    await place.archive(DAY_S)
+    assert len(await place.rows(_EVENTS)) < left
+    assert await place.faults() == []
+    assert (await place.archive(DAY_S)).segments == 0
+
+
+async def test_an_id_of_a_deleted_blob_is_never_given_out_again(place):
+    """Rows that stay still name their old bytes; no later bytes may come under that name."""
+    kit = place.kit
+    await kit.registered("A1")
+    await kit.write_all()
+    await place.seal()
+    kit.clock.advance(40 * DAY_S)
+    await kit.accept(kit.asset("X", readings=b""))
+    await place.seal()
+    newest = (await place.rows("SELECT max(id) FROM blobs"))[0][0]
+    await place.archive(DAY_S)
+    await kit.accept(kit.asset("Y", readings=b"new readings"))
+    ((id_,),) = await place.rows("SELECT id FROM blobs WHERE bytes <> ?", b"")
+    assert id_ > newest
+
+
+async def test_two_runs_at_once_are_one(place):
+    """The second one is told that somebody archives."""
+    other = await place.kit.engine.open("cli")
+    fence = await other.acquire(archive.ARCHIVE)
+    with pytest.raises(LeaseHeld):
+        await place.archive()
+    await other.release([fence])
+    await place.archive()
+
+
+# ------------------------------------------------------------------------------------------------- ends at any moment
+
+
+class Lost(BaseException):
+    """The process is gone."""
+
+
+class Failing:
+    """Evidence whose n-th call never returns: before or after it was done."""
+
+    def __init__(self, evidence, left, *, done):
+        self._evidence, self.left, self._done = evidence, left, done
+
+    async def _call(self, call, work):
+        if self.left == 0 and not self._done:
+            raise Lost
+        value = await call(work)
+        if self.left == 0:
+            raise Lost
+        self.left -= 1
+        return value
+
+    async def read(self, work):
+        return await self._call(self._evidence.read, work)
+
+    async def write_beyond(self, work):
+        return await self._call(self._evidence.write_beyond, work)
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+async def test_a_run_that_is_lost_at_any_step_loses_nothing(place, done):
+    """At each of its steps: everything is still there, all of it verifies, and the next run brings the work to its end without a second copy."""
+    kit = place.kit
+    await old_and_new(place)
+    before = await place.everything()
+    steps, lost = 0, True
+    while lost:
+        failing = Failing(place.evidence, steps, done=done)
+        try:
+            await place.archiver(failing).archive(30 * DAY_S)
+            lost = False
+        except Lost:
+            pass
+        assert await place.everything() == before, steps
+        assert await place.faults() == [], steps
+        steps += 1 if steps < 12 else 3
+    assert steps > 15
+    await place.archive(30 * DAY_S)
+    found = await place.verify()
+    assert (found.faults, found.unlisted) == ([], [])
+    held = [tuple(line["event"][:4]) for line in place.lines() if "event" in line]
+    assert len(held) == len(set(held))
+    assert await kit.journal.events("fast") == []
+    assert not list(place.directory.glob(".*"))
+
+
+async def test_a_written_segment_that_was_not_named_is_taken_up(place):
+    """Lost between the file and its row: the next run names that very file."""
+    await old_and_new(place)
+    calls = Failing(place.evidence, 10**6, done=False)
+    await place.archiver(calls).archive(
+        400 * DAY_S
+    )  # nothing is that old: it counts the steps before the first segment
+
+    async def no(*_, **__):
+        raise Lost
+
+    archiver = place.archiver()
+    archiver._name_and_empty = no
+    with pytest.raises(Lost):
+        await archiver.archive(30 * DAY_S)
+    (path,) = place.directory.iterdir()
+    content = path.read_bytes()
+    assert (await place.verify()).unlisted == [path.name]
+    report = await place.archive(30 * DAY_S)
+    assert report.segments == 1
+    assert [found.name for found in place.directory.iterdir()] == [path.name]
+    assert path.read_bytes() == content
+    assert await place.faults() == []
+
+
+async def test_a_damaged_segment_stops_deletion(place):
+    """A named file that does not verify any more: nothing is deleted on its word, and a person is told."""
+    await old_and_new(place)
+    archiver = place.archiver()
+
+    async def no(*_):
+        raise Lost
+
+    archiver._empty = no
+    with pytest.raises(Lost):
+        await archiver.archive(30 * DAY_S)
+    before = await place.rows(_EVENTS)
+    (path,) = place.directory.iterdir()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ArchiveFailed) as failed:
+        await place.archive(30 * DAY_S)
+    assert failed.value.hint
+    assert await place.rows(_EVENTS) == before
+
+
+# ------------------------------------------------------------------------------------------------------- verification
+
+
+async def sealed_journal(place):
+    for name in "ABCD":
+        await place.kit.registered(f"{name}1", f"{name}2")
+        await place.seal()
+    assert await place.faults() == []
+
+
+FORGED = (
+    "INSERT INTO events (participant, writer, epoch, number, at_ns, kind, subject, data)"
+    " SELECT participant, 'market:forged', 1, 0, at_ns, kind, subject, data FROM events WHERE number = 3 AND writer = 'market:acme'"
+)
+TAMPERING = {
+    "changed data": (
+        "UPDATE events SET data = '{}' WHERE number = 3 AND writer = 'market:acme'",
+        "one of its events was changed",
+    ),
+    "changed time": (
+        "UPDATE events SET at_ns = at_ns + 1 WHERE number = 2 AND writer = 'field:north'",
+        "one of its events was changed",
+    ),
+    "changed digest": (
+        "UPDATE events SET digest = NULL WHERE number = 1 AND writer = 'field:north'",
+        "one of its events was changed",
+    ),
+    "deleted event": ("DELETE FROM events WHERE number = 3 AND writer = 'market:acme'", "3 of its 4 events are there"),
+    "changed bytes": ("UPDATE blobs SET bytes = nonce WHERE id = 2", "bytes that belong to its events were changed"),
+    "changed root": ("UPDATE blocks SET root = previous WHERE number = 2", "its header was changed"),
+    "changed hash": ("UPDATE blocks SET hash = root WHERE number = 2", "its header was changed"),
+    "deleted block": ("DELETE FROM blocks WHERE number = 2", "block 2: missing"),
+    "deleted last block": ("DELETE FROM blocks WHERE number = 4", "block 4: missing"),
+    "shorter chain": (
+        "UPDATE chains SET number = 3, hash = (SELECT hash FROM blocks WHERE number = 3)",
+        "stand outside of every block",
+    ),
+    "inserted event": (FORGED, "1 events stand outside of every block"),
+}
+
+
+@pytest.mark.parametrize("case", TAMPERING)
+async def test_tampering_is_found_with_its_place(place, case):
+    """Whatever is changed in the sealed rows, verification names it."""
+    await sealed_journal(place)
+    sql, wanted = TAMPERING[case]
+    if case == "shorter chain":
+        await place.run("DELETE FROM blocks WHERE number = 5")
+        await place.run("DELETE FROM blocks WHERE number = 4")
+    await place.run(sql)
+    faults = await place.faults()
+    assert any(wanted in fault for fault in faults), faults
+    assert len(faults) <= 3
+
+
+async def test_unsealed_events_that_are_gone_are_found(place):
+    """A hole behind the last sealed number shows before the next block, too."""
+    await sealed_journal(place)
+    for name in "XYZ":
+        await place.kit.accept(place.kit.asset(name))
+    assert (await place.verify()).chains[0].unsealed == 3
+    await place.run("DELETE FROM events WHERE subject IN (SELECT subject FROM events WHERE number = 6 AND writer = 'field:north')"
+                    " AND number = 6 AND writer = 'field:north'")  # fmt: skip
+    assert await place.faults() == ["not sealed yet: field:north/1: 1 events after number 4 are missing"]
+
+
+async def test_erased_bytes_are_erased_not_broken(place):
+    """The digest stands; only the bytes are gone."""
+    await sealed_journal(place)
+    await place.run("DELETE FROM blobs WHERE id IN (1, 2)")
+    found = await place.verify()
+    assert found.faults == []
+    assert found.chains[0].erased == 2
+
+
+async def test_segments_are_verified_too(place):
+    """A segment that was changed, or is gone, is named with its blocks; one nobody knows is mentioned and left alone."""
+    await old_and_new(place)
+    await place.archive(30 * DAY_S)
+    (path,) = place.directory.iterdir()
+    content = path.read_bytes()
+    text = lzma.decompress(content).replace(b'"body-1"', b'"body-X"', 1)
+    path.write_bytes(lzma.compress(text))
+    faults = await place.faults()
+    assert any(path.name in fault for fault in faults), faults
+    path.unlink()
+    faults = await place.faults()
+    assert any("it cannot be read" in fault for fault in faults)
+    assert any(fault.startswith("blocks 1 to 4: missing") for fault in faults), faults
+    path.write_bytes(content)
+    stranger = place.directory / f"acme-00000007-00000009-00000000{''.join(path.suffixes[-2:])}"
+    stranger.write_bytes(content)
+    found = await place.verify()
+    assert found.faults == []
+    assert found.unlisted == [stranger.name]
+
+
+async def test_the_anchor_is_part_of_the_verdict(place):
+    """A journal that lacks what its anchor names is not whole."""
+    await sealed_journal(place)
+    await place.evidence.write_anchor(place.anchor)
+    report = await verify(place.evidence.read, archive_directory=place.directory, anchor_file=place.anchor)
+    assert (report.faults, report.anchor.verdict) == ([], AnchorVerdict.AGREES)
+    place.anchor.write_text(place.anchor.read_text().replace('"number": 4', '"number": 40'))
+    report = await verify(place.evidence.read, archive_directory=place.directory, anchor_file=place.anchor)
+    assert [fault.place for fault in report.faults] == ["anchor"]
+
+
+async def test_archived_blocks_do_not_hide_an_older_journal(place):
+    """The anchor agrees after archiving, and is behind when the last block is not the anchor's."""
+    await old_and_new(place)
+    await place.evidence.write_anchor(place.anchor)
+    await place.archive(0)
+    assert (await place.evidence.compare(place.anchor)).verdict is AnchorVerdict.AGREES
+    await place.run("UPDATE chains SET number = number - 1")
+    assert (await place.evidence.compare(place.anchor)).verdict is AnchorVerdict.BEHIND
