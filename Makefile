@@ -3,13 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+ROUNDS ?= 200
+MINUTES ?= 30
 
-.PHONY: help demo test test-long lint types layers unit coverage peers clean format
+.PHONY: help demo test test-long faults faults-selftest soak lint types layers unit coverage peers clean format
 
 help:
 	@echo "make demo       three simulated EMSs, a stand-in for SMP and the bridge, live in the terminal (Ctrl-C ends it)"
 	@echo "make test       everything a change must pass: lint, types, layers, tests (needs Debian's mosquitto, libmodbus5, nodejs, npm)"
 	@echo "make test-long  the long tests: fuzz, soak, timing"
+	@echo "make faults     every fault injected at length, and the table of what became of each record (ROUNDS=$(ROUNDS); about half an hour)"
+	@echo "make faults-selftest  plants defects one at a time: each must turn that table red"
+	@echo "make soak       all faults at random for MINUTES=$(MINUTES), with a seed that is printed (SEED=N draws the same again)"
 	@echo "make coverage   the tests with line and branch coverage"
 	@echo "make format     let the formatter tidy the code"
 
@@ -44,6 +49,15 @@ test: lint types layers unit
 
 test-long: peers
 	$(BIN)/pytest -m long $(ARGS)
+
+faults: peers
+	$(BIN)/pytest tests/faults --fault-rounds $(ROUNDS) $(ARGS)
+
+faults-selftest: peers
+	$(BIN)/python tests/support/faults_selftest.py
+
+soak: peers
+	$(BIN)/pytest tests/long/test_soak_processes.py -s --soak-minutes $(MINUTES) $(if $(SEED),--fault-seed $(SEED)) $(ARGS)
 
 coverage: peers
 	$(BIN)/coverage erase

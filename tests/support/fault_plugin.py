@@ -31,7 +31,13 @@ def pytest_addoption(parser):
         "--fault-rounds", type=int, default=20, help="Rounds of each fault that is injected again and again (20)."
     )
     group.addoption("--fault-points", default="", help="Only these kill points, comma-separated (all).")
-    group.addoption("--fault-seed", type=int, default=1, help="What the random part of the faults is drawn from (1).")
+    group.addoption(
+        "--fault-seed",
+        type=int,
+        default=0,
+        help="What the random part of the faults is drawn from; the soak draws one by itself.",
+    )
+    group.addoption("--soak-minutes", type=float, default=1.0, help="How long the soak lasts, without its ends (1).")
     group.addoption("--fault-report", type=Path, default=None, help="Write the rows of the table to this JSON file.")
 
 

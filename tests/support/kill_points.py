@@ -6,6 +6,7 @@ POINT = "KILL_POINT"  # which moment, '' = none
 ARMED = "KILL_ARMED"  # a file: only while it is there does a moment count
 MARK = "KILL_MARK"  # a file that receives the moment's name just before the kill
 NTH = "KILL_NTH"  # the kill comes with the n-th time
+VITALS = "KILL_VITALS"  # a file that receives the process's vital signs at each SIGUSR1
 CREATE_PATHS = "KILL_CREATE_PATHS"  # paths of the calls that create something, comma-separated
 
 

@@ -13,6 +13,7 @@ from kill_world import POLL_S, SITES, Bridge, Ledger, World
 RANDOM = Point(name="", between="at a random instant")
 ROUNDS = 20  # of one world; every named moment and some random ones
 MOMENT_S = 45.0  # how long a moment may take to come
+TRIES = 20
 SETTLED_S = 90.0
 HANGS_S = 300.0  # an answer that does not come while the round lasts
 RANDOM_S = 0.6
@@ -108,7 +109,15 @@ class Rounds:
             await bridge.kill()
             made.came = True
         else:
-            made.came = await bridge.died_at_its_moment(MOMENT_S)
+            made.came = await self._died(made, bridge)
+
+    async def _died(self, made: Round, bridge: Bridge) -> bool:
+        """Wait for the moment; where it depends on how records meet, more of them are asked for."""
+        for _ in range(TRIES):
+            if bridge.process.returncode is not None or await bridge.over(MOMENT_S / TRIES):
+                break
+            made.references += await self._world.request("ipswich")
+        return await bridge.died_at_its_moment(MOMENT_S / TRIES)
 
     async def _leave_open(self, site: str) -> str:
         """A send whose answer does not come; its return comes late, twice, early or never."""
@@ -141,15 +150,20 @@ class Fates:
 
     ACCEPTED, REFUSED, IN_DOUBT, TWICE, LOST = "accepted once", "refused", "in doubt", "twice", "lost"
 
-    def __init__(self, rounds: Iterable[Round]) -> None:
+    def __init__(self, rounds: Iterable[Round], doubtful: Mapping[str, frozenset[str]] | None = None) -> None:
+        """`doubtful` are the submissions that may be in doubt, with their keys: those that were SENDING when a process died, unless told otherwise."""
         self._rounds = list(rounds)
-        self._sent = frozenset(key for one in self._rounds for keys in one.on_its_way.values() for key in keys)
+        self.doubtful = {id_: keys for one in self._rounds for id_, keys in one.on_its_way.items()}
+        if doubtful is not None:
+            self.doubtful = dict(doubtful)
         self.of: dict[str, str] = {}
         self.told: dict[str, str] = {}
 
     def judge(self, ledger: Ledger, shown: Mapping[str, tuple[str, str]]) -> bool:
         """Judge all; True when none is lost."""
         transactions, pushed = ledger.transactions(), ledger.pushed()
+        # A call whose return was pushed settles alone; only the others may stay in doubt. (What SMP refused may be asked for and sent again.)
+        doubtful = {key for id_, keys in self.doubtful.items() if id_ not in pushed for key in keys}
         for reference in (reference for one in self._rounds for reference in one.references):
             word, transaction = shown.get(reference, ("", ""))
             creates = ledger.creates.get(reference, 0)
@@ -161,8 +175,7 @@ class Fates:
                 fate = self.ACCEPTED
             elif (word, creates) == ("refused", 0) and ledger.outcomes.get(reference) == "refused":
                 fate = self.REFUSED
-            elif word == "in_doubt" and reference in self._sent and mine not in pushed:
-                # It was SENDING when a process died, and no return came that could settle it.
+            elif word == "in_doubt" and reference in doubtful:
                 fate = self.IN_DOUBT
             self.of[reference] = fate
             self.told[reference] = f"{reference}: EMS {word or 'nothing'} {transaction}, SMP {creates} {mine}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from kill_points import ARMED, CREATE_PATHS, MARK, NTH, POINT
+from kill_points import ARMED, CREATE_PATHS, MARK, NTH, POINT, VITALS
 from processes import CONFIG
 from service import PARTICIPANT, profile_content
 from service import _yaml as write_yaml
@@ -23,6 +23,7 @@ from bridge.keys import load_signer, new_key, public_jwks, write_private
 from bridge.model import Operation
 from bridge.profile import parse_profile
 from bridge.submission import SubmissionState
+from bridge.testing.proxy import FaultProxy
 
 SUPPORT = Path(__file__).parent
 PASSWORD = "of the test"
@@ -83,12 +84,9 @@ class Ledger:
         return found
 
     def pushed(self) -> set[str]:
-        """Transactions whose return was pushed, whether it arrived or not."""
-        return {entry["transaction_id"] for entry in self.returns}
-
-    def taken(self) -> set[str]:
-        """Transactions whose return the bridge has answered with 2xx."""
-        return {entry["transaction_id"] for entry in self.returns if entry["status"] // 100 == 2}
+        """Submissions of which SMP has pushed a return, whether it arrived or not; our own ids, as SMP had them in each call."""
+        transactions = {entry["transaction_id"] for entry in self.returns}
+        return {entry["correlation_id"] for entry in self.requests if entry["transaction_id"] in transactions}
 
 
 class Smp:
@@ -108,6 +106,10 @@ class Smp:
             book = await answer.json()
         return Ledger(*(book[name] for name in ("creates", "outcomes", "requests", "returns")))
 
+    async def expire_tokens(self) -> None:
+        async with self._http.post(f"{self._control}/expire-tokens") as answer:
+            assert answer.status == 200, await answer.text()
+
     async def set_return_url(self, url: str) -> None:
         async with self._http.put(f"{self._control}/return-url/{PARTICIPANT}", data=url) as answer:
             assert answer.status == 200, await answer.text()
@@ -124,6 +126,7 @@ class Bridge:
         self.born_ns = 0
         self._armed = world.directory / "armed"
         self._mark = world.directory / "mark"
+        self._vitals = world.directory / "vitals"
         self._ready = asyncio.Event()
 
     async def start(self, *, armed: bool = False) -> "Bridge":
@@ -133,7 +136,7 @@ class Bridge:
             self.arm()
         environment = {
             **os.environ, **self._world.environment, POINT: self.point, ARMED: str(self._armed), MARK: str(self._mark),
-            NTH: str(self._nth), CREATE_PATHS: ",".join(self._world.create_paths),
+            NTH: str(self._nth), VITALS: str(self._vitals), CREATE_PATHS: ",".join(self._world.create_paths),
             "PYTHONPATH": os.pathsep.join([str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }  # fmt: skip
         self.born_ns = self._world.now_ns()
@@ -157,6 +160,16 @@ class Bridge:
                 self._ready.set()
         self._ready.set()
 
+    async def vitals(self) -> dict[str, int]:
+        """Resident memory (KiB), open files, threads and asyncio tasks of this life, now."""
+        self._vitals.unlink(missing_ok=True)
+        self.process.send_signal(signal.SIGUSR1)
+        async with asyncio.timeout(ANSWER_S):
+            while not self._vitals.exists():
+                self.assert_alive()
+                await asyncio.sleep(POLL_S)
+        return json.loads(self._vitals.read_text())
+
     def arm(self) -> None:
         """From now on its moment counts."""
         self._armed.touch()
@@ -178,6 +191,14 @@ class Bridge:
             code = await self.process.wait()
             await self._reading
         return code
+
+    async def over(self, within_s: float) -> bool:
+        """Whether this life ends within so long."""
+        try:
+            await self.ended(within_s)
+        except TimeoutError:
+            return False
+        return True
 
     async def died_at_its_moment(self, within_s: float) -> bool:
         """Wait until it killed itself; False when its moment did not come in time (it is killed then)."""
@@ -207,6 +228,7 @@ class World:
     group: asyncio.TaskGroup
     environment: dict[str, str] = field(default_factory=dict)
     bridges: list[Bridge] = field(default_factory=list)
+    returns_proxy: FaultProxy | None = None  # where SMP pushes to, when returns shall meet faults too
 
     @property
     def config(self) -> Path:
@@ -228,6 +250,9 @@ class World:
         return int(asyncio.get_running_loop().time() * 1e9)
 
     async def listening(self, port: int) -> None:
+        if self.returns_proxy is not None:
+            self.returns_proxy.upstream = ("127.0.0.1", port)
+            port = self.returns_proxy.port
         path = self.profile.return_path.replace("{participant}", PARTICIPANT)
         await self.smp.set_return_url(f"https://127.0.0.1:{port}{path}")
 
@@ -246,12 +271,14 @@ class World:
 
     async def on_its_way(self) -> dict[str, frozenset[str]]:
         """The submissions that stand as SENDING in the journal, with their keys; read while no bridge runs."""
-        if not self.journal.exists():
-            return {}
+        return await self.submissions_in(SubmissionState.SENDING) if self.journal.exists() else {}
+
+    async def submissions_in(self, state: SubmissionState) -> dict[str, frozenset[str]]:
+        """The submissions that stand so in the journal, with their keys."""
         reader = await open_reader(self.journal)
         try:
-            views = await reader.submissions(state=SubmissionState.SENDING, limit=1000)
-            return {view.id: frozenset(item.key for item in await reader.submission_items(view.id)) for view in views}
+            views = await reader.submissions(state=state, limit=100_000)
+            return {view.id: frozenset([item.key for item in await reader.submission_items(view.id)]) for view in views}
         finally:
             await reader.close()
 
