@@ -7,8 +7,8 @@ from typing import Annotated, Final, TypeAlias
 import typer
 
 from bridge.cli.journals import ByOption, ConfigOption, ReasonOption, change, decided, loaded
-from bridge.cli.table import Line, read_table
-from bridge.errors import BridgeError, ConfigError, NotPossible, Problem
+from bridge.cli.tables import Line, Table, read_table
+from bridge.errors import BridgeError, NotPossible
 from bridge.journal.people import Decision
 from bridge.journal.port import ItemOutcome, ItemView, Journal, SubmissionView
 from bridge.model import ErrorNote, ItemState
@@ -52,8 +52,8 @@ def resolve(
     decision = decided(by, reason)
     found = loaded(config)
     if confirm is not None:
-        lines = read_table(confirm, required=_REQUIRED, optional=_OPTIONAL)
-        change(found, lambda journal: _confirm(journal, submission, confirm, lines, decision))
+        table = read_table(confirm, _REQUIRED, _OPTIONAL)
+        change(found, lambda journal: _confirm(journal, submission, table, decision))
         print(f"{submission}: confirmed by {decision.by}")
     elif resend:
         sent = change(found, lambda journal: _resend(journal, submission, item or [], decision))
@@ -93,38 +93,38 @@ async def _cancel(journal: Journal, submission: str, keys: Sequence[str], decisi
     await journal.cancel(submission, decision, items=[item.id for item in items])
 
 
-async def _confirm(journal: Journal, submission: str, file: Path, lines: Sequence[Line], decision: Decision) -> None:
+async def _confirm(journal: Journal, submission: str, table: Table, decision: Decision) -> None:
     await _view(journal, submission)
     items = {item.key: item for item in await journal.submission_items(submission)}
-    problems: list[Problem] = []
     outcomes: list[ItemOutcome] = []
     seen: set[str] = set()
-    for line in lines:
+    for line in table.lines:
         key, word = line.cells["reference"], line.cells["outcome"].lower()
-        problems += [Problem(text=text, file=str(file), line=line.number) for text in _wrong(line, items, seen)]
+        for column, text in _wrong(line, items, seen):
+            table.wrong(line.number, column, text)
         seen.add(key)
         if key in items and word in OUTCOMES:
             outcomes.append(_outcome(items[key].id, OUTCOMES[word], line))
-    if not lines:
-        problems.append(Problem(text="holds no item", file=str(file)))
-    if problems:
-        raise ConfigError(problems, hint="nothing was changed")
+    if not table.lines:
+        table.wrong(0, "", "holds no item")
+    table.check("nothing was changed")
     await journal.confirm(submission, outcomes, decision)
 
 
-def _wrong(line: Line, items: dict[str, ItemView], seen: set[str]) -> list[str]:
+def _wrong(line: Line, items: dict[str, ItemView], seen: set[str]) -> list[tuple[str, str]]:
+    """The column and the text of each problem of a line."""
     key, word, asset_id = line.cells["reference"], line.cells["outcome"].lower(), line.cells.get("asset_id", "")
     wrong = []
     if key not in items:
-        wrong.append(f"reference: {key or 'nothing'} is no item of this submission")
+        wrong.append(("reference", f"{key or 'nothing'} is no item of this submission"))
     if key in seen:
-        wrong.append(f"reference: {key} stands in the file twice")
+        wrong.append(("reference", f"{key} stands in the file twice"))
     if word not in OUTCOMES:
-        wrong.append(f"outcome: {word or 'nothing'} is none; write registered, refused or unknown")
+        wrong.append(("outcome", f"{word or 'nothing'} is none; write registered, refused or unknown"))
     if asset_id and OUTCOMES.get(word) is not ItemState.REGISTERED:
-        wrong.append(f"asset_id: only a registered item has one, and {key} is {word}")
-    if len(asset_id) > _ID_CHARS or not asset_id.isprintable():
-        wrong.append(f"asset_id: must be printable and at most {_ID_CHARS} characters long")
+        wrong.append(("asset_id", f"only a registered item has one, and {key} is {word}"))
+    if len(asset_id) > _ID_CHARS:
+        wrong.append(("asset_id", f"has {len(asset_id)} characters, {_ID_CHARS} may be"))
     return wrong
 
 

@@ -44,7 +44,7 @@ class Table:
 def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> Table:
     """Read a CSV file: UTF-8 with or without a byte order mark, comma or semicolon, the first line names the columns in any order.
 
-    Names may be written with blanks, hyphens or capitals (`Asset ID` is `asset_id`). Cells are stripped and must be printable text.
+    Cells that a line lacks at its end are empty. Names may be written with blanks, hyphens or capitals (`Asset ID` is `asset_id`). Cells are stripped and must be printable text.
     Raises `ConfigError` when there is no table to look at line by line.
     """
     table = Table(str(path))
@@ -55,11 +55,11 @@ def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()
     names = [_name(cell) for cell in header]
     _check_header(table, names, required, optional)
     for number, cells in rows:
-        if len(cells) != len(names):
-            text = f"has {len(cells)} cells, the header names {len(names)}; an empty cell needs its separator too"
+        if len(cells) > len(names):
+            text = f"has {len(cells)} cells, the header names {len(names)}; text that holds the separator needs double quotes"
             table.wrong(number, "", text)
             continue
-        found = {name: _cell(table, number, name, cell) for name, cell in zip(names, cells, strict=True)}
+        found = {name: _cell(table, number, name, cell) for name, cell in zip(names, cells, strict=False)}
         table.lines.append(Line(number, {name: found.get(name, "") for name in (*required, *optional)}))
     return table
 

@@ -25,6 +25,7 @@ def path(tmp_path):
         "State,Reference\nregistered,A\n",
         ' reference ; state \n\n  A ; "registered"\n;\n',
         "reference,state,source\nA,registered,\n",
+        "reference,state,source\nA,registered\n",
     ],
 )
 def test_one_row_in_many_forms(path, content):
@@ -52,9 +53,9 @@ def test_lines_are_those_of_the_file(path):
 
 def test_every_problem_of_every_line(path):
     """Not only the first."""
-    table = read(path, "reference,state\nA\nB,x,y\nC\x07,z\n")
-    assert [(problem.line, problem.path) for problem in table.problems] == [(2, ""), (3, ""), (4, "reference")]
-    assert "has 1 cells, the header names 2" in table.problems[0].text
+    table = read(path, "reference,state\nA\x08,b\nB,x,y\nC\x07,z\n")
+    assert [(problem.line, problem.path) for problem in table.problems] == [(2, "reference"), (3, ""), (4, "reference")]
+    assert "has 3 cells, the header names 2" in table.problems[1].text
     with pytest.raises(ConfigError) as refused:
         table.check("Nothing was done")
     assert len(refused.value.problems) == 3
