@@ -5,7 +5,7 @@ import time
 
 import pytest
 import pytest_asyncio
-from faulty_ems import RECOVER_S, REGISTERED, Modbus, faulty_ems
+from faulty_ems import Modbus, clear, each, faulty_ems, survived
 
 from bridge.testing.proxy import Way
 
@@ -22,43 +22,6 @@ async def world(tmp_path_factory):
 async def made(world):
     yield world
     await world.settle()
-
-
-async def each(links, work):
-    """The same work on every link at once."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(work(link)) for link in links]
-    return [task.result() for task in tasks]
-
-
-async def survived(made, table, fault, inject, end=None, *, rounds=1):
-    """One asset is on its way to SMP when the fault comes, its outcome is settled meanwhile, another is asked for meanwhile; then the fault ends.
-
-    Both must be registered, once, and the EMS be told within the time that a link may take to recover.
-    """
-    made.sandbox.knobs.returns = "hold"
-    before = await each(made.links, lambda link: link.ask())
-    await each(made.links, lambda link: link.until(link.asked[-1:], "sent", REGISTERED))
-    await each(made.links, lambda link: link.calm())
-    await inject()
-    during = await each(made.links, lambda link: link.ask())
-    made.sandbox.knobs.returns = "push"
-    await made.sandbox.release()
-    await (end() if end else _clear(made))
-
-    async def recovered(link):
-        mine = [references[made.links.index(link)] for references in (before, during)]
-        return mine, await link.until(mine, REGISTERED, within_s=3 * RECOVER_S)
-
-    for link, (mine, recovery_s) in zip(made.links, await each(made.links, recovered), strict=True):
-        name = fault if isinstance(fault, str) else fault(link)
-        table.add(await link.row(name, references=mine, rounds=rounds, recovery_s=recovery_s))
-
-
-async def _clear(made):
-    for link in made.links:
-        link.proxy.clear()
-        await link.proxy.listen()
 
 
 async def test_cut(made, table):
@@ -121,9 +84,12 @@ async def test_refused_for_long(made, table, seconds):
         for link in made.links:
             await link.proxy.refuse()
             await link.proxy.cut()
-        await asyncio.sleep(seconds)
 
-    await survived(made, table, f"refused for {seconds} s", inject)
+    async def end():
+        await asyncio.sleep(seconds)
+        await clear(made)
+
+    await survived(made, table, f"refused for {seconds} s", inject, end)
 
 
 async def test_blackhole(made, table):
@@ -163,9 +129,12 @@ async def test_a_blackhole_of_a_minute(made, table):
     async def inject():
         for link in made.links:
             link.proxy.set(blackhole=True)
-        await asyncio.sleep(75)
 
-    await survived(made, table, "blackhole for a minute", inject)
+    async def end():
+        await asyncio.sleep(75)
+        await clear(made)
+
+    await survived(made, table, "blackhole for a minute", inject, end)
 
 
 async def test_it_crawls(made, table):

@@ -68,12 +68,12 @@ async def test_the_answer_is_cut(tmp_path, table, at, after):
         )
 
 
-async def test_the_link_breaks_again_and_again(tmp_path, table):
+async def test_the_link_breaks_again_and_again(tmp_path, table, rounds):
     """Resets at random moments of many calls: each asset is registered once, or in doubt; none is in a second call."""
     drawn = random.Random(7)
     async with faulty_smp(tmp_path, knobs=Knobs(answer_delay_s=0.01, return_delay_s=0.02)) as made:
         places = []
-        for _ in range(25):
+        for _ in range(rounds):
             places += ask(made)
             await asyncio.sleep(drawn.uniform(0, 0.03))
             await made.proxy.cut()
@@ -84,7 +84,7 @@ async def test_the_link_breaks_again_and_again(tmp_path, table):
         creates = [made.ledger.creates(made.site.fields[place]["reference"]) for place in places]
         words = [made.site.last(place) for place in places]
         assert words == [REGISTERED_WORD if count else IN_DOUBT_WORD for count in creates]
-        table.add(row(made, "SMP: reset at random moments", rounds=25, recovery_s=recovery_s))
+        table.add(row(made, "SMP: reset at random moments", rounds=rounds, recovery_s=recovery_s))
 
 
 # a kept-alive connection that SMP closes ---------------------------------------------------------------------------------
@@ -103,11 +103,11 @@ async def test_closed_by_the_server_before_the_call(tmp_path, table):
         table.add(row(made, "SMP: kept connection closed before a call"))
 
 
-async def test_closed_by_the_server_as_the_call_leaves(tmp_path, table):
+async def test_closed_by_the_server_as_the_call_leaves(tmp_path, table, rounds):
     """The good-bye crosses the call: HTTP cannot tell whether it was read, so it is in doubt unless SMP registered it, and never repeated."""
     drawn = random.Random(3)
     async with faulty_smp(tmp_path) as made:
-        for _ in range(20):
+        for _ in range(rounds):
             ask(made)
             await asyncio.sleep(drawn.uniform(0, 0.006))
             made.proxy.half_close(Way.DOWN)
@@ -115,7 +115,7 @@ async def test_closed_by_the_server_as_the_call_leaves(tmp_path, table):
         recovery_s = await recovered(made)
         await until_word(made, made.asked, REGISTERED_WORD, IN_DOUBT_WORD, within_s=30)
         assert max(sent(made, made.asked)) <= 1
-        table.add(row(made, "SMP: kept connection closed during a call", rounds=20, recovery_s=recovery_s))
+        table.add(row(made, "SMP: kept connection closed during a call", rounds=rounds, recovery_s=recovery_s))
 
 
 # nobody answers ----------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from service import CLOCK
 from bridge.app import Host, Running
 from bridge.config import load
 from bridge.demo.ems_opcua import OpcUaEms
+from bridge.model import EmsState
 from bridge.registry import find
 from bridge.testing.proxy import FaultProxy
 
@@ -25,8 +26,9 @@ REGISTERED, IN_DOUBT, REFUSED = "registered", "in_doubt", ("refused", "refused_b
 RECOVER_S = 10.0
 SLOTS = 24
 BASE, STRIDE, RESULT, HEARTBEAT = 100, 80, 60, 5
-WORDS = {0: "idle", 1: "received", 2: "sent", 3: REGISTERED, 4: "refused", 5: IN_DOUBT, 7: "refused_by_host"}
+WORDS = {int(state): state.word for state in EmsState}
 ASSET_TOPIC = "acme/crawley/ems/asset/{}/registration"
+RESULTS = "acme/crawley/ems/+/+/registration/result"
 CHARGER = {"name": "Charger", "mpan": "1012345678903", "postcode": "ME1 2AB", "gspGroup": "_J", "kw": "49,5"}
 
 
@@ -169,7 +171,7 @@ class Modbus(Link):
 
     def __init__(self):
         super().__init__()
-        self.shaking = None
+        self.shaking = None  # the task of the handshake under way
 
     async def begin(self, made, stack, directory):
         self.device = await stack.enter_async_context(modbus_device())
@@ -215,7 +217,7 @@ class Modbus(Link):
             await self._status({0})
 
     async def _status(self, wanted):
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(150):
             while (status := (await self.device.words(layout2.STATUS))[0]) not in wanted:
                 await asyncio.sleep(0.02)
         return status
@@ -234,8 +236,8 @@ class Mqtt(Link):
         self.broker = await stack.enter_async_context(
             mosquitto(directory / "mqtt", tls=True, user="smp-bridge", password="secret")
         )
-        self.ems = await stack.enter_async_context(MqttPeer(self.broker))
-        await self.ems.subscribe("acme/crawley/ems/+/+/registration/result")
+        self.ems = await stack.enter_async_context(MqttPeer(self.broker, client_id="ems", clean=False))
+        await self.ems.subscribe(RESULTS)
         await self.open(made, stack, directory, self.broker.host, self.broker.port)
 
     def settings(self):
@@ -245,10 +247,14 @@ class Mqtt(Link):
 
     async def ask(self):
         name = f"EV{len(self.asked) + 1}"
-        await self.ems.publish(ASSET_TOPIC.format(name), CHARGER, retain=True)
+        await self.register(name)
         await self.request(name)
         self.asked.append(name)
         return name
+
+    async def register(self, name):
+        """What the EMS holds of this asset, for whoever comes."""
+        await self.ems.publish(ASSET_TOPIC.format(name), CHARGER, retain=True)
 
     async def request(self, name, request="", **how):
         """Only the request, as the EMS says it."""
@@ -306,6 +312,45 @@ async def faulty_ems(directory, *links, knobs=None, profile="default"):
             made.running.stop.set()
             async with asyncio.timeout(40):
                 await host
+
+
+async def each(links, work):
+    """The same work on every link at once."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work(link)) for link in links]
+    return [task.result() for task in tasks]
+
+
+async def survived(made, table, fault, inject, end=None, *, rounds=1):
+    """One asset is on its way to SMP when the fault comes, its outcome is settled meanwhile, another is asked for meanwhile; then the fault ends.
+
+    Both must be registered, once, and the EMS be told within the time that a link may take to recover.
+    """
+    made.sandbox.knobs.returns = "hold"
+    before = await each(made.links, lambda link: link.ask())
+    await each(made.links, lambda link: link.until(link.asked[-1:], "sent", REGISTERED))
+    await each(made.links, lambda link: link.calm())
+    await inject()
+    during = await each(made.links, lambda link: link.ask())
+    made.sandbox.knobs.returns = "push"
+    await made.sandbox.release()
+    await (end() if end else clear(made))
+
+    async def recovered(link):
+        mine = [references[made.links.index(link)] for references in (before, during)]
+        return mine, await link.until(mine, REGISTERED, within_s=3 * RECOVER_S)
+
+    rows = []
+    for link, (mine, recovery_s) in zip(made.links, await each(made.links, recovered), strict=True):
+        name = fault if isinstance(fault, str) else fault(link)
+        rows.append(await link.row(name, references=mine, rounds=rounds, recovery_s=recovery_s))
+    table.add(*rows)
+
+
+async def clear(made):
+    for link in made.links:
+        link.proxy.clear()
+        await link.proxy.listen()
 
 
 async def told(made):
