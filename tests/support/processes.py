@@ -35,7 +35,8 @@ class Process:
     async def start(self):
         self.process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", self.world.code, "run", "--config", str(self.world.config), *self.arguments,
-            env={**os.environ, **self.world.environment}, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, **self.world.environment, **self.world.version_path}, cwd=self.world.version,
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         self.reading = self.world.group.create_task(self._read())
         return self
@@ -85,6 +86,11 @@ class World:
         self.environment = {}
         self.processes = []
         self.code = "from bridge.cli import main; main()"  # what a process runs
+        self.version = None  # a directory that holds the packages of another version
+
+    @property
+    def version_path(self):
+        return {"PYTHONPATH": str(self.version)} if self.version else {}
 
     def listening(self, port):
         path = self.profile.return_path.replace("{participant}", PARTICIPANT)
