@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,6 +55,33 @@ class Leases(Protocol):
         ...
 
 
+class Room:
+    """How short the room in the journal is, from the sealer to the archiver: 0 enough, 1 little, 2 very little."""
+
+    def __init__(self) -> None:
+        self._level = 0
+        self._risen = asyncio.Event()
+
+    def tell(self, level: int) -> None:
+        """What the sealer saw."""
+        if level > self._level:
+            self._risen.set()
+        self._level = level
+
+    async def short(self) -> None:
+        """Wait until room is short."""
+        while not self._level:
+            self._risen.clear()
+            await self._risen.wait()
+
+    async def rest(self, seconds: float) -> None:
+        """Nothing could be done about it: wait this long, or until it is shorter still."""
+        self._risen.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._risen.wait()
+
+
 @dataclass(slots=True, kw_only=True)
 class ArchiveReport:
     """What one run moved. `raw_bytes` is the evidence before compression, `bytes` the files."""
@@ -90,14 +118,14 @@ class Archiver:
         self._journal = journal
         self._clock = clock
 
-    async def run(self, wanted: asyncio.Event) -> None:
-        """Archive whenever `wanted` is set, until cancelled; while nothing can be moved it rests between tries."""
+    async def run(self, room: Room) -> None:
+        """Archive whenever room is short, until cancelled; while nothing can be moved it rests between tries."""
         while True:
-            await wanted.wait()
-            moved = await self._make_room()
-            if not moved:
-                await asyncio.sleep(_REST_S)
-            wanted.clear()
+            await room.short()
+            if await self._make_room():
+                room.tell(0)  # until the sealer looks again
+            else:
+                await room.rest(_REST_S)
 
     async def archive(self, older_than_s: float) -> ArchiveReport:
         """One run: finish what an earlier one left, then move what is settled and older. Raises `LeaseHeld`, `ArchiveFailed`, `JournalFull`."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from bridge.clock import Clock
-from bridge.journal.archiver import Archiver, ArchiverSettings
+from bridge.journal.archiver import Archiver, ArchiverSettings, Room
 from bridge.journal.evidence import Evidence
 from bridge.journal.port import Fence, Journal
 from bridge.journal.sealer import ARCHIVE_FROM, EVERY_S, LARGE, Sealer, SealerSettings
@@ -44,7 +44,7 @@ class Keeper:
 
     def __init__(self, settings: KeeperSettings, journal: KeptJournal, *, clock: Clock, fence: Fence) -> None:
         self.fence = fence
-        self._little_room = asyncio.Event()
+        self._room = Room()
         self._sealer = Sealer(
             SealerSettings(anchor=settings.anchor, max_bytes=settings.max_bytes, every_s=settings.seal_every_s),
             evidence=journal.evidence(),
@@ -52,7 +52,7 @@ class Keeper:
             fence=fence,
             woken=journal.woken(EVENTS),
             clock=clock,
-            archive=self._little_room,
+            room=self._room,
         )
         self._archiver = Archiver(
             ArchiverSettings(
@@ -71,7 +71,7 @@ class Keeper:
         """Work until cancelled. Raises `Fenced` and `JournalUnusable`."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._sealer.run())
-            group.create_task(self._archiver.run(self._little_room))
+            group.create_task(self._archiver.run(self._room))
 
     async def finish(self) -> None:
         """The last block of an orderly stop, within a limit: what is left is sealed at the next start."""

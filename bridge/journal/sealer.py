@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from bridge.clock import Clock
 from bridge.errors import JournalFull
+from bridge.journal.archiver import Room
 from bridge.journal.evidence import Evidence
 from bridge.journal.port import Fence
 
@@ -49,7 +50,7 @@ class Sealer:
         fence: Fence,
         woken: asyncio.Event,
         clock: Clock,
-        archive: asyncio.Event | None = None,
+        room: Room,
     ) -> None:
         self._settings = settings
         self._evidence = evidence
@@ -57,7 +58,7 @@ class Sealer:
         self._fence = fence
         self._woken = woken
         self._clock = clock
-        self._archive = archive
+        self._room = room
         self._trusted = False  # the anchor is known to be this journal's
         self._anchored: bool | None = None  # whether the last try to write it went well
         self._large: bool | None = None
@@ -84,7 +85,7 @@ class Sealer:
             if not self._full:
                 log.warning("sealing_waits", extra={"cause": str(error)})
             self._full = True
-            self._ask_for_archive()
+            self._room.tell(2)
             return True
         self._full = False
         return sealed
@@ -136,14 +137,9 @@ class Sealer:
         if not cap:
             return
         used = await self._evidence.used_bytes()
-        if used >= cap * ARCHIVE_FROM:
-            self._ask_for_archive()
+        self._room.tell(2 if used >= cap * LARGE else int(used >= cap * ARCHIVE_FROM))
         large = used >= cap * (LARGE_NO_MORE if self._large else LARGE)
         if large is not self._large:
             self._large = large
             text = f"{used / 1e6:,.0f} MB of {cap / 1e6:,.0f} MB are used"
             await self._alarms.alarm("JOURNAL_LARGE", text=text, clear=not large)
-
-    def _ask_for_archive(self) -> None:
-        if self._archive is not None:
-            self._archive.set()
