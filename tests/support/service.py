@@ -211,12 +211,12 @@ class Service:
 @asynccontextmanager
 async def service(
     directory, *, profile="default", sites=("north",), flows=None, changes=None, knobs=None, listener=True, host=None,
-    through=None, clock=CLOCK,
+    through=None, clock=CLOCK, smp_clock=CLOCK,
 ):  # fmt: skip
     """A running service; `flows` are the flows of every site, `changes` those of the profile's sections, `host` those of bridge.yaml.
 
     `through(sandbox)`, an async context manager, gives the address under which the host finds SMP, where it is not the sandbox's own.
-    `clock` is the host's and its EMSs'; the sandbox keeps the machine's.
+    `clock` is the host's and its EMSs', `smp_clock` the sandbox's.
     """
     content = profile_content(profile, **(changes or {}))
     config = directory / "config"
@@ -234,7 +234,7 @@ async def service(
     parsed = parse_profile(content)
     options = SandboxOptions(profile=parsed, participants=[account], return_ca=authority.pem, knobs=knobs or Knobs())
     async with AsyncExitStack() as stack:
-        sandbox = await stack.enter_async_context(Sandbox(options, clock=CLOCK))
+        sandbox = await stack.enter_async_context(Sandbox(options, clock=smp_clock))
         url = await stack.enter_async_context(through(sandbox)) if through else sandbox.base_url
         _write(config, keys, content, sandbox, authority, listener=listener, host=host or {}, url=url)
         for site in sites:
