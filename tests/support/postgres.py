@@ -121,6 +121,11 @@ class Cluster:
         }  # fmt: skip
         return Server(**(values | changes))
 
+    @property
+    def socket(self) -> Path:
+        """Its UNIX socket."""
+        return self.directory / ".s.PGSQL.5432"
+
     def admin(self, *statements: str, database: str = "postgres") -> None:
         """Run statements as the owner, each by itself."""
         db = self.server(database).connect("admin")
