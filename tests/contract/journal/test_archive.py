@@ -154,7 +154,7 @@ async def test_the_bytes_of_calls_returns_answers_and_readings_are_in_the_segmen
 async def test_what_is_not_settled_stays_and_moves_later(place):
     """Waiting, sent, in doubt, returns not dealt with, and outcomes the EMS was not told keep their blocks; when they end, these go too."""
     kit = place.kit
-    await kit.registered("T1")  # its write-back is not done
+    told = await kit.registered("T1")  # its write-back is not done
     await place.seal()
     await kit.accept(kit.asset("D1"))
     sent = await kit.sent("T-open")
@@ -174,6 +174,7 @@ async def test_what_is_not_settled_stays_and_moves_later(place):
     assert await place.everything() == before
     kinds = {row[0] for row in await place.rows("SELECT kind FROM events")}
     assert {"SENDING", "AWAITING_RETURN", "WAITING", "return"} <= kinds
+    assert [event.kind for event in await kit.journal.events(told.submission)][-1] == "CONFIRMED"
     assert (await kit.journal.unsettled_returns(kit.participant))[0].message.body == b"the return as it came"
     assert await place.faults() == []
     (before_bodies,) = await place.rows("SELECT count(*) FROM calls c JOIN blobs b ON b.id = c.body")
@@ -300,6 +301,24 @@ async def test_a_written_segment_that_was_not_named_is_taken_up(place):
     assert [found.name for found in place.directory.iterdir()] == [path.name]
     assert path.read_bytes() == content
     assert await place.faults() == []
+
+
+async def test_a_segment_of_another_history_deletes_nothing(place):
+    """A named segment that is whole, but whose blocks are not those of the journal: nothing is deleted on its word."""
+    await old_and_new(place)
+    archiver = place.archiver()
+
+    async def no(*_):
+        raise Lost
+
+    archiver._empty = no
+    with pytest.raises(Lost):
+        await archiver.archive(30 * DAY_S)
+    await place.run("UPDATE blocks SET hash = root WHERE number = 3")
+    before = await place.rows(_EVENTS)
+    with pytest.raises(ArchiveFailed):
+        await place.archive(30 * DAY_S)
+    assert await place.rows(_EVENTS) == before
 
 
 async def test_a_damaged_segment_stops_deletion(place):
