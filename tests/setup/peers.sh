@@ -9,6 +9,7 @@ need mosquitto_pub mosquitto-clients
 ldconfig -p 2>/dev/null | grep -q 'libmodbus\.so\.5' || /sbin/ldconfig -p 2>/dev/null | grep -q 'libmodbus\.so\.5' || missing="$missing libmodbus5"
 need node nodejs
 need npm npm
+if [ "$(id -u)" = 0 ]; then need ip iproute2; fi # a cable can be pulled by root alone
 need /usr/lib/postgresql/15/bin/postgres postgresql-15
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ]; then

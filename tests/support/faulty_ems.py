@@ -44,7 +44,7 @@ class Link:
     async def open(self, made, stack, directory, host, port):
         """Put the proxy in front of the EMS and tell the service of it."""
         self.made = made
-        self.proxy = await stack.enter_async_context(FaultProxy(host, port, seed=11))
+        self.proxy = await stack.enter_async_context(FaultProxy(host, port, seed=11, listener=made.listener))
         text = (CONFIG / f"sites/{self.shipped}.yaml").read_text()
         text = text.replace(f"site: {self.shipped}", f"site: {self.site}").replace(
             f"count: {64}}}", f"count: {SLOTS}}}"
@@ -119,7 +119,7 @@ class NodeOpcUa(Link):
 
     def settings(self):
         return {
-            "URL": f"opc.tcp://127.0.0.1:{self.proxy.port}", "CERTIFICATE": str(self.peer.client.certificate),
+            "URL": f"opc.tcp://{self.proxy.host}:{self.proxy.port}", "CERTIFICATE": str(self.peer.client.certificate),
             "KEY": str(self.peer.client.private_key), "SERVER_CERTIFICATE": str(self.peer.own.certificate),
             "USER": USER, "PASSWORD": PASSWORD,
         }  # fmt: skip
@@ -147,7 +147,7 @@ class AsyncuaOpcUa(Link):
 
     def settings(self):
         return {
-            "URL": f"opc.tcp://127.0.0.1:{self.proxy.port}", "CERTIFICATE": str(self.ems.client_certificate),
+            "URL": f"opc.tcp://{self.proxy.host}:{self.proxy.port}", "CERTIFICATE": str(self.ems.client_certificate),
             "KEY": str(self.ems.client_key), "SERVER_CERTIFICATE": str(self.ems.server_certificate),
             "USER": self.ems.user, "PASSWORD": self.ems.password,
         }  # fmt: skip
@@ -179,7 +179,7 @@ class Modbus(Link):
         await self.open(made, stack, directory, self.device.host, self.device.port)
 
     def settings(self):
-        return {"HOST": "127.0.0.1", "PORT": str(self.proxy.port)}
+        return {"HOST": self.proxy.host, "PORT": str(self.proxy.port)}
 
     async def beat(self):
         """The heartbeat: an EMS whose counter stands still is not believed."""
@@ -242,7 +242,7 @@ class Mqtt(Link):
 
     def settings(self):
         return {
-            "HOST": "127.0.0.1", "PORT": str(self.proxy.port), "CA": str(self.broker.ca), "USER": "smp-bridge", "PASSWORD": "secret",
+            "HOST": self.proxy.host, "PORT": str(self.proxy.port), "CA": str(self.broker.ca), "USER": "smp-bridge", "PASSWORD": "secret",
         }  # fmt: skip
 
     async def ask(self):
@@ -271,7 +271,9 @@ LINKS = (NodeOpcUa, AsyncuaOpcUa, Modbus, Mqtt)
 
 
 class Faulty(World):
-    """The sandbox, the service in this process, and the links by their class's name."""
+    """The sandbox, the service in this process, and its links. `listener` makes the proxies' sockets, where they are not on loopback."""
+
+    listener = None
 
     async def settle(self):
         """All well again: no fault, and every link up."""

@@ -34,7 +34,7 @@ class Process:
 
     async def start(self):
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", self.world.code, "run", "--config", str(self.world.config), *self.arguments,
+            *self.world.prefix, sys.executable, "-c", self.world.code, "run", "--config", str(self.world.config), *self.arguments,
             env={**os.environ, **self.world.environment, **self.world.version_path}, cwd=self.world.version,
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
@@ -78,6 +78,9 @@ class Process:
 
 class World:
     """Two Modbus sites, one participant, one journal."""
+
+    prefix = ()
+    """What each process is started by: a command that puts it somewhere else, say."""
 
     def __init__(self, directory):
         self.config = directory / "config"
