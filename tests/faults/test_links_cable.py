@@ -28,7 +28,7 @@ async def cabled(directory, kind, knobs):
     async with AsyncExitStack() as stack:
         found = stack.enter_context(cables(2))
         made.ems_wire, made.smp_wire = found.wires
-        made.prefix, made.listener = found.inside, made.ems_wire.listener
+        made.prefix, made.listener, made.addresses = found.inside, made.ems_wire.listener, (made.ems_wire.host,)
         await market_side(made, stack, directory, profile="default", knobs=knobs)
         write_yaml(made.config / "profile.yaml", profile_content("default", transport=QUICKLY))
         trust = ssl.create_default_context(cadata=made.sandbox.ca_pem.decode())

@@ -234,7 +234,13 @@ class Mqtt(Link):
 
     async def begin(self, made, stack, directory):
         self.broker = await stack.enter_async_context(
-            mosquitto(directory / "mqtt", tls=True, user="smp-bridge", password="secret")
+            mosquitto(
+                directory / "mqtt",
+                tls=True,
+                user="smp-bridge",
+                password="secret",
+                names=("127.0.0.1", "localhost", *made.addresses),
+            )  # fmt: skip
         )
         self.ems = await stack.enter_async_context(MqttPeer(self.broker, client_id="ems", clean=False))
         await self.ems.subscribe(RESULTS)
@@ -271,9 +277,10 @@ LINKS = (NodeOpcUa, AsyncuaOpcUa, Modbus, Mqtt)
 
 
 class Faulty(World):
-    """The sandbox, the service in this process, and its links. `listener` makes the proxies' sockets, where they are not on loopback."""
+    """The sandbox, the service in this process, and its links. `listener` makes the proxies' sockets, `addresses` are theirs, where they are not on loopback."""
 
     listener = None
+    addresses = ()
 
     async def settle(self):
         """All well again: no fault, and every link up."""
