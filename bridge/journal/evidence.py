@@ -34,6 +34,7 @@ class Evidence:
         self._writer = writer
         self._reader = reader
         self._clock = clock
+        self._cap = 0
 
     async def read(self, work: Callable[[Rows], T]) -> T:
         """The result of `work` on one snapshot."""
@@ -45,7 +46,13 @@ class Evidence:
 
     async def write_beyond(self, work: Callable[[Tx], T]) -> T:
         """The same for what makes room: it may go a little beyond the journal's size cap, or a full journal could never become smaller."""
-        return await self.write(lambda tx: _beyond_cap(tx, work))
+        headroom = _Headroom(self._cap)
+        try:
+            return await self.write(lambda tx: headroom.run(tx, work))
+        finally:
+            self._cap = headroom.cap
+            if headroom.left_over:  # inside its transaction the cap cannot be lower than the file has grown
+                await self.write(headroom.restore)
 
     async def close(self) -> None:
         """End the reading thread. Safe to call twice."""
@@ -84,15 +91,27 @@ class Evidence:
         await self.write(lambda tx: sealing.set_meta(tx, "restored", None))
 
 
-def _beyond_cap(tx: Tx, work: Callable[[Tx], T]) -> T:
-    if tx.dialect != "sqlite":
-        return work(tx)
-    cap = int(tx.all("PRAGMA max_page_count")[0][0])
-    tx.all(f"PRAGMA max_page_count = {min(cap + _ROOM_PAGES, _MOST_PAGES)}")
-    try:
-        return work(tx)
-    finally:
-        tx.all(f"PRAGMA max_page_count = {cap}")
+class _Headroom:
+    """Room beyond SQLite's cap of pages, for one commit. `cap` is the journal's own, 0 until it was read."""
+
+    def __init__(self, cap: int) -> None:
+        self.cap = cap
+        self.left_over = False
+
+    def run(self, tx: Tx, work: Callable[[Tx], T]) -> T:
+        """The result of `work`, with room for it."""
+        if tx.dialect != "sqlite":
+            return work(tx)
+        self.cap = self.cap or int(tx.all("PRAGMA max_page_count")[0][0])
+        tx.all(f"PRAGMA max_page_count = {min(self.cap + _ROOM_PAGES, _MOST_PAGES)}")
+        try:
+            return work(tx)
+        finally:
+            self.restore(tx)
+
+    def restore(self, tx: Tx) -> None:
+        """The cap as it was, or as near to it as the file's size allows."""
+        self.left_over = int(tx.all(f"PRAGMA max_page_count = {self.cap}")[0][0]) != self.cap
 
 
 def used_bytes(rows: Rows) -> int:
