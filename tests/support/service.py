@@ -14,8 +14,8 @@ from bridge.app import Host, Role, Running
 from bridge.clock import SystemClock
 from bridge.config import AdapterMissing, load
 from bridge.envelope import Algorithm
+from bridge.journal.configured import open_configured_reader
 from bridge.journal.port import JournalReader
-from bridge.journal.sqlite import open_reader
 from bridge.keys import load_signer, new_key, public_jwks, write_private
 from bridge.profile import load_profile, parse_profile, shipped_profiles
 from bridge.sandbox import Knobs, Sandbox, SandboxOptions, SandboxParticipant
@@ -176,7 +176,7 @@ class Service:
 
     async def read(self, ask):
         """What the journal says, read beside the running host."""
-        journal: JournalReader = await open_reader(self.journal_path)
+        journal: JournalReader = await open_configured_reader(self.config().host.journal)
         try:
             return await ask(journal)
         finally:
@@ -209,11 +209,25 @@ class Service:
 
 
 @asynccontextmanager
-async def service(
+async def service(directory, **options):
+    """A running service; what `prepared` takes."""
+    async with prepared(directory, **options) as made:
+        await made.start()
+        try:
+            yield made
+        except BaseException as error:
+            error.add_note(await made.told())
+            raise
+        finally:
+            await made.stop()
+
+
+@asynccontextmanager
+async def prepared(
     directory, *, profile="default", sites=("north",), flows=None, changes=None, knobs=None, listener=True, host=None,
     through=None, clock=CLOCK, smp_clock=CLOCK,
 ):  # fmt: skip
-    """A running service; `flows` are the flows of every site, `changes` those of the profile's sections, `host` those of bridge.yaml.
+    """Everything but a running host: a sandbox, keys, the configuration; `flows` are the flows of every site, `changes` those of the profile's sections, `host` those of bridge.yaml.
 
     `through(sandbox)`, an async context manager, gives the address under which the host finds SMP, where it is not the sandbox's own.
     `clock` is the host's and its EMSs', `smp_clock` the sandbox's.
@@ -248,14 +262,7 @@ async def service(
         for ems in made.ems.values():
             ems.clock = clock
         made._group = await stack.enter_async_context(asyncio.TaskGroup())
-        await made.start()
-        try:
-            yield made
-        except BaseException as error:
-            error.add_note(await made.told())
-            raise
-        finally:
-            await made.stop()
+        yield made
 
 
 def _write(config, keys, content, sandbox, authority, *, listener, host, url):
