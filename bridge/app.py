@@ -115,6 +115,7 @@ class Host:
                 role=self._role.value,
                 new_id=submission_ids(self._clock),
                 checkpoint=self._role is not Role.FIELD,
+                stand_by=True,
             )
             stack.push_async_callback(journal.close)
             stack.push_async_callback(self._give_back, journal)
@@ -286,6 +287,13 @@ class Host:
             stopped=_account_alarm(journal, entry.name),
             renew_at=profile.token.renew_at,
         )
+        pace = Pace(
+            clock=self._clock,
+            rate_per_s=profile.limits.rate_per_minute / 60,
+            burst=profile.limits.burst,
+            concurrency=profile.limits.concurrency,
+            jitter=self._random.random,
+        )
         tracker = Tracker(
             participant=entry.name,
             journal=journal,
@@ -293,15 +301,9 @@ class Host:
             maker=maker,
             client=client,
             tokens=tokens,
+            pace=pace,
             clock=self._clock,
             metrics=self._market_report,
-        )
-        pace = Pace(
-            clock=self._clock,
-            rate_per_s=profile.limits.rate_per_minute / 60,
-            burst=profile.limits.burst,
-            concurrency=profile.limits.concurrency,
-            jitter=self._random.random,
         )
         outbound = Outbound(
             participant=entry.name,

@@ -284,9 +284,9 @@ class JournalCases(PeopleCases, AssetCases, ReaderCases):
 
         await self._writer.run(work)
 
-    async def unsettled_returns(self, participant: str) -> Sequence[ParkedReturn]:
+    async def unsettled_returns(self, participant: str, *, after: int = 0, limit: int = 100) -> Sequence[ParkedReturn]:
         """See the port."""
-        return await self._reader.run(lambda rows: returns.unsettled(rows, participant))
+        return await self._reader.run(lambda rows: returns.unsettled(rows, participant, after, limit))
 
     async def find_submission(
         self,

@@ -527,8 +527,8 @@ class Journal(JournalReader, People, AssetImporter, Protocol):
         """A parked return was dealt with: settled, orphan, conflict, late_note, quarantined."""
         ...
 
-    async def unsettled_returns(self, participant: str) -> Sequence[ParkedReturn]:
-        """Returns that are on disk but not dealt with (after a restart), oldest first."""
+    async def unsettled_returns(self, participant: str, *, after: int = 0, limit: int = 100) -> Sequence[ParkedReturn]:
+        """Returns that are on disk but not dealt with (after a restart), oldest first: at most `limit` of them, behind the one of id `after`."""
         ...
 
     async def find_submission(

@@ -88,9 +88,12 @@ def transaction_of(rows: Rows, return_id: int) -> str:
     return row[0] if row else ""
 
 
-def unsettled(rows: Rows, participant: str) -> list[ParkedReturn]:
+def unsettled(rows: Rows, participant: str, after: int, limit: int) -> list[ParkedReturn]:
     """Returns nobody has dealt with yet, oldest first."""
-    found = rows.all(f"SELECT {_ROW} WHERE r.participant = ? AND r.verdict = '' ORDER BY r.id", (participant,))
+    found = rows.all(
+        f"SELECT {_ROW} WHERE r.participant = ? AND r.verdict = '' AND r.id > ? ORDER BY r.id LIMIT ?",
+        (participant, after, limit),
+    )
     return [_parked(row) for row in found]
 
 

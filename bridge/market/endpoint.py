@@ -95,6 +95,8 @@ class ReturnsEndpoint:
         inbox = self._inboxes.get(request.path)
         if inbox is None or request.query_string:
             raise _Answer(404, "unknown_path")
+        if inbox.tracker.crowded:
+            raise _Answer(503, "too_many_returns")
         _check_media(request, inbox.reader)
         body = await _read(request, inbox.reader.max_body_bytes)
         headers = plain_headers(request.headers.items())

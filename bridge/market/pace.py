@@ -36,6 +36,8 @@ class Pace:
         self._open_until_ns = 0
         self._trips = 0
         self._failures = 0
+        self._poll_waits = False
+        self._poll_is_next = False
         self.reason = ""
         self.in_flight = 0
 
@@ -46,7 +48,24 @@ class Pace:
 
     def free(self) -> bool:
         """Whether a call may leave now."""
-        return self.in_flight < self._room and not self.circuit_open and self._fill() >= 1.0
+        return self.in_flight < self._room and not self.circuit_open and self._fill() >= self._needed
+
+    @property
+    def _needed(self) -> float:
+        """What the bucket must hold before a call may leave; a poll that waits gets every other token."""
+        return 2.0 if self._poll_is_next else 1.0
+
+    def poll_wait_s(self) -> float:
+        """Take a token for a status poll and return 0, or the seconds after which to ask again: polls count against the same rate."""
+        if not self._rate:
+            return 0.0
+        missing = 1.0 - self._fill()
+        self._poll_waits = missing > 0
+        if missing > 0:
+            return max(0.001, missing / self._rate)
+        self._level -= 1.0
+        self._poll_is_next = False
+        return 0.0
 
     @property
     def _room(self) -> int:
@@ -58,6 +77,7 @@ class Pace:
         self._fill()
         if self._rate:
             self._level -= 1.0
+            self._poll_is_next = self._poll_waits
         self.in_flight += 1
 
     def give_back(self, *, unused: bool = False) -> None:
@@ -103,7 +123,7 @@ class Pace:
             return (self._open_until_ns - self._clock.mono_ns()) / 1e9
         if self.in_flight >= self._room:
             return None
-        missing = 1.0 - self._fill()
+        missing = self._needed - self._fill()
         return max(0.0, missing / self._rate) if self._rate and missing > 0 else 0.0
 
     def _fill(self) -> float:

@@ -3,6 +3,7 @@
 import asyncio
 import heapq
 import logging
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -11,6 +12,7 @@ from bridge.errors import BridgeError, IllegalMove, JournalFull, RetryLater
 from bridge.journal.port import AnswerNote, Fence, ItemOutcome, Journal, OpenSubmission, ParkedReturn
 from bridge.market.calls import CallMaker, StatusReport
 from bridge.market.client import SmpClient
+from bridge.market.pace import LONGEST_PAUSE_S, Pace
 from bridge.market.report import MarketMetrics
 from bridge.market.token import AccountStopped, TokenKeeper
 from bridge.model import ErrorNote, HostReason, ItemState, Operation
@@ -20,6 +22,8 @@ from bridge.submission import SubmissionState, settled_state
 log = logging.getLogger(__name__)
 
 FULL_PAUSE_S: Final = 1.0
+MOST_ARRIVED: Final = 1000  # returns that wait to be settled; then SMP is asked to come again
+MOST_ARRIVED_BYTES: Final = 64 * 1024 * 1024
 _OVERDUE: Final = -1  # in the place of a poll's number: the moment after which a missing outcome is an alarm
 _NOT_SENT: Final = frozenset({SubmissionState.WAITING, SubmissionState.RETRY_WAIT, SubmissionState.SET_ASIDE})
 
@@ -36,6 +40,7 @@ class Tracker:
         maker: CallMaker,
         client: SmpClient,
         tokens: TokenKeeper,
+        pace: Pace,
         clock: Clock,
         metrics: MarketMetrics,
     ) -> None:
@@ -45,9 +50,14 @@ class Tracker:
         self._maker = maker
         self._client = client
         self._tokens = tokens
+        self._pace = pace
         self._clock = clock
         self._metrics = metrics
-        self._arrived: list[ParkedReturn] = []
+        self._arrived: deque[ParkedReturn] = deque()
+        self._arrived_bytes = 0
+        # The id behind which returns of an earlier run are still to be taken up (None: all were), and those of this run meanwhile.
+        self._left_over: int | None = 0
+        self._own: set[int] = set()
         self._wake_returns = asyncio.Event()
         self._wake_polls = asyncio.Event()
         self._polls: list[tuple[int, int, str, str]] = []
@@ -64,7 +74,18 @@ class Tracker:
 
     def returned(self, message: ParkedReturn) -> None:
         """A return is on disk and can be settled."""
-        self._arrived.append(message)
+        if self._left_over is not None:
+            self._own.add(message.id)
+        self._put(message)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many returns wait to be settled that SMP should come again later."""
+        return len(self._arrived) >= MOST_ARRIVED or self._arrived_bytes >= MOST_ARRIVED_BYTES
+
+    def _put(self, *messages: ParkedReturn) -> None:
+        self._arrived += messages
+        self._arrived_bytes += sum(len(message.message.body) for message in messages)
         self._wake_returns.set()
 
     # owner tasks -----------------------------------------------------------------------------------------------------
@@ -74,8 +95,6 @@ class Tracker:
         for submission in await self._journal.open_submissions(self._participant):
             if submission.transaction_id and submission.state.asks_status:
                 self.sent(submission.id, submission.transaction_id, sent_ns=submission.sent_ns)
-        for message in await self._journal.unsettled_returns(self._participant):
-            self.returned(message)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_returns())
             group.create_task(self._follow_polls())
@@ -83,17 +102,26 @@ class Tracker:
     async def _follow_returns(self) -> None:
         while True:
             self._wake_returns.clear()
-            arrived, self._arrived = self._arrived, []
-            for index, message in enumerate(arrived):
+            while self._arrived:
                 try:
-                    await self._settle_kept(message)
+                    await self._settle_kept(self._arrived[0])
                 except JournalFull:
-                    self._arrived = [*arrived[index:], *self._arrived]
                     await asyncio.sleep(FULL_PAUSE_S)
-                    break
-            else:
-                if not self._arrived:
-                    await self._wake_returns.wait()
+                else:
+                    self._arrived_bytes -= len(self._arrived.popleft().message.body)
+            if not await self._take_up():
+                await self._wake_returns.wait()
+
+    async def _take_up(self) -> bool:
+        """The next returns that an earlier run left, a page at a time; whether there were any."""
+        if self._left_over is None:
+            return False
+        page = await self._journal.unsettled_returns(self._participant, after=self._left_over)
+        self._left_over = page[-1].id if page else None
+        self._put(*(message for message in page if message.id not in self._own))
+        if not page:
+            self._own.clear()
+        return bool(page)
 
     async def _settle_kept(self, parked: ParkedReturn) -> None:
         """A return that makes our own code fail is kept and told, and stands in nobody's way; the polls go on."""
@@ -240,10 +268,14 @@ class Tracker:
             token = await self._tokens.get()
         except (RetryLater, AccountStopped):
             return False
+        while (wait_s := self._pace.poll_wait_s()) > 0:
+            await asyncio.sleep(wait_s)
         call = self._maker.status(transaction_id)
         headers = {**call.headers, **self._maker.token_headers(token)}
         exchange = await self._client.post(call.path, method=call.method, headers=headers, body=call.body)
         answer = self._maker.classify(exchange)
+        if answer is AnswerClass.RETRY and exchange.retry_after_s:
+            self._pace.pause(min(exchange.retry_after_s, LONGEST_PAUSE_S), f"asked for by status {exchange.status}")
         if answer is AnswerClass.UNAUTHORISED:
             try:
                 await self._tokens.renew(token)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from end_point import listening
+from end_point import ACME, listening
 
 
 async def test_a_header_that_is_no_unicode(tmp_path):
@@ -27,3 +27,18 @@ async def test_a_header_that_is_no_unicode(tmp_path):
         assert answer.startswith(b"HTTP/1.1 202 ")
         [headers] = smp.rows("SELECT headers FROM returns")
         assert "Z\ufffdrich" in headers
+
+
+async def test_smp_is_asked_to_come_again_when_returns_pile_up(tmp_path, monkeypatch):
+    """The bound on returns that wait to be settled: 503 with Retry-After, nothing stored; taken as soon as there is room."""
+    async with listening(tmp_path) as smp:
+        tracker = smp.sides[ACME].tracker
+        monkeypatch.setattr("bridge.market.tracker.MOST_ARRIVED", 0)
+        envelope = smp.seal(smp.draft())
+        body, tokens = envelope.sent()
+        await smp.refused(503, "too_many_returns", body, tokens)
+        assert (await smp.send(body, tokens))[1]["Retry-After"].isdecimal()
+        monkeypatch.undo()
+        assert not tracker.crowded
+        status, _, _ = await smp.send(body, tokens)
+        assert status == smp.profile.spec.ack.status

@@ -421,7 +421,7 @@ def _tracker(side, identity, made, keys, report):
         clock=made.clock, new_message_id=lambda: "m", new_submission=lambda: "s", jitter=lambda: 0.5,
     )  # fmt: skip
     return Heard(
-        participant=side.name, journal=made.journal, fence=side.fence, maker=maker, client=None, tokens=None, clock=made.clock,
+        participant=side.name, journal=made.journal, fence=side.fence, maker=maker, client=None, tokens=None, pace=None, clock=made.clock,
         metrics=report,
     )  # fmt: skip
 

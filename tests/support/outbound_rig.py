@@ -135,7 +135,6 @@ async def market(
             "metrics": MarketMetrics(),
         }
         parts["tokens"] = TokenKeeper(given_token if url else log_in, clock=CLOCK, stopped=stopped)
-        tracker = Tracker(participant="acme", **parts)
         pace = Pace(
             clock=CLOCK,
             rate_per_s=0,
@@ -144,6 +143,7 @@ async def market(
             jitter=lambda: 0.5,
             circuit_s=circuit or CIRCUIT_DELAYS_S,
         )
+        tracker = Tracker(participant="acme", pace=pace, **parts)
         outbound = Outbound(participant="acme", tracker=tracker, pace=pace, **parts)
         tasks = [asyncio.get_running_loop().create_task(part.run()) for part in (tracker, outbound)]
         rig = Rig(journal, field, outbound, pace, peer)

@@ -122,3 +122,24 @@ def test_a_shorter_pause_does_not_shorten_a_longer_one(clock):
     gates.pause(1, "429")
     clock.forward(50)
     assert not gates.free()
+
+
+def test_polls_count_against_the_rate_and_take_turns_with_calls(clock):
+    """Under load every other token is a poll's; a poll alone takes what is there."""
+    gates = pace(clock, rate=1.0, burst=1, concurrency=100)
+    assert gates.poll_wait_s() == 0
+    assert gates.poll_wait_s() == pytest.approx(1.0)
+    clock.forward(1.0)
+    gates.take()
+    clock.forward(1.0)
+    assert not gates.free()
+    assert gates.wait_s() == pytest.approx(1.0)
+    assert gates.poll_wait_s() == 0
+    clock.forward(1.0)
+    assert gates.free()
+
+
+def test_without_a_rate_polls_never_wait(clock):
+    """The default profile names none."""
+    gates = pace(clock)
+    assert [gates.poll_wait_s() for _ in range(100)] == [0.0] * 100

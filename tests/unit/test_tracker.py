@@ -8,6 +8,7 @@ import pytest
 from bridge.clock import Stamp
 from bridge.errors import IllegalMove, JournalFull
 from bridge.journal.port import Fence, OpenSubmission, ParkedReturn, ReturnMessage
+from bridge.market.pace import Pace
 from bridge.market.report import MarketMetrics
 from bridge.market.tracker import Tracker
 from bridge.model import Operation
@@ -44,7 +45,7 @@ class Journal:
     async def open_submissions(self, participant):
         return []
 
-    async def unsettled_returns(self, participant):
+    async def unsettled_returns(self, participant, *, after=0, limit=100):
         return []
 
     async def find_submission(self, participant, **ids):
@@ -126,6 +127,7 @@ class Rig:
         self.journal, self.maker, self.clock = journal, maker, Clock()
         self.tracker = Tracker(
             participant="acme", journal=journal, fence=Fence("market:acme", 1), maker=maker, client=Client(), tokens=Tokens(),
+            pace=Pace(clock=self.clock, rate_per_s=0, burst=1, concurrency=4, jitter=lambda: 0.5),
             clock=self.clock, metrics=MarketMetrics(),
         )  # fmt: skip
 

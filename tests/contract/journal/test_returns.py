@@ -99,3 +99,14 @@ async def test_return_wakes_the_market(kit):
     woken = kit.journal.woken("market:acme")
     await kit.journal.park_return(kit.market, kit.returned())
     assert woken.is_set()
+
+
+async def test_unsettled_returns_come_page_by_page(kit):
+    """However many an earlier run left, only so many are in memory at once."""
+    for number in range(5):
+        await kit.journal.park_return(kit.market, kit.returned(f"R{number}", content=str(number).encode()))
+    pages, after = [], 0
+    while page := await kit.journal.unsettled_returns("acme", after=after, limit=2):
+        pages.append([message.message.message_id for message in page])
+        after = page[-1].id
+    assert pages == [["R0", "R1"], ["R2", "R3"], ["R4"]]
