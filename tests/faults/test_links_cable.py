@@ -85,7 +85,7 @@ async def test_the_cable_to_an_ems_is_pulled(tmp_path, table, kind):
         during = await link.ask()
         made.sandbox.knobs.returns = "push"
         await made.sandbox.release()
-        await asyncio.sleep(5)  # the tries come slowly by now
+        await asyncio.sleep(3)  # the tries come slowly by now
         assert await link.word(before) == "sent"
         made.ems_wire.up()
         recovery_s = await link.until([before, during], REGISTERED, within_s=3 * RECOVER_S)
@@ -105,7 +105,7 @@ async def test_the_cable_to_smp_is_pulled(tmp_path, table):
         made.sandbox.knobs.answer_delay_s = 0
         second = await link.ask()
         await link.until([second], "received", "sent")
-        await asyncio.sleep(3)
+        await asyncio.sleep(1.5)
         assert made.sandbox.ledger.creates(second) == 0
         made.smp_wire.up()
         recovery_s = await link.until([second], REGISTERED)

@@ -141,9 +141,12 @@ async def test_it_crawls(made, table):
     """1 kB/s: slow, and whether a session lives through it or not, nothing is lost."""
 
     async def inject():
+        before = {link.name: link.proxy.passed(Way.DOWN) for link in made.links}
         for link in made.links:
             link.proxy.set(rate_bytes_per_s=1000)
-        await asyncio.sleep(4)
+        await asyncio.sleep(3)
+        for link in made.links:
+            assert link.proxy.passed(Way.DOWN) - before[link.name] < 5000
 
     await survived(made, table, "1 kB/s", inject)
 

@@ -55,13 +55,14 @@ async def test_no_session_is_free(made, table):
             await link.peer.again(capabilities={"maxSessions": 1})
             await other.enter_async_context(ADAPTER.open(link.peer.context()))
             await link.proxy.listen()
-            await asyncio.sleep(4)
+            await asyncio.sleep(2)
             assert not await link.up()
 
         await survived(made, table, "no session free", inject, other.aclose)
     await link.peer.again()
 
 
+@pytest.mark.long
 async def test_subscriptions_that_fall_silent(made, table):
     """The connection stands and answers, and nothing is published any more: noticed by the missing keep-alives."""
     [link] = made.links
