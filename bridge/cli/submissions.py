@@ -49,7 +49,7 @@ def list_(
     for view in views:
         where = f"{view.site}/{view.flow}" if view.site else view.flow
         print(
-            f"{view.id:<22} {_sent(view):<19} {view.state.value:<16} {view.participant:<16} {where:<24} {view.items:>5}  {view.transaction_id or '-'}"
+            f"{view.id:<22} {_sent(view):<19} {view.state.value:<16} {view.participant:<16} {where:<24} {view.items:>5}  {view.transaction_id or '-'}{_archived(view)}"
         )
 
 
@@ -77,6 +77,8 @@ def show(
             f"  {item.key:<24} {item.state.value:<14} {item.asset_id or '-':<20} written back: {item.written_back or '-'}  {errors}"
         )
     print("\nEvents")
+    for name in view.segments:
+        print(f"  older ones in the archive: {name}")
     for event in events:
         at = datetime.fromtimestamp(event.at_ns / 1e9, UTC).isoformat(timespec="milliseconds")
         print(
@@ -98,6 +100,11 @@ async def _gather(journal: JournalReader, submission: str) -> _Whole:
 
 def _shortened(text: str, *, full: bool) -> str:
     return text if full or len(text) <= EVENT_CHARS else f"{text[:EVENT_CHARS]} … (--full)"
+
+
+def _archived(view: SubmissionView) -> str:
+    """That its older events are no longer in the journal itself."""
+    return f"  (archived: {', '.join(view.segments)})" if view.segments else ""
 
 
 def _sent(view: SubmissionView) -> str:
@@ -148,4 +155,5 @@ def _plain(view: SubmissionView) -> dict[str, object]:
         "outcomes": dict(view.outcomes),
         "attempts": view.attempts,
         "reason": view.reason,
+        "segments": list(view.segments),
     }

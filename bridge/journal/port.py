@@ -250,7 +250,7 @@ class ParkedReturn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmissionView:
-    """A submission as `submissions list|show` and the demo print it."""
+    """A submission as `submissions list|show` and the demo print it. `segments` name the archive's files that hold its older events."""
 
     id: str
     participant: str
@@ -264,6 +264,7 @@ class SubmissionView:
     reason: str
     attempts: int
     stamps: Stamps
+    segments: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

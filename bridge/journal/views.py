@@ -4,6 +4,7 @@ from typing import Final
 
 import orjson
 
+from bridge.journal.archive import segments_of
 from bridge.journal.moves import COLUMNS, Submission, find
 from bridge.journal.port import EventView, ItemView, OpenItem, OpenSubmission, SubmissionView
 from bridge.journal.standing import item_state
@@ -107,6 +108,7 @@ def _submission_view(rows: Rows, row: Row) -> SubmissionView:
         reason=reason,
         attempts=attempts,
         stamps=load_stamps(stamps),
+        segments=segments_of(rows, id_),
     )
 
 

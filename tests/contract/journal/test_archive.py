@@ -459,3 +459,14 @@ async def test_archived_blocks_do_not_hide_an_older_journal(place):
     assert (await place.evidence.compare(place.anchor)).verdict is AnchorVerdict.AGREES
     await place.run("UPDATE chains SET number = number - 1")
     assert (await place.evidence.compare(place.anchor)).verdict is AnchorVerdict.BEHIND
+
+
+async def test_an_archived_submission_says_where_its_events_are(place):
+    """People who look for it are told the segment."""
+    await old_and_new(place)
+    assert {tuple(view.segments) for view in await place.kit.journal.submissions()} == {()}
+    await place.archive(30 * DAY_S)
+    (path,) = place.directory.iterdir()
+    found = {view.id: list(view.segments) for view in await place.kit.journal.submissions()}
+    newest = (await place.kit.journal.submissions(limit=1))[0].id
+    assert found == {id_: [] if id_ == newest else [path.name] for id_ in found}
