@@ -2,11 +2,13 @@
 
 import asyncio
 
-from service import fill, linked, service, until_words
+import apsw
+from service import fill, linked, made_alarm, service, until_words
 
 from bridge.journal import sealing
 from bridge.journal.anchor import AnchorVerdict, judge, load
 from bridge.journal.sqlite import open_reader
+from bridge.sandbox import Knobs
 
 
 async def looked(made, work):
@@ -86,3 +88,63 @@ async def test_an_anchor_that_is_ahead_is_left_alone(tmp_path):
         await made.stop()
         assert anchor.read_text() == ahead
         assert await verdict(made) is AnchorVerdict.BEHIND
+
+
+class Ballast:
+    """Something that fills the journal from outside: another connection knows nothing of the host's cap."""
+
+    def __init__(self, path):
+        self._db = apsw.Connection(str(path))
+        self._db.set_busy_timeout(10_000)
+
+    def fill_to(self, size):
+        """More and more until the file has this size, whatever the host writes meanwhile."""
+        while self._db.execute("PRAGMA page_count").fetchall()[0][0] * 4096 < size:
+            self._db.execute(
+                "INSERT INTO blobs (participant, nonce, bytes, digest) VALUES ('ballast', x'', zeroblob(100000), x'')"
+            )
+        free = self._db.execute("PRAGMA freelist_count").fetchall()[0][0]
+        assert free < 10
+
+    def drop(self):
+        self._db.execute("DELETE FROM blobs WHERE participant = 'ballast'")
+
+
+async def test_at_the_size_cap_the_sources_wait_and_nothing_is_lost(tmp_path):
+    """No acknowledgement to the EMS, 503 to SMP, an alarm; with room again all goes on alone."""
+    capped = {"journal": {**QUICKLY["journal"], "max_size": "10MB"}}
+    knobs = Knobs(returns="hold", retry_delay_s=0.2, retries=1000)
+    async with service(tmp_path, host=capped, knobs=knobs) as made:
+        ems = await linked(made)
+        places = fill(ems, 30)
+        ems.request("assets", *places[:2])
+        await made.until_states("AWAITING_RETURN")
+        ballast = Ballast(made.journal_path)
+        ballast.fill_to(8_500_000)
+        ems.request("assets", places[2])  # something happens, so that the sealer looks
+        await made_alarm(made, "JOURNAL_LARGE")
+        ballast.fill_to(10_000_000)
+        pushing = made._group.create_task(made.sandbox.release())
+        for place in places[3:]:
+            ems.request("assets", place)
+        async with asyncio.timeout(20):
+            while 503 not in {entry.status for entry in made.ledger.returns}:
+                await asyncio.sleep(0.02)
+        waiting = [place for place in places if ems.last(place) is None]
+        assert waiting
+        assert {entry.status for entry in made.ledger.returns} == {503}
+        ballast.drop()
+        made.knobs.returns = "push"
+        await pushing
+        async with asyncio.timeout(30):
+            while {ems.last(place) for place in places} != {3}:
+                await made.sandbox.release()
+                await asyncio.sleep(0.05)
+        assert all(made.ledger.creates(ems.fields[place]["reference"]) == 1 for place in places)
+
+        async def large():
+            return "JOURNAL_LARGE" in [alarm.code for alarm in await made.read(lambda journal: journal.alarms())]
+
+        async with asyncio.timeout(10):
+            while await large():
+                await asyncio.sleep(0.05)
