@@ -25,6 +25,9 @@ _READY: Final = frozenset({_S.WAITING, _S.RETRY_WAIT})
 _ALLOWED: Final = "operation IN (SELECT value FROM json_each(?))"
 _IN_LINE: Final = "participant = ? AND state IN ('WAITING', 'RETRY_WAIT')"
 _NEXT_DUE: Final = f"SELECT min(due_ns) FROM submissions WHERE {_IN_LINE} AND blocked = 0 AND due_ns > ? AND {_ALLOWED}"  # noqa: S608
+_DUE: Final = (
+    "(due_ns <= ? OR placed_ns > ?)"  # a wait that began in the future is one that a clock set back would make longer
+)
 _AGAIN: Final = "participant = ? AND state = 'IN_DOUBT' AND resend > 0"
 _NEXT_AGAIN: Final = f"SELECT min(due_ns) FROM submissions WHERE {_AGAIN} AND due_ns > ? AND {_ALLOWED}"  # noqa: S608
 _NEXT_DEADLINE: Final = f"SELECT min(deadline_ns) FROM submissions WHERE {_IN_LINE} AND deadline_ns > 0 AND {_ALLOWED}"  # noqa: S608
@@ -46,12 +49,12 @@ def next_call(
     if found is None and not participant_held(rows, participant):
         found = find(
             rows,
-            f"{_AGAIN} AND due_ns <= ? AND NOT {SITE_HELD} AND {_ALLOWED} ORDER BY position, seq",
-            (participant, now_ns, allowed),
+            f"{_AGAIN} AND {_DUE} AND NOT {SITE_HELD} AND {_ALLOWED} ORDER BY position, seq",
+            (participant, now_ns, now_ns, allowed),
         ) or find(
             rows,
-            f"{_IN_LINE} AND blocked = 0 AND due_ns <= ? AND NOT {SITE_HELD} AND {_ALLOWED} ORDER BY position, seq",
-            (participant, now_ns, allowed),
+            f"{_IN_LINE} AND blocked = 0 AND {_DUE} AND NOT {SITE_HELD} AND {_ALLOWED} ORDER BY position, seq",
+            (participant, now_ns, now_ns, allowed),
         )
     if found is None:
         return NoneDue(next_ns=_next_ns(rows, participant, now_ns, allowed)), 0
@@ -195,10 +198,10 @@ def answered(
     if answer.transaction_id:
         found.transaction_id = columns["transaction_id"] = answer.transaction_id
     if state is _S.IN_DOUBT and retry_ns:
-        columns |= {"due_ns": retry_ns, "resend": _SAME}
+        columns |= {"due_ns": retry_ns, "placed_ns": tx.now.wall_ns, "resend": _SAME}
         tx.topics.add(f"market:{found.participant}")
     if state in _READY:
-        columns["due_ns"] = retry_ns  # 0 = at once
+        columns |= {"due_ns": retry_ns, "placed_ns": tx.now.wall_ns}  # 0 = at once
         tx.topics.add(f"market:{found.participant}")
     move(
         tx, fence, found, state, cause=cause, data=answer_data(answer), blob=blob, stamps=answer.stamps, columns=columns

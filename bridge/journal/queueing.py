@@ -275,6 +275,7 @@ class Queueing:
             "open": line.open,
             "max_items": candidate.max_items,
             "due": now + candidate.linger_ns if candidate.linger_ns and not one else _AT_ONCE,
+            "now": now,
             "deadline": candidate.deadline_ns,
             "blocked": False,
             "attempts": int(fast),
@@ -284,8 +285,8 @@ class Queueing:
         }
         self._tx.run(
             "INSERT INTO submissions (seq, id, participant, site, flow, operation, state, position, open, items, max_items, due_ns,"
-            " deadline_ns, blocked, attempts, epoch, sent_ns, stamps) VALUES (:seq, :id, :participant, :site, :flow, :operation, :state,"
-            " :seq, :open, 0, :max_items, :due, :deadline, :blocked, :attempts, :epoch, :sent, :stamps)",
+            " placed_ns, deadline_ns, blocked, attempts, epoch, sent_ns, stamps) VALUES (:seq, :id, :participant, :site, :flow, :operation, :state,"
+            " :seq, :open, 0, :max_items, :due, :now, :deadline, :blocked, :attempts, :epoch, :sent, :stamps)",
             values,
         )
         self._lines[line.seq] = line

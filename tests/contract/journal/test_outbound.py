@@ -310,3 +310,18 @@ async def test_own_sending_is_not_in_doubt(kit):
     due = await kit.send()
     assert await kit.journal.recover(kit.market) == []
     assert await kit.state(due.submission) is SubmissionState.SENDING
+
+
+@pytest.mark.parametrize("wait", ["linger", "retry", "repeat"])
+async def test_a_clock_that_was_set_back_makes_no_wait_longer(kit, wait):
+    """A wait that began ten minutes in the future is over."""
+    seconds = 1_000_000_000
+    await kit.accept(kit.asset("A", linger_ns=5 * seconds if wait == "linger" else 0))
+    if wait != "linger":
+        due = await kit.send()
+        state = SubmissionState.RETRY_WAIT if wait == "retry" else SubmissionState.IN_DOUBT
+        retry_ns = kit.clock.wall_ns() + 5 * seconds
+        await kit.journal.answered(kit.market, due.submission, state, kit.answer(status=503), retry_ns=retry_ns)
+    assert isinstance(await kit.next(), NoneDue)
+    kit.clock.advance(-600)
+    assert isinstance(await kit.next(), DueCall)

@@ -1,6 +1,7 @@
 -- What people decide: calls to send again, holds, and which environment a participant entry speaks to.
 
 ALTER TABLE submissions ADD COLUMN resend INTEGER NOT NULL DEFAULT 0;   -- of IN_DOUBT: 1 = as a new message by a person's word, 2 = the same message again
+ALTER TABLE submissions ADD COLUMN placed_ns INTEGER NOT NULL DEFAULT 0;    -- when `due_ns` was set: in the future once the clock was set back, and then it is due
 CREATE INDEX submissions_resend ON submissions (participant, position, seq) WHERE state = 'IN_DOUBT' AND resend > 0;
 CREATE INDEX submissions_state ON submissions (state, seq);
 CREATE INDEX submissions_shown ON submissions (transaction_id) WHERE transaction_id <> '';
