@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from bridge.clock import Clock
 from bridge.config.host import JournalOptions, PostgresOptions
@@ -16,11 +16,21 @@ from bridge.journal.sqlite import open_journal, open_reader
 if TYPE_CHECKING:
     from bridge.journal.pg_server import Server
 
+_LONGER_S: Final = 5.0
+
 
 async def open_configured_journal(
-    options: JournalOptions, *, clock: Clock, role: str, new_id: Callable[[], str], checkpoint: bool = True
+    options: JournalOptions,
+    *,
+    clock: Clock,
+    role: str,
+    new_id: Callable[[], str],
+    checkpoint: bool = True,
+    stand_by: bool = False,
 ) -> KeptJournal:
     """Open the journal, made when it is not there. `checkpoint` is for the one process with the market role (files only).
+
+    With `stand_by`, leases in a database are awaited until those of a process that died have run out; in a file they are free at once.
 
     Raises `JournalUnusable` when it cannot be used as it is.
     """
@@ -31,9 +41,10 @@ async def open_configured_journal(
             path, clock=clock, role=role, new_id=new_id, checkpoint=checkpoint, max_bytes=max_bytes
         )
     server = _server(options.postgres)
-    from bridge.journal.postgres import open_postgres  # noqa: PLC0415 - an extra
+    from bridge.journal.postgres import LEASE_S, open_postgres  # noqa: PLC0415 - an extra
 
-    return await open_postgres(server, clock=clock, role=role, new_id=new_id)
+    stand_by_s = LEASE_S + _LONGER_S if stand_by else 0.0
+    return await open_postgres(server, clock=clock, role=role, new_id=new_id, stand_by_s=stand_by_s)
 
 
 async def open_configured_reader(options: JournalOptions) -> JournalReader:

@@ -1,9 +1,10 @@
 """Leases of a PostgreSQL journal: rows with owner, epoch and expiry, all by the database's own time."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from bridge.errors import LeaseHeld
+from bridge.journal import leases
 from bridge.journal.leases import forget_old_requests
 from bridge.journal.port import Fence
 from bridge.journal.store import Tx
@@ -17,14 +18,30 @@ _TAKE: Final = (
 )
 
 
-def acquire(tx: Tx, lease: str, owner: str, lease_ns: int) -> Fence:
-    """Write the next epoch. Raises `LeaseHeld` while another owner's has not run out."""
+RELEASED: Final = "leases"  # the topic that is woken when a lease is given back
+
+
+class Held(NamedTuple):
+    """A lease that another owner has, and for how long if nobody renews it."""
+
+    lease: str
+    owner: str
+    left_s: float
+
+    @property
+    def error(self) -> LeaseHeld:
+        """As the caller hears of it."""
+        hint = f"stop that process first; if it died, the lease is free in {int(self.left_s) + 1} s"
+        return LeaseHeld(f"{self.lease} is worked by another process ({self.owner})", hint=hint)
+
+
+def acquire(tx: Tx, lease: str, owner: str, lease_ns: int) -> Fence | Held:
+    """Write the next epoch, unless another owner's lease has not run out."""
     row = tx.one(_TAKE, (lease, owner, lease_ns))
     if row is None:
-        held = tx.one(f"SELECT owner, (expires_ns - {_NOW}) / 1000000000 FROM leases WHERE lease = ?", (lease,))  # noqa: S608
-        whose, left_s = held or ("", 0)
-        hint = f"stop that process first; if it died, the lease is free in {max(0, left_s) + 1} s"
-        raise LeaseHeld(f"{lease} is worked by another process ({whose})", hint=hint)
+        held = tx.one(f"SELECT owner, expires_ns - {_NOW} FROM leases WHERE lease = ?", (lease,))  # noqa: S608
+        whose, left_ns = held or ("", 0)
+        return Held(lease, whose, max(0, left_ns) / 1e9)
     forget_old_requests(tx, lease)
     return Fence(lease, row[0])
 
@@ -34,3 +51,9 @@ def renew(tx: Tx, fences: Sequence[Fence], lease_ns: int) -> None:
     for fence in fences:
         tx.check(fence)
         tx.run(f"UPDATE leases SET expires_ns = {_NOW} + ? WHERE lease = ?", (lease_ns, fence.lease))  # noqa: S608
+
+
+def release(tx: Tx, fences: Sequence[Fence]) -> None:
+    """Give back those that are still ours, and tell those who wait."""
+    leases.release(tx, fences)
+    tx.topics.add(RELEASED)

@@ -135,6 +135,14 @@ class Cluster:
         finally:
             db.close()
 
+    def rows(self, query: str, *, database: str) -> list[tuple]:
+        """What a query finds."""
+        db = self.server(database).connect("look")
+        try:
+            return db.execute(query).fetchall()
+        finally:
+            db.close()
+
     def fresh(self) -> str:
         """A new empty database; its name."""
         name = f"journal_{next(self._databases)}"

@@ -287,6 +287,24 @@ async def test_renewed_lease_is_kept(journals):
     assert (await second.acquire("field:s")).epoch > fence.epoch
 
 
+async def test_whoever_stands_by_succeeds_at_once(journals):
+    """A lease that is given back wakes the next process, which keeps its other leases meanwhile; one that is kept is refused in the end."""
+    first, second = await journals.open("first"), await journals.open("second", lease_s=1.0, stand_by_s=LIMIT_S)
+    other = await journals.open("other", stand_by_s=0.3)
+    fence, own = await first.acquire("field:s"), await second.acquire("field:own")
+    standing = asyncio.ensure_future(second.acquire("field:s"))
+    for _ in range(4):
+        with pytest.raises(LeaseHeld):
+            await other.acquire("field:s")
+    assert not standing.done()
+    with pytest.raises(LeaseHeld):
+        await other.acquire("field:own")
+    await first.release([fence])
+    async with asyncio.timeout(5):
+        assert (await standing).epoch > fence.epoch
+    await second.renew([own])
+
+
 async def test_one_of_many_gets_a_lease(journals):
     """All ask at once for what nobody ever had."""
     asking = [await journals.open(f"p{number}") for number in range(5)]
