@@ -39,6 +39,7 @@ def test_the_data_comes_along(names):
         "bridge/profiles/schemas/asset.schema.json",
         "bridge/vocabulary.yaml",
         "bridge/journal/schema/sqlite/0001.sql",
+        "bridge/journal/schema/postgres/0001.sql",
         "adapters/opcua/sample.yaml",
     ):
         assert part in names

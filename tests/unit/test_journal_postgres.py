@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import apsw
 import psycopg
 import pytest
 from postgres_tap import tapped
@@ -18,6 +19,7 @@ from bridge.journal.opening import MAJOR
 from bridge.journal.pg_store import translate
 from bridge.journal.port import AnswerNote, Candidate, DueCall, ItemOutcome, SignedCall
 from bridge.journal.postgres import PostgresJournal, open_postgres, open_reader
+from bridge.journal.sqlite import open_journal
 from bridge.model import ItemState, Kind, Operation, Trigger
 from bridge.secret import Secret
 from bridge.submission import Admission, SubmissionState
@@ -148,6 +150,28 @@ def test_both_engines_have_the_same_migrations():
     schema = Path(__file__).parents[2] / "bridge/journal/schema"
     names = {engine: sorted(file.name for file in (schema / engine).glob("*.sql")) for engine in ("sqlite", "postgres")}
     assert names["sqlite"] == names["postgres"]
+
+
+async def test_both_engines_have_the_same_tables(journals, tmp_path):
+    """Columns in their order, what may be null, and indexes: what a use case relies on is there."""
+    made = await open_journal(tmp_path / "journal.db", clock=CLOCK, role="t", new_id=new_id)
+    await made.close()
+    db = apsw.Connection(str(tmp_path / "journal.db"))
+    key = "(SELECT count(*) > 0 FROM pragma_table_info(m.name) k WHERE k.pk AND k.name = c.name)"
+    columns = f"SELECT m.name, c.name, c.type, c.\"notnull\" OR {key} FROM sqlite_schema m, pragma_table_info(m.name) c WHERE m.type = 'table' ORDER BY 1, c.cid"
+    kinds = {"INTEGER": "bigint", "TEXT": "text", "BLOB": "bytea"}
+    theirs = [
+        (table, column, kind, needed)
+        for table, column, kind, needed in journals.rows(
+            "SELECT table_name, column_name, data_type, CASE is_nullable WHEN 'NO' THEN 1 ELSE 0 END FROM information_schema.columns"
+            " WHERE table_schema = 'smp_bridge' AND table_name <> 'version' ORDER BY table_name COLLATE \"C\", ordinal_position"
+        )
+    ]
+    assert [(table, column, kinds[kind], needed) for table, column, kind, needed in db.execute(columns)] == theirs
+    indexes = "SELECT name FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL ORDER BY name"
+    named = {row[0] for row in journals.rows("SELECT indexname FROM pg_indexes WHERE schemaname = 'smp_bridge'")}
+    assert {row[0] for row in db.execute(indexes)} <= named
+    db.close()
 
 
 async def test_foreign_tables_are_refused_and_left_alone(empty):
