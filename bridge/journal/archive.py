@@ -143,12 +143,13 @@ def _readings(rows: Rows, event: Event) -> set[int]:
     return {row[0] for row in found}
 
 
-def blob_bytes(rows: Rows, ids: Sequence[int]) -> list[Row]:
+def blob_bytes(rows: Rows, ids: Sequence[int]) -> list[tuple[bytes, bytes, bytes]]:
     """Digest, nonce and bytes of these blobs, as far as they were not erased."""
-    return rows.all(
+    found = rows.all(
         "SELECT digest, nonce, bytes FROM blobs WHERE id IN (SELECT CAST(value AS BIGINT) FROM json_each(?)) ORDER BY id",
         (dump(list(ids)),),
     )
+    return [(digest, nonce, data) for digest, nonce, data in found]
 
 
 def segments(rows: Rows, participant: str | None = None) -> list[SegmentRow]:

@@ -262,8 +262,7 @@ class Archiver:
     async def _write_block(self, writer: SegmentWriter, found: BlockRows) -> None:
         await asyncio.to_thread(writer.block, found.stored, found.events)
         for ids in _steps(found.blobs):
-            for digest, nonce, data in await self._evidence.read(partial(archive.blob_bytes, ids=ids)):
-                await asyncio.to_thread(writer.blob, digest, nonce, data)
+            await asyncio.to_thread(writer.blobs, await self._evidence.read(partial(archive.blob_bytes, ids=ids)))
 
     def _publish(self, beside: Path, written: list[Stored]) -> tuple[str, SegmentContent]:
         """Read the file again, compare it with what was meant, and give it its name."""

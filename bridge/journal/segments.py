@@ -12,7 +12,7 @@ import base64
 import hashlib
 import lzma
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -107,15 +107,28 @@ class SegmentWriter:
     def block(self, stored: Stored, events: list[Event]) -> None:
         """A block and its events; its blobs follow."""
         b = stored.block
-        header = [b.number, b.previous.hex(), b.root.hex(), b.events, b.first_ns, b.last_ns, b.sealed_ns, [list(r) for r in b.ranges]]
+        header = [
+            b.number,
+            b.previous.hex(),
+            b.root.hex(),
+            b.events,
+            b.first_ns,
+            b.last_ns,
+            b.sealed_ns,
+            [list(r) for r in b.ranges],
+        ]
         self._line({"block": header, "hash": stored.hash.hex()})
         for event in events:
             self._line({"event": [*event[:-1], event.digest.hex() if event.digest is not None else None]})
         self._counts.blocks += 1
         self._counts.events += len(events)
 
-    def blob(self, digest: bytes, nonce: bytes, data: bytes) -> None:
-        """The bytes that an event of the block before speaks of."""
+    def blobs(self, rows: Iterable[tuple[bytes, bytes, bytes]]) -> None:
+        """Bytes that events of the block before speak of: digest, nonce and bytes of each."""
+        for digest, nonce, data in rows:
+            self._blob(digest, nonce, data)
+
+    def _blob(self, digest: bytes, nonce: bytes, data: bytes) -> None:
         try:
             content = {"text": data.decode()}
         except UnicodeDecodeError:
