@@ -10,7 +10,7 @@ import pytest
 from fault_table import Row
 from processes import world
 from ruamel.yaml import YAML
-from service import fill, linked, service, until_words
+from service import ASSETS, fill, linked, service, until_words
 from shifted_clock import ShiftedClock
 
 from bridge.sandbox import Fault, Knobs
@@ -86,6 +86,23 @@ async def retried(made):
             for event in await made.read(lambda journal, view=view: journal.events(view.id))
         ]:
             await asyncio.sleep(0.02)
+
+
+async def test_no_pause_and_no_linger_is_longer_by_a_clock_that_was_set_back(tmp_path):
+    """A call that waits for its next try, and one that waits for more records, leave when they would have left."""
+    clock = ShiftedClock()
+    changes = {"retry": {"delays_s": [1.0]}}
+    flows = {"assets": ASSETS, "slow": {**ASSETS, "linger": "2s"}}
+    async with service(tmp_path, clock=clock, changes=changes, flows=flows) as made:
+        ems = await linked(made)
+        places = fill(ems, 8)
+        made.knobs.faults = [Fault(operation="asset.create", status=503, headers={"Retry-After": "1"})]
+        ems.request("assets", *places[:4])
+        await made.until_states("RETRY_WAIT")
+        ems.request("slow", *places[4:])
+        await until_words(ems, places[4:], {1: 4})
+        clock.set_by(-TEN_MINUTES_S)
+        await until_words(ems, places, {3: 8}, within_s=20)
 
 
 async def test_polls_and_overdue_do_not_follow_the_clock(tmp_path):
