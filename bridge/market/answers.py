@@ -21,6 +21,7 @@ from bridge.submission import SubmissionState
 log = logging.getLogger(__name__)
 
 FULL_PAUSE_S: Final = 1.0
+MOST_REPEATS: Final = 100  # then a person decides
 POISON_REFUSALS: Final = 3  # of one call, while others were taken: then it is this call, not the account or the path
 
 _S = SubmissionState
@@ -197,8 +198,9 @@ class Answers:
         )
 
     async def _doubtful(self, taken: _Taken) -> None:
-        """In doubt: never sent again, unless the platform recognises a message that it has seen."""
-        retry_ns = taken.retry_ns if self._maker.profile.spec.recognises_repeats else 0
+        """In doubt: never sent again, unless the platform recognises a message that it has seen; and not for ever even then."""
+        repeats = self._maker.profile.spec.recognises_repeats and taken.out.attempts < MOST_REPEATS
+        retry_ns = taken.retry_ns if repeats else 0
         await self._moved(taken, _S.IN_DOUBT, retry_ns=retry_ns)
         await self._journal.alarm(
             "IN_DOUBT", participant=self._participant, subject=taken.out.submission, text=taken.cause

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from end_point import ACME, listening
 
 
@@ -29,11 +30,12 @@ async def test_a_header_that_is_no_unicode(tmp_path):
         assert "Z\ufffdrich" in headers
 
 
-async def test_smp_is_asked_to_come_again_when_returns_pile_up(tmp_path, monkeypatch):
+@pytest.mark.parametrize("bound", ["MOST_ARRIVED", "MOST_ARRIVED_BYTES"])
+async def test_smp_is_asked_to_come_again_when_returns_pile_up(tmp_path, monkeypatch, bound):
     """The bound on returns that wait to be settled: 503 with Retry-After, nothing stored; taken as soon as there is room."""
     async with listening(tmp_path) as smp:
         tracker = smp.sides[ACME].tracker
-        monkeypatch.setattr("bridge.market.tracker.MOST_ARRIVED", 0)
+        monkeypatch.setattr(f"bridge.market.tracker.{bound}", 0)
         envelope = smp.seal(smp.draft())
         body, tokens = envelope.sent()
         await smp.refused(503, "too_many_returns", body, tokens)

@@ -484,3 +484,15 @@ async def test_items_that_turn_out_to_be_known_are_withdrawn(kit):
     assert (await told(kit))["C"].state is EmsState.REGISTERED
     with pytest.raises(NotPossible):
         await kit.journal.withdraw(again.submission, [], BOB)
+
+
+async def test_what_another_hold_covers_stays_held(kit):
+    """The end of one hold says nothing to what a second one covers."""
+    await kit.accept(kit.asset("A"))
+    await kit.journal.hold(Scope.SITE, kit.site, BOB)
+    await kit.journal.hold(Scope.PARTICIPANT, "acme", BOB)
+    await kit.journal.release_hold(Scope.SITE, kit.site, ANN)
+    assert (await told(kit))["A"].state is EmsState.HELD
+    assert await kit.next() == NoneDue()
+    await kit.journal.release_hold(Scope.PARTICIPANT, "acme", ANN)
+    assert (await told(kit))["A"].state is EmsState.RECEIVED
