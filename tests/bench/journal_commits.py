@@ -1,4 +1,7 @@
-"""How long the journal's commits take on this machine: `python tests/bench/journal_commits.py [DIRECTORY]`. Put DIRECTORY on the disk in question."""
+"""How long the journal's commits take on this machine: `python tests/bench/journal_commits.py [DIRECTORY | --postgres]`. Put DIRECTORY on the disk in question.
+
+With --postgres a private server is started, in the directory for temporary files.
+"""
 
 import asyncio
 import hashlib
@@ -10,12 +13,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from bridge.clock import SystemClock
-from bridge.journal.port import AnswerNote, Candidate, DueCall, FastCall, ItemOutcome, SignedCall
-from bridge.journal.sqlite import SqliteJournal, open_journal
+from bridge.journal.port import AnswerNote, Candidate, DueCall, FastCall, ItemOutcome, Journal, SignedCall
+from bridge.journal.sqlite import open_journal
 from bridge.model import ItemState, Operation, Trigger
 from bridge.submission import SubmissionState
 
 ROUNDS_FAST, ROUNDS_BATCH = 2000, 30
+CLOCK = SystemClock.here()
 CONTENT = b'{"assetReference":"%s","assetName":"a battery","importMpan":"1234567890123","maxExportKw":500}' + b" " * 300
 
 
@@ -50,7 +54,7 @@ def call(number: int, size: int) -> SignedCall:
 
 
 class Bench:
-    def __init__(self, journal: SqliteJournal, clock: SystemClock) -> None:
+    def __init__(self, journal: Journal, clock: SystemClock) -> None:
         self.journal, self.clock = journal, clock
         self.numbers = itertools.count()
 
@@ -107,11 +111,29 @@ def show(name: str, times_ms: list[float]) -> None:
     print(f"{name:16} n={len(ordered):5}  p50 {p50:7.2f} ms  p99 {p99:7.2f} ms  max {ordered[-1]:7.2f} ms")
 
 
-async def main(directory: str) -> None:
-    clock, ids = SystemClock.here(), itertools.count()
+async def sqlite(directory: str) -> None:
+    ids = itertools.count()
     path = Path(directory) / "bench.db"
-    journal = await open_journal(path, clock=clock, role="bench", new_id=lambda: f"id-{next(ids)}")
-    bench = Bench(journal, clock)
+    await measure(await open_journal(path, clock=CLOCK, role="bench", new_id=lambda: f"id-{next(ids)}"))
+    print(f"{'file':16} {path.stat().st_size / 1e6:.1f} MB")
+
+
+async def on_postgres() -> None:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+    import postgres
+
+    from bridge.journal.postgres import open_postgres
+
+    ids, cluster = itertools.count(), postgres.started()
+    try:
+        server = cluster.server(cluster.fresh())
+        await measure(await open_postgres(server, clock=CLOCK, role="bench", new_id=lambda: f"id-{next(ids)}"))
+    finally:
+        cluster.remove()
+
+
+async def measure(journal: Journal) -> None:
+    bench = Bench(journal, CLOCK)
     await bench.start()
     show("accept fast 1", [await bench.accept_fast() for _ in range(ROUNDS_FAST)])
     times: dict[str, list[float]] = {}
@@ -122,12 +144,13 @@ async def main(directory: str) -> None:
     for name, values in times.items():
         show(name, values)
     await journal.close()
-    print(f"{'file':16} {path.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        asyncio.run(main(sys.argv[1]))
+    if sys.argv[1:] == ["--postgres"]:
+        asyncio.run(on_postgres())
+    elif len(sys.argv) > 1:
+        asyncio.run(sqlite(sys.argv[1]))
     else:
         with tempfile.TemporaryDirectory() as temporary:
-            asyncio.run(main(temporary))
+            asyncio.run(sqlite(temporary))
