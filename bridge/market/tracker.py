@@ -268,7 +268,7 @@ class Tracker:
             token = await self._tokens.get()
         except (RetryLater, AccountStopped):
             return False
-        while (wait_s := self._pace.poll_wait_s()) > 0:
+        while (wait_s := self._pace.poll_wait_s()) > 0:  # noqa: ASYNC110 - time alone makes room
             await asyncio.sleep(wait_s)
         call = self._maker.status(transaction_id)
         headers = {**call.headers, **self._maker.token_headers(token)}
