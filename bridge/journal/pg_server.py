@@ -17,12 +17,16 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 SCHEMA: Final = "smp_bridge"
 _CONNECT_S: Final = 5
 _LOCK: Final = "10s"  # a commit takes milliseconds: whoever holds a lock for so long is stuck
-_IDLE: Final = "15s"  # between two statements of a transaction; then a frozen process stands in nobody's way any more
+_IDLE: Final = "5s"  # between two statements of a transaction; then a frozen process stands in nobody's way any more
 _STATEMENTS: Final = 1000  # prepared ones kept per session
 _PREPARE_AFTER: Final = 2
 _TEXT_CHARS: Final = 300
 _REPEAT: Final = (errors.SerializationFailure, errors.DeadlockDetected, errors.UniqueViolation)
-_GONE: Final = ("08", "57P")  # connection exceptions; the server shuts down or ends our session
+_GONE: Final = (
+    "08",
+    "57P",
+    "25P03",
+)  # connection exceptions; the server shuts down, ends our session, or we were idle in a transaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +108,9 @@ def repeatable(error: psycopg.Error) -> bool:
 
 def lost(error: psycopg.Error, db: Connection | None) -> bool:
     """Whether the session is gone (or could not be had), rather than a statement refused."""
-    if db is None or db.broken or db.closed:
-        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-    return (error.sqlstate or "").startswith(_GONE)
+    if db is None:
+        return isinstance(error, psycopg.OperationalError)
+    return db.closed or (error.sqlstate or "").startswith(_GONE)
 
 
 def translated(error: Exception) -> Exception:

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import logging
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -366,6 +367,61 @@ async def test_unit_never_waits_for_a_member_that_is_registered(journals):
         assert [item.key for item in due.items] == [f"U{number}"]
         done = ItemOutcome(item=due.items[0].id, state=ItemState.REGISTERED)
         await market.settle(fence, due.submission, SubmissionState.CONFIRMED, [done], cause="return")
+
+
+async def test_successor_finds_every_call_of_the_one_before(journals):
+    """A call that becomes SENDING while the lease is taken over is either refused or found in doubt by the successor, whoever is faster."""
+    field, old, new = await journals.open("field"), await journals.open("old"), await journals.open("new")
+    site = await field.acquire("field:s")
+    for number in range(40):
+        fence = await old.acquire("market:acme")
+        await field.accept(site, [candidate("s", f"K{number}")])
+        due = await old.next_call("acme", CLOCK.wall_ns(), allow=BOTH)
+        assert isinstance(due, DueCall)
+        journals.admin("UPDATE smp_bridge.leases SET expires_ns = 0 WHERE lease = 'market:acme'")
+
+        async def take_over(wait_s: float):
+            await asyncio.sleep(wait_s)
+            taken = await new.acquire("market:acme")
+            return taken, await new.recover(taken)
+
+        sent, (taken, doubtful) = await asyncio.gather(
+            old.sending(fence, due.submission, call(), 1), take_over(number % 8 / 1000), return_exceptions=True
+        )
+        assert isinstance(sent, Fenced) or list(doubtful) == [due.submission]
+        if isinstance(sent, Fenced):
+            assert not doubtful
+            await send(new, taken)
+        await new.release([taken])
+
+
+async def test_frozen_neighbour_stands_in_nobodys_way(journals):
+    """A process that stops in the middle of a transaction, with locks in its hand, is ended by the server after a few seconds."""
+    journal = await journals.open()
+    await journal.acquire("field:s")
+    frozen = journals.server.connect("frozen")
+    frozen.execute(f"BEGIN; SELECT pg_advisory_xact_lock_shared({journals.server.key})")
+    frozen.execute("UPDATE leases SET expires_ns = expires_ns + 1")
+    async with asyncio.timeout(LIMIT_S):
+        await journal.acquire("field:s")
+    with pytest.raises(psycopg.Error, match="idle-in-transaction"):
+        frozen.execute("COMMIT")
+    frozen.close()
+
+
+async def test_process_that_was_frozen_in_the_middle_begins_again(journals):
+    """The server ended its session meanwhile; the same work is done on a new one, once."""
+    journal = await journals.open()
+    tries = []
+
+    def work(tx):
+        tx.raise_alarm("X", text=f"try {len(tries)}")
+        if not tries:
+            tries.append(time.sleep(6))  # as if stopped
+        tx.raise_alarm("X", text=f"try {len(tries)}")
+
+    await journal._writer.run(work)
+    assert journals.rows("SELECT text, count FROM alarms") == [("try 1", 2)]
 
 
 async def test_everything_at_once(journals):
