@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from bridge.clock import Stamp
+from bridge.errors import Replaced
 from bridge.journal.port import (
     AnswerNote,
     Candidate,
@@ -146,7 +147,10 @@ class BusyJournal:
                 return
             asked, call = self._count(), due.call or self._call()
             count = max(1, len(due.items) - self._random.randint(0, 1))
-            await self.journal.sending(self.market, due.submission, call, count)
+            try:
+                await self.journal.sending(self.market, due.submission, call, count)
+            except Replaced:  # newer content came meanwhile: look again
+                continue
             self._step(due.submission, asked, _COMMITTED.get(), S.SENDING)
             self.book.bodies.append((_COMMITTED.get(), due.submission, call.body))
             await self._answer(due.submission)
