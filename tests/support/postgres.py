@@ -54,6 +54,7 @@ class Cluster:
         self._run_as: list[str] = []
         self._databases = itertools.count(1)
         self._used: list[str] = []
+        self.port = 5432
         if os.geteuid() == 0:  # the server refuses to run as root
             postgres = pwd.getpwnam("postgres")
             os.chown(self.directory, postgres.pw_uid, postgres.pw_gid)
@@ -76,6 +77,18 @@ class Cluster:
                 f"listen_addresses = ''\nunix_socket_directories = '{self.directory}'\nfsync = on\n"
                 "synchronous_commit = off\nmax_connections = 200\nshared_buffers = 64MB\nlog_line_prefix = '%m %a: '\n"
             )  # what is answered must be durable even where the database is set to less
+
+    def listen(self, port: int, certificate: bytes, key: bytes) -> None:
+        """From its next start on it is reached over TLS on loopback too."""
+        for name, data in (("server.crt", certificate), ("server.key", key)):
+            (self._data / name).write_bytes(data)
+            os.chown(self._data / name, self.directory.stat().st_uid, -1)
+            (self._data / name).chmod(0o600)
+        with (self._data / "postgresql.conf").open("a") as conf:
+            conf.write(f"listen_addresses = '127.0.0.1'\nport = {port}\nssl = on\n")
+        rules = self._data / "pg_hba.conf"
+        rules.write_text("hostnossl all all all reject\n" + rules.read_text())
+        self.port = port
 
     def _run(self, program: str, *words: object) -> None:
         command = [*self._run_as, str(BIN / program), *map(str, words)]
@@ -117,14 +130,15 @@ class Cluster:
     def server(self, database: str, **changes: object) -> Server:
         """How a journal reaches one of its databases."""
         values = {
-            "host": str(self.directory), "database": database, "user": USER, "password": Secret(self.password), "tls": "disable",
+            "host": str(self.directory), "port": self.port, "database": database, "user": USER,
+            "password": Secret(self.password), "tls": "disable",
         }  # fmt: skip
         return Server(**(values | changes))
 
     @property
     def socket(self) -> Path:
         """Its UNIX socket."""
-        return self.directory / ".s.PGSQL.5432"
+        return self.directory / f".s.PGSQL.{self.port}"
 
     def admin(self, *statements: str, database: str = "postgres") -> None:
         """Run statements as the owner, each by itself."""

@@ -5,13 +5,16 @@ import dataclasses
 import itertools
 import logging
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import apsw
+import postgres
 import psycopg
 import pytest
+import trustme
 from postgres_tap import tapped
 
 from bridge.clock import SystemClock
@@ -274,6 +277,43 @@ async def test_password_is_in_no_error_and_no_log(journals, caplog):
 def chain(error: BaseException | None) -> list[str]:
     """An error with what it came from."""
     return [str(error), repr(error), *chain(error.__cause__)] if error is not None else []
+
+
+async def test_server_over_the_network_is_verified(tmp_path):
+    """By the authority that is named, and by its name; without one by the system's. Nothing travels to another."""
+    ours, others = trustme.CA(), trustme.CA()
+    issued = ours.issue_cert("127.0.0.1")
+    for name, authority in (("ours.pem", ours), ("others.pem", others)):
+        (tmp_path / name).write_bytes(authority.cert_pem.bytes())
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    cluster = postgres.Cluster()
+    try:
+        certificate = b"".join(part.bytes() for part in issued.cert_chain_pems)
+        cluster.listen(port, certificate, issued.private_key_pem.bytes())
+        cluster.start()
+        there = cluster.server(cluster.fresh(), host="127.0.0.1", tls="verify-full", ca=tmp_path / "ours.pem")
+        journals = Journals(cluster, there.database)
+        journal = await journals.open(server=there)
+        tls = (
+            await journal._writer.run(
+                lambda tx: tx.one("SELECT count(*) FROM pg_stat_ssl WHERE ssl AND pid = pg_backend_pid()")
+            )
+        ).value
+        assert tls == (1,)
+        await journals.close()
+        for wrong in (
+            dataclasses.replace(there, ca=tmp_path / "others.pem"),
+            dataclasses.replace(there, ca=None),
+            dataclasses.replace(there, host="localhost"),
+        ):
+            with pytest.raises(JournalUnusable, match="certificate") as refused:
+                await journals.open(server=wrong)
+            assert refused.value.hint
+        with pytest.raises(JournalUnusable):
+            await journals.open(server=dataclasses.replace(there, tls="disable"))
+    finally:
+        cluster.remove()
 
 
 # ------------------------------------------------------------------------------------------------------ several owners
