@@ -43,7 +43,7 @@ def settle(
     if answer is not None:
         data |= answer_data(answer)
     if found.state.terminal:
-        agreed = _enrich(tx, fence, found, outcomes, cause, data)
+        agreed = _enrich(tx, fence, found, outcomes, cause, data, blob)
         _close(tx, fence, return_id, agreed=agreed)
         return
     columns: dict[str, object] = {}
@@ -134,7 +134,13 @@ def _name_the_rest(tx: Tx, submission: Submission, state: SubmissionState) -> No
 
 
 def _enrich(
-    tx: Tx, fence: Fence, submission: Submission, outcomes: Sequence[ItemOutcome], cause: str, data: dict[str, object]
+    tx: Tx,
+    fence: Fence,
+    submission: Submission,
+    outcomes: Sequence[ItemOutcome],
+    cause: str,
+    data: dict[str, object],
+    blob: Blob,
 ) -> bool:
     """Asset ids of items whose outcome agrees are taken when nothing contradicts; else nothing is, and a person is told."""
     stored = {
@@ -154,6 +160,7 @@ def _enrich(
             "conflict",
             submission.id,
             {**data, "cause": cause, "items": against[:_NAMED]},
+            blob=blob,
         )
         return False
     new = [outcome for outcome in outcomes if outcome.asset_id and not stored[outcome.item][2]]
@@ -169,6 +176,7 @@ def _enrich(
         kind,
         submission.id,
         {**data, "cause": cause, "items": [o.item for o in new][:_NAMED]},
+        blob=blob,
     )
     return True
 

@@ -5,8 +5,10 @@ import asyncio
 import apsw
 from service import fill, linked, made_alarm, service, until_words
 
+from bridge.cli import journal as journal_cli
 from bridge.journal import sealing
 from bridge.journal.anchor import AnchorVerdict, judge, load
+from bridge.journal.backup import back_up
 from bridge.journal.sqlite import open_reader
 from bridge.sandbox import Knobs
 
@@ -88,6 +90,29 @@ async def test_an_anchor_that_is_ahead_is_left_alone(tmp_path):
         await made.stop()
         assert anchor.read_text() == ahead
         assert await verdict(made) is AnchorVerdict.BEHIND
+
+
+async def test_archive_verify_and_backup_beside_a_working_host(tmp_path):
+    """While records come and are settled, people archive, verify and back up again and again: every look finds everything whole, and no record suffers."""
+    async with service(tmp_path, host=QUICKLY) as made:
+        ems = await linked(made)
+        options = made.config().host.journal
+        looks = 0
+        for first in range(1, 200, 10):
+            places = fill(ems, 5, first=first)
+            ems.request("assets", *places)
+            report, _ = await journal_cli._archive(options, 0.0)
+            found = await journal_cli._verify(options)
+            assert found.faults == [], first
+            looks += report.segments
+            await asyncio.to_thread(back_up, made.journal_path, tmp_path / f"backup-{first}.db")
+            await until_words(ems, places, {3: 5})
+        assert looks >= 3
+        await made.stop()
+        found = await journal_cli._verify(options)
+        assert (found.faults, found.unlisted) == ([], [])
+        assert found.segments >= 3
+        assert all(made.ledger.creates(ems.fields[place]["reference"]) == 1 for place in ems.fields)
 
 
 class Ballast:

@@ -470,3 +470,16 @@ async def test_an_archived_submission_says_where_its_events_are(place):
     found = {view.id: list(view.segments) for view in await place.kit.journal.submissions()}
     newest = (await place.kit.journal.submissions(limit=1))[0].id
     assert found == {id_: [] if id_ == newest else [path.name] for id_ in found}
+
+
+@pytest.mark.parametrize("word", [ItemState.REGISTERED, ItemState.REFUSED], ids=["agrees", "contradicts"])
+async def test_the_bytes_of_late_news_belong_to_its_event(place, word):
+    """A status answer about an ended submission is evidence as well: its event names it, so that it is sealed and archived."""
+    kit = place.kit
+    due = await kit.registered("A1")
+    await kit.settle(due, word, answer=kit.answer("T-A1", body=b"late news"), cause="status")
+    ((digest, named),) = await place.rows(
+        "SELECT b.digest, count(e.id) FROM blobs b LEFT JOIN events e ON e.digest = b.digest WHERE b.bytes = ? GROUP BY b.digest",
+        b"late news",
+    )
+    assert (len(digest), named) == (32, 1)
