@@ -136,6 +136,8 @@ def _readings(rows: Rows, event: Event) -> set[int]:
     if event.readings is None:
         return set()
     data = orjson.loads(event.data)
+    if not isinstance(data.get("first"), int) or not isinstance(data.get("items"), int):
+        return set()
     found = rows.all(
         "SELECT DISTINCT b.id FROM items i JOIN blobs b ON b.id = i.readings WHERE i.id BETWEEN ? AND ? AND b.digest = ?",
         (data["first"], data["first"] + data["items"] - 1, event.readings),

@@ -37,7 +37,10 @@ class Event(NamedTuple):
         """The digest of the readings that a call carries in its data when it left in one commit with its intake."""
         if self.kind != "SENDING" or '"readings":"' not in self.data:
             return None
-        return bytes.fromhex(orjson.loads(self.data)["readings"])
+        try:
+            return bytes.fromhex(orjson.loads(self.data)["readings"]) or None
+        except (ValueError, TypeError, KeyError):  # not written by us
+            return None
 
 
 def spoken_of(events: Iterable[Event]) -> frozenset[bytes]:

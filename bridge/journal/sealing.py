@@ -245,9 +245,17 @@ def _stored(row: Row) -> Stored:
         previous=previous,
         root=root,
         events=events,
-        ranges=tuple(Range(*found) for found in orjson.loads(ranges)),
+        ranges=_ranges(ranges),
         first_ns=first_ns,
         last_ns=last_ns,
         sealed_ns=sealed_ns,
     )
     return Stored(block=block, hash=hash_)
+
+
+def _ranges(text: str) -> tuple[Range, ...]:
+    """The ranges of a block; none where somebody made them unreadable, which its hash shows."""
+    try:
+        return tuple(Range(*found) for found in orjson.loads(text))
+    except (ValueError, TypeError):
+        return ()

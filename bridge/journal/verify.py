@@ -219,6 +219,14 @@ class _Chain:
 
     async def _check_stored(self, stored: Stored) -> bool:
         """A block in the journal; False when it is not there any more."""
+        try:
+            return await self._compute(stored)
+        except (ValueError, TypeError, KeyError) as error:  # rows of another form than any that we write
+            self._fault(f"block {stored.block.number}", f"its rows cannot be read: {error}")
+            self._take(stored, archived=False)
+            return True
+
+    async def _compute(self, stored: Stored) -> bool:
         found = await self._read(partial(_rows_of, stored=stored))
         if found is None:
             return False

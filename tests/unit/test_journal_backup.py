@@ -15,7 +15,8 @@ from bridge.journal import opening, sealing
 from bridge.journal.anchor import AnchorVerdict
 from bridge.journal.backup import back_up, check, restore
 from bridge.journal.port import Candidate
-from bridge.journal.sqlite import open_journal
+from bridge.journal.sqlite import open_journal, open_reader
+from bridge.journal.verify import verify
 from bridge.model import Operation, Trigger
 
 CLOCK = SystemClock.here()
@@ -310,3 +311,18 @@ async def test_room_that_runs_out_changes_nothing(path, tmp_path, monkeypatch):
         "journal.db",
         "journal.db.wake",
     ]
+
+
+async def test_verification_outlives_rows_of_any_form(path, tmp_path):
+    """Whatever bytes somebody wrote into the rows: the block is named, the walk goes on."""
+    await fill(path, "A", "B")
+    await fill(path, "C")
+    for data in ("x'ff00'", "CAST(x'fffe' AS TEXT)", "7", "'{'"):
+        db = apsw.Connection(str(path))
+        db.execute(f"UPDATE events SET data = {data}, kind = 'SENDING' WHERE id = 1")
+        db.close()
+        reader = await open_reader(path)
+        report = await verify(reader.snapshot, archive_directory=tmp_path / "none", anchor_file=None)
+        await reader.close()
+        assert [fault.place for fault in report.faults] == ["block 1"], (data, report.faults)
+        assert report.chains[0].blocks == 2

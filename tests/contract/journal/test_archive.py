@@ -380,6 +380,11 @@ TAMPERING = {
         "UPDATE chains SET number = 3, hash = (SELECT hash FROM blocks WHERE number = 3)",
         "stand outside of every block",
     ),
+    "unreadable ranges": ("UPDATE blocks SET ranges = 'nonsense' WHERE number = 2", "its header was changed"),
+    "unreadable readings": (
+        "UPDATE events SET data = '{\"readings\":\"zz\"}' WHERE kind = 'SENDING' AND number = 1",
+        "one of its events was changed",
+    ),
     "inserted event": (FORGED, "1 events stand outside of every block"),
 }
 
