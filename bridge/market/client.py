@@ -15,7 +15,8 @@ from yarl import URL
 from bridge.clock import Clock, Stamp
 from bridge.platform import Exchange, Failure
 
-DNS_CACHE_S: Final = 300
+DNS_CACHE_S: Final = 30  # an SMP that moved is found soon
+SLOWEST_UPLOAD: Final = 16_000  # bytes a second: what a large call may take to leave, beside the time for its answer
 READ_BLOCK: Final = 64 * 1024
 WHOLE_BODY: Final = 256 * 1024
 
@@ -139,7 +140,8 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
             raise RuntimeError("the client is used outside its context")
         facts = _Facts()
         try:
-            async with asyncio.timeout(self._settings.connect_s + self._settings.answer_s):
+            limit_s = self._settings.connect_s + self._settings.answer_s + len(body) / SLOWEST_UPLOAD
+            async with asyncio.timeout(limit_s):
                 return await self._exchange(path, method, headers, body, facts)
         except TimeoutError as error:
             failure = Failure.TIMEOUT if facts.first_byte else Failure.CONNECT_TIMEOUT

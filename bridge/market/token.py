@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 RENEW_AT: Final = 0.8
 MOST_REFUSALS: Final = 3
-DELAYS_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+DELAYS_S: Final = (1.0, 2.0, 4.0, 5.0)  # without an answer; SMP is felt again soon after it is back
 
 
 class AccountStopped(BridgeError):
