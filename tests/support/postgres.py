@@ -99,7 +99,7 @@ class Cluster:
         """Start the server and wait until it answers."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._run_as, str(BIN / "postgres"), "-D", str(self._data)],
+                [*(self._run_as or ["setpriv"]), "--pdeathsig=INT", str(BIN / "postgres"), "-D", str(self._data)],
                 cwd=self.directory, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         until = time.monotonic() + LIMIT_S
