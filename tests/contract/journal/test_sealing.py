@@ -130,6 +130,28 @@ async def test_an_event_with_a_lower_id_that_came_later_is_sealed_too(kit):
     assert [alarm for alarm in await kit.journal.alarms() if alarm.code == "EVIDENCE_GAP"] == []
 
 
+async def test_the_last_word_of_an_owner_is_not_left_behind(kit):
+    """An event that became visible late is sealed even when its owner never writes again (a person's command, for one)."""
+    for number in range(3):
+        await kit.accept(kit.asset(f"A{number}"))
+    evidence = kit.journal.evidence()
+    columns = "id, participant, writer, epoch, number, at_ns, kind, subject, data"
+
+    def take(tx):
+        (row,) = tx.all(f"SELECT {columns} FROM events WHERE number = 3")
+        tx.run("DELETE FROM events WHERE number = 3")
+        return row
+
+    await kit.journal.park_return(kit.market, kit.returned())  # a neighbour's, sealed first
+    late = await evidence.write(take)
+    assert await sealed(kit) == 3
+    await evidence.write(lambda tx: tx.run(f"INSERT INTO events ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", late))
+    assert await sealed(kit) == 1
+    assert await sealed(kit) == 0
+    await kit.accept(kit.asset("A4"))
+    assert await sealed(kit) == 1
+
+
 # ---------------------------------------------------------------------------------------------------------- the anchor
 
 
