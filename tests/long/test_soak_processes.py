@@ -21,6 +21,7 @@ REFUSED = [
     reference for prefix in PREFIXES for number in range(MOST_RECORDS) if refused(reference := f"{prefix}{number:05}")
 ]
 QUIET_S = 240.0
+GIVEN_UP_S = 60.0
 # An outage ends sooner than a day here, and a silent SMP is noticed in the time of the test.
 PROFILE = {
     "transport": {"answer_s": 5, "connect_s": 2},
@@ -38,12 +39,28 @@ async def ask(made, random, asked, bell):
         asked += await made.request(random.choice(SITES), random.randint(1, 3))
 
 
+async def give_up(made, asked, bell):
+    """After a minute an EMS no longer waits for what is in doubt and never came to SMP; it needs the place for other records."""
+    seen = {}
+    while not bell.rung:
+        await bell.pause(GIVEN_UP_S / 4)
+        fates = Fates([Round(RANDOM, references=list(asked))])
+        if made.journal.exists():
+            fates.doubtful = await made.submissions_in(SubmissionState.IN_DOUBT)
+        fates.judge(await made.smp.ledger(), await made.shown())
+        doubtful = [reference for reference, fate in fates.of.items() if fate == Fates.IN_DOUBT]
+        seen = {reference: seen.get(reference, made.now_ns()) for reference in doubtful}
+        old = [reference for reference, since in seen.items() if made.now_ns() - since > GIVEN_UP_S * 1e9]
+        await made.ems.order("forget", references=old)
+
+
 async def work(made, troubles, random, asked, seconds, deaths=None):
     """Let records be asked for, troubles come and the bridge die for so long; then all is well again."""
     bell = Bell()
     async with asyncio.TaskGroup() as group:
         group.create_task(ask(made, random, asked, bell))
         group.create_task(troubles.run(bell))
+        group.create_task(give_up(made, asked, bell))
         if deaths is not None:
             group.create_task(deaths.run(bell))
         await bell.pause(seconds)

@@ -192,16 +192,30 @@ def settled(trap):
     watched(SqliteJournal, "settle", after=after)
 
 
-def _told(results):
-    return any(result.state in {"written", "read_back_ok"} for result in results)
+def _final(due, trap):
+    """Know the write-backs that hold a final outcome: a word of progress is told again soon, an outcome only once."""
+
+    def handed_out(answer, **_):
+        rows, _ = answer
+        due.update((row.id, row.generation) for row in rows if row.outcome.state.final)
+
+    watched(SqliteJournal, "due_writebacks", after=handed_out)
+
+    def here(results):
+        if any((result.id, result.generation) in due for result in results):
+            trap.here()
+
+    return here
 
 
 def written(trap):
-    watched(SqliteJournal, "wrote_back", before=lambda results, **_: trap.here() if _told(results) else None)
+    here = _final(set(), trap)
+    watched(SqliteJournal, "wrote_back", before=lambda results, **_: here(results))
 
 
 def write_journalled(trap):
-    watched(SqliteJournal, "wrote_back", after=lambda _, results, **__: trap.here() if _told(results) else None)
+    here = _final(set(), trap)
+    watched(SqliteJournal, "wrote_back", after=lambda _, results, **__: here(results))
 
 
 class _File(apsw.VFSFile):

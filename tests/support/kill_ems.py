@@ -6,6 +6,7 @@ It says `{"environment": {...}}` (what the bridge's site files need), then answe
 
     {"op": "request", "site": "rugby", "count": 2}   → {"references": [...]}; new records, whose registration is asked for
     {"op": "shown"}                                  → {"shown": {reference: [state word, transaction id]}, "requested": N}
+    {"op": "forget", "references": [...]}            → {}; the EMS no longer waits for these: their places may be used again
     {"op": "raised"}                                 → {"waiting": N}; requests that a handshake still keeps from being made
 
 The state word is '' while the EMS was told nothing. A place whose outcome is final is used again when all others are taken.
@@ -44,6 +45,14 @@ class Program(ABC):
     def __init__(self) -> None:
         self.requested: list[str] = []
         self._past: dict[str, tuple[str, str]] = {}
+        self.forgotten: set[str] = set()
+
+    def _over(self, reference: str, word: tuple[str, str]) -> bool:
+        """Whether the place of this record may be used again; what it showed is remembered then."""
+        if word[0] not in ENDED and reference not in self.forgotten:
+            return False
+        self._past[reference] = word
+        return True
 
     def _new_reference(self) -> str:
         reference = f"{self.prefix}{len(self.requested) + 1:05}"
@@ -63,24 +72,36 @@ class Program(ABC):
 
 
 class OpcUaProgram(Program):
-    """A folder for each asset; a request is a sequence and a flag."""
+    """A folder for each asset; a request is a sequence and a flag, which is taken back once the bridge has said anything."""
 
     prefix = "BESS"
 
     def __init__(self, peer: OpcUaPeer, places: list[str]) -> None:
         super().__init__()
-        self._peer = peer
+        self._peer = _one_at_a_time(peer)
         self._places: dict[str, str] = dict.fromkeys(places, "")
+        self._raised: set[str] = set()
+
+    async def run(self) -> None:
+        """Take requests back that were heard."""
+        while True:
+            for place in list(self._raised):
+                if (await self._word(place))[0]:
+                    self._raised.discard(place)
+                    await self._peer.set(f"{ASSETS}/{place}/Registration/Request", 0)
+            await asyncio.sleep(POLL_S)
 
     async def request(self) -> str:
         place = await self._free()
         reference = self._new_reference()
         registration = f"{ASSETS}/{place}/Registration"
+        self._raised.discard(place)
         for name, value in (("Request", 0), ("State", 0), ("TransactionId", "")):
             await self._peer.set(f"{registration}/{name}", value)
         await self._peer.set(f"{ASSETS}/{place}/AssetReference", reference)
         self._places[place] = reference
         await self._peer.request(place)
+        self._raised.add(place)
         return reference
 
     async def shown(self) -> dict[str, tuple[str, str]]:
@@ -92,9 +113,7 @@ class OpcUaProgram(Program):
             if not reference:
                 return place
         for place, reference in self._places.items():
-            word = await self._word(place)
-            if word[0] in ENDED:
-                self._past[reference] = word
+            if self._over(reference, await self._word(place)):
                 return place
         raise RuntimeError("every place of the OPC UA server waits for an outcome")
 
@@ -159,12 +178,11 @@ class ModbusProgram(Program):
     async def _free(self) -> int:
         if "" in self._slots:
             return self._slots.index("")
-        for number, reference in enumerate(self._slots):
-            word = await self._word(number)
-            if word[0] in ENDED:
-                self._past[reference] = word
-                return number
-        raise RuntimeError("every slot of the Modbus device waits for an outcome")
+        while True:  # a full table of records waits for an outcome
+            for number, reference in enumerate(self._slots):
+                if self._over(reference, await self._word(number)):
+                    return number
+            await asyncio.sleep(POLL_S)
 
     async def _word(self, slot: int) -> tuple[str, str]:
         at = BASE + STRIDE * slot + RESULT
@@ -208,6 +226,18 @@ class MqttProgram(Program):
         self._host_was_there = self._host_was_there or payload == b"online"
 
 
+def _one_at_a_time(peer: OpcUaPeer) -> OpcUaPeer:
+    """Its orders are answered in their order; two tasks must not mix theirs."""
+    turn, order = asyncio.Lock(), peer.order
+
+    async def one(op: str, **details: object) -> dict:
+        async with turn:
+            return await order(op, **details)
+
+    peer.order = one
+    return peer
+
+
 async def _programs(stack: AsyncExitStack, directory: Path, places: int, slots: int):
     opcua = await stack.enter_async_context(opcua_peer(directory))
     names = [f"BESS{number:03}" for number in range(1, places + 1)]
@@ -241,6 +271,10 @@ async def _obey(programs: dict[str, Program], order: dict) -> dict:
     if order["op"] == "request":
         program = programs[order["site"]]
         return {"references": [await program.request() for _ in range(order["count"])]}
+    if order["op"] == "forget":
+        for program in programs.values():
+            program.forgotten.update(order["references"])
+        return {}
     if order["op"] == "raised":
         return {"waiting": sum(program.waiting() for program in programs.values())}
     shown: dict[str, tuple[str, str]] = {}
@@ -256,11 +290,12 @@ async def main(directory: Path, places: int, slots: int) -> None:
     async with AsyncExitStack() as stack:
         programs, environment = await _programs(stack, directory, places, slots)
         group = await stack.enter_async_context(asyncio.TaskGroup())
-        handshakes = group.create_task(programs["rugby"].run())
+        running = [group.create_task(programs[site].run()) for site in ("ipswich", "rugby")]
         print(json.dumps({"environment": environment}), flush=True)
         while line := await orders.readline():
             print(json.dumps(await _obey(programs, json.loads(line))), flush=True)
-        handshakes.cancel()
+        for task in running:
+            task.cancel()
 
 
 if __name__ == "__main__":

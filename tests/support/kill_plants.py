@@ -19,11 +19,11 @@ def acknowledge_before_commit():
     """The EMS is told that its request is on disk before it is."""
     original = IntakeDesk.take
 
-    async def take(self, arrivals):
+    async def take(self, arrivals, *more, **given):
         for arrival in arrivals:
             arrival.ack(True)
         await asyncio.sleep(LEAVING_S)
-        return await original(self, [replace(arrival, ack=lambda _: None) for arrival in arrivals])
+        return await original(self, [replace(arrival, ack=lambda _: None) for arrival in arrivals], *more, **given)
 
     IntakeDesk.take = take
 
