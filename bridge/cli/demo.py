@@ -1,6 +1,7 @@
 """`smp-bridge demo`: the whole thing on one machine."""
 
 import asyncio
+import logging
 import random
 import shutil
 import signal
@@ -89,6 +90,9 @@ async def _run(config: Path, seed: int, directory: Path, *, once: bool) -> "Repo
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop)
+    logging.getLogger("bridge.sandbox").addHandler(
+        logging.NullHandler()
+    )  # the view says what a person needs; the bridge has a log of its own
     print("starting three energy management systems, a stand-in for SMP and the bridge ...", flush=True)
     async with AsyncExitStack() as stack:
         world = await stack.enter_async_context(World(config, directory, seed=seed))

@@ -25,6 +25,9 @@ _WAL_KEPT_BYTES: Final = 64 * 1024 * 1024
 _CHECKED_BYTES: Final = 512 * 1024 * 1024  # a gigabyte takes 5 s, and a start has 10
 _TOLD_CHARS: Final = 200
 _READ_WRITE: Final = apsw.SQLITE_OPEN_READWRITE  # never made by the way: `_create` does it
+OLD_SCHEMA_HINT: Final = (
+    "start the service of this version once: it brings the journal up to date, and the earlier one still reads it"
+)
 _DIRECTORY_HINT: Final = (
     "can the service write there, and is the disk well? `journal.path` in bridge.yaml names the place"
 )
@@ -59,8 +62,8 @@ def open_reader(path: Path, *, vfs: str | None = None) -> apsw.Connection:
     return db
 
 
-def open_existing(path: Path) -> apsw.Connection:
-    """A connection that can only read, to a journal that this version can read; raises `JournalUnusable` otherwise."""
+def open_existing(path: Path, *, migrated: bool = False) -> apsw.Connection:
+    """A connection that can only read, to a journal that is ours (with `migrated`, of this version's schema); raises `JournalUnusable` otherwise."""
     if not path.exists():
         raise JournalUnusable(f"there is no journal at {path}", hint="the service makes it when it first runs")
     try:
@@ -69,6 +72,9 @@ def open_existing(path: Path) -> apsw.Connection:
     except apsw.Error as error:
         raise JournalUnusable(f"{path} cannot be read: {error}", hint="is it a journal of smp-bridge?") from error
     _check_ours(path, version, application)
+    if migrated and version % _MAJOR_STEP < max(int(file.stem) for file in _SCHEMA.glob("[0-9]*.sql")):
+        db.close()
+        raise JournalUnusable(f"{path} was last used by an earlier version", hint=OLD_SCHEMA_HINT)
     return db
 
 

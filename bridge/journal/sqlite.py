@@ -59,7 +59,7 @@ async def open_reader(path: Path) -> "SqliteReader":
     Raises `JournalUnusable` when there is none, or when it is unreadable, foreign or of a newer major version.
     """
     path = await asyncio.to_thread(path.resolve)
-    return SqliteReader(Reader("journal-read", await asyncio.to_thread(opening.open_existing, path)))
+    return SqliteReader(Reader("journal-read", await asyncio.to_thread(opening.open_existing, path, migrated=True)))
 
 
 class SqliteReader(ReaderCases):

@@ -39,7 +39,7 @@ def change(made, version):
 
 async def until_out(made, count):
     async with asyncio.timeout(30):
-        while (await made.states()).count("AWAITING_RETURN") < count:
+        while len([entry for entry in made.sandbox.ledger.of("asset.create") if entry.status == 202]) < count:
             await asyncio.sleep(0.05)
 
 

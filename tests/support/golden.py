@@ -8,7 +8,6 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from bridge import registry
-from bridge.app import Host
 from bridge.config import Config, load
 from bridge.flow import FlowPlan
 from bridge.model import Record
@@ -30,8 +29,8 @@ def pretty(value: Any) -> list[str]:
     return json.dumps(value, indent=2, sort_keys=True).splitlines()
 
 
-def read_sites(directory: Path, shipped_file: str, cases: Sequence[Path], **connection: Any) -> tuple[Host, Config]:
-    """The sites of all cases, read and checked as one configuration of the default profile, and the host that would run it."""
+def read_sites(directory: Path, shipped_file: str, cases: Sequence[Path], **connection: Any) -> Config:
+    """The sites of all cases, read and checked as one configuration of the default profile."""
     (directory / "any").write_text("placeholder")
     (directory / "sites").mkdir()
     yaml = YAML(typ="safe")
@@ -51,7 +50,7 @@ def read_sites(directory: Path, shipped_file: str, cases: Sequence[Path], **conn
     }
     (directory / "bridge.yaml").write_text(json.dumps(host))
     config = load(directory, registry.find, environ={})
-    return Host(config), config
+    return config
 
 
 def merged(shipped: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:

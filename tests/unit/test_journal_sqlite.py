@@ -14,7 +14,7 @@ from bridge.clock import Stamp, SystemClock
 from bridge.errors import JournalFull, JournalUnusable
 from bridge.journal import engine, opening
 from bridge.journal.port import Candidate, FastCall, Fence, SignedCall
-from bridge.journal.sqlite import SqliteJournal, open_journal
+from bridge.journal.sqlite import SqliteJournal, open_journal, open_reader
 from bridge.model import Operation, Trigger
 
 
@@ -426,3 +426,20 @@ async def test_fence_is_checked_in_the_same_commit(path):
     assert (await journal._writer.run(lambda tx: tx.holds(fence))).value is False
     assert (await journal._writer.run(lambda tx: tx.holds(Fence("field:s", fence.epoch + 1)))).value is True
     await journal.close()
+
+
+async def test_a_reader_of_this_version_names_an_older_journal(path):
+    """Commands that look into a journal which no service of this version has opened yet say so, with what to do; the service then mends it."""
+    schema = opening._SCHEMA / "0001.sql"
+    db = apsw.Connection(str(path))
+    db.execute(schema.read_text())
+    db.execute(f"PRAGMA application_id = {opening._APPLICATION_ID}")
+    db.execute("PRAGMA user_version = 10001")
+    db.close()
+    with pytest.raises(JournalUnusable, match="earlier version") as refused:
+        await open_reader(path)
+    assert "start the service" in refused.value.hint
+    await (await opened(path)).close()
+    reader = await open_reader(path)
+    assert await reader.submissions() == []
+    await reader.close()

@@ -14,6 +14,8 @@ from golden import pretty, read_sites, told
 from modbus_device import modbus_device
 from modbus_site import context_of
 
+from bridge.assembly import flow_plan
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 WITHIN_S = 20.0
@@ -32,7 +34,7 @@ async def device():
 
 @pytest.fixture(scope="module")
 def sites(device, tmp_path_factory):
-    """The host of all cases' sites, and their configuration."""
+    """The configuration of all cases' sites."""
     return read_sites(
         tmp_path_factory.mktemp("config"), SHIPPED, CASES, host=device.host, port=device.port, poll="10ms"
     )
@@ -44,9 +46,9 @@ async def test_case(device, sites, case):
     await device.put(0, *[0] * (LAST + 1))
     for at, data in registers(case / "registers.txt"):
         await device.put_bytes(at, data)
-    host, config = sites
+    config = sites
     site = config.sites[case.name]
-    plans = {name: host._plan(site, name) for name in site.flows}
+    plans = {name: flow_plan(config, site, name) for name in site.flows}
     (adapter,) = site.adapters.values()
     context = context_of(adapter.options, [plan.selection() for plan in plans.values()])
     async with asyncio.timeout(WITHIN_S), adapter.adapter.open(context) as session:

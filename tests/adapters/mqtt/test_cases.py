@@ -20,6 +20,7 @@ from mosquitto import Peer, mosquitto
 from mqtt_site import context_of
 from ruamel.yaml import YAML
 
+from bridge.assembly import flow_plan
 from bridge.model import Record
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -39,7 +40,7 @@ async def peer(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sites(peer, tmp_path_factory):
-    """The host of all cases' sites, and their configuration."""
+    """The configuration of all cases' sites."""
     broker, _ = peer
     connection = {"host": broker.host, "port": broker.port, "tls": None, "user": None, "password": None}
     return read_sites(tmp_path_factory.mktemp("config"), SHIPPED, CASES, **connection)
@@ -49,9 +50,9 @@ def sites(peer, tmp_path_factory):
 async def test_case(peer, sites, case, caplog):
     """What the flow makes of these messages is what the case expects, record by record and type by type."""
     broker, ems = peer
-    host, config = sites
+    config = sites
     site = config.sites[case.name]
-    plans = {name: host._plan(site, name) for name in site.flows}
+    plans = {name: flow_plan(config, site, name) for name in site.flows}
     (adapter,) = site.adapters.values()
     selections = [plan.selection() for plan in plans.values()]
     messages = YAML(typ="safe").load((case / "messages.yaml").read_text("utf-8"))
