@@ -42,7 +42,7 @@ TRIALS = (
     Trial("", POWER),
     Trial("acknowledge-before-commit", KILL, "received", 4, "lost"),
     Trial("resend-in-doubt", KILL, "sent", 3, "twice"),
-    Trial("lost-write-back", KILL, "write-journalled", 4, "lost"),
+    Trial("lost-write-back", KILL, "write-journalled", 6, "lost"),
     Trial("synchronous-off", POWER),
 )
 

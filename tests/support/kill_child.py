@@ -23,6 +23,7 @@ from aiohttp import web
 from aiohttp.http_writer import StreamWriter
 from kill_points import ARMED, CREATE_PATHS, MARK, NTH, POINT, POINTS, VITALS
 
+from bridge.clock import SystemClock
 from bridge.journal import engine
 from bridge.journal.sqlite import SqliteJournal
 from bridge.market.client import SmpClient
@@ -193,11 +194,15 @@ def settled(trap):
 
 
 def _final(due, trap):
-    """Know the write-backs that hold a final outcome: a word of progress is told again soon, an outcome only once."""
+    """Know the write-backs of outcomes that were settled in this life: words of progress and repeats are told again, an outcome only once."""
+    born_ns = SystemClock.here().wall_ns()
+
+    def fresh(row):
+        return row.outcome.state.final and row.settled is not None and row.settled.wall_ns >= born_ns
 
     def handed_out(answer, **_):
         rows, _ = answer
-        due.update((row.id, row.generation) for row in rows if row.outcome.state.final)
+        due.update((row.id, row.generation) for row in rows if fresh(row))
 
     watched(SqliteJournal, "due_writebacks", after=handed_out)
 

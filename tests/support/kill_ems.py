@@ -9,13 +9,16 @@ It says `{"environment": {...}}` (what the bridge's site files need), then answe
     {"op": "forget", "references": [...]}            → {}; the EMS no longer waits for these: their places may be used again
     {"op": "raised"}                                 → {"waiting": N}; requests that a handshake still keeps from being made
 
-The state word is '' while the EMS was told nothing. A place whose outcome is final is used again when all others are taken.
+The state word is '' while the EMS was told nothing. A place whose outcome is final is used again when all others are taken; it stands empty for a
+while first, so that no word about the record before it is still on its way.
 """
 
 import asyncio
 import json
 import sys
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -28,13 +31,14 @@ from opcua_peer import Peer as OpcUaPeer
 
 from bridge.model import EmsState
 
-BASE, STRIDE, RESULT, HEARTBEAT = 100, 80, 60, 5
+BASE, STRIDE, RECORD, RESULT, HEARTBEAT = 100, 80, 50, 60, 5
 CHARGER = {"name": "Charger", "mpan": "1012345678903", "postcode": "ME1 2AB", "gspGroup": "_J", "kw": "49,5"}
 TOPIC = "acme/crawley/ems/asset/{}/registration"
 HOST_STATUS = "acme/host/status"
 WORDS = {int(state): state.word for state in EmsState}
 ENDED = frozenset({"registered", "refused", "refused_by_host"})
 POLL_S = 0.02
+EMPTY_S = 20.0  # longer than any link in the tests holds back what was sent
 
 
 class Program(ABC):
@@ -46,6 +50,7 @@ class Program(ABC):
         self.requested: list[str] = []
         self._past: dict[str, tuple[str, str]] = {}
         self.forgotten: set[str] = set()
+        self._empty: dict[Hashable, float] = {}
 
     def _over(self, reference: str, word: tuple[str, str]) -> bool:
         """Whether the place of this record may be used again; what it showed is remembered then."""
@@ -53,6 +58,14 @@ class Program(ABC):
             return False
         self._past[reference] = word
         return True
+
+    def _rested(self) -> Hashable | None:
+        """A place that has stood empty for long enough."""
+        for place, since in self._empty.items():
+            if time.monotonic() - since > EMPTY_S:
+                del self._empty[place]
+                return place
+        return None
 
     def _new_reference(self) -> str:
         reference = f"{self.prefix}{len(self.requested) + 1:05}"
@@ -110,12 +123,15 @@ class OpcUaProgram(Program):
 
     async def _free(self) -> str:
         for place, reference in self._places.items():
-            if not reference:
+            if not reference and place not in self._empty:
                 return place
-        for place, reference in self._places.items():
-            if self._over(reference, await self._word(place)):
-                return place
-        raise RuntimeError("every place of the OPC UA server waits for an outcome")
+        while (found := self._rested()) is None:
+            for place, reference in self._places.items():
+                if reference and self._over(reference, await self._word(place)):
+                    await self._peer.set(f"{ASSETS}/{place}/AssetReference", "")
+                    self._places[place], self._empty[place] = "", time.monotonic()
+            await asyncio.sleep(POLL_S)
+        return found
 
     async def _word(self, place: str) -> tuple[str, str]:
         registration = f"{ASSETS}/{place}/Registration"
@@ -176,13 +192,16 @@ class ModbusProgram(Program):
         return {**dict.fromkeys(self.requested, ("", "")), **self._past, **now}
 
     async def _free(self) -> int:
-        if "" in self._slots:
-            return self._slots.index("")
-        while True:  # a full table of records waits for an outcome
+        for number, reference in enumerate(self._slots):
+            if not reference and number not in self._empty:
+                return number
+        while (found := self._rested()) is None:  # a full table of records waits for an outcome
             for number, reference in enumerate(self._slots):
-                if self._over(reference, await self._word(number)):
-                    return number
+                if reference and self._over(reference, await self._word(number)):
+                    await self._device.put(BASE + STRIDE * number, *[0] * RECORD)
+                    self._slots[number], self._empty[number] = "", time.monotonic()
             await asyncio.sleep(POLL_S)
+        return found
 
     async def _word(self, slot: int) -> tuple[str, str]:
         at = BASE + STRIDE * slot + RESULT
