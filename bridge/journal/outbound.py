@@ -50,11 +50,11 @@ def next_call(
         found = find(
             rows,
             f"{_AGAIN} AND {_DUE} AND NOT {SITE_HELD} AND {_ALLOWED} ORDER BY position, seq",
-            (participant, now_ns, now_ns, allowed),
+            (participant, now_ns, now_ns + SET_BACK_NS, allowed),
         ) or find(
             rows,
             f"{_IN_LINE} AND blocked = 0 AND {_DUE} AND NOT {SITE_HELD} AND {_ALLOWED} ORDER BY position, seq",
-            (participant, now_ns, now_ns, allowed),
+            (participant, now_ns, now_ns + SET_BACK_NS, allowed),
         )
     if found is None:
         return NoneDue(next_ns=_next_ns(rows, participant, now_ns, allowed)), 0

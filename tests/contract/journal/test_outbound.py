@@ -325,3 +325,15 @@ async def test_a_clock_that_was_set_back_makes_no_wait_longer(kit, wait):
     assert isinstance(await kit.next(), NoneDue)
     kit.clock.advance(-600)
     assert isinstance(await kit.next(), DueCall)
+
+
+async def test_a_look_that_began_before_the_commit_makes_nothing_due(kit):
+    """Whoever asks with a time of just before the pause was set does not take that for a clock that was set back."""
+    await kit.accept(kit.asset("A"))
+    due = await kit.send()
+    before_ns = kit.clock.wall_ns()
+    retry_ns = before_ns + 30_000_000_000
+    await kit.journal.answered(
+        kit.market, due.submission, SubmissionState.RETRY_WAIT, kit.answer(status=503), retry_ns=retry_ns
+    )
+    assert isinstance(await kit.journal.next_call("acme", before_ns, allow=list(Operation)), NoneDue)
