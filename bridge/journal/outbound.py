@@ -18,6 +18,8 @@ from bridge.submission import SubmissionState
 
 _S = SubmissionState
 _DETAIL_CHARS: Final = 500
+# A clock that was set back by less is not told from a caller that looked at it a moment before the last commit.
+SET_BACK_NS: Final = 10_000_000_000
 _MOST_LATE: Final = 100
 _ANEW: Final = 1  # `resend` of a person: a new message; 2 is the same message again
 _SAME: Final = 2
