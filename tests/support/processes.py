@@ -167,7 +167,7 @@ async def market_side(made, stack, directory, *, profile, knobs):
     made.profile = parse_profile(content)
     (made.config / "bridge.yaml").write_text((CONFIG / "bridge.yaml").read_text())
     write_private(keys / "acme.pem", new_key(Algorithm.ES256))
-    authority = Authority("test", clock=CLOCK)
+    authority = made.authority = Authority("test", clock=CLOCK)
     server = authority.server("bridge")
     account = SandboxParticipant(
         name=PARTICIPANT,
