@@ -517,7 +517,7 @@ class Journal(JournalReader, People, AssetImporter, Protocol):
         ...
 
     async def set_aside(self, fence: Fence, submission: str, cause: str) -> None:
-        """What cannot go on by itself becomes SET_ASIDE (alarm, write-back 11) and stands in nobody's way."""
+        """What cannot go on by itself becomes SET_ASIDE (alarm, write-back 11) and stands in nobody's way. What is in doubt stays so, and is not sent again."""
         ...
 
     async def park_return(self, fence: Fence, message: ReturnMessage) -> Parked:

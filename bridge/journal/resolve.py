@@ -30,15 +30,17 @@ def resend(tx: Tx, new_id: Callable[[], str], submission: str, decision: Decisio
     found = _load(tx, submission)
     if found.state is _S.IN_DOUBT:
         _whole(found, items)
-        tx.run("UPDATE submissions SET resend = ?, due_ns = 0 WHERE seq = ?", (RESEND_NEW, found.seq))
+        tx.run(
+            "UPDATE submissions SET resend = ?, due_ns = 0, deadline_ns = ? WHERE seq = ?",
+            (RESEND_NEW, _new_deadline_ns(tx, found), found.seq),
+        )
         tx.event(None, found.participant, "resend", found.id, _said(decision))
         tx.topics.add(f"market:{found.participant}")
         return found.id
     unknown = _unknown_items(tx, found, items)
     _with_content(tx, found, unknown)
     again = Again(submission=new_id(), items=[row[0] for row in unknown])
-    patience_ns = _patience_ns(tx, found)
-    deadline_ns = tx.now.wall_ns + patience_ns if patience_ns else 0
+    deadline_ns = _new_deadline_ns(tx, found)
     data = {**_said(decision), "into": again.submission, "items": _named(unknown)}
     tx.event(None, found.participant, "resend", found.id, data)
     requeue(tx, None, found, again, cause="sent again by a person", deadline_ns=deadline_ns, data=_said(decision))
@@ -137,7 +139,15 @@ def standing_item(rows: Rows, participant: str, kind: Kind, key: str) -> tuple[s
 def set_aside(tx: Tx, fence: Fence, submission: str, cause: str) -> None:
     """What cannot go on waits for a person and stands in nobody's way."""
     tx.check(fence)
-    _aside(tx, fence, _load(tx, submission), cause, {})
+    found = _load(tx, submission)
+    if found.state is not _S.IN_DOUBT:
+        _aside(tx, fence, found, cause, {})
+        return
+    tx.run("UPDATE submissions SET resend = 0, reason = ? WHERE seq = ?", (cause, found.seq))
+    tx.event(fence, found.participant, "not_sent_again", found.id, {"cause": cause})
+    tx.raise_alarm(
+        "IN_DOUBT", participant=found.participant, subject=found.id, text=f"it cannot be sent again: {cause}"
+    )
 
 
 def put_aside(tx: Tx, submission: str, cause: str, decision: Decision) -> None:
@@ -227,10 +237,11 @@ def _with_content(tx: Tx, found: Submission, rows: Sequence[Row]) -> None:
         )
 
 
-def _patience_ns(tx: Tx, found: Submission) -> int:
-    """How long the flow lets a record wait, as it was when these came; 0 = for ever."""
+def _new_deadline_ns(tx: Tx, found: Submission) -> int:
+    """From now on, as long as the flow let a record wait when these came; 0 = for ever."""
     row = tx.one("SELECT min(received_ns) FROM items WHERE submission = ?", (found.seq,))
-    return max(found.deadline_ns - ((row[0] if row else None) or found.deadline_ns), 0)
+    patience_ns = max(found.deadline_ns - ((row[0] if row else None) or found.deadline_ns), 0)
+    return tx.now.wall_ns + patience_ns if patience_ns else 0
 
 
 def _said(decision: Decision) -> dict[str, object]:

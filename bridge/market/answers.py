@@ -230,6 +230,9 @@ class Answers:
         if taken.out.repeat and state is not _S.IN_DOUBT:
             # This attempt was certainly not processed, which says nothing of the one before it.
             state, cause = _S.IN_DOUBT, f"still in doubt; sent again, and {cause}"
+            if taken.out.attempts >= MOST_REPEATS or self._poisonous(taken.out.submission):
+                retry_ns = 0  # a person decides; it would only stand in the way of the others
+                self._refused.pop(taken.out.submission, None)
         parked = await self._journal.answered(
             self._fence, taken.out.submission, state, taken.note, retry_ns=retry_ns, cause=cause
         )

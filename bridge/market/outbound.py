@@ -199,11 +199,14 @@ class Outbound:
             return FULL_PAUSE_S
 
     async def _start(self, due: DueCall) -> None:
-        if due.deadline_ns and due.deadline_ns <= self._clock.wall_ns():
+        doubtful = (
+            due.state is SubmissionState.IN_DOUBT
+        )  # it left before, so it can neither expire nor be refused by us
+        if not doubtful and due.deadline_ns and due.deadline_ns <= self._clock.wall_ns():
             await self._journal.refuse_waiting(self._fence, due.submission, SubmissionState.EXPIRED, EXPIRED)
             return
         made = prepare(self._maker, due, now_ns=self._clock.wall_ns())
-        if isinstance(made, Poison):
+        if isinstance(made, Poison) or (doubtful and isinstance(made, Refusal)):
             await self._journal.set_aside(self._fence, due.submission, made.text)
             return
         if isinstance(made, Refusal):
@@ -226,7 +229,7 @@ class Outbound:
             call=made.call,
             stamps={**due.stamps, **made.call.stamps, "journalled": journalled},
             attempts=due.attempts,
-            repeat=due.state is SubmissionState.IN_DOUBT and due.call is not None,
+            repeat=doubtful and due.call is not None,
         )
         self._group.create_task(self._send(out))
 

@@ -261,3 +261,70 @@ async def test_an_outage_is_felt_by_one_call_at_a_time(tmp_path):
         assert await rig.alarms() == []
         taken = sorted(key for request in rig.creates for key in references(request))
         assert set(taken) == {f"A{number}" for number in range(6)}
+
+
+# ------------------------------------------------------------------------------------------ doubt stands in nobody's way
+
+
+async def sent_beside(rig):
+    """Something else is asked for, and gets through."""
+    await rig.submit("BESIDE")
+    async with asyncio.timeout(8):
+        while (await rig.journal.member("acme", Kind.ASSET, "BESIDE")).state is not ItemState.SENT:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_doubt_that_is_older_than_its_deadline_is_sent_again(tmp_path):
+    """The same message, after the flow's deadline: it left before, so it does not expire, and what waits behind it goes."""
+    steps = [smp.answer("500 Oops"), smp.answer("202 Accepted", '{"transactionId":"T1"}')]
+    profile = {"retry": {"delays_s": [0.5]}, "recognises_repeats": True}
+    async with market(tmp_path, *steps, rest=TAKEN, profile=profile) as rig:
+        await rig.submit("A", deadline_ns=CLOCK.wall_ns() + 300_000_000)
+        await rig.until("AWAITING_RETURN")
+        assert len({request.body for request in rig.creates}) == 1
+        await sent_beside(rig)
+
+
+async def test_a_resend_that_cannot_be_made_stands_in_nobodys_way(tmp_path, monkeypatch):
+    """A defect of ours at the second making: it stays in doubt, and the next one goes."""
+    async with market(tmp_path, smp.answer("500 Oops"), rest=TAKEN) as rig:
+        await rig.submit("P")
+        view = await rig.until("IN_DOUBT")
+        render = rig.maker.render
+
+        def broken(operation, item):
+            if item["assetReference"] == "P":
+                raise KeyError("a place that this profile does not have")
+            return render(operation, item)
+
+        monkeypatch.setattr(rig.maker, "render", broken)
+        await rig.journal.resend(view.id, BOB)
+        await sent_beside(rig)
+        found = await rig.journal.submission(view.id)
+        assert found is not None
+        assert found.state is SubmissionState.IN_DOUBT
+
+
+async def test_a_repeat_that_is_always_refused_ends(tmp_path):
+    """The same message meets 403 while others are taken: after the third time it waits for a person, still in doubt."""
+    seen = []
+
+    def refuses(keys):
+        if "P" not in keys:
+            return None
+        seen.append(keys)
+        return smp.answer("500 Oops" if len(seen) == 1 else "403 No")
+
+    profile = {**QUICK, "recognises_repeats": True}
+    async with market(tmp_path, rest=takes(refuses), profile=profile, circuit=(0.02,)) as rig:
+        await rig.submit("P")
+        async with asyncio.timeout(5):
+            while not rig.creates:
+                await asyncio.sleep(0.01)
+        async with asyncio.timeout(8):
+            while len(seen) < 4:
+                await rig.submit(f"A{CLOCK.wall_ns()}")
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.5)
+        assert len(seen) == 4
+        assert (await rig.journal.member("acme", Kind.ASSET, "P")).state is ItemState.IN_DOUBT

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import smp_server as smp
@@ -37,8 +38,8 @@ class Rig:
     def __init__(self, journal, field, outbound, pace, peer):
         self.journal, self.field, self.outbound, self.pace, self.peer = journal, field, outbound, pace, peer
 
-    async def submit(self, *keys):
-        await self.journal.accept(self.field, [_candidate(key) for key in keys])
+    async def submit(self, *keys, **changes):
+        await self.journal.accept(self.field, [replace(_candidate(key), **changes) for key in keys])
 
     async def view(self):
         [view] = await self.journal.submissions()

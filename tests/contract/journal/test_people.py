@@ -496,3 +496,26 @@ async def test_what_another_hold_covers_stays_held(kit):
     assert await kit.next() == NoneDue()
     await kit.journal.release_hold(Scope.PARTICIPANT, "acme", ANN)
     assert (await told(kit))["A"].state is EmsState.RECEIVED
+
+
+async def test_a_resend_that_cannot_be_made_stays_in_doubt(kit):
+    """It is not set aside, for it may have arrived; it is not due any more either, and the alarm says why."""
+    due = await in_doubt(kit, "A")
+    await kit.journal.resend(due.submission, BOB)
+    await kit.journal.set_aside(kit.market, due.submission, "it cannot be made")
+    assert await kit.state(due.submission) is SubmissionState.IN_DOUBT
+    assert await kit.next() == NoneDue()
+    (alarm,) = [row for row in await kit.journal.alarms() if row.code == "IN_DOUBT"]
+    assert "it cannot be made" in alarm.text
+
+
+async def test_a_resend_has_the_flows_patience_anew(kit):
+    """A person decides a day later: what waits again does not expire at once."""
+    day = 86_400
+    await kit.accept(kit.asset("A", deadline_ns=kit.clock.wall_ns() + day * 1_000_000_000))
+    due = await kit.send()
+    await kit.journal.answered(kit.market, due.submission, SubmissionState.IN_DOUBT, kit.answer(status=0))
+    kit.clock.advance(2 * day)
+    await kit.journal.resend(due.submission, BOB)
+    left_s = ((await kit.due()).deadline_ns - kit.clock.wall_ns()) / 1e9
+    assert day - 60 < left_s <= day
