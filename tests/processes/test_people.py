@@ -25,6 +25,13 @@ async def until_ids(made, state, count=1):
     return found
 
 
+async def until_arrived(made, operation):
+    """SMP has the call and has not answered yet: seen at SMP itself, since a command takes longer to start than a short answer."""
+    async with asyncio.timeout(30):
+        while not any(entry.operation == operation for entry in made.sandbox.ledger.requests):
+            await asyncio.sleep(0.01)
+
+
 async def test_a_person_sends_a_doubtful_call_again(tmp_path):
     """The answer was lost and SMP never had the call: `resolve --resend` makes it go at once, once, and the journal says who and why."""
     faults = [Fault(operation="asset.create", drop=True)]
@@ -126,7 +133,7 @@ async def test_the_first_signal_drains_and_the_second_does_not_wait(tmp_path):
         process = await made.run()
         await process.until("ready")
         await made.ems["rugby"].request_assets()
-        await until_ids(made, "sending")
+        await until_arrived(made, "asset.create")
         process.process.send_signal(signal.SIGTERM)
         await process.until("stopping")
         await asyncio.sleep(0.5)
@@ -147,6 +154,6 @@ async def test_the_first_signal_alone_finishes_the_call(tmp_path):
         process = await made.run()
         await process.until("ready")
         await made.ems["rugby"].request_assets()
-        await until_ids(made, "sending")
+        await until_arrived(made, "asset.create")
         assert await process.stop() == 0
         assert await made.states() == ["AWAITING_RETURN"]
