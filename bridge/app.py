@@ -5,6 +5,7 @@ import logging
 import random
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -63,12 +64,13 @@ class Role(Enum):
 
 @dataclass(slots=True)
 class Running:
-    """What a running host tells those who started it: the ports it really has, and when it is ready."""
+    """What a running host tells those who started it: the ports it really has, and when it is ready (`on_ready` is called in that moment)."""
 
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     admin_port: int = 0
     returns_port: int = 0
+    on_ready: Callable[[], None] = lambda: None
 
 
 @dataclass(slots=True)
@@ -108,6 +110,9 @@ class Host:
 
         Raises `LeaseHeld`, `JournalUnusable` or `ConfigError` when it must not start, and an `ExceptionGroup` when the journal fails underneath.
         """
+        asyncio.get_running_loop().set_default_executor(
+            ThreadPoolExecutor(self._look_ups, thread_name_prefix="look-up")
+        )
         async with AsyncExitStack() as stack:
             journal = await open_configured_journal(
                 self._config.host.journal,
@@ -128,6 +133,11 @@ class Host:
             await self._listen(journal, stack, running)
             await self._work(journal, supervisors, running)
 
+    @property
+    def _look_ups(self) -> int:
+        """Threads for those who ask for an address: a name service that is silent for some must not keep the others waiting."""
+        return 8 + 2 * (len(self._config.participants) + sum(len(site.adapters) for site in self._sites))
+
     async def _work(self, journal: Journal, supervisors: list[Supervisor], running: Running) -> None:
         """Sinks first, then sources; at the stop sources end first, calls under way are finished, then the rest ends."""
         async with asyncio.TaskGroup() as group:
@@ -139,6 +149,7 @@ class Host:
             if self._keeper is not None:
                 sinks.append(group.create_task(self._keeper.run()))
             sources = [group.create_task(supervisor.run()) for supervisor in supervisors]
+            running.on_ready()
             running.ready.set()
             log.info("ready", extra={"role": self._role.value, "sites": [site.name for site in self._sites]})
             await running.stop.wait()

@@ -12,6 +12,7 @@ from bridge.cli.check import load_whole
 from bridge.cli.logs import LogLevel, set_up
 from bridge.config import Config
 from bridge.errors import BridgeError
+from bridge.process import calm
 
 
 def run(
@@ -40,7 +41,7 @@ def run(
 
 
 async def _serve(config: Config, role: Role, sites: list[str]) -> None:
-    running = Running()
+    running = Running(on_ready=calm)
     loop = asyncio.get_running_loop()
     main = asyncio.current_task()
     assert main is not None

@@ -18,12 +18,14 @@ from bridge.journal.port import Candidate, Fence, Intake, Journal
 from bridge.lane import FastCall, FastLane, Slot
 from bridge.model import HostReason, Kind, Record, Refusal
 from bridge.submission import Admission
+from bridge.turns import Turns
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 FULL_PAUSE_S: Final = 1.0
+MOST_FAST: Final = 50  # signed in one go while others wait for the loop; more take the second commit, which is little beside their own time
 _MOST_NS: Final = 2**63  # what a column holds: the year 2262
 
 
@@ -67,14 +69,16 @@ class IntakeDesk:
 
         While the journal is full nothing is acknowledged and the source is kept waiting (DESIGN, "Full disk").
         """
-        batch = self._evaluate(record for arrival in arrivals for record in arrival.records)
+        batch = await self._evaluate(record for arrival in arrivals for record in arrival.records)
         if look is not None:
             await look(batch.candidates)
         intake = await self._commit(batch)
         for arrival in arrivals:
             arrival.ack(not _unreadable(arrival))
         self._say_refused(batch, intake)
+        turns = Turns()
         for plan, accepted, candidate in zip(batch.plans, intake.accepted, batch.candidates, strict=True):
+            await turns.give()
             self._metrics.admitted(plan, accepted.admission)
             received = candidate.stamps.get("received")
             if received is not None:
@@ -93,9 +97,10 @@ class IntakeDesk:
         batch = _Batch(candidates=[candidate], evaluated=[Evaluated(key=None)], plans=[plan])
         await self._commit(batch)
 
-    def _evaluate(self, records: Iterable[Record]) -> _Batch:
-        batch = _Batch()
+    async def _evaluate(self, records: Iterable[Record]) -> _Batch:
+        batch, turns = _Batch(), Turns()
         for record in records:
+            await turns.give()
             plan = self._plans[record.flow]
             evaluated = _evaluated(plan, record)
             batch.plans.append(plan)
@@ -204,7 +209,7 @@ class IntakeDesk:
             plan = plan or current
             if current is plan and candidate.key not in chosen and len(chosen) < plan.max_items:
                 chosen[candidate.key] = index
-        if plan is None or plan.linger_ns:
+        if plan is None or plan.linger_ns or len(chosen) > MOST_FAST:
             return None, None
         slot = self._lane.claim(plan.participant, plan.operation)
         if slot is None:

@@ -12,6 +12,7 @@ from bridge.errors import JournalFull, LinkError
 from bridge.field.report import FieldMetrics
 from bridge.flow import FlowPlan
 from bridge.journal.port import DueWriteBack, Fence, Journal, WriteBackResult
+from bridge.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 CALL_S: Final = 300.0
 FULL_PAUSE_S: Final = 1.0
-BATCH: Final = 256
+BATCH: Final = 64  # one commit each: others wait behind it
 _TOLD: Final = frozenset({"written", "read_back_ok"})
 
 
@@ -80,14 +81,20 @@ class WriteBacks:
     async def _write(self, session: Session, due: Sequence[DueWriteBack]) -> list[WriteBackResult]:
         moved = await self._moved(session, due)
         here = [row for row in due if row.id not in moved]
-        writes = [(row.id, write) for row in here for write in self._writes(row)]
+        turns = Turns()
+        writes: list[tuple[int, Write]] = []
+        for row in here:
+            await turns.give()
+            writes += [(row.id, write) for write in self._writes(row)]
         answers = await in_time(session.write([write for _, write in writes])) if writes else []
         # By row, for several requests of one place may be told at once.
         written = {(id_, entry.address): entry for (id_, _), entry in zip(writes, answers, strict=True)}
         back = await self._read_back(session, here, written)
-        results = [self._result(row, moved, written, back, checked=session.can_read) for row in due]
-        for row, result in zip(due, results, strict=True):
-            self._report(row, result)
+        results = []
+        for row in due:
+            await turns.give()
+            results.append(self._result(row, moved, written, back, checked=session.can_read))
+            self._report(row, results[-1])
         return results
 
     def _report(self, row: DueWriteBack, result: WriteBackResult) -> None:

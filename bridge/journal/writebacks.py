@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bridge.clock import Stamp
 from bridge.journal.port import DueWriteBack, Fence, WriteBackResult
 from bridge.journal.store import Row, Rows, Tx, dump, dump_stamps, load_errors, load_stamps
 from bridge.model import EmsOutcome, EmsState, ItemState
@@ -60,6 +61,12 @@ _ECHO: Final = (
     + ", :state), transaction_id = :transaction, asset_id = i.asset_id, errors = i.errors, updated_ns = :now, due_ns = :now"
     " FROM items i WHERE i.submission = :submission AND writebacks.follows = i.id AND (:everyone = 1 OR i.progress = 1)"
     " AND (writebacks.place <> i.place OR writebacks.slot <> i.slot)"
+)
+
+_WRITTEN: Final = (
+    "SELECT w.id, w.participant, w.site, w.flow, w.place, w.generation, w.state, s.id, s.seq, s.stamps FROM writebacks w"
+    " LEFT JOIN items i ON i.id = w.follows LEFT JOIN submissions s ON s.seq = i.submission"
+    " WHERE w.id IN (SELECT CAST(value AS BIGINT) FROM json_each(?))"
 )
 
 
@@ -225,45 +232,47 @@ def _due(row: Row) -> DueWriteBack:
 def wrote_back(tx: Tx, fence: Fence, results: Sequence[WriteBackResult]) -> None:
     """Note the results: one event per submission (or flow) and state."""
     tx.check(fence)
+    rows = {row[0]: row[1:] for row in tx.all(_WRITTEN, (dump([result.id for result in results]),))}
     noted: dict[tuple[str, str, str], list[list[object]]] = {}
+    told: dict[int, tuple[str, Stamp]] = {}
+    fresh: list[tuple[WriteBackResult, Row]] = []
     for result in results:
-        row = tx.one(
-            "SELECT w.participant, w.site, w.flow, w.place, w.generation, w.state, s.id, s.seq, s.stamps FROM writebacks w"
-            " LEFT JOIN items i ON i.id = w.follows LEFT JOIN submissions s ON s.seq = i.submission WHERE w.id = ?",
-            (result.id,),
-        )
+        row = rows.get(result.id)
         if row is None:
             continue
         stale = row[4] != result.generation
         if not stale:
-            _note(tx, result, row)
+            fresh.append((result, row))
+            if row[7] and result.stamp and result.state != "retry" and EmsState(row[5]).final:
+                told[row[7]] = (row[8], result.stamp)
         subject = row[6] or f"{row[1]}/{row[2]}"
         kind = f"write_back.{result.state}" + (".superseded" if stale else "")
         noted.setdefault((row[0], subject, kind), []).append(
             [result.id, result.generation, row[5], row[3], result.error]
         )
+    _note(tx, fresh)
+    for seq, (stamps, stamp) in told.items():
+        stamped = dump_stamps({**load_stamps(stamps), "written_back": stamp})
+        tx.run("UPDATE submissions SET stamps = ? WHERE seq = ?", (stamped, seq))
     for (participant, subject, kind), entries in noted.items():
         columns = ["id", "generation", "state", "place", "error"]
         tx.event(fence, participant, kind, subject, {"columns": columns, "rows": entries})
 
 
-def _note(tx: Tx, result: WriteBackResult, row: Row) -> None:
-    participant, site, flow, place, _, state, submission, seq, stamps = row
-    again = result.state == "retry"
-    tx.run(
+def _note(tx: Tx, fresh: Sequence[tuple[WriteBackResult, Row]]) -> None:
+    """The rows' steps, and the alarms that they raise or clear. As a rule no place has one, and nobody need look for each."""
+    tx.many(
         "UPDATE writebacks SET step = ?, error = ?, due_ns = ?, attempts = attempts + ? WHERE id = ?",
-        (result.state, result.error, result.next_ns, again, result.id),
+        [(result.state, result.error, result.next_ns, int(result.state == "retry"), result.id) for result, _ in fresh],
     )
-    subject = f"{flow}/{place}"
-    if result.state in _ALARMS:
-        code = _ALARMS[result.state]
-        tx.raise_alarm(code, participant=participant, site=site, subject=subject, text=result.error)
-    elif not again:
-        tx.clear_alarm("STUCK", participant=participant, site=site, subject=subject)
-        tx.clear_alarm("MOVED", participant=participant, site=site, subject=subject)
-    if submission and result.stamp and not again and EmsState(state).final:
-        stamped = dump_stamps({**load_stamps(stamps), "written_back": result.stamp})
-        tx.run("UPDATE submissions SET stamps = ? WHERE seq = ?", (stamped, seq))
+    alarmed = tx.one("SELECT 1 FROM alarms WHERE code IN ('STUCK', 'MOVED') AND cleared_ns = 0 LIMIT 1") is not None
+    for result, (participant, site, flow, place, *_) in fresh:
+        where = {"participant": participant, "site": site, "subject": f"{flow}/{place}"}
+        if result.state in _ALARMS:
+            tx.raise_alarm(_ALARMS[result.state], **where, text=result.error)
+        elif alarmed and result.state != "retry":
+            tx.clear_alarm("STUCK", **where)
+            tx.clear_alarm("MOVED", **where)
 
 
 def retry_stuck(tx: Tx, fence: Fence, site: str, flows: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from bridge.market.client import plain_headers
 from bridge.market.report import MarketMetrics
 from bridge.market.returns import Freshness, MessageRefused, ReturnReader
 from bridge.market.tracker import Tracker
+from bridge.turns import aside
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,8 @@ class ReturnsEndpoint:
         body = await _read(request, inbox.reader.max_body_bytes)
         headers = plain_headers(request.headers.items())
         try:
-            read = inbox.reader.read(body, request.headers.getall(inbox.reader.signature_header, []), headers, received)
+            tokens = request.headers.getall(inbox.reader.signature_header, [])
+            read = await aside(len(body), inbox.reader.read, body, tokens, headers, received)
         except SignatureRefused as error:
             raise _Answer(401, error.reason.value) from error
         except BodyRefused as error:

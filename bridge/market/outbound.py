@@ -199,13 +199,12 @@ class Outbound:
             return FULL_PAUSE_S
 
     async def _start(self, due: DueCall) -> None:
-        doubtful = (
-            due.state is SubmissionState.IN_DOUBT
-        )  # it left before, so it can neither expire nor be refused by us
+        # What is in doubt left before, so it can neither expire nor be refused by us.
+        doubtful = due.state is SubmissionState.IN_DOUBT
         if not doubtful and due.deadline_ns and due.deadline_ns <= self._clock.wall_ns():
             await self._journal.refuse_waiting(self._fence, due.submission, SubmissionState.EXPIRED, EXPIRED)
             return
-        made = prepare(self._maker, due, now_ns=self._clock.wall_ns())
+        made = await prepare(self._maker, due, now_ns=self._clock.wall_ns())
         if isinstance(made, Poison) or (doubtful and isinstance(made, Refusal)):
             await self._journal.set_aside(self._fence, due.submission, made.text)
             return

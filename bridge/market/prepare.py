@@ -1,4 +1,4 @@
-"""From a due submission to its signed call, or to the reason why it can never go out. No I/O."""
+"""From a due submission to its signed call, or to the reason why it can never go out. No I/O; a large one is made in steps."""
 
 import logging
 from dataclasses import dataclass
@@ -10,6 +10,8 @@ from bridge.journal.port import DueCall
 from bridge.lane import SignedCall
 from bridge.market.calls import CallMaker
 from bridge.model import HostReason, ItemState, Operation, Refusal
+from bridge.turns import Turns
+from bridge.wire import RenderedItem
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ class Prepared:
     count: int
 
 
-def prepare(maker: CallMaker, due: DueCall, *, now_ns: int) -> Prepared | Refusal | Poison:
+async def prepare(maker: CallMaker, due: DueCall, *, now_ns: int) -> Prepared | Refusal | Poison:
     """Sign what is due, as many items as one call holds.
 
     What was signed before goes again byte for byte while the profile's freshness window holds (DOMAIN 3); later it is signed anew as the same
@@ -49,7 +51,7 @@ def prepare(maker: CallMaker, due: DueCall, *, now_ns: int) -> Prepared | Refusa
     if due.call is not None and maker.is_fresh(due.call, now_ns):
         return Prepared(due.call, len(due.items))
     try:
-        return _prepared(maker, due)
+        return await _prepared(maker, due)
     except Exception as error:
         log.exception("call_cannot_be_made", extra={"submission": due.submission, "site": due.site, "flow": due.flow})
         return Poison(
@@ -57,20 +59,21 @@ def prepare(maker: CallMaker, due: DueCall, *, now_ns: int) -> Prepared | Refusa
         )
 
 
-def _prepared(maker: CallMaker, due: DueCall) -> Prepared | Refusal | Poison:
+async def _prepared(maker: CallMaker, due: DueCall) -> Prepared | Refusal | Poison:
     message_id = due.call.message_id if due.call is not None else None
     refusal = _member_refusal(due)
     if refusal is not None:
         return refusal
-    items = [orjson.loads(item.content) for item in due.items]
     if due.operation is Operation.UNIT_CREATE:
-        items = [maker.complete_unit(items[0], due.members)]
-        refusal, unusual = maker.check_unit((due.site, due.flow), items[0], due.members)
+        item = maker.complete_unit(orjson.loads(due.items[0].content), due.members)
+        refusal, unusual = maker.check_unit((due.site, due.flow), item, due.members)
         for finding in unusual:
             log.warning("unit_unusual", extra={"site": due.site, "flow": due.flow, "finding": finding.refusal.text})
         if refusal is not None:
             return refusal
-    rendered = [maker.render(due.operation, item) for item in items]
+        rendered = [maker.render(due.operation, item)]
+    else:
+        rendered = await _rendered(maker, due)
     count = maker.fit(due.operation, rendered)
     if message_id is not None and count < len(rendered):
         return Poison("it is too old to be sent as it was signed, and larger than one call of this profile may be now")
@@ -80,6 +83,14 @@ def _prepared(maker: CallMaker, due: DueCall) -> Prepared | Refusal | Poison:
         due.operation, rendered[:count], submission=due.submission, stamps=due.stamps, message_id=message_id
     )
     return Prepared(call, count)
+
+
+async def _rendered(maker: CallMaker, due: DueCall) -> list[RenderedItem]:
+    rendered, turns = [], Turns()
+    for item in due.items:
+        await turns.give()
+        rendered.append(maker.render(due.operation, orjson.loads(item.content)))
+    return rendered
 
 
 def _member_refusal(due: DueCall) -> Refusal | None:

@@ -18,12 +18,14 @@ from bridge.market.token import AccountStopped, TokenKeeper
 from bridge.model import ErrorNote, HostReason, ItemState, Operation
 from bridge.platform import AnswerClass, Report, Verdict, outcomes, sent_again
 from bridge.submission import SubmissionState, settled_state
+from bridge.turns import aside
 
 log = logging.getLogger(__name__)
 
 FULL_PAUSE_S: Final = 1.0
 MOST_ARRIVED: Final = 1000  # returns that wait to be settled; then SMP is asked to come again
 MOST_ARRIVED_BYTES: Final = 64 * 1024 * 1024
+ITEM_BYTES: Final = 100  # of a result, about
 _OVERDUE: Final = -1  # in the place of a poll's number: the moment after which a missing outcome is an alarm
 _NOT_SENT: Final = frozenset({SubmissionState.WAITING, SubmissionState.RETRY_WAIT, SubmissionState.SET_ASIDE})
 
@@ -141,7 +143,7 @@ class Tracker:
 
     async def _settle_return(self, parked: ParkedReturn) -> None:
         """Match one return to its submission and settle it; without a match it stays parked as an orphan."""
-        read = self._maker.read_return(parked.message)
+        read = await aside(len(parked.message.body), self._maker.read_return, parked.message)
         if read is None:
             await self._journal.close_return(self._fence, parked.id, "quarantined")
             return
@@ -184,7 +186,8 @@ class Tracker:
         return_id: int | None = None,
         answer: AnswerNote | None = None,
     ) -> None:
-        verdicts = outcomes([item.key for item in found.items], report, self._maker.semantics)
+        keys = [item.key for item in found.items]
+        verdicts = await aside(len(keys) * ITEM_BYTES, outcomes, keys, report, self._maker.semantics)
         state = SubmissionState.REJECTED if report.rejected else settled_state([verdict.state for verdict in verdicts])
         if report.rejected and found.state is SubmissionState.IN_DOUBT:
             state = settled_state([verdict.state for verdict in verdicts])

@@ -8,7 +8,7 @@ import pytest
 from bridge.api import Arrival, Outcome
 from bridge.clock import SystemClock
 from bridge.errors import JournalFull
-from bridge.field.intake import IntakeDesk
+from bridge.field.intake import MOST_FAST, IntakeDesk
 from bridge.field.report import FieldMetrics
 from bridge.flow import FlowPlan
 from bridge.journal.port import Accepted, Fence, Intake
@@ -140,6 +140,20 @@ async def test_a_session_that_ends_while_the_journal_is_full_waits_for_nothing()
         await asyncio.wait({session})
     assert session.cancelled()
     assert rig.acked == []
+
+
+async def test_a_large_arrival_is_not_signed_while_others_wait():
+    """Up to `MOST_FAST` records are signed for the first commit; more would hold the loop, and wait for the second."""
+    rig = Rig()
+    rig.journal.go.set()
+    for count in (MOST_FAST, MOST_FAST + 1):
+        records = [
+            Record(flow="assets", place=f"A{number}", fields={}, received=CLOCK.now(), request="1")
+            for number in range(count)
+        ]
+        await rig.desk.take([Arrival(records=records, ack=rig.acked.append)])
+    assert [fast is not None for _, fast in rig.journal.taken] == [True, False]
+    assert [slot.ended for slot in rig.lane.slots] == [["sent"]]
 
 
 async def test_a_slot_that_cannot_sign_is_given_back():

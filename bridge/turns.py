@@ -1,0 +1,37 @@
+"""Long work in small steps, or on a thread of its own: whoever else waits for the event loop is served in between."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+STEP_S: Final = 0.0005
+LARGE_BYTES: Final = 16 * 1024  # what is worked in less than a millisecond
+_THREAD: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="aside")
+
+
+async def aside(size: int, work: Callable[P, T], /, *args: P.args, **named: P.kwargs) -> T:
+    """The result of pure `work` on so many bytes: at once where they are few, else on one thread beside the loop. One large piece waits for another."""
+    if size <= LARGE_BYTES:
+        return work(*args, **named)
+    return await asyncio.get_running_loop().run_in_executor(_THREAD, lambda: work(*args, **named))
+
+
+class Turns:
+    """One piece of long work on the loop. Call `give` often in it: once the work has had the loop for `STEP_S`, others have their turn."""
+
+    __slots__ = ("_loop", "_until")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._until = self._loop.time() + STEP_S
+
+    async def give(self) -> None:
+        """Let others in if this work has had its time; costs next to nothing otherwise."""
+        if self._loop.time() < self._until:
+            return
+        await asyncio.sleep(0)
+        self._until = self._loop.time() + STEP_S

@@ -1,0 +1,77 @@
+"""Long work on the loop lets others in, and large pieces are worked beside it."""
+
+import asyncio
+import gc
+import sys
+import threading
+import time
+
+from bridge.process import SWITCH_S, calm
+from bridge.turns import LARGE_BYTES, STEP_S, Turns, aside
+
+
+async def others(work):
+    """How often somebody else had the loop while `work` ran."""
+    count = 0
+
+    async def other():
+        nonlocal count
+        while True:
+            await asyncio.sleep(0)
+            count += 1
+
+    async with asyncio.TaskGroup() as group:
+        beside = group.create_task(other())
+        await asyncio.sleep(0)
+        before = count
+        await work()
+        after = count
+        beside.cancel()
+    return after - before
+
+
+async def test_long_work_lets_others_in():
+    """Ten steps' worth of work gives others about ten turns."""
+
+    async def work():
+        turns = Turns()
+        for _ in range(40):
+            await turns.give()
+            time.sleep(STEP_S / 4)  # work, not a wait
+
+    assert 5 <= await others(work) <= 40
+
+
+async def test_short_work_keeps_the_loop():
+    """What is over within a step is not interrupted."""
+
+    async def work():
+        turns = Turns()
+        for _ in range(10):
+            await turns.give()
+
+    assert await others(work) <= 1
+
+
+async def test_large_pieces_are_worked_beside_the_loop():
+    """A small piece is worked at once, a large one on another thread; an error comes back to the caller."""
+    here = threading.get_ident()
+    assert await aside(LARGE_BYTES, threading.get_ident) == here
+    assert await aside(LARGE_BYTES + 1, threading.get_ident) != here
+    try:
+        await aside(LARGE_BYTES + 1, int, "no number")
+    except ValueError:
+        return
+    raise AssertionError("the error was lost")
+
+
+def test_a_process_is_calm():
+    """Threads change places soon, and what was loaded is no longer searched for garbage."""
+    before = sys.getswitchinterval()
+    try:
+        calm()
+        assert abs(sys.getswitchinterval() - SWITCH_S) < 1e-6
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        sys.setswitchinterval(before)
+        gc.unfreeze()
