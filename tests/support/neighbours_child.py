@@ -1,15 +1,17 @@
 """A host as a process of its own, with EMSs in it that ask at the times they are told to: two parties on one host, as neighbours of each other.
 
 Standard input, one JSON object a line: `{"load": NAME, "site": S, "rate": R, "seconds": T, "burst": B}` asks for B records every B/R seconds;
-`{"take": NAME}` wants what became of that load; `{"stop": true}`. Standard output: `{"ready": PORT}`, `{"told": NAME}` once every record of a load has its
-end, and for `take` `{"load": NAME, "rows": [[REFERENCE, ASKED, ACKED, TOLD, STATE], …]}` (CLOCK_MONOTONIC in ns; 0 = not yet).
+`{"take": NAME}` wants what became of that load; `{"stop": true}`. Standard output: `{"ready": {"returns": PORT, "admin": PORT}}`, `{"taken": NAME}` and `{"told": NAME}` once every record of a load
+shows a state, and has its end, and for `take` `{"load": NAME, "rows": [[REFERENCE, ASKED, ACKED, TOLD, STATE], …]}` (CLOCK_MONOTONIC in ns; 0 = not yet).
 
 A record is asked for at the time that the plan says, whether the host was ready to look or not: time that it lost is counted.
+While the file that the second argument names is missing, `localhost` cannot be looked up.
 """
 
 import asyncio
 import json
 import os
+import socket
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from bridge.app import Host, Running
 from bridge.clock import SystemClock
 from bridge.config import load
 from bridge.model import EmsState
+from bridge.process import calm
 from bridge.registry import find
 
 CLOCK = SystemClock.here()
@@ -40,10 +43,17 @@ class Load:
         self.rows = {}
         self.all_asked = False
         self.untold = 0
+        self.unseen = 0
+        self.over = False
 
     def looked(self):
-        if self.all_asked and not self.untold:
+        """Say once that each place shows a state, and once that each shows its end."""
+        if self.all_asked and not self.unseen:
+            say(taken=self.name)
+            self.unseen = -1
+        if self.all_asked and not self.untold and not self.over:
             say(told=self.name)
+            self.over = True
 
 
 class Ems:
@@ -55,7 +65,7 @@ class Ems:
         self.site = site
         self.queue = asyncio.Queue()
         self.load_of = {}
-        self.count = 0
+        self.count = int(os.environ["NEIGHBOURS_FIRST"])  # a host started again asks for other records
 
     async def ask(self, load, *, rate, seconds, burst):
         """Open loop: every burst has its time, whatever became of the ones before it."""
@@ -72,6 +82,7 @@ class Ems:
         reference = f"{self.site[:2].upper()}{self.count:06}"
         load.rows[reference] = [due, 0, 0, 0]
         load.untold += 1
+        load.unseen += 1
         self.load_of[reference] = load
         fields = {"reference": Reading(value=reference), "kw": Reading(value=5), "name": Reading(value="Battery")}
         return Record(flow="assets", place=reference, fields=fields, received=CLOCK.now(), request="1", complete=True)
@@ -95,13 +106,16 @@ class Ems:
         for write in writes:
             if write.address.name is not OutcomeField.STATE:
                 continue
-            load = self.load_of[write.address.place]
+            load = self.load_of.get(write.address.place)
+            if load is None:  # asked for before this start
+                continue
             row = load.rows[write.address.place]
+            load.unseen -= not row[3]
             row[3] = write.value.number
             if row[3] in FINAL and not row[2]:
                 row[2] = at
                 load.untold -= 1
-                load.looked()
+            load.looked()
         return [Written(address=write.address, value=write.value) for write in writes]
 
 
@@ -132,16 +146,30 @@ async def commands(systems, running, group):
     running.stop.set()
 
 
+def without_names(switch):
+    """The name service is down while this file is missing."""
+    real = socket.getaddrinfo
+
+    def look_up(host, *rest, **more):
+        if host == "localhost" and not switch.exists():
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return real(host, *rest, **more)
+
+    socket.getaddrinfo = look_up
+
+
 async def main(directory):
-    systems, running = {site: Ems(site) for site in SITES}, Running()
+    systems, running = {site: Ems(site) for site in SITES}, Running(on_ready=calm)
     adapters = {site: adapter(ems) for site, ems in systems.items()}
     config = load(Path(directory), lambda protocol: adapters.get(protocol) or find(protocol), environ=os.environ)
     async with asyncio.TaskGroup() as group:
         group.create_task(Host(config, clock=CLOCK).run(running))
         await running.ready.wait()
-        say(ready=running.returns_port)
+        say(ready={"returns": running.returns_port, "admin": running.admin_port})
         group.create_task(commands(systems, running, group))
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        without_names(Path(sys.argv[2]))
     asyncio.run(main(sys.argv[1]))
