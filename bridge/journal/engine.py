@@ -7,15 +7,15 @@ from typing import Final, TypeVar
 
 import apsw
 
-from bridge.clock import Clock, Stamp, iso_ms
+from bridge.clock import Clock
 from bridge.errors import JournalFull, JournalUnusable
+from bridge.journal.room import Room
 from bridge.journal.store import Numbers, Rows, Tx
 from bridge.journal.threads import Done, Request, Worker
 
 T = TypeVar("T")
 
 _CHECKPOINT_PAGES: Final = 1000
-_CALM_NS: Final = 60_000_000_000
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -76,27 +76,6 @@ class Reader(_Thread):
                 request.error = translated(error)
 
 
-class _Room:
-    """The alarm of a full disk: it can only be written once there is room again, and stands until none was missing for a while."""
-
-    def __init__(self) -> None:
-        self._since_ns = 0
-        self._last: Stamp | None = None
-        self._stands = True  # perhaps, from before this start
-
-    def tell(self, tx: Tx, *, full: bool) -> None:
-        """At the beginning of each commit; `full` when the one before found no room."""
-        if full:
-            self._last = tx.now
-            self._since_ns = self._since_ns or tx.now.wall_ns
-            self._stands = True
-            text = f"no room since {iso_ms(self._since_ns)}; nothing was acknowledged until now"
-            tx.raise_alarm("JOURNAL_FULL", text=text)
-        elif self._stands and (self._last is None or tx.now.mono_ns - self._last.mono_ns > _CALM_NS):
-            tx.clear_alarm("JOURNAL_FULL")
-            self._stands, self._since_ns = False, 0
-
-
 class Writer(_Thread):
     """The thread of the changing calls: what came while the last commit ran is one transaction, each request under its own savepoint."""
 
@@ -117,7 +96,7 @@ class Writer(_Thread):
         self._pages = 0
         self._numbers: Numbers = {}
         self._failed: Exception | None = None
-        self._room = _Room()
+        self._room = Room()
         db.set_wal_hook(self._wrote)
         super().__init__(name, db)
 
@@ -145,6 +124,7 @@ class Writer(_Thread):
         at = self._clock.now()
         for request in batch:
             request.result = Done(request.result, at)
+        self._room.told()
         self._numbers = numbers
         if topics:
             self._wake(topics)

@@ -19,6 +19,7 @@ from bridge.journal.pg_opening import prepare
 from bridge.journal.pg_server import Connection, Server, lost, repeatable, translated, unreachable
 from bridge.journal.pg_store import PgRows, PgTx
 from bridge.journal.pg_wake import PgWake
+from bridge.journal.room import Room
 from bridge.journal.store import Numbers, Rows, Tx
 from bridge.journal.threads import Done, Request, Worker
 
@@ -139,6 +140,7 @@ class PgWriter(Worker):
         self._writer = writer
         self._wake = wake
         self._numbers: Numbers = {}
+        self._room = Room()
         key = server.key
         self._begin = b"%s; SELECT pg_advisory_xact_lock_shared(%d)" % (_WRITE, key)
         self._alone = b"SELECT pg_advisory_lock(%d)" % key
@@ -205,6 +207,7 @@ class PgWriter(Worker):
         numbers = dict(self._numbers)
         topics: set[str] = set()
         db.execute(self._begin if beside else _WRITE)
+        self._room.tell(PgTx(db, self._clock, self._writer, numbers, topics), full=self.full)
         for request in batch:
             self._one(db, request, numbers, topics, only=len(batch) == 1, last=last)
         if len(batch) == 1 and batch[0].error is not None:
@@ -213,6 +216,7 @@ class PgWriter(Worker):
         if topics:
             db.execute(b"SELECT pg_notify(%s, %s)", (self._session.server.schema, self._wake.message(topics)))
         self._commit(db)
+        self._room.told()
         at = self._clock.now()
         for request in batch:
             request.result = Done(request.result, at)

@@ -75,9 +75,10 @@ class Reconciliation:
             for site in self._config.sites.values()
             if site.name not in self._skip
         ]
-        await self._journal.introduce(
-            {entry.name: entry.options.environment.value for entry in self._config.participants.values()}
-        )
+        if not self._dry:
+            await self._journal.introduce(
+                {entry.name: entry.options.environment.value for entry in self._config.participants.values()}
+            )
         found = await self._ask(looks)
         await self._take(found)
         held = await self._held(finding_safe=finding.verdict.safe)

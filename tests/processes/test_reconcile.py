@@ -34,17 +34,23 @@ async def made_old(made, tmp_path):
     assert "journal reconcile" in printed
 
 
+async def held_again(made, tmp_path):
+    """A host on yesterday's journal holds, and one site's requests wait in it. Returns its process."""
+    await made_old(made, tmp_path)
+    process = await made.run()
+    await process.until("ready")
+    await until_held(made)
+    await made.ems["rugby"].request_assets()
+    async with asyncio.timeout(20):
+        while "WAITING" not in await made.states():
+            await asyncio.sleep(0.05)
+    return process
+
+
 async def test_a_restored_backup_is_reconciled(tmp_path):
     """One site asks again while everything is held, the other does not: the first one's waiting requests are withdrawn, the other's assets are made known."""
     async with world(tmp_path, assets=3) as made:
-        await made_old(made, tmp_path)
-        process = await made.run()
-        await process.until("ready")
-        await until_held(made)
-        await made.ems["rugby"].request_assets()
-        async with asyncio.timeout(20):
-            while "WAITING" not in await made.states():
-                await asyncio.sleep(0.05)
+        process = await held_again(made, tmp_path)
         status, _, told = await made.say("release", "--host", *WHO)
         assert (status, "is not held" in told) == (1, True)
         status, printed, told = await made.say("journal", "reconcile", "--dry-run", *WHO)
@@ -71,14 +77,7 @@ async def test_a_restored_backup_is_reconciled(tmp_path):
 async def test_an_ems_that_cannot_be_read_keeps_everything_held(tmp_path):
     """Its silence proves nothing; a person may leave it out by name, and then what waits of it is set aside."""
     async with world(tmp_path, assets=3) as made:
-        await made_old(made, tmp_path)
-        process = await made.run()
-        await process.until("ready")
-        await until_held(made)
-        await made.ems["rugby"].request_assets()
-        async with asyncio.timeout(20):
-            while "WAITING" not in await made.states():
-                await asyncio.sleep(0.05)
+        await held_again(made, tmp_path)
         made.environment["SMP_BRIDGE_RUGBY_PORT"] = "1"
         status, _, told = await made.say("journal", "reconcile", *WHO)
         assert (status, "PROBLEM rugby/" in told, "--skip" in told) == (1, True, True)

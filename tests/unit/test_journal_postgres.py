@@ -605,7 +605,11 @@ async def test_full_disk_is_told_and_ends_by_itself(journals):
             assert got.hint
     finally:
         journals.admin("DROP TRIGGER full_disk ON smp_bridge.blobs", "DROP FUNCTION full_disk")
+    with pytest.raises(Fenced):  # rolled back as a whole: the alarm is still owed
+        await journal.accept(fence._replace(epoch=fence.epoch + 1), [candidate("s", "K0")])
+    assert await journal.alarm_codes("s", ["acme"]) == []
     await journal.accept(fence, [candidate("s", "K0")])
+    assert await journal.alarm_codes("s", ["acme"]) == ["JOURNAL_FULL"]
     assert_without_holes(journals)
 
 

@@ -1,5 +1,6 @@
 """Archive and verification: old settled evidence leaves the journal for files that verify, nothing else does, and at whatever moment a run ends nothing is lost."""
 
+import dataclasses
 import hashlib
 import lzma
 from base64 import b64decode
@@ -11,6 +12,7 @@ from bridge.errors import LeaseHeld
 from bridge.journal import archive, sealing
 from bridge.journal.anchor import AnchorVerdict
 from bridge.journal.archiver import ArchiveFailed, Archiver, ArchiverSettings
+from bridge.journal.sealing import stored_blocks
 from bridge.journal.verify import verify
 from bridge.model import ItemState
 from bridge.submission import Admission, SubmissionState
@@ -443,6 +445,33 @@ async def test_segments_are_verified_too(place):
     found = await place.verify()
     assert found.faults == []
     assert found.unlisted == [stranger.name]
+
+
+async def test_a_block_rebuilt_alone_does_not_follow_the_one_before(place):
+    """Its own hash is right again, and still it is not the block that was there."""
+    await sealed_journal(place)
+    old = next(one.block for one in await place.evidence.read(lambda rows: stored_blocks(rows, "acme", 2, 1)))
+    made = dataclasses.replace(old, previous=b"\x07" * 32)
+    journal = await place.evidence.read(sealing.identity)
+    await place.run("UPDATE blocks SET previous = ?, hash = ? WHERE number = 2", made.previous, made.hash(journal))
+    assert "block 2: it does not follow the block before it" in await place.faults()
+
+
+async def test_bytes_slipped_into_a_segment_are_found(place):
+    """Their digest is right and the last line is made to fit: no event speaks of them."""
+    await old_and_new(place)
+    await place.archive(30 * DAY_S)
+    (path,) = place.directory.iterdir()
+    *lines, last = lzma.decompress(path.read_bytes()).splitlines(keepends=True)
+    at = next(number for number, line in enumerate(lines) if b'"blob"' in line)
+    foreign = {"blob": hashlib.sha256(b"nfalse").hexdigest(), "nonce": b"n".hex(), "text": "false"}
+    lines.insert(at, orjson.dumps(foreign) + b"\n")
+    end = orjson.loads(last)
+    end["end"]["blobs"] += 1
+    end["sha256"] = hashlib.sha256(b"".join(lines)).hexdigest()
+    path.write_bytes(lzma.compress(b"".join([*lines, orjson.dumps(end) + b"\n"])))
+    faults = await place.faults()
+    assert any("it holds bytes that none of its events speaks of" in fault for fault in faults), faults
 
 
 async def test_the_anchor_is_part_of_the_verdict(place):
