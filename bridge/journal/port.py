@@ -88,7 +88,7 @@ class Awaited(NamedTuple):
 class DueWriteBack:
     """An outcome that the EMS has not been told yet. `generation` rises with each newer outcome of the place; `key` is '' where the record had none.
 
-    `settled` is when its submission was settled, None for words before that and for the host's own refusals.
+    `settled` is when its submission was settled, None for words before that and for the host's own refusals; `submission` is '' where there is none.
     """
 
     id: int
@@ -102,6 +102,7 @@ class DueWriteBack:
     due_ns: int
     item: int | None = None
     settled: Stamp | None = None
+    submission: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +210,7 @@ class OpenSubmission:
     sent_ns: int
     items: Sequence[OpenItem]
     stamps: Stamps = field(default_factory=dict)
+    site: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,7 @@ def _open(rows: Rows, submission: Submission, *, with_items: bool) -> OpenSubmis
     return OpenSubmission(
         id=submission.id,
         participant=submission.participant,
+        site=submission.site,
         flow=submission.flow,
         operation=submission.operation,
         state=submission.state,
