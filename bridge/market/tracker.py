@@ -57,9 +57,10 @@ class Tracker:
         self._metrics = metrics
         self._arrived: deque[ParkedReturn] = deque()
         self._arrived_bytes = 0
-        # The id behind which returns of an earlier run are still to be taken up (None: all were), and those of this run meanwhile.
+        # The id behind which returns of an earlier run are still to be taken up (None: all were), those of this run meanwhile, and the last page.
         self._left_over: int | None = 0
         self._own: set[int] = set()
+        self._taken_up: set[int] = set()
         self._wake_returns = asyncio.Event()
         self._wake_polls = asyncio.Event()
         self._polls: list[tuple[int, int, str, str]] = []
@@ -76,6 +77,8 @@ class Tracker:
 
     def returned(self, message: ParkedReturn) -> None:
         """A return is on disk and can be settled."""
+        if message.id in self._taken_up:
+            return  # the page read a moment ago held it already
         if self._left_over is not None:
             self._own.add(message.id)
         self._put(message)
@@ -121,7 +124,9 @@ class Tracker:
         page = await self._journal.unsettled_returns(self._participant, after=self._left_over)
         self._left_over = page[-1].id if page else None
         self._put(*(message for message in page if message.id not in self._own))
-        if not page:
+        if page:
+            self._taken_up = {message.id for message in page}
+        else:
             self._own.clear()
         return bool(page)
 

@@ -44,3 +44,22 @@ async def test_smp_is_asked_to_come_again_when_returns_pile_up(tmp_path, monkeyp
         assert not tracker.crowded
         status, _, _ = await smp.send(body, tokens)
         assert status == smp.profile.spec.ack.status
+
+
+async def test_a_return_that_the_start_took_up_is_dealt_with_once(tmp_path, monkeypatch):
+    """It was parked just before the tracker read what was left, and is handed over just after: one verdict, one event."""
+    async with listening(tmp_path) as smp:
+        tracker, held = smp.sides[ACME].tracker, []
+        real = tracker.returned
+        monkeypatch.setattr(tracker, "returned", held.append)
+        draft = smp.draft()
+        await smp.post(smp.seal(draft))
+        tracker._left_over = 0  # as at a start
+        tracker._wake_returns.set()
+        await smp.settled()
+        real(*held)
+        monkeypatch.undo()
+        await smp.accepted()
+        events = smp.rows("SELECT subject FROM events WHERE kind = 'return.orphan'")
+        assert events.count(held[0].message.message_id) == 1
+        assert len(events) == 2
