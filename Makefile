@@ -6,7 +6,7 @@ WORKERS ?= 2
 ROUNDS ?= 200
 MINUTES ?= 30
 
-.PHONY: help demo test test-long faults faults-selftest soak lint types layers unit coverage peers clean format
+.PHONY: help demo test test-long faults faults-selftest soak bench lint types layers unit coverage peers clean format
 
 help:
 	@echo "make demo       three simulated EMSs, a stand-in for SMP and the bridge, live in the terminal (Ctrl-C ends it)"
@@ -15,6 +15,7 @@ help:
 	@echo "make faults     every fault injected at length, and the table of what became of each record (ROUNDS=$(ROUNDS); about half an hour)"
 	@echo "make faults-selftest  plants defects one at a time: each must turn that table red"
 	@echo "make soak       all faults at random for MINUTES=$(MINUTES), with a seed that is printed (SEED=N draws the same again)"
+	@echo "make bench      latency, rate, CPU and memory beside two reference scripts in the same run (ARGS=\"--only mqtt --runs 3 --seconds 10\")"
 	@echo "make coverage   the tests with line and branch coverage"
 	@echo "make format     let the formatter tidy the code"
 
@@ -58,6 +59,9 @@ faults-selftest: peers
 
 soak: peers
 	$(BIN)/pytest tests/long/test_soak_processes.py -s --soak-minutes $(MINUTES) $(if $(SEED),--fault-seed $(SEED)) $(ARGS)
+
+bench: peers
+	$(BIN)/python tests/bench/bench.py $(ARGS)
 
 coverage: peers
 	$(BIN)/coverage erase

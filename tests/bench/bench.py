@@ -1,0 +1,96 @@
+"""`make bench`: how long the bridge takes, beside two reference scripts in the same run (docs/performance.md says how to read it)."""
+
+import argparse
+import asyncio
+import json
+import platform
+import sys
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "support"), str(HERE.parents[1])]
+
+from children import Child  # noqa: E402, F401
+from compare import compared  # noqa: E402
+from figures import table  # noqa: E402
+from peers import mqtt_peer  # noqa: E402
+from rig import BenchFailed  # noqa: E402
+from worlds import World  # noqa: E402
+
+FIGURES = ("mqtt",)
+
+
+def options():
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--only", default=",".join(FIGURES), help=f"some of {', '.join(FIGURES)}, with commas between")
+    parser.add_argument("--runs", type=int, default=3, help="interleaved runs of each contender")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long each contender is paced in each run")
+    parser.add_argument("--rate", type=float, default=50.0, help="new assets a second")
+    parser.add_argument("--warm", type=float, default=2.0, help="seconds of the same before it counts")
+    parser.add_argument(
+        "--burst", type=int, default=2000, help="messages of the flood that gives the highest rate (0: none)"
+    )
+    parser.add_argument(
+        "--polls",
+        action="store_true",
+        help="let the bridge poll transactions as the default profile does (the reference scripts never do)",
+    )
+    parser.add_argument(
+        "--progress",
+        action="store_true",
+        help="let the bridge publish the words before the final one, too (the reference scripts write nothing back)",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=None, help="where raw samples, journals and logs go (default .bench/TIME)"
+    )
+    chosen = parser.parse_args()
+    chosen.only = chosen.only.split(",")
+    if unknown := set(chosen.only) - set(FIGURES):
+        parser.error(f"there is no figure {', '.join(sorted(unknown))}")
+    return chosen
+
+
+async def bench(chosen, directory):
+    """Every chosen figure; returns the rows of the table."""
+    world = World(directory / "world", polls=chosen.polls)
+    rows = []
+    async with AsyncExitStack() as stack:
+        smp = await stack.enter_async_context(world.receiver())
+        for figure in chosen.only:
+            found, raw = await MADE[figure](chosen, world, smp)
+            (directory / f"{figure}.json").write_text(
+                json.dumps({"machine": platform.platform(), "options": vars(chosen), "raw": raw}, default=str)
+            )
+            print(table(found), flush=True)
+            rows += found
+    return rows
+
+
+async def mqtt(chosen, world, smp):
+    async with mqtt_peer(world.directory, progress=chosen.progress) as peer:
+        return await compared(chosen, world, smp, peer, "MQTT message → request", goals=(1.25, 1.5))
+
+
+MADE = {"mqtt": mqtt}
+
+
+def main():
+    chosen = options()
+    directory = chosen.out or HERE.parents[1] / ".bench" / f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    directory.mkdir(parents=True)
+    try:
+        rows = asyncio.run(bench(chosen, directory))
+    except BenchFailed as error:
+        print(f"The bench is worth nothing: {error}", file=sys.stderr)
+        return 1
+    print()
+    print(table(rows))
+    (directory / "table.md").write_text(table(rows) + "\n")
+    print(f"\nRaw samples, journals and logs: {directory}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
