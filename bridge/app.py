@@ -14,9 +14,10 @@ from typing import Final
 
 from aiohttp import web
 
-from bridge.assembly import call_maker, client_settings, flow_plan, identity, login
+from bridge.assembly import call_maker, client_settings, discipline_source, flow_plan, identity, login
 from bridge.clock import Clock, SystemClock
 from bridge.config import Config, Participant, SiteConfig
+from bridge.discipline import ClockWatch, DisciplineSource, Limits, SigningGate
 from bridge.errors import BridgeError, ConfigError, JournalFull, JournalUnusable, Problem
 from bridge.field.alarmword import AlarmWords
 from bridge.field.intake import IntakeDesk
@@ -41,7 +42,7 @@ from bridge.market.token import TokenKeeper
 from bridge.market.tracker import Tracker
 from bridge.material import participant_keys
 from bridge.metrics import Metrics
-from bridge.reports import FieldReport, MarketReport
+from bridge.reports import ClockReport, FieldReport, MarketReport
 from bridge.web.admin import AdminListener, Health
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,9 @@ class Host:
         sites: Iterable[str] = (),
         clock: Clock | None = None,
         metrics: Metrics | None = None,
+        discipline: DisciplineSource | None = None,
     ) -> None:
+        """`discipline` is asked about the machine's clock instead of the source that the configuration names."""
         self._config = config
         self._role = role
         self._sites = _chosen(config, sites)
@@ -104,6 +107,9 @@ class Host:
         self._fences: list[Fence] = []
         self._market: dict[str, _Market] = {}
         self._keeper: Keeper | None = None
+        self._gate = SigningGate()
+        self._discipline = discipline
+        self._watch: ClockWatch | None = None
 
     async def run(self, running: Running) -> None:
         """Start, say so in `running.ready`, and work until `running.stop` is set; then drain and close.
@@ -126,6 +132,7 @@ class Host:
             stack.push_async_callback(self._give_back, journal)
             if self._role is not Role.FIELD:
                 await self._hold_unless_safe(journal)
+            self._watch = await self._watch_the_clock(journal)
             lanes = await self._build_market(journal, stack) if self._role is not Role.FIELD else None
             supervisors = await self._build_field(journal, lanes) if self._role is not Role.MARKET else []
             if self._role is not Role.FIELD:
@@ -142,6 +149,8 @@ class Host:
         """Sinks first, then sources; at the stop sources end first, calls under way are finished, then the rest ends."""
         async with asyncio.TaskGroup() as group:
             sinks = [group.create_task(self._renew(journal))]
+            if self._watch is not None:
+                sinks.append(group.create_task(self._watch.run()))
             for market in self._market.values():
                 sinks.append(group.create_task(market.tokens.run()))
                 sinks.append(group.create_task(market.tracker.run()))
@@ -162,6 +171,20 @@ class Host:
                 task.cancel()
         if self._keeper is not None:
             await self._keeper.finish()
+
+    async def _watch_the_clock(self, journal: Journal) -> ClockWatch:
+        """Look once, so that nothing is signed by a clock that is known to be wrong. The alarms are those of the process that signs."""
+        options = self._config.host.clock
+        watch = ClockWatch(
+            self._discipline or discipline_source(options),
+            limits=Limits(alarm_s=options.alarm_at, hold_s=options.hold_at),
+            every_s=options.every,
+            gate=self._gate,
+            seen=ClockReport(self._metrics),
+            journal=None if self._role is Role.FIELD else journal,
+        )
+        await watch.look()
+        return watch
 
     async def _build_keeper(self, journal: KeptJournal) -> Keeper:
         options = self._config.host.journal
@@ -304,6 +327,7 @@ class Host:
             burst=profile.limits.burst,
             concurrency=profile.limits.concurrency,
             jitter=self._random.random,
+            held=lambda: self._gate.held,
         )
         tracker = Tracker(
             participant=entry.name,
@@ -328,6 +352,8 @@ class Host:
             clock=self._clock,
             metrics=self._market_report,
         )
+        self._gate.on_open(outbound.wake)
+        self._gate.on_open(tracker.resume)
         reader = ReturnReader(identity=identity(entry), profile=profile, keys=keys, signer=signer)
         return _Market(
             outbound, tracker, tokens, Inbox(participant=entry.name, reader=reader, tracker=tracker, fence=fence)
@@ -362,7 +388,8 @@ class Host:
         working = running.ready.is_set() and not running.stop.is_set()
         reasons = {"starting or stopping": not working, "the journal is full": journal.full}
         told = tuple(reason for reason, holds in reasons.items() if holds)
-        return Health(ready=not told, links=self._field_report.ages_s(), reasons=told)
+        clock = self._watch.told() if self._watch is not None else {}
+        return Health(ready=not told, links=self._field_report.ages_s(), reasons=told, clock=clock)
 
     async def _gauges(self, journal: Journal) -> None:
         for what, count in (await journal.counts()).items():

@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from bridge.clock import Clock
-from bridge.config import Config, Participant, SiteConfig
+from bridge.config import ClockOptions, Config, Participant, SiteConfig
+from bridge.discipline import Chrony, DisciplineSource, Kernel
 from bridge.flow import FlowPlan
 from bridge.ids import new_message_id, submission_ids
 from bridge.mapping import compile_flow
@@ -119,3 +120,10 @@ def login(
         return exchange, maker.read_login(exchange)
 
     return ask
+
+
+def discipline_source(options: ClockOptions) -> DisciplineSource | None:
+    """Who is asked about the machine's clock; None where nobody is."""
+    if options.source == "kernel":
+        return Kernel()
+    return Chrony(options.chronyc) if options.source == "chrony" else None

@@ -85,6 +85,30 @@ class Metrics:
             ["what"],
             registry=at,
         )
+        self.clock_offset = Gauge(
+            "smp_bridge_clock_offset_seconds",
+            "What the operating system's discipline says has to be added to this machine's clock; NaN while it is not known",
+            registry=at,
+        )
+        self.clock_max_error = Gauge(
+            "smp_bridge_clock_max_error_seconds",
+            "How wrong the clock may be at most, says its discipline; NaN while it is not known",
+            registry=at,
+        )
+        self.clock_synchronised = Gauge(
+            "smp_bridge_clock_synchronised",
+            "Whether something synchronises this machine's clock; NaN while it is not known",
+            registry=at,
+        )
+        self.signing_held = Gauge(
+            "smp_bridge_signing_held", "Whether signing is held over the clock's offset", registry=at
+        )
+        self.smp_date = Gauge(
+            "smp_bridge_smp_date_offset_seconds",
+            "SMP's Date header less our clock at the last answer to a Create; only shown, and right to about a second, the header's resolution",
+            ["participant"],
+            registry=at,
+        )
         self.alarms = Gauge(
             "smp_bridge_alarms",
             "Alarms that stand, by whether somebody acknowledged them (open, acked)",

@@ -1,8 +1,12 @@
 """From what the field and market sides report to the metrics that are scraped."""
 
+import math
 from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 
 from bridge.clock import Clock, Stamp
+from bridge.discipline import Standing
 from bridge.field.report import FieldMetrics
 from bridge.flow import FlowPlan
 from bridge.latency import between, host_share, stages
@@ -62,6 +66,7 @@ class MarketReport(MarketMetrics):
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._dates: dict[str, str] = {}
 
     def answered(self, participant: str, answer: AnswerClass, stamps: Mapping[str, Stamp]) -> None:
         """See `MarketMetrics`."""
@@ -75,6 +80,15 @@ class MarketReport(MarketMetrics):
         """See `MarketMetrics`."""
         last = {hop: stamps[hop] for hop in ("answered", "returned", "settled") if hop in stamps}
         self._stages(participant, last)
+
+    def smp_date(self, participant: str, date: str, answered: Stamp) -> None:
+        """See `MarketMetrics`."""
+        if not date or self._dates.get(participant) == date:  # the same second again says nothing new
+            return
+        self._dates[participant] = date
+        offset_s = date_offset_s(date, answered.wall_ns)
+        if offset_s is not None:
+            self._metrics.smp_date.labels(participant).set(offset_s)
 
     def circuit(self, participant: str, *, open_: bool) -> None:
         """See `MarketMetrics`."""
@@ -94,3 +108,39 @@ class MarketReport(MarketMetrics):
                 self._metrics.stage.labels(participant, stage.hop).observe(stage.ns / 1e9)
             else:
                 self._metrics.inexact.labels(participant, stage.hop).inc()
+
+
+class ClockReport:
+    """Shows what is known of the machine's clock; NaN for what is not."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        for gauge in (metrics.clock_offset, metrics.clock_max_error, metrics.clock_synchronised):
+            gauge.set(math.nan)
+        metrics.signing_held.set(0)
+
+    def __call__(self, standing: Standing) -> None:
+        """Show this standing."""
+        report, metrics = standing.report, self._metrics
+        metrics.clock_offset.set(_figure(report.offset_s))
+        metrics.clock_max_error.set(_figure(report.max_error_s))
+        metrics.clock_synchronised.set(_figure(report.synchronised))
+        metrics.signing_held.set(standing.held)
+
+
+def _figure(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def date_offset_s(date: str, wall_ns: int) -> float | None:
+    """A peer's `Date` (RFC 9110 section 6.6.1) less our UTC time, in seconds; None when it is none.
+
+    The header names the second in which the answer was made, so half a second is added: the figure is right to half a second and the way here.
+    """
+    try:
+        when = parsedate_to_datetime(date)
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=UTC)
+        return when.timestamp() + 0.5 - wall_ns / 1e9
+    except (ValueError, OverflowError):
+        return None

@@ -3,6 +3,7 @@
 from bridge.config.adapters import AdapterFinder, AdapterMissing
 from bridge.config.host import (
     AdminListener,
+    ClockOptions,
     Environment,
     HostOptions,
     Listeners,
@@ -19,6 +20,7 @@ __all__ = [
     "AdapterFinder",
     "AdapterMissing",
     "AdminListener",
+    "ClockOptions",
     "Config",
     "Environment",
     "FlowConfig",

@@ -21,6 +21,8 @@ LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 LARGEST_JOURNAL: Final = 2 * 10**9
 SMALLEST_JOURNAL: Final = 10**7
 
+SHORTEST_LOOK_S: Final = 0.1
+LONGEST_LOOK_S: Final = 600.0
 
 class Environment(enum.Enum):
     """Which of SMP's environments a participant entry speaks to."""
@@ -180,6 +182,34 @@ class ParticipantOptions(Options):
 
 
 class ProfileOptions(Options):
+class ClockOptions(Options):
+    """What is asked how wrong this machine's clock is, and what follows.
+
+    `kernel` asks `adjtimex(2)`, `chrony` the program `chronyc`, `none` nobody. Above `alarm_at` the offset is an alarm, above `hold_at` nothing is signed.
+    """
+
+    source: Literal["kernel", "chrony", "none"] = "kernel"
+    alarm_at: Duration = 0.1
+    hold_at: Duration = 2.0
+    every: Duration = 10.0
+    chronyc: Text = "chronyc"
+
+    @field_validator("every")
+    @classmethod
+    def _calm(cls, every: float) -> float:
+        if not SHORTEST_LOOK_S <= every <= LONGEST_LOOK_S:
+            raise ValueError("must be between 100ms and 10min")
+        return every
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if not 0 < self.alarm_at <= self.hold_at:
+            raise ValueError(
+                "`alarm_at` must be above 0 and not above `hold_at`: a person hears of it before anything waits"
+            )
+        return self
+
+
     """The word that names a participant's profile, read apart so that a bad profile is reported beside everything else."""
 
     profile: Text = "default"

@@ -32,6 +32,8 @@ RUNBOOK: Final[Mapping[str, str]] = {
     "STATUS_WORD": "The platform used a status word that the profile does not know; polling goes on. Ask what it means and add it to the profile.",
     "QUARANTINE": "The platform sent a signed message that the profile does not know. It is stored and was not acted on. Compare the profile with the platform's.",
     "MISDIRECTED": "The platform signed a message for another recipient or environment and sent it here. Nothing was done. Tell the platform.",
+    "CLOCK_OFFSET": "This machine's clock is wrong by the stated offset. Above `clock.hold_at` nothing is signed and calls wait until it is right; records and returns are taken. Look at the machine's NTP service and its servers; have it step the clock where it only slews.",
+    "CLOCK_UNSYNCHRONISED": "Nothing synchronises this machine's clock, or it cannot be asked; the text says which. Nothing is held. Set up NTP on the machine (or on the host of a container); where somebody else answers for the clock, `clock: {source: none}`.",
     "LINK_DOWN": "There was no session with this EMS for the stated time; it is tried again by itself. Look at the device, the network between, and the service's log.",
     "LINK_REFUSED": "The EMS refuses us: user, password, certificate or policy. Correct the credentials or the trust on one of the two sides; it is tried again every half minute.",
     "ALARM_WORD": "The EMS does not take the site's alarm word; outcomes are not affected. Check the rights on its address; it is tried again by itself and at each reconnect.",
@@ -85,6 +87,7 @@ _BITS: Final[Mapping[str, AlarmBit | None]] = {
     "LINK_REFUSED": AlarmBit.LINK,
     "JOURNAL_FULL": AlarmBit.JOURNAL_FULL,
     "ALARM_WORD": None,
+    "CLOCK_UNSYNCHRONISED": None,  # nothing of an EMS waits for it
 }
 
 # An alarm of a submission names no site: it is that of its submission.

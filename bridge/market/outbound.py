@@ -93,7 +93,9 @@ class Outbound:
     def sign(
         self, keys: Sequence[str], items: Sequence[Mapping[str, object]], stamps: Mapping[str, Stamp]
     ) -> FastCall | None:
-        """Render and sign a call of these items; None when they exceed the profile's limits."""
+        """Render and sign a call of these items; None when they exceed the profile's limits, or nothing may be signed any more."""
+        if self._pace.held:
+            return None
         rendered = [self._maker.render(Operation.ASSET_CREATE, item) for item in items]
         if self._maker.fit(Operation.ASSET_CREATE, rendered) < len(rendered):
             return None
@@ -124,6 +126,10 @@ class Outbound:
 
     # the owner task --------------------------------------------------------------------------------------------------
 
+    def wake(self) -> None:
+        """A gate that others keep has opened: look at once what may leave."""
+        self._woken.set()
+
     async def run(self) -> None:
         """Send what is due until cancelled; on the way out, calls under way are finished first."""
         async with asyncio.TaskGroup() as group:
@@ -151,7 +157,7 @@ class Outbound:
         self._woken.clear()
         self._busy = True
         wait_s = await self._drain()
-        if self._pace.circuit_open:
+        if self._pace.circuit_open and not self._pace.held:  # what is late is not for a wrong clock to say
             wait_s = _sooner(wait_s, await self._expire())
         self._busy = False
         self._metrics.circuit(self._participant, open_=self._pace.circuit_open)
@@ -211,7 +217,7 @@ class Outbound:
         if isinstance(made, Refusal):
             await self._journal.refuse_waiting(self._fence, due.submission, SubmissionState.REJECTED, made)
             return
-        if self._closing:
+        if self._closing or self._pace.held:
             return
         self._pace.take()  # before the commit, so that a stop waits for what is on disk as SENDING then
         try:
@@ -243,6 +249,8 @@ class Outbound:
             if exchange.answered is not None and exchange.failure is None:
                 seen["answered"] = exchange.answered
             self._metrics.answered(self._participant, answer, seen)
+            if exchange.answered is not None:
+                self._metrics.smp_date(self._participant, exchange.headers.get("date", ""), exchange.answered)
             await self._answers.take(out, exchange, answer, seen)
         finally:
             self._pace.give_back()

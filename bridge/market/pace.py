@@ -24,13 +24,16 @@ class Pace:
         concurrency: int,
         jitter: Callable[[], float],
         circuit_s: Sequence[float] = CIRCUIT_DELAYS_S,
+        held: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`held` says whether the host's clock is too wrong to sign anything; whoever knows it wakes the sender when that ends."""
         self._clock = clock
         self._rate = rate_per_s
         self._burst = max(1.0, burst)
         self._concurrency = concurrency
         self._jitter = jitter
         self._circuit_s = circuit_s
+        self._held = held
         self._level = self._burst
         self._filled_ns = clock.mono_ns()
         self._open_until_ns = 0
@@ -46,9 +49,16 @@ class Pace:
         """Whether sending is paused."""
         return self._clock.mono_ns() < self._open_until_ns
 
+    @property
+    def held(self) -> bool:
+        """Whether nothing may be signed now, whatever the other gates say."""
+        return self._held()
+
     def free(self) -> bool:
         """Whether a call may leave now."""
-        return self.in_flight < self._room and not self.circuit_open and self._fill() >= self._needed
+        return (
+            self.in_flight < self._room and not self.circuit_open and not self._held() and self._fill() >= self._needed
+        )
 
     @property
     def _needed(self) -> float:
@@ -118,7 +128,9 @@ class Pace:
         self.reason = ""
 
     def wait_s(self) -> float | None:
-        """Seconds until time alone opens a gate; None when only an ending call can."""
+        """Seconds until time alone opens a gate; None when only an ending call or a better clock can."""
+        if self._held():
+            return None
         if self.circuit_open:
             return (self._open_until_ns - self._clock.mono_ns()) / 1e9
         if self.in_flight >= self._room:

@@ -15,6 +15,9 @@ class MarketMetrics:
     def settled(self, participant: str, stamps: Mapping[str, Stamp]) -> None:
         """A submission was settled."""
 
+    def smp_date(self, participant: str, date: str, answered: Stamp) -> None:
+        """SMP's `Date` header of an answer, as it came ('' without one), and when the answer was here."""
+
     def circuit(self, participant: str, *, open_: bool) -> None:
         """Whether sending is paused."""
 

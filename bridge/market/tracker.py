@@ -65,6 +65,7 @@ class Tracker:
         self._wake_polls = asyncio.Event()
         self._polls: list[tuple[int, int, str, str]] = []
         self._open: dict[str, str] = {}
+        self._kept_back: list[tuple[int, str, str]] = []
 
     # told by others --------------------------------------------------------------------------------------------------
 
@@ -82,6 +83,12 @@ class Tracker:
         if self._left_over is not None:
             self._own.add(message.id)
         self._put(message)
+
+    def resume(self) -> None:
+        """Polls may be signed again: those that came due meanwhile go now."""
+        for poll in self._kept_back:
+            self._push(0.0, *poll)
+        self._kept_back.clear()
 
     @property
     def crowded(self) -> bool:
@@ -256,7 +263,10 @@ class Tracker:
                 continue
 
     async def _poll_kept(self, attempt: int, submission: str, transaction_id: str) -> None:
-        """One poll; whatever comes of it short of an outcome, the next one is planned."""
+        """One poll; whatever comes of it short of an outcome, the next one is planned. While nothing may be signed it waits and counts for nothing."""
+        if self._pace.held:
+            self._kept_back.append((attempt, submission, transaction_id))
+            return
         try:
             done = await self._poll(submission, transaction_id)
         except JournalFull:

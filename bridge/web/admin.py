@@ -1,7 +1,7 @@
 """The admin listener: metrics and health. Loopback unless the configuration says otherwise."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
@@ -12,11 +12,12 @@ STALE_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """What health is made of. `ready` is False until listeners and journal are up; `links` names each link and the age (s) of its last good reading, None before the first."""
+    """What health is made of. `ready` is False until listeners and journal are up; `links` names each link and the age (s) of its last good reading, None before the first; `clock` is what disciplines this machine's clock."""
 
     ready: bool
     links: Mapping[str, float | None]
     reasons: tuple[str, ...] = ()
+    clock: Mapping[str, object] = field(default_factory=dict)
 
 
 class AdminListener:
@@ -48,5 +49,10 @@ class AdminListener:
     async def _serve_ready(self, _: web.Request) -> web.Response:
         """Ready to take records and returns. A lost link does not make the host unready: it recovers alone and is shown by its age."""
         health = self._health()
-        body = {"ready": health.ready, "reasons": list(health.reasons), "last_good_reading_age_s": dict(health.links)}
+        body = {
+            "ready": health.ready,
+            "reasons": list(health.reasons),
+            "last_good_reading_age_s": dict(health.links),
+            "clock": dict(health.clock),
+        }
         return web.json_response(body, status=200 if health.ready else 503)

@@ -106,6 +106,7 @@ class Service:
         self._group = None
         self.role = Role.ALL
         self.clock = CLOCK
+        self.discipline = None
         self.mortal = False
         self.ended_by = None
 
@@ -133,7 +134,9 @@ class Service:
 
     async def start(self):
         self.running = Running()
-        self._task = self._group.create_task(self._run(Host(self.config(), clock=self.clock, role=self.role)))
+        self._task = self._group.create_task(
+            self._run(Host(self.config(), clock=self.clock, role=self.role, discipline=self.discipline))
+        )
         ready = self._group.create_task(self.running.ready.wait())
         await asyncio.wait({ready, self._task}, return_when=asyncio.FIRST_COMPLETED, timeout=20)
         ready.cancel()
@@ -292,7 +295,12 @@ def _write(config, keys, content, sandbox, authority, *, listener, host, url):
         "smp_jwks": "../keys/smp.jwks.json",
         "ca": "../keys/smp-ca.pem",
     }
-    document = {"journal": {"path": "../var/journal.db"}, "listeners": listeners, "participants": {PARTICIPANT: entry}}
+    document = {
+        "journal": {"path": "../var/journal.db"},
+        "listeners": listeners,
+        "clock": {"source": "none"},  # a test must not depend on what synchronises this machine
+        "participants": {PARTICIPANT: entry},
+    }
     _yaml(config / "bridge.yaml", {**document, **host})
 
 
