@@ -220,6 +220,7 @@ class HostOptions(Options):
 
     journal: JournalOptions
     listeners: Listeners = Field(default_factory=Listeners)
+    clock: ClockOptions = Field(default_factory=ClockOptions)
     participants: Annotated[Any, Untouched]
 
 
