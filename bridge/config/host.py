@@ -20,9 +20,9 @@ DAY_S: Final = 86_400.0
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 LARGEST_JOURNAL: Final = 2 * 10**9
 SMALLEST_JOURNAL: Final = 10**7
-
 SHORTEST_LOOK_S: Final = 0.1
 LONGEST_LOOK_S: Final = 600.0
+
 
 class Environment(enum.Enum):
     """Which of SMP's environments a participant entry speaks to."""
@@ -181,7 +181,6 @@ class ParticipantOptions(Options):
         return self
 
 
-class ProfileOptions(Options):
 class ClockOptions(Options):
     """What is asked how wrong this machine's clock is, and what follows.
 
@@ -210,6 +209,7 @@ class ClockOptions(Options):
         return self
 
 
+class ProfileOptions(Options):
     """The word that names a participant's profile, read apart so that a bad profile is reported beside everything else."""
 
     profile: Text = "default"
