@@ -202,7 +202,7 @@ def _add(tx: Tx, submission: str, wanted: Import, steps: Sequence[_Step]) -> str
         ),
         key="seq",
     )
-    ids = tx.ids("items", "id")
+    (ids,) = tx.ids(("items", "id"))
     new = [(ids.next(), step) for step in steps if step.before is None]
     tx.many(_INSERT, [_item(tx, id_, seq, wanted.participant, step) for id_, step in new])
     for id_, step in [(ids.next(), step) for step in steps if step.before is not None]:

@@ -12,6 +12,7 @@ from bridge.errors import JournalFull, JournalUnusable
 from bridge.journal.room import Room
 from bridge.journal.store import Numbers, Rows, Tx
 from bridge.journal.threads import Done, Request, Worker
+from bridge.journal.wake import Wake
 
 T = TypeVar("T")
 
@@ -50,9 +51,9 @@ def _lasting(error: Exception) -> bool:
 class _Thread(Worker):
     """A thread that owns one connection."""
 
-    def __init__(self, name: str, db: apsw.Connection) -> None:
+    def __init__(self, name: str, db: apsw.Connection, heard: Callable[[set[str]], None] = lambda _: None) -> None:
         self._db = db
-        super().__init__(name)
+        super().__init__(name, heard)
 
     def _end(self) -> None:
         with suppress(apsw.Error):  # a disk that fails to the last; everything that was told is on it
@@ -86,7 +87,7 @@ class Writer(_Thread):
         *,
         clock: Clock,
         writer: str,
-        wake: Callable[[set[str]], None],
+        wake: Wake,
         checkpoint: bool,
     ) -> None:
         self._clock = clock
@@ -98,7 +99,7 @@ class Writer(_Thread):
         self._failed: Exception | None = None
         self._room = Room()
         db.set_wal_hook(self._wrote)
-        super().__init__(name, db)
+        super().__init__(name, db, wake.here)
 
     async def run(self, work: Callable[[Tx], T]) -> Done[T]:
         """The result of `work` once it is on disk."""
@@ -115,7 +116,10 @@ class Writer(_Thread):
             self._db.execute("BEGIN IMMEDIATE")
             self._room.tell(Tx(self._db, self._clock, self._writer, numbers, topics), full=self.full)
             for request in batch:
-                self._one(request, numbers, topics)
+                self._one(request, numbers, topics, only=len(batch) == 1)
+            if len(batch) == 1 and batch[0].error is not None:
+                self._db.execute("ROLLBACK")
+                return
             self._db.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - handed to every caller of the batch
             self._fail(error)
@@ -126,24 +130,30 @@ class Writer(_Thread):
             request.result = Done(request.result, at)
         self._room.told()
         self._numbers = numbers
-        if topics:
-            self._wake(topics)
+        self._topics = topics
 
-    def _one(self, request: Request, numbers: Numbers, topics: set[str]) -> None:
+    def _tell(self, topics: set[str]) -> None:
+        self._wake.others(topics)
+
+    def _one(self, request: Request, numbers: Numbers, topics: set[str], *, only: bool) -> None:
+        """One request under its own savepoint; `only` one of the transaction needs none, for it is rolled back whole."""
         before, mine = dict(numbers), set[str]()
-        self._db.execute("SAVEPOINT request")
+        if not only:
+            self._db.execute("SAVEPOINT request")
         try:
             request.result = request.work(Tx(self._db, self._clock, self._writer, numbers, mine))
         except Exception as error:
             if not self._db.in_transaction or _lasting(error):  # a full disk, a failed write: SQLite gave up, or we do
                 raise
-            self._db.execute("ROLLBACK TO request")
+            if not only:
+                self._db.execute("ROLLBACK TO request")
             numbers.clear()
             numbers.update(before)
             request.error = translated(error)
         else:
             topics |= mine
-        self._db.execute("RELEASE request")
+        if not only:
+            self._db.execute("RELEASE request")
 
     def _abandon(self, batch: Sequence[Request], error: Exception) -> None:
         with suppress(apsw.Error):

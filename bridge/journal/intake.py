@@ -6,7 +6,6 @@ from typing import Final
 
 from bridge.journal import writebacks
 from bridge.journal.assets import Adopted, adopt
-from bridge.journal.calls import insert_call
 from bridge.journal.holds import HeldMemo
 from bridge.journal.leases import MESSAGE_MEMORY_NS
 from bridge.journal.port import Accepted, Awaited, Candidate, FastCall, Fence, Intake
@@ -47,10 +46,8 @@ def accept(
     tx: Tx, new_id: Callable[[], str], fence: Fence, candidates: Sequence[Candidate], fast: FastCall | None
 ) -> Intake:
     """Admit the candidates and write what follows. The stamp of the commit is put in by the caller."""
-    tx.check(fence)
+    fast = _allowed(tx, fence, candidates, fast)
     accepting = _Accepting(tx, candidates, tx.now.wall_ns)
-    if fast is not None and not (tx.holds(fast.market) and _names_its_rows(fast, candidates)):
-        fast = None
     held = HeldMemo(tx)
     if fast is not None and held(candidates[fast.rows[0]].participant, candidates[fast.rows[0]].site):
         fast = None
@@ -60,6 +57,17 @@ def accept(
         verdicts = accepting.decide(None)
     accepted = accepting.write(tx, fence, verdicts, fast, new_id, held)
     return Intake(accepted=accepted, fast=fast is not None, journalled=tx.now)
+
+
+def _allowed(tx: Tx, fence: Fence, candidates: Sequence[Candidate], fast: FastCall | None) -> FastCall | None:
+    """Both fences in one look: raise `Fenced` without the field's, drop the fast call without the market's or with rows that are not its own."""
+    if fast is None or not _names_its_rows(fast, candidates):
+        tx.check(fence)
+        return None
+    holding = tx.holding(fence, fast.market)
+    if fence not in holding:
+        tx.check(fence)
+    return fast if fast.market in holding else None
 
 
 def preview(rows: Rows, candidates: Sequence[Candidate], now_ns: int) -> list[Admission]:
@@ -440,14 +448,12 @@ class _Writing:
         }
         if line.fast:
             assert self._fast is not None
-            call = insert_call(self._tx, line.participant, line.seq, self._fast.call)
-            self._tx.run("UPDATE submissions SET call = ? WHERE seq = ?", (call.id, line.seq))
             data |= {
                 "message": self._fast.call.message_id,
                 "kid": self._fast.call.kid,
                 "readings": (blob.digest or b"").hex(),
             }
-            self._tx.event(self._fence, line.participant, "SENDING", line.id, data, blob=call.body)
+            self._tx.event(self._fence, line.participant, "SENDING", line.id, data, blob=self._queue.fast_body)
             return
         self._tx.event(self._fence, line.participant, "WAITING" if line.new else "joined", line.id, data, blob=blob)
         self._tx.topics.add(f"market:{line.participant}")

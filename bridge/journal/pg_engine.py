@@ -145,7 +145,7 @@ class PgWriter(Worker):
         self._begin = b"%s; SELECT pg_advisory_xact_lock_shared(%d)" % (_WRITE, key)
         self._alone = b"SELECT pg_advisory_lock(%d)" % key
         self._together = b"SELECT pg_advisory_unlock(%d)" % key
-        super().__init__(name)
+        super().__init__(name, wake.here)
 
     async def run(self, work: Callable[[Tx], T]) -> Done[T]:
         """The result of `work` once it is on disk."""
@@ -221,8 +221,7 @@ class PgWriter(Worker):
         for request in batch:
             request.result = Done(request.result, at)
         self._numbers = numbers
-        if topics:
-            self._wake.touched(topics)
+        self._topics = topics
 
     def _one(
         self, db: Connection, request: Request, numbers: Numbers, topics: set[str], *, only: bool, last: bool

@@ -194,6 +194,6 @@ class PgTx(PgRows, Tx):
         assert row is not None
         return int(row[0])
 
-    def ids(self, table: str, key: str) -> Ids:
-        """Where the ids of rows planned in memory come from."""
-        return _SequenceIds(self, f"{table}_{key}_seq")
+    def ids(self, *tables: tuple[str, str]) -> list[Ids]:
+        """Where the ids of rows planned in memory come from, for each (table, column)."""
+        return [_SequenceIds(self, f"{table}_{key}_seq") for table, key in tables]

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 import psycopg
@@ -56,10 +55,9 @@ class PgWake:
         text = "\n".join((self._us, *sorted(topics)))
         return text if len(text.encode()) <= _PAYLOAD_BYTES else f"{self._us}\n{_EVERYTHING}"
 
-    def touched(self, topics: set[str]) -> None:
-        """Called on the writing thread after a commit: wake the waiters here; the commit itself told the others."""
-        with suppress(RuntimeError):  # the loop is gone: nobody waits here any more
-            self._loop.call_soon_threadsafe(self._topics.set, topics)
+    def here(self, topics: set[str]) -> None:
+        """Called on the loop after a commit: wake the waiters of this process; the commit itself told the others."""
+        self._topics.set(topics)
 
     def close(self) -> None:
         """End. Safe to call twice."""

@@ -5,12 +5,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from bridge.clock import Stamp
+from bridge.journal.calls import insert_call
 from bridge.journal.port import Candidate, FastCall
 from bridge.journal.standing import Known
-from bridge.journal.store import Tx, dump_stamps
+from bridge.journal.store import NO_BLOB, Tx, dump_stamps
 from bridge.model import Kind
 from bridge.submission import SubmissionState
 
+_INSERT: Final = (
+    "INSERT INTO submissions (seq, id, participant, site, flow, operation, state, position, open, items, max_items, due_ns,"
+    " placed_ns, deadline_ns, blocked, attempts, epoch, sent_ns, stamps, echoes, call) VALUES (:seq, :id, :participant, :site, :flow, :operation,"
+    " :state, :seq, :open, :items, :max_items, :due, :now, :deadline, :blocked, :attempts, :epoch, :sent, :stamps, :echoes, :call)"
+)
 _AT_ONCE: Final = 0  # no time of day: what need not wait is due even when the clock was set back
 _JOIN_SHARE: Final = 0.9  # of the time that a record may wait, a submission it joins must have at least this left
 
@@ -70,8 +76,9 @@ class Queueing:
         self._lines: dict[int, Line] = {}
         self._open: dict[tuple[str, str, str, str], Line] = {}
         self._ids: dict[int, str] = {}
-        self._item_ids = tx.ids("items", "id")
-        self._seqs = tx.ids("submissions", "seq")
+        self._item_ids, self._seqs = tx.ids(("items", "id"), ("submissions", "seq"))
+        self._fast_row: dict[str, object] = {}
+        self.fast_body = NO_BLOB
 
     @property
     def last_item(self) -> int:
@@ -138,7 +145,10 @@ class Queueing:
 
     def echo(self, line: Line) -> None:
         """Another place or request follows an item of this submission too."""
-        self._tx.run("UPDATE submissions SET echoes = 1 WHERE seq = ?", (line.seq,))
+        if line.fast:
+            self._fast_row["echoes"] = 1
+        else:
+            self._tx.run("UPDATE submissions SET echoes = 1 WHERE seq = ?", (line.seq,))
 
     def submission_id(self, seq: int) -> str:
         """The id of a submission row."""
@@ -160,7 +170,8 @@ class Queueing:
                 yield Planned(found.item, self._lines[found.submission], candidate, slot, part)
 
     def flush(self, readings: Mapping[str, int | None]) -> None:
-        """Write the rows."""
+        """Write the rows. `fast_body` is then the evidence of the fast call's body."""
+        self._insert_fast()
         self._insert_items(readings)
         self._update_items(readings)
         self._insert_members()
@@ -172,12 +183,18 @@ class Queueing:
                 if line.added and not line.fast
             ],
         )
-        self._tx.many(
-            "UPDATE submissions SET items = ? WHERE seq = ?",
-            [(line.items, line.seq) for line in self._lines.values() if line.fast],
-        )
 
     # rows ------------------------------------------------------------------------------------------------------------
+
+    def _insert_fast(self) -> None:
+        """The fast call and its submission, whole: one statement each on the quiet path."""
+        line = next((line for line in self._lines.values() if line.fast), None)
+        if line is None:
+            return
+        assert self._fast is not None
+        call = insert_call(self._tx, line.participant, line.seq, self._fast.call)
+        self.fast_body = call.body
+        self._tx.run(_INSERT, self._fast_row | {"items": line.items, "call": call.id})
 
     def _insert_items(self, readings: Mapping[str, int | None]) -> None:
         now = self._tx.now
@@ -282,13 +299,14 @@ class Queueing:
             "epoch": self._fast.market.epoch if fast and self._fast else 0,
             "sent": now if fast else 0,
             "stamps": dump_stamps(self._stamps(candidate, fast=fast)),
+            "items": 0,
+            "echoes": 0,
+            "call": None,
         }
-        self._tx.run(
-            "INSERT INTO submissions (seq, id, participant, site, flow, operation, state, position, open, items, max_items, due_ns,"
-            " placed_ns, deadline_ns, blocked, attempts, epoch, sent_ns, stamps) VALUES (:seq, :id, :participant, :site, :flow, :operation, :state,"
-            " :seq, :open, 0, :max_items, :due, :now, :deadline, :blocked, :attempts, :epoch, :sent, :stamps)",
-            values,
-        )
+        if fast:
+            self._fast_row = values
+        else:
+            self._tx.run(_INSERT, values)
         self._lines[line.seq] = line
         self._ids[line.seq] = id_
         return line

@@ -39,7 +39,7 @@ async def open_journal(
     except OSError as error:
         db.close()
         raise translated(error) from error
-    writer = Writer(f"journal-{role}", db, clock=clock, writer=name, wake=wake.touched, checkpoint=checkpoint)
+    writer = Writer(f"journal-{role}", db, clock=clock, writer=name, wake=wake, checkpoint=checkpoint)
     reader = Reader(f"journal-{role}-read", opening.open_reader(path, vfs=vfs))
     return SqliteJournal(
         writer,

@@ -6,7 +6,7 @@ The use cases run on both engines, so their SQL is what SQLite and PostgreSQL bo
 - Truth is 0 or 1 in a BIGINT column: `open = 1`, `? = 1`, `CASE WHEN a > b THEN 1 ELSE 0 END`; never a bare column or parameter as a condition.
 - A list of texts is `json_each(?)` with `dump(list)`: `IN (SELECT value FROM json_each(?))`, or `FROM json_each(?) k` and `k.value`. Numbers:
   `CAST(value AS BIGINT)`. Lists of texts in the list: `k.value ->> 0`. Other JSON is read and changed in Python.
-- A new row's id comes from `tx.insert(sql, args)`, ids given out in memory from `tx.ids(table, column)`. Ids rise with each commit of one owner; rows
+- A new row's id comes from `tx.insert(sql, args)`, ids given out in memory from `tx.ids((table, column), …)`. Ids rise with each commit of one owner; rows
   of other owners may appear later with a lower one.
 - `INSERT ... ON CONFLICT (columns) [WHERE ...] DO UPDATE SET n = tablename.n + 1`: the old value always with its table's name. An INSERT ... SELECT
   with ON CONFLICT must not meet one row twice.
@@ -114,15 +114,22 @@ class Tx(Rows):
         self.db.execute(sql, args)
         return int(self.db.last_insert_rowid())
 
-    def ids(self, table: str, key: str) -> Ids:
-        """Where the ids of rows planned in memory come from."""
-        row = self.one(f"SELECT max({key}) FROM {table}")  # noqa: S608 - names of ours
-        return Ids((row[0] if row else None) or 0)
+    def ids(self, *tables: tuple[str, str]) -> list[Ids]:
+        """Where the ids of rows planned in memory come from, for each (table, column)."""
+        found = self.one("SELECT " + ", ".join(f"(SELECT max({key}) FROM {table})" for table, key in tables))  # noqa: S608 - names of ours
+        return [Ids(last or 0) for last in found or ()]
 
     def holds(self, fence: Fence) -> bool:
         """Whether the fence is the newest epoch of a lease that was not given back."""
         row = self.one("SELECT epoch FROM leases WHERE lease = ? AND owner <> ''", (fence.lease,))
         return row is not None and row[0] == fence.epoch
+
+    def holding(self, one: Fence, other: Fence) -> list[Fence]:
+        """Those of the two fences that are the newest epoch of a lease that was not given back."""
+        rows = self.all(
+            "SELECT lease, epoch FROM leases WHERE owner <> '' AND lease IN (?, ?)", (one.lease, other.lease)
+        )
+        return [fence for fence in (one, other) if (fence.lease, fence.epoch) in rows]
 
     def check(self, fence: Fence) -> None:
         """Raise `Fenced` unless the fence holds."""

@@ -35,10 +35,15 @@ class Request:
 
 
 class Worker:
-    """A thread that is fed requests; results go back to the loop that asked, one wake-up per batch. `full` while the last batch found no room."""
+    """A thread that is fed requests; results go back to the loop that asked, one wake-up per batch. `full` while the last batch found no room.
 
-    def __init__(self, name: str) -> None:
+    `heard` is called on the loop, in the same wake-up, with the topics of what was committed.
+    """
+
+    def __init__(self, name: str, heard: Callable[[set[str]], None] = lambda _: None) -> None:
         self.full = False
+        self._heard = heard
+        self._topics: set[str] = set()
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._closing = False
@@ -67,7 +72,10 @@ class Worker:
             if batch:
                 self._serve(batch)
                 self.full = any(isinstance(request.error, JournalFull) for request in batch)
-                self._resolve(batch)
+                topics, self._topics = self._topics, set()
+                self._resolve(batch, topics)
+                if topics:
+                    self._tell(topics)
             self._between()
         self._end()
 
@@ -85,8 +93,11 @@ class Worker:
         return batch, False
 
     def _serve(self, batch: list[Request]) -> None:
-        """Give every request of the batch its result or its error."""
+        """Give every request of the batch its result or its error, and `_topics` what was committed."""
         raise NotImplementedError
+
+    def _tell(self, topics: set[str]) -> None:
+        """Tell other processes what was committed; the callers here have their answers."""
 
     def _between(self) -> None:
         """What can wait until the callers have their answers."""
@@ -95,9 +106,13 @@ class Worker:
         """Close the connection."""
         raise NotImplementedError
 
-    def _resolve(self, batch: list[Request]) -> None:
+    def _resolve(self, batch: list[Request], topics: set[str]) -> None:
         with suppress(RuntimeError):  # the loop is gone: nobody waits any more
-            self._loop.call_soon_threadsafe(_answer, batch)
+            self._loop.call_soon_threadsafe(self._answer, batch, topics)
+
+    def _answer(self, batch: list[Request], topics: set[str]) -> None:
+        _answer(batch)
+        self._heard(topics)
 
 
 def _answer(batch: list[Request]) -> None:

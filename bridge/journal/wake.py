@@ -62,10 +62,12 @@ class Wake:
         """A new waiter's event, for `Journal.woken`."""
         return self._topics.event(topic)
 
-    def touched(self, topics: set[str]) -> None:
-        """Called on the writing thread after a commit: wake the waiters here and in the other processes."""
-        with suppress(RuntimeError):  # the loop is gone: nobody waits here any more
-            self._loop.call_soon_threadsafe(self._topics.set, topics)
+    def here(self, topics: set[str]) -> None:
+        """Called on the loop after a commit: wake the waiters of this process."""
+        self._topics.set(topics)
+
+    def others(self, topics: set[str]) -> None:
+        """Called on the writing thread after a commit: wake the waiters of the other processes."""
         message = "\n".join(sorted(topics)).encode()
         if len(message) > _DATAGRAM_BYTES:
             message = _EVERYTHING

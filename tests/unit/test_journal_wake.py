@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bridge.clock import SystemClock
+from bridge.journal.sqlite import open_journal
 from bridge.journal.wake import Wake
 
 LIMIT_S = 5
@@ -35,7 +37,8 @@ async def test_topics_reach_both_sides(pair):
     """The waiters here and in the other process are woken, others are not."""
     one, two = pair
     here, there, other = one.event("a"), two.event("b"), two.event("c")
-    one.touched({"a", "b"})
+    one.here({"a", "b"})
+    one.others({"a", "b"})
     await woken(here)
     await woken(there)
     assert not other.is_set()
@@ -48,7 +51,7 @@ async def test_dead_socket_is_removed(pair, journal):
     dead.close()
     one, two = pair
     there = two.event("a")
-    one.touched({"a"})
+    one.others({"a"})
     await woken(there)
     assert "dead.sock" not in os.listdir(f"{journal}.wake")
 
@@ -58,8 +61,8 @@ async def test_full_queue_loses_nothing(pair):
     one, two = pair
     late = two.event("the last one")
     for number in range(5000):
-        one.touched({f"topic-{number}"})
-    one.touched({"the last one"})
+        one.others({f"topic-{number}"})
+    one.others({"the last one"})
     await woken(late)
 
 
@@ -67,7 +70,7 @@ async def test_very_many_topics_wake_everyone(pair):
     """More topics than a datagram holds."""
     one, two = pair
     there = two.event("site-7")
-    one.touched({f"site-{number}" for number in range(20_000)})
+    one.others({f"site-{number}" for number in range(20_000)})
     await woken(there)
 
 
@@ -77,7 +80,7 @@ async def test_long_path(tmp_path):
     deep.mkdir(parents=True)
     one, two = Wake(deep / "journal.db", "one"), Wake(deep / "journal.db", "two")
     there = two.event("a")
-    one.touched({"a"})
+    one.others({"a"})
     await woken(there)
     one.close()
     two.close()
@@ -99,19 +102,21 @@ async def test_waiter_that_is_gone_is_forgotten(pair):
         one.event("a")
     kept = one.event("a")
     assert len(one._topics._waiters["a"]) == 1
-    one.touched({"a"})
+    one.here({"a"})
     await woken(kept)
 
 
 async def test_no_file_handle_left_loses_no_commit(journal, monkeypatch):
-    """A flood of connections used up the process's handles: the waiters here are woken all the same, and the writing thread goes on."""
-    wake = Wake(journal, "one")
-    event = wake.event("market:acme")
+    """A flood of connections used up the process's handles: a commit stands and its waiters here are woken, and the writing thread goes on."""
+    kept = await open_journal(journal, clock=SystemClock.here(), role="all", new_id=lambda: "one")
 
     def none_left(_):
         raise OSError(errno.EMFILE, "too many open files")
 
     monkeypatch.setattr("bridge.journal.wake.os.listdir", none_left)
-    wake.touched({"market:acme"})
-    await woken(event)
-    wake.close()
+    for _ in range(2):
+        event = kept.woken("alarms")
+        await kept.alarm("CONFLICT", participant="acme", subject=str(id(event)), text="two outcomes")
+        await woken(event)
+    monkeypatch.undo()
+    await kept.close()
