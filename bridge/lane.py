@@ -58,8 +58,8 @@ class Slot(Protocol):
         """Render and sign these as one call; None when they exceed the profile's limits (then release the slot)."""
         ...
 
-    def send(self, journalled: Stamp) -> None:
-        """The call is on disk as SENDING: let it leave now. Does not wait."""
+    def send(self, journalled: Stamp, site: str, flow: str) -> None:
+        """The call is on disk as SENDING, for this flow of this site: let it leave now. Does not wait."""
         ...
 
     def release(self) -> None:

@@ -192,8 +192,9 @@ class IntakeDesk:
         finally:
             if not used:
                 slot.release()
-        if used:
-            slot.send(intake.journalled)
+        if used and fast is not None:
+            first = candidates[fast.rows[0]]
+            slot.send(intake.journalled, first.site, first.flow)
         return intake
 
     def _claim(self, batch: _Batch) -> tuple[Slot | None, FastCall | None]:

@@ -32,6 +32,8 @@ class Outgoing:
     """A call under way. `attempts` counts those before it; `repeat` when the same message had left before and what became of it is in doubt."""
 
     submission: str
+    site: str
+    flow: str
     operation: Operation
     keys: Sequence[str]
     call: SignedCall

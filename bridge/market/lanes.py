@@ -24,11 +24,11 @@ class LentSlot:
         self._fast = self._outbound.sign(keys, items, stamps)
         return self._fast
 
-    def send(self, journalled: Stamp) -> None:
+    def send(self, journalled: Stamp, site: str, flow: str) -> None:
         """See `bridge.lane.Slot`."""
         if self._fast is None:
             raise RuntimeError("nothing was signed in this slot")
-        self._outbound.send(self._fast, journalled)
+        self._outbound.send(self._fast, journalled, site, flow)
 
     def release(self) -> None:
         """See `bridge.lane.Slot`."""

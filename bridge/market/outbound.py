@@ -103,7 +103,7 @@ class Outbound:
         call = self._maker.create(Operation.ASSET_CREATE, rendered, submission=submission, stamps=stamps)
         return FastCall(submission=submission, keys=tuple(keys), call=call, market=self._fence)
 
-    def send(self, fast: FastCall, journalled: Stamp) -> None:
+    def send(self, fast: FastCall, journalled: Stamp, site: str, flow: str) -> None:
         """Let a journalled call leave. Once the sender has ended it stays SENDING on disk, which is in doubt at the next start."""
         if self._group is None:
             self.release()
@@ -111,6 +111,8 @@ class Outbound:
         stamps = {**fast.call.stamps, "journalled": journalled}
         out = Outgoing(
             submission=fast.submission,
+            site=site,
+            flow=flow,
             operation=Operation.ASSET_CREATE,
             keys=fast.keys,
             call=fast.call,
@@ -229,6 +231,8 @@ class Outbound:
         assert self._group is not None
         out = Outgoing(
             submission=due.submission,
+            site=due.site,
+            flow=due.flow,
             operation=due.operation,
             keys=[item.key for item in due.items[: made.count]],
             call=made.call,

@@ -90,11 +90,11 @@ def journalled(trap):
 
 def signed(trap):
     original = Outbound.send
-    assert list(inspect.signature(original).parameters) == ["self", "fast", "journalled"]
+    assert list(inspect.signature(original).parameters) == ["self", "fast", "journalled", "site", "flow"]
 
-    def send(self, fast, journalled):
+    def send(self, fast, journalled, site, flow):
         trap.here()
-        return original(self, fast, journalled)
+        return original(self, fast, journalled, site, flow)
 
     Outbound.send = send
 

@@ -46,7 +46,7 @@ class Slot:
             raise RuntimeError("no key")
         return FastCall(submission="s", keys=tuple(keys), call=CALL, market=Fence("market:acme", 1))
 
-    def send(self, journalled):
+    def send(self, journalled, site, flow):
         self.ended.append("sent")
 
     def release(self):
