@@ -4,7 +4,7 @@ import asyncio
 import math
 import os
 import signal
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from contextlib import suppress
 from typing import Final
 
@@ -37,7 +37,7 @@ class Chrony:
         """See `DisciplineSource`; the program is ended when it takes too long or the caller is cancelled."""
         try:
             process = await asyncio.create_subprocess_exec(
-                self._program, "-c", "tracking", stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL,
+                self._program, "-c", "tracking", stdin=DEVNULL, stdout=PIPE, stderr=STDOUT,
                 env={**os.environ, "LC_ALL": "C"}, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
@@ -76,15 +76,16 @@ async def _ended(process: Process) -> None:
 def tracking_report(said: bytes) -> Discipline:
     """The line that `chronyc -c tracking` printed; anything else is not known, in its own words."""
     lines = said.decode("ascii", "replace").strip().splitlines()
-    fields = lines[0].split(",") if len(lines) == 1 else []
-    if len(fields) < FIELDS or fields[_LEAP] not in _LEAPS:
+    found = [fields for line in lines if len(fields := line.split(",")) >= FIELDS]  # beside it a warning may stand
+    fields = found[0] if len(found) == 1 else []
+    if not fields or fields[_LEAP] not in _LEAPS:
         return unknown(Chrony.name, f"chronyc says: {_shown(lines[0]) if lines else 'nothing'}")
     try:
         correction, delay, dispersion = (float(fields[at]) for at in (_CORRECTION, _ROOT_DELAY, _ROOT_DISPERSION))
     except ValueError:
         correction = delay = dispersion = math.nan
     if not all(math.isfinite(figure) for figure in (correction, delay, dispersion)):
-        return unknown(Chrony.name, f"chronyc gives figures that are none: {_shown(lines[0])}")
+        return unknown(Chrony.name, f"chronyc gives figures that are none: {_shown(','.join(fields))}")
     synchronised = fields[_LEAP] != UNSYNCHRONISED
     return Discipline(
         source=Chrony.name,

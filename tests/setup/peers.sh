@@ -9,6 +9,7 @@ need mosquitto_pub mosquitto-clients
 ldconfig -p 2>/dev/null | grep -q 'libmodbus\.so\.5' || /sbin/ldconfig -p 2>/dev/null | grep -q 'libmodbus\.so\.5' || missing="$missing libmodbus5"
 need node nodejs
 need npm npm
+ldconfig -p 2>/dev/null | grep -q 'libedit\.so\.2' || /sbin/ldconfig -p 2>/dev/null | grep -q 'libedit\.so\.2' || missing="$missing libedit2" # for chronyc, below
 if [ "$(id -u)" = 0 ]; then need ip iproute2; fi # a cable can be pulled by root alone
 need /usr/lib/postgresql/15/bin/postgres postgresql-15
 if [ -n "$missing" ]; then
@@ -22,6 +23,18 @@ if [ -n "$missing" ]; then
         echo "    sudo apt-get install$missing" >&2
         exit 1
     fi
+fi
+# chrony is unpacked beside the tests and never installed: a package of it would take the place of whatever sets this machine's clock.
+chrony=tests/peers/chrony
+if [ ! -x "$chrony/unpacked/usr/sbin/chronyd" ]; then
+    echo "Unpacking Debian's chrony into $chrony (it is not installed) ..."
+    rm -rf "$chrony"
+    mkdir -p "$chrony"
+    download() { (cd "$chrony" && apt-get download -qq chrony); }
+    download 2>/dev/null || { [ "$(id -u)" != 0 ] || apt-get update -qq; download; }
+    dpkg -x "$chrony"/chrony_*.deb "$chrony/made"
+    mv "$chrony/made" "$chrony/unpacked"
+    rm "$chrony"/chrony_*.deb
 fi
 for peer in tests/peers/*/package.json; do
     [ -e "$peer" ] || continue
