@@ -15,11 +15,11 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "support"), str(HERE.parents[1])]
 from children import Child  # noqa: E402, F401
 from compare import compared  # noqa: E402
 from figures import table  # noqa: E402
-from peers import mqtt_peer  # noqa: E402
+from peers import modbus_peer, mqtt_peer, opcua_peer  # noqa: E402
 from rig import BenchFailed  # noqa: E402
 from worlds import World  # noqa: E402
 
-FIGURES = ("mqtt",)
+FIGURES = ("mqtt", "modbus", "opcua")
 
 
 def options():
@@ -73,7 +73,17 @@ async def mqtt(chosen, world, smp):
         return await compared(chosen, world, smp, peer, "MQTT message → request", goals=(1.25, 1.5))
 
 
-MADE = {"mqtt": mqtt}
+async def modbus(chosen, world, smp):
+    async with modbus_peer() as peer:
+        return await compared(chosen, world, smp, peer, "Modbus change (10 ms poll) → request", goals=(1.15, 1.4))
+
+
+async def opcua(chosen, world, smp):
+    async with opcua_peer() as peer:
+        return await compared(chosen, world, smp, peer, "OPC UA change (10 ms publishing) → request", goals=(1.15, 1.4))
+
+
+MADE = {"mqtt": mqtt, "modbus": modbus, "opcua": opcua}
 
 
 def main():

@@ -4,13 +4,14 @@ from contextlib import asynccontextmanager
 
 from children import Child
 from mosquitto import mosquitto
-from sites import mqtt_site
+from sites import modbus_site, mqtt_site, opcua_site
 
 
 class MqttPeer:
     """mosquitto and a publisher, each a process of its own."""
 
     name = "mqtt"
+    overwrites = False
     floor = "floor_mqtt.py"
 
     def __init__(self, broker, publisher, *, progress=False):
@@ -36,3 +37,39 @@ async def mqtt_peer(directory, **options):
         Child("publisher_mqtt.py", broker=broker.port) as publisher,
     ):
         yield MqttPeer(broker, publisher, **options)
+
+
+class DevicePeer:
+    """A device that makes its own records. It is state, not messages: what nobody looked at in time is overwritten by the next asset in its slot."""
+
+    overwrites = True
+
+    def __init__(self, name, device, site):
+        self.name = name
+        self.floor = f"floor_{name}.py"
+        self.device = device
+        self.port = device.port
+        self._site = site
+
+    def sites(self):
+        return {"bench": self._site(self.port)}
+
+    async def paced(self, prefix, count, rate):
+        return await self.device.ask("paced", prefix=prefix, count=count, rate=rate)
+
+    async def burst(self, prefix, count):
+        return await self.device.ask("burst", prefix=prefix, count=count)
+
+
+@asynccontextmanager
+async def modbus_peer():
+    """A Modbus TCP device with four slots."""
+    async with Child("device_modbus.py") as device:
+        yield DevicePeer("modbus", device, modbus_site)
+
+
+@asynccontextmanager
+async def opcua_peer():
+    """An OPC UA server with sixteen slots."""
+    async with Child("device_opcua.py") as device:
+        yield DevicePeer("opcua", device, opcua_site)

@@ -46,3 +46,85 @@ flows:
     payload:
 {PAYLOAD}    outcome: {{topic: "{topic}/{{slot}}/result", payload: {{state: state, transactionId: transactionId, errors: errorText}}, progress: {str(progress).lower()}}}
 {limit}"""
+
+
+_MODBUS_FIELDS = """\
+        name: {at: 0, type: string, registers: 10}
+        reference: {at: 10, type: string, registers: 6}
+        mpan: {at: 16, type: string, registers: 7}
+        postcode: {at: 23, type: string, registers: 4}
+        gsp_group: {at: 27, type: string, registers: 1}
+        kw: {at: 28, type: uint16}
+"""
+
+
+def modbus_site(port: int, *, site: str = "bench", records: str = "{base: 0, stride: 30, count: 4}") -> str:
+    """A Modbus site whose slots are read every 10 ms and submitted on change."""
+    return f"""\
+site: {site}
+participant: acme-test
+adapters:
+  ems: {{protocol: modbus, host: 127.0.0.1, port: {port}, poll: 10ms, writable: [{{from: 300, to: 303, every: 30, count: 4}}]}}
+flows:
+  assets:
+    adapter: ems
+    operation: asset.create
+    records:
+      each: {records}
+      key: reference
+      fields:
+{_MODBUS_FIELDS}    submit: {{when: change}}
+    payload:
+{PAYLOAD}    outcome: {{state: {{at: 300, type: uint16}}, progress: false}}
+    max_items: 1
+"""
+
+
+def modbus_call_site(port: int, count: int, *, site: str = "bench") -> str:
+    """A Modbus site whose every request asks for all its records at once."""
+    return f"""\
+site: {site}
+participant: acme-test
+adapters:
+  ems: {{protocol: modbus, host: 127.0.0.1, port: {port}, poll: 10ms, writable: ["192..193", {{from: 250, to: 253, every: 60, count: {count}}}]}}
+flows:
+  assets:
+    adapter: ems
+    operation: asset.create
+    records:
+      each: {{base: 200, stride: 60, count: {count}}}
+      key: reference
+      fields:
+{_MODBUS_FIELDS}    submit: {{when: request, request: 190, equals: 1, sequence: 191, status: 192, error: 193}}
+    payload:
+{PAYLOAD}    outcome: {{state: {{at: 50, type: uint16}}, progress: false}}
+"""
+
+
+def opcua_site(port: int, *, site: str = "bench") -> str:
+    """An OPC UA site whose records are submitted on change; 10 ms between publishes."""
+    return f"""\
+site: {site}
+participant: acme-test
+adapters:
+  ems:
+    protocol: opcua
+    url: "opc.tcp://127.0.0.1:{port}"
+    security: {{policy: None}}
+    namespaces: {{ems: "urn:acme:bench"}}
+    sampling_interval: 10ms
+    publishing_interval: 10ms
+    writable: ["Objects/ems:EMS/*/ems:State"]
+flows:
+  assets:
+    adapter: ems
+    operation: asset.create
+    records:
+      each: "Objects/ems:EMS/*"
+      key: reference
+      fields: {{reference: Reference, name: Name, mpan: MPAN, postcode: Postcode, gsp_group: GSPGroup, kw: KW}}
+    submit: {{when: change}}
+    payload:
+{PAYLOAD}    outcome: {{state: State, progress: false}}
+    max_items: 1
+"""

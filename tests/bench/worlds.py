@@ -1,6 +1,7 @@
 """What a run needs around it: keys, certificates and configuration in a directory of their own, and the three contenders as processes."""
 
 import asyncio
+import itertools
 import json
 import os
 import sys
@@ -30,6 +31,7 @@ class World:
         self.keys = directory / "keys"
         self.keys.mkdir(parents=True)
         self.polls = polls
+        self._tags = itertools.count(1)
         clock = SystemClock.here()
         authority = Authority("bench authority", clock=clock)
         server = authority.server("bench")
@@ -41,6 +43,10 @@ class World:
         self.kid = load_signer(self.keys / "acme.pem").kid
         self.smp_kid = load_signer(self.keys / "smp.pem").kid
         self._private("smp.jwks.json", json.dumps(public_jwks([load_signer(self.keys / "smp.pem")])).encode())
+
+    def new_tag(self) -> str:
+        """The beginning of references that no other run of this world has."""
+        return f"R{next(self._tags):03d}"
 
     def _private(self, name, data):
         path = self.keys / name
