@@ -12,14 +12,14 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "support"), str(HERE.parents[1])]
 
-from children import Child  # noqa: E402, F401
+from batch import batch  # noqa: E402
 from compare import compared  # noqa: E402
 from figures import table  # noqa: E402
 from peers import modbus_peer, mqtt_peer, opcua_peer  # noqa: E402
 from rig import BenchFailed  # noqa: E402
 from worlds import World  # noqa: E402
 
-FIGURES = ("mqtt", "modbus", "opcua")
+FIGURES = ("mqtt", "modbus", "opcua", "batch")
 
 
 def options():
@@ -83,7 +83,7 @@ async def opcua(chosen, world, smp):
         return await compared(chosen, world, smp, peer, "OPC UA change (10 ms publishing) → request", goals=(1.15, 1.4))
 
 
-MADE = {"mqtt": mqtt, "modbus": modbus, "opcua": opcua}
+MADE = {"mqtt": mqtt, "modbus": modbus, "opcua": opcua, "batch": batch}
 
 
 def main():

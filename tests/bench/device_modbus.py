@@ -19,6 +19,7 @@ SLOTS = 4  # one request of 120 registers reads them all
 CALL_BASE = 200  # the records of the 1000-asset call begin here
 CALL_STRIDE = 60
 HEADER = 190  # command, sequence, status, error
+ANSWERED = (3, 4)
 RECORD = struct.Struct(">20s12s14s8s2sH2x")  # name, reference, MPAN, postcode, GSP group, kW, spare: 30 registers
 
 
@@ -31,8 +32,13 @@ class Device:
     """The register bank and what the program of the EMS does with it."""
 
     def __init__(self):
-        self.bank = RegisterBank(lambda _start, _count: True, lambda _start, _count: None)
+        self.bank = RegisterBank(lambda _start, _count: True, self._wrote)
         self._number = 0
+
+    def _wrote(self, start, count):
+        """The program of the EMS takes its command back once the host has answered it."""
+        if start <= HEADER + 2 < start + count and self.bank.get(HEADER + 2)[0] in ANSWERED:
+            self.bank.put(HEADER, [0])
 
     async def paced(self, prefix, count, rate, seed=1):
         """So many a second, at random distances around that; the same slot again only after four."""
@@ -53,15 +59,19 @@ class Device:
         self.bank.put_bytes(self._number % SLOTS * STRIDE, record(f"T{time.monotonic_ns()}", reference))
         self._number += 1
 
-    def call(self, prefix, count):
+    async def call(self, prefix, count):
         """Ask for the registration of so many new assets at once: the records first, then the sequence, then the command."""
+        async with asyncio.timeout(30):
+            while self.bank.get(HEADER)[0] or self.bank.get(HEADER + 2)[0]:
+                await asyncio.sleep(0.01)
         for number in range(count):
             self.bank.put_bytes(
                 CALL_BASE + number * CALL_STRIDE, record(f"T{time.monotonic_ns()}", f"{prefix}{number:05d}")
             )
-        self.bank.put(HEADER, [0, self.bank.get(HEADER + 1)[0] + 1, 0, 0])
+        asked_ns = time.monotonic_ns()
+        self.bank.put(HEADER + 1, [self.bank.get(HEADER + 1)[0] + 1])
         self.bank.put(HEADER, [1])
-        return {"last_ns": time.monotonic_ns()}
+        return {"asked_ns": asked_ns}
 
 
 async def main():

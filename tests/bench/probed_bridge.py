@@ -2,7 +2,7 @@
 
 `BENCH_SYNCS=FILE`: SQLite's way to the disk notes when each sync of the write-ahead log began and ended (CLOCK_MONOTONIC), written to FILE at the end.
 `BENCH_STEPS=FILE`: each step of the event loop is timed by the loop thread's own processor time, so that what other threads and processes do does not
-count: `[began (CLOCK_MONOTONIC), own time, name]` for each longer than 0.2 ms, and the number of all, written to FILE at the end.
+count. Written to FILE at the end: when each began (CLOCK_MONOTONIC), its own time, and what it was where it took more than 2 ms.
 """
 
 import asyncio
@@ -10,10 +10,11 @@ import atexit
 import json
 import os
 import time
+from array import array
 
 import apsw
 
-SHORT_NS = 200_000
+LONG_NS = 2_000_000
 
 
 class _CountedFile(apsw.VFSFile):
@@ -45,18 +46,19 @@ def count_syncs(file):
 
 def time_steps(file):
     """Time every step of the event loop from now on."""
-    noted, count, plain = [], [0], asyncio.Handle._run
+    began, own, named, plain = array("q"), array("q"), [], asyncio.Handle._run
 
     def timed(handle):
-        began, before = time.monotonic_ns(), time.thread_time_ns()
+        at, before = time.monotonic_ns(), time.thread_time_ns()
         plain(handle)
-        own = time.thread_time_ns() - before
-        count[0] += 1
-        if own > SHORT_NS:
-            noted.append((began, own, _name(handle)))
+        taken = time.thread_time_ns() - before
+        began.append(at)
+        own.append(taken)
+        if taken > LONG_NS:
+            named.append((at, taken, _name(handle)))
 
     asyncio.Handle._run = timed
-    atexit.register(lambda: _write(file, {"steps": count[0], "long": noted}))
+    atexit.register(lambda: _write(file, {"began_ns": began.tolist(), "own_ns": own.tolist(), "long": named}))
 
 
 def _name(handle):
