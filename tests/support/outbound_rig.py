@@ -90,11 +90,20 @@ async def given_token():
 
 @asynccontextmanager
 async def market(
-    directory, *steps, url=None, login=None, settings=None, profile=None, peer_options=None, rest=None, circuit=None
+    directory,
+    *steps,
+    url=None,
+    login=None,
+    settings=None,
+    profile=None,
+    peer_options=None,
+    rest=None,
+    circuit=None,
+    held=lambda: False,
 ):
     """One participant's sender; SMP is a server with this script, or whatever stands at `url` (then the token is simply there).
 
-    `circuit` are the pauses in seconds after refusals that no single record causes.
+    `circuit` are the pauses in seconds after refusals that no single record causes; `held` says whether the clock holds signing.
     """
     parsed = profile_of("default", **{"retry": {"delays_s": [30]}, **(profile or {})})
     async with AsyncExitStack() as stack:
@@ -143,6 +152,7 @@ async def market(
             concurrency=4,
             jitter=lambda: 0.5,
             circuit_s=circuit or CIRCUIT_DELAYS_S,
+            held=held,
         )
         tracker = Tracker(participant="acme", pace=pace, **parts)
         outbound = Outbound(participant="acme", tracker=tracker, pace=pace, **parts)

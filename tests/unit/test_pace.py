@@ -143,3 +143,17 @@ def test_without_a_rate_polls_never_wait(clock):
     """The default profile names none."""
     gates = pace(clock)
     assert [gates.poll_wait_s() for _ in range(100)] == [0.0] * 100
+
+
+def test_a_wrong_clock_stands_before_every_other_gate(clock):
+    """While signing is held nothing may leave, and no time that passes opens it: whoever knows the clock wakes the sender."""
+    held = [False]
+    gates = Pace(clock=clock, rate_per_s=1.0, burst=2, concurrency=2, jitter=lambda: 0.5, held=lambda: held[0])
+    assert gates.free()
+    held[0] = True
+    assert (gates.free(), gates.held, gates.wait_s()) == (False, True, None)
+    gates.trip("refused")
+    clock.forward(10_000)
+    assert (gates.free(), gates.wait_s()) == (False, None)
+    held[0] = False
+    assert gates.free()
