@@ -1,12 +1,14 @@
 """Stages from stamps: how long each hop took, and whether that figure may be used. Pure."""
 
 from collections.abc import Mapping
+from itertools import groupby
 from typing import Final, NamedTuple
 
 from bridge.clock import Stamp
 from bridge.model import HOPS
 
 HOST_SHARE: Final = "host"
+SOURCE: Final = "source"
 
 
 class Stage(NamedTuple):
@@ -29,10 +31,9 @@ def stages(stamps: Mapping[str, Stamp]) -> list[Stage]:
 
     On the quiet path `signed` comes before `journalled`, under load after it, so neighbours are found by time, not by the list of names.
     """
-    known = [(hop, stamps[hop]) for hop in HOPS if hop in stamps]
-    if len({stamp.boot for _, stamp in known if stamp.boot}) <= 1:
-        first = [entry for entry in known if not entry[1].boot]
-        known = first + sorted((entry for entry in known if entry[1].boot), key=lambda entry: entry[1].mono_ns)
+    known: list[tuple[str, Stamp]] = []
+    for _, run in groupby(((hop, stamps[hop]) for hop in HOPS if hop in stamps), key=lambda entry: entry[1].boot):
+        known += sorted(run, key=lambda entry: entry[1].mono_ns)
     return [between(known[index - 1][1], stamp, hop) for index, (hop, stamp) in enumerate(known) if index]
 
 
@@ -41,3 +42,34 @@ def host_share(stamps: Mapping[str, Stamp]) -> Stage | None:
     if "received" not in stamps or "sent" not in stamps:
         return None
     return between(stamps["received"], stamps["sent"], HOST_SHARE)
+
+
+class Bar(NamedTuple):
+    """One stage of a waterfall: when it began after the first hop, how long it took, its part of the whole (0 to 1), and whether it is the slowest."""
+
+    hop: str
+    start_ns: int
+    ns: int
+    share: float
+    exact: bool
+    slowest: bool
+
+
+def waterfall(stamps: Mapping[str, Stamp]) -> list[Bar]:
+    """The stages by the host's own clock, one after the other; the source's clock has no part in it (see `source_difference_ns`)."""
+    found = stages({hop: stamp for hop, stamp in stamps.items() if hop != SOURCE})
+    total_ns = sum(max(0, stage.ns) for stage in found)
+    longest = max(found, key=lambda stage: stage.ns, default=None)
+    bars, start_ns = [], 0
+    for stage in found:
+        share = max(0, stage.ns) / total_ns if total_ns else 0.0
+        bars.append(Bar(stage.hop, start_ns, stage.ns, share, stage.exact, stage is longest))
+        start_ns += max(0, stage.ns)
+    return bars
+
+
+def source_difference_ns(stamps: Mapping[str, Stamp]) -> int | None:
+    """The host's clock at `received` less the source's own time: delay and difference of the two clocks together; None without a source time."""
+    if SOURCE not in stamps or "received" not in stamps:
+        return None
+    return stamps["received"].wall_ns - stamps[SOURCE].wall_ns

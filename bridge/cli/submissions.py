@@ -11,10 +11,10 @@ import typer
 
 from bridge.cli import resolve as deciding
 from bridge.cli.check import load_here
+from bridge.cli.waterfall import waterfall_json, waterfall_lines
 from bridge.errors import BridgeError
 from bridge.journal.configured import open_configured_reader
 from bridge.journal.port import EventView, ItemView, JournalReader, SubmissionView
-from bridge.latency import stages
 from bridge.submission import SubmissionState
 
 app = typer.Typer(
@@ -60,16 +60,16 @@ def show(
     full: Annotated[
         bool, typer.Option("--full", help="Each event with all that it holds, not only its beginning.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Show one submission: its items with their outcomes, what happened when, and how long each stage took."""
+    """Show one submission: how long each stage took, as a waterfall; its items with their outcomes; what happened when."""
     view, items, events = _read(config, lambda journal: _gather(journal, submission))
+    if as_json:
+        print(json.dumps(_whole(view, items, events), indent=2))
+        return
     print(f"{view.id}  {view.state.value}  {view.operation.value}  participant {view.participant}  flow {view.flow}")
     print(f"transaction {view.transaction_id or '-'}  tries {view.attempts}  moved here by: {view.reason or '-'}")
-    print("\nStages")
-    for stage in stages(view.stamps):
-        print(
-            f"  {stage.hop:<14} {stage.ns / 1e6:>12.3f} ms{'' if stage.exact else '  (wall time: across processes or boots)'}"
-        )
+    print("\n".join(["", *waterfall_lines(view.stamps)]))
     print("\nItems")
     for item in items:
         errors = "; ".join(f"{error.code} {error.text}" for error in item.errors)
@@ -157,3 +157,28 @@ def _plain(view: SubmissionView) -> dict[str, object]:
         "reason": view.reason,
         "segments": list(view.segments),
     }
+
+
+def _whole(view: SubmissionView, items: Sequence[ItemView], events: Sequence[EventView]) -> dict[str, object]:
+    told = [
+        {
+            "key": item.key,
+            "place": item.place,
+            "state": item.state.value,
+            "asset_id": item.asset_id,
+            "errors": [{"code": error.code, "text": error.text, "field": error.field} for error in item.errors],
+            "written_back": item.written_back,
+        }
+        for item in items
+    ]
+    happened = [
+        {
+            "at": datetime.fromtimestamp(event.at_ns / 1e9, UTC).isoformat(timespec="milliseconds"),
+            "number": f"{event.writer}/{event.epoch}/{event.number}",
+            "kind": event.kind,
+            "data": dict(event.data),
+        }
+        for event in events
+    ]
+    # `items` is a number in `list`; the items themselves stand beside it.
+    return {**_plain(view), "latency": waterfall_json(view.stamps), "item_list": told, "events": happened}
