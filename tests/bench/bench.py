@@ -17,9 +17,10 @@ from compare import compared  # noqa: E402
 from figures import table  # noqa: E402
 from peers import modbus_peer, mqtt_peer, opcua_peer  # noqa: E402
 from rig import BenchFailed  # noqa: E402
+from with_returns import returned  # noqa: E402
 from worlds import World  # noqa: E402
 
-FIGURES = ("mqtt", "modbus", "opcua", "batch")
+FIGURES = ("mqtt", "modbus", "opcua", "batch", "returns")
 
 
 def options():
@@ -83,7 +84,17 @@ async def opcua(chosen, world, smp):
         return await compared(chosen, world, smp, peer, "OPC UA change (10 ms publishing) → request", goals=(1.15, 1.4))
 
 
-MADE = {"mqtt": mqtt, "modbus": modbus, "opcua": opcua, "batch": batch}
+async def returns(chosen, world, smp):
+    """The same calls with their returns, over MQTT and over OPC UA."""
+    rows, raw = [], {}
+    for made in (mqtt_peer(world.directory / "returns"), modbus_peer(), opcua_peer()):
+        async with made as peer:
+            found, raw[peer.name] = await returned(chosen, world, smp, peer)
+            rows += found
+    return rows, raw
+
+
+MADE = {"mqtt": mqtt, "modbus": modbus, "opcua": opcua, "batch": batch, "returns": returns}
 
 
 def main():

@@ -5,6 +5,7 @@ asked for, so that judging costs the measurement nothing. Standard input: one JS
 """
 
 import asyncio
+import itertools
 import json
 import ssl
 import sys
@@ -29,6 +30,7 @@ class Receiver:
     def __init__(self, options):
         self.public = load_pem_private_key(Path(options["participant_key"]).read_bytes(), None).public_key()
         self.creates = []
+        self.transactions = itertools.count(1)
         self.others = {"authenticate": 0, "status": 0}
         self.pusher = Pusher(options)
 
@@ -36,7 +38,7 @@ class Receiver:
         """One whole request; returns its answer."""
         path = head.split(b" ", 2)[1]
         if path == b"/api/v1/assets":
-            transaction = b"T%012d" % len(self.creates)
+            transaction = b"T%012d" % next(self.transactions)  # never one twice, whatever was reset
             self.creates.append((first_ns, head, body))
             self.pusher.due(transaction.decode(), body)
             return (
@@ -65,8 +67,12 @@ class Receiver:
         self.pusher.turn(url, delay_s)
         return {}
 
-    def pushed(self):
-        return {"pushed": self.pusher.pushed}
+    def pushed(self, file=None):
+        """How many returns were answered; each of them into a file where one is named."""
+        if file:
+            with open(file, "w") as out:
+                json.dump(self.pusher.pushed, out)
+        return {"pushed": len(self.pusher.pushed)}
 
     def dump(self, file):
         """What each Create said, when its first byte came, and whether its signature is the participant's. Goes to a file: it may be large."""

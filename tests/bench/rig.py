@@ -46,16 +46,25 @@ class Rig:
         directory = self.world.directory / name
         await self.smp.ask("reset")
         async with self.started(contender, directory) as process:
+            await self.began(process)
             tag = self.world.new_tag()
             await self._first(tag, name)
             await self.peer.paced(f"{tag}W", max(1, round(self.rate * self.warm_s)), self.rate)
             warm = await self._all_there(directory, "warm")
             paced = await self._paced(process, f"{tag}M", directory)
+            paced |= await self.settled(directory, paced["received"])
             flooded = await self._flooded(f"{tag}B", directory) if self.burst else {}
             paced["resident_mb"] = resident_mb(process.pid)
         everything = [*warm, *paced.pop("received"), *flooded.pop("received", [])]
         self._check(contender, directory, everything)
         return {**paced, **flooded}
+
+    async def began(self, process):
+        """The contender was started; nothing was asked of it yet."""
+
+    async def settled(self, directory, received):
+        """The paced requests are there; returns what else is known of them."""
+        return {}
 
     async def _first(self, tag, name):
         """Ask until the contender is there and one request came."""
