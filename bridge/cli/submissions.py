@@ -176,7 +176,7 @@ def _whole(view: SubmissionView, items: Sequence[ItemView], events: Sequence[Eve
             "at": datetime.fromtimestamp(event.at_ns / 1e9, UTC).isoformat(timespec="milliseconds"),
             "number": f"{event.writer}/{event.epoch}/{event.number}",
             "kind": event.kind,
-            "data": dict(event.data),
+            "details": dict(event.data),
         }
         for event in events
     ]
