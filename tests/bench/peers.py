@@ -1,5 +1,6 @@
 """The EMS of each protocol as the bench drives it: where it listens, its site file, its reference script, and how it makes records."""
 
+import itertools
 from contextlib import asynccontextmanager
 
 from children import Child
@@ -18,9 +19,12 @@ class MqttPeer:
         self.port = broker.port
         self._publisher = publisher
         self._progress = progress
+        self._starts = itertools.count(1)
 
     def sites(self):
-        return {"bench": mqtt_site(self.port, progress=self._progress)}
+        """A site of another name for each start: the broker keeps the session of one that went away, and all that was published meanwhile."""
+        site = f"bench{next(self._starts)}"
+        return {site: mqtt_site(self.port, site=site, progress=self._progress)}
 
     async def paced(self, prefix, count, rate):
         return await self._publisher.ask("paced", prefix=prefix, count=count, rate=rate)
