@@ -78,7 +78,8 @@ async def quiet(made, asked):
                 await asyncio.sleep(1)
                 fates.doubtful = await made.submissions_in(SubmissionState.IN_DOUBT)
     lost = [fates.told[reference] for reference, fate in fates.of.items() if fate in {Fates.LOST, Fates.TWICE}]
-    assert not lost, f"{len(lost)} records are lost or created twice: {lost[:20]}"
+    stands = (await made.ems.order("stands"))["stands"] if lost else {}
+    assert not lost, f"{len(lost)} records are lost or created twice: {lost[:20]}; the EMSs: {stands}"
     return fates
 
 

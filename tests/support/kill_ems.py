@@ -8,6 +8,7 @@ It says `{"environment": {...}}` (what the bridge's site files need), then answe
     {"op": "shown"}                                  → {"shown": {reference: [state word, transaction id]}, "requested": N}
     {"op": "forget", "references": [...]}            → {}; the EMS no longer waits for these: their places may be used again
     {"op": "raised"}                                 → {"waiting": N}; requests that a handshake still keeps from being made
+    {"op": "stands"}                                 → {"stands": {site: text}}; where each program is, for a person who looks for a fault
 
 The state word is '' while the EMS was told nothing. A place whose outcome is final is used again when all others are taken; it stands empty for a
 while first, so that no word about the record before it is still on its way.
@@ -83,6 +84,10 @@ class Program(ABC):
     def waiting(self) -> int:
         return 0
 
+    async def stands(self) -> str:
+        """Where the program is, for a person."""
+        return f"{len(self.requested)} requested, {len(self.forgotten)} forgotten, {len(self._empty)} places at rest"
+
 
 class OpcUaProgram(Program):
     """A folder for each asset; a request is a sequence and a flag, which is taken back once the bridge has said anything."""
@@ -150,6 +155,7 @@ class ModbusProgram(Program):
         self._slots = [""] * slots
         self._asked: asyncio.Queue[str] = asyncio.Queue()
         self._shaking = False
+        self._does = ""
 
     async def request(self) -> str:
         reference = self._new_reference()
@@ -159,14 +165,20 @@ class ModbusProgram(Program):
     def waiting(self) -> int:
         return self._asked.qsize() + self._shaking
 
+    async def stands(self) -> str:
+        header = await self._device.words(0, len(layout2.HEADER))
+        return f"{await super().stands()}, {self._asked.qsize()} to be raised, {self._does}, header {header}"
+
     async def run(self) -> None:
         """Raise what was asked for, one handshake after the other, however long the bridge is away; a record never changes under a handshake."""
         while True:
+            self._does = "has nothing to ask"
             first = await self._asked.get()
             self._shaking = True
-            await self._fill(first)
-            while not self._asked.empty():
-                await self._fill(self._asked.get_nowait())
+            await self._fill(first, await self._free())
+            # More of them only while there is room: a place that these take themselves becomes free once they were asked for.
+            while not self._asked.empty() and (slot := self._spare()) is not None:
+                await self._fill(self._asked.get_nowait(), slot)
             [sequence] = await self._device.words(layout2.SEQUENCE)
             await self._device.put(layout2.SEQUENCE, sequence % 0xFFFF + 1)
             await self._device.put(layout2.COMMAND, 1)
@@ -175,14 +187,14 @@ class ModbusProgram(Program):
             await self._until(0)
             self._shaking = False
 
-    async def _fill(self, reference: str) -> None:
-        slot = await self._free()
+    async def _fill(self, reference: str, slot: int) -> None:
         at = BASE + STRIDE * slot
         await self._device.put(at + RESULT, *[0] * 20)
         await self._device.put_bytes(at, layout2.record(reference))
         self._slots[slot] = reference
 
     async def _until(self, status: int) -> None:
+        self._does = f"waits for status {status}"
         while (await self._device.words(layout2.STATUS)) != [status]:
             await asyncio.sleep(POLL_S)
 
@@ -191,11 +203,16 @@ class ModbusProgram(Program):
         now = {reference: await self._word(number) for number, reference in found}
         return {**dict.fromkeys(self.requested, ("", "")), **self._past, **now}
 
-    async def _free(self) -> int:
+    def _spare(self) -> int | None:
+        """A place that was never used or has rested."""
         for number, reference in enumerate(self._slots):
             if not reference and number not in self._empty:
                 return number
-        while (found := self._rested()) is None:  # a full table of records waits for an outcome
+        return self._rested()
+
+    async def _free(self) -> int:
+        self._does = "waits for a place"
+        while (found := self._spare()) is None:  # a full table of records waits for an outcome
             for number, reference in enumerate(self._slots):
                 if reference and self._over(reference, await self._word(number)):
                     await self._device.put(BASE + STRIDE * number, *[0] * RECORD)
@@ -296,6 +313,8 @@ async def _obey(programs: dict[str, Program], order: dict) -> dict:
         return {}
     if order["op"] == "raised":
         return {"waiting": sum(program.waiting() for program in programs.values())}
+    if order["op"] == "stands":
+        return {"stands": {site: await program.stands() for site, program in programs.items()}}
     shown: dict[str, tuple[str, str]] = {}
     for program in programs.values():
         shown |= await program.shown()
