@@ -6,9 +6,10 @@ Registers are handled as their big-endian bytes, two each. A byte order is spell
 
 import enum
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Final
 
 PADS: Final = "\0 "
@@ -88,22 +89,37 @@ def orders_of(kind: Kind) -> tuple[str, ...]:
     return ORDERS[WIDTHS[kind]] if kind in WIDTHS and kind is not Kind.BIT else ()
 
 
-def decode(shape: Shape, data: bytes) -> object:
-    """The value in these registers: int, float, text, an aware UTC date-time, a bool, or the numbers of the bits that are set.
+@cache
+def decoder(shape: Shape) -> Callable[[bytes], object]:
+    """What turns these registers into their value: int, float, text, an aware UTC date-time, a bool, or the numbers of the bits that are set.
 
-    Raises `Undecodable`. NaN and the infinities are values.
+    What is made raises `Undecodable`. NaN and the infinities are values.
     """
-    ordered = _reorder(data, shape.order)
+    read = _reader(shape)
+    places = _PLACES.get(shape.order)
+    if places is None or list(places) == sorted(places):
+        return read
+    return lambda data: read(_reorder(data, shape.order))
+
+
+def _reader(shape: Shape) -> Callable[[bytes], object]:
+    """The same for bytes in big-endian order."""
     number = _NUMBERS.get(shape.kind)
     if number is not None:
-        return number.unpack(ordered)[0]
+        unpack = number.unpack
+        return lambda data: unpack(data)[0]
     if shape.kind is Kind.STRING:
-        return _decode_text(ordered)
+        return _decode_text
     if shape.kind is Kind.EPOCH32:
-        return datetime.fromtimestamp(_EPOCH.unpack(ordered)[0], UTC)
+        return lambda data: datetime.fromtimestamp(_EPOCH.unpack(data)[0], UTC)
     if shape.kind is Kind.BIT:
-        return bool(int.from_bytes(ordered, "big") >> shape.bit & 1)
-    return _decode_bits(ordered)
+        return lambda data: bool(int.from_bytes(data, "big") >> shape.bit & 1)
+    return _decode_bits
+
+
+def decode(shape: Shape, data: bytes) -> object:
+    """The value in these registers, as `decoder` reads it. Raises `Undecodable`."""
+    return decoder(shape)(data)
 
 
 def encode(shape: Shape, value: object) -> bytes:

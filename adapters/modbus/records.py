@@ -1,12 +1,14 @@
 """Whole records over one link: read under the guard that all adapters share."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from adapters.modbus.layout import Image, Layout, Members, Span, bitsets, members_of, reading_of, values_of
+from adapters.modbus.layout import Image, Layout, Members, Span, bitsets, members_of, values_of
 from adapters.modbus.link import Link
 from bridge.api import Clock, LinkError, Reading, Record, Torn, read_guarded
 
+_STEP: Final = 32  # records that are made in one go; a thousand at once would hold the loop for long
 TORN: Final = "torn: the EMS kept changing it while it was read"
 
 
@@ -40,8 +42,8 @@ class Reader:
         try:
             await read_guarded(number, block)
         except Torn:
-            return latest, self._records(layout, layout.places(), fetched, str(latest), torn=True)
-        return latest, self._records(layout, layout.places(), fetched, str(latest))
+            return latest, await self._records(layout, layout.places(), fetched, str(latest), torn=True)
+        return latest, await self._records(layout, layout.places(), fetched, str(latest))
 
     async def changed(self, flow: str, seen: dict[int, bytes]) -> list[Record]:
         """The records of a flow whose fields differ from `seen`, which is brought up to date; one that keeps moving while it is read is torn."""
@@ -52,7 +54,7 @@ class Reader:
             signature = layout.signature(fetched.image, number)
             if seen.get(number, b"") == signature:
                 continue
-            if layout.is_empty(fetched.image, number):
+            if layout.is_empty(fetched.image.get(layout.span(number)) or b""):
                 seen.pop(number, None)
                 continue
             found, seen[number] = await self._steady(layout, number, fetched, signature)
@@ -81,7 +83,7 @@ class Reader:
             await read_guarded(moved, nothing)
         except Torn:
             torn = True
-        return self._records(layout, [number], fetched, None, torn=torn), signature
+        return await self._records(layout, [number], fetched, None, torn=torn), signature
 
     async def _fetch(self, layout: Layout, numbers: Collection[int]) -> _Fetched:
         image = Image()
@@ -96,28 +98,34 @@ class Reader:
         await self._link.fetch([span for found in members.values() for _, span in found.keys], image)
         return _Fetched(image, members)
 
-    def _records(
+    async def _records(
         self, layout: Layout, numbers: Sequence[int], fetched: _Fetched, request: str | None, *, torn: bool = False
     ) -> list[Record]:
         received = self._clock.now()
-        return [
-            Record(
-                flow=layout.flow,
-                place=str(number),
-                fields={} if torn else self._fields(layout, number, fetched),
-                received=received,
-                request=request,
-                problem=TORN if torn else layout.problem(fetched.image, number),
-                raw=fetched.image.get(layout.span(number)) or b"",
+        records: list[Record] = []
+        for index, number in enumerate(numbers, 1):
+            if index % _STEP == 0:
+                await asyncio.sleep(0)
+            block = fetched.image.get(layout.span(number)) or b""
+            if layout.is_empty(block):
+                continue
+            records.append(
+                Record(
+                    flow=layout.flow,
+                    place=str(number),
+                    fields={} if torn else self._fields(layout, number, block, fetched),
+                    received=received,
+                    request=request,
+                    problem=TORN if torn else layout.problem(fetched.image, number),
+                    raw=block,
+                )
             )
-            for number in numbers
-            if not layout.is_empty(fetched.image, number)
-        ]
+        return records
 
-    def _fields(self, layout: Layout, number: int, fetched: _Fetched) -> dict[str, Reading]:
-        fields: dict[str, Reading] = {}
-        for name, target in layout.fields.items():
-            span = layout.at(number, target)
-            found = fetched.members.get(span) if target.members else None
-            fields[name] = reading_of(target, span, fetched.image) if found is None else values_of(found, fetched.image)
-        return fields
+    def _fields(self, layout: Layout, number: int, block: bytes, fetched: _Fetched) -> dict[str, Reading]:
+        return {
+            cut.name: values_of(fetched.members[layout.at(number, cut.target)], fetched.image)
+            if cut.target.members is not None
+            else layout.reading(number, cut, block)
+            for cut in layout.cuts
+        }

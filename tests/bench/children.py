@@ -95,7 +95,26 @@ def threads_cpu_s(pid):
 
 def resident_mb(pid):
     """Resident memory in MB (10^6 bytes), shared pages included."""
+    return _status_mb(pid, "VmRSS:")
+
+
+def peak_mb(pid):
+    """The most that was ever resident since the process began, in MB (10^6 bytes)."""
+    return _status_mb(pid, "VmHWM:")
+
+
+def _status_mb(pid, name):
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(name):
             return int(line.split()[1]) * 1024 / 1e6
     raise RuntimeError("the kernel says nothing of this process's memory")
+
+
+def kinds_mb(pid):
+    """What a process's memory is, in MB (10^6 bytes): its own, and what it shares with files (code of libraries)."""
+    found = {}
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
+        name, amount, *_ = line.split()
+        found[name.rstrip(":")] = int(amount) * 1024 / 1e6
+    files = found["Rss"] - found["Anonymous"]
+    return {"resident": found["Rss"], "anonymous": found["Anonymous"], "of files": files, "private": found["Private_Clean"] + found["Private_Dirty"]}  # fmt: skip

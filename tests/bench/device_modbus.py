@@ -31,7 +31,8 @@ def record(name, reference):
 class Device:
     """The register bank and what the program of the EMS does with it."""
 
-    def __init__(self):
+    def __init__(self, slots=SLOTS, stride=STRIDE):
+        self.slots, self.stride = slots, stride
         self.bank = RegisterBank(lambda _start, _count: True, self._wrote)
         self._number = 0
 
@@ -56,7 +57,7 @@ class Device:
         return {"last_ns": time.monotonic_ns()}
 
     def _put(self, reference):
-        self.bank.put_bytes(self._number % SLOTS * STRIDE, record(f"T{time.monotonic_ns()}", reference))
+        self.bank.put_bytes(self._number % self.slots * self.stride, record(f"T{time.monotonic_ns()}", reference))
         self._number += 1
 
     async def call(self, prefix, count):
@@ -75,8 +76,7 @@ class Device:
 
 
 async def main():
-    json.loads(sys.argv[1])
-    device = Device()
+    device = Device(**json.loads(sys.argv[1]))
     async with RegisterServer(device.bank) as server:
         await serve(device, port=server.port)
 

@@ -9,6 +9,7 @@ import time
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
+TOPIC = "bench/slot"
 SLOTS = 100  # topics: places of the EMS, where one asset follows another
 
 
@@ -35,21 +36,21 @@ class Publisher:
         self._drain()
         return {"last_ns": time.monotonic_ns()}
 
-    def burst(self, prefix, count):
+    def burst(self, prefix, count, topic=TOPIC, slots=SLOTS):
         """All as fast as the broker takes them."""
         for number in range(count):
-            self._publish(prefix, number)
+            self._publish(prefix, number, topic, slots)
             if number % 200 == 199:
                 self._drain()
         self._drain()
         return {"last_ns": time.monotonic_ns()}
 
-    def _publish(self, prefix, number):
+    def _publish(self, prefix, number, topic=TOPIC, slots=SLOTS):
         body = {
             "id": f"{prefix}{number:06d}", "name": "", "mpan": "1910000000000", "postcode": "RH10 1AB", "gspGroup": "_J", "kw": 50,
         }  # fmt: skip
         body["name"] = f"T{time.monotonic_ns()}"
-        self.last = self.client.publish(f"bench/slot/{number % SLOTS}", json.dumps(body), 1)
+        self.last = self.client.publish(f"{topic}/{number % slots}", json.dumps(body), 1)
 
     def _drain(self):
         while not self.last.is_published():

@@ -30,6 +30,7 @@ class Receiver:
     def __init__(self, options):
         self.public = load_pem_private_key(Path(options["participant_key"]).read_bytes(), None).public_key()
         self.creates = []
+        self.assets = [0, 0]  # how many were counted, in how many of the creates
         self.transactions = itertools.count(1)
         self.others = {"authenticate": 0, "status": 0}
         self.pusher = Pusher(options)
@@ -56,11 +57,16 @@ class Receiver:
 
     def reset(self):
         self.creates.clear()
+        self.assets = [0, 0]
         self.pusher.reset()
         return {}
 
     def count(self):
-        return {"creates": len(self.creates), **self.others}
+        """Calls and the assets in them."""
+        assets, creates = self.assets
+        assets += sum(body.count(b'"assetReference"') for *_, body in self.creates[creates:])
+        self.assets = [assets, len(self.creates)]
+        return {"creates": len(self.creates), "assets": assets, **self.others}
 
     def returns(self, url=None, delay_s=0.05):
         """Push a return for each Create from now on; without a URL hold them back."""

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import sys
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,6 +21,7 @@ PARTICIPANT = "acme-test"
 PASSWORD = "of-the-bench"
 FLOOR, JOURNAL, BRIDGE = "floor", "floor with journal", "bridge"
 CONTENDERS = (FLOOR, JOURNAL, BRIDGE)
+LIMIT = "max_size: 2GB"
 NEVER_S = 80_000  # after the end of any run
 
 
@@ -61,11 +63,13 @@ class World:
             participant_key=str(keys / "acme.pem"), smp_key=str(keys / "smp.pem"), smp_kid=self.smp_kid,
         )  # fmt: skip
 
-    def configure(self, directory: Path, sites: dict[str, str]) -> Path:
-        """A configuration of the shipped `bridge.yaml` with these sites; returns its directory."""
+    def configure(self, directory: Path, sites: dict[str, str], *, unlimited: bool = False) -> Path:
+        """A configuration of the shipped `bridge.yaml` with these sites; returns its directory. `unlimited`: the journal may outgrow the shipped size."""
         config = directory / "config"
         (config / "sites").mkdir(parents=True)
-        (config / "bridge.yaml").write_text((ROOT / "config" / "bridge.yaml").read_text())
+        text = (ROOT / "config" / "bridge.yaml").read_text()
+        assert LIMIT in text, "the shipped configuration limits the journal otherwise than the bench believes"
+        (config / "bridge.yaml").write_text(text.replace(LIMIT, "max_size: null") if unlimited else text)
         (config / "profile.yaml").write_text(self._profile())
         for name, text in sites.items():
             (config / "sites" / f"{name}.yaml").write_text(text)
@@ -100,8 +104,9 @@ class World:
 class Bridge:
     """`smp-bridge run` on a configuration; `probe` names the bench's own entry, which counts syncs or times loop steps beside it."""
 
-    def __init__(self, process, directory: Path):
+    def __init__(self, process, directory: Path, began_ns: int):
         self.process = process
+        self.began_ns = began_ns  # CLOCK_MONOTONIC, before the process was made
         self.directory = directory
         self.journal = directory / "journal.db"
         self.events = []
@@ -124,13 +129,20 @@ class Bridge:
                 self._moved.set()
         self._moved.set()
 
-    async def listening(self, listener, within_s=30.0):
+    async def listening(self, listener):
         """The port of a listener, once it has one."""
+        (event,) = await self.logged("listening", 1, listener=listener)
+        return event["port"]
+
+    async def logged(self, name, count, within_s=60.0, **fields):
+        """So many log lines of this name with these fields, once they are there."""
         async with asyncio.timeout(within_s):
             while True:
-                for event in self.events:
-                    if event.get("event") == "listening" and event["listener"] == listener:
-                        return event["port"]
+                found = [
+                    event for event in self.events if event.get("event") == name and fields.items() <= event.items()
+                ]
+                if len(found) >= count:
+                    return found[:count]
                 if self.process.returncode is not None:
                     raise RuntimeError(f"the bridge has ended: {self.events[-5:]}")
                 self._moved.clear()
@@ -147,19 +159,28 @@ class Bridge:
 
 @asynccontextmanager
 async def running_bridge(
-    world: World, directory: Path, sites: dict[str, str], smp_port: int, *, probe: dict | None = None
+    world: World,
+    directory: Path,
+    sites: dict[str, str],
+    smp_port: int,
+    *,
+    probe: dict | None = None,
+    unlimited: bool = False,
 ):
     """The bridge as its own process, ended in good order."""
     directory.mkdir(parents=True, exist_ok=True)
-    config = world.configure(directory, sites)
+    config = directory / "config"
+    if not config.exists():  # a second start on the same journal
+        world.configure(directory, sites, unlimited=unlimited)
     command = (
         [sys.executable, str(HERE / "probed_bridge.py")] if probe else [str(Path(sys.executable).parent / "smp-bridge")]
     )
+    began_ns = time.monotonic_ns()
     process = await asyncio.create_subprocess_exec(
         *command, "run", "--config", str(config), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **world.environment(directory, smp_port), **(probe or {})},
     )  # fmt: skip
-    bridge = Bridge(process, directory)
+    bridge = Bridge(process, directory, began_ns)
     try:
         yield bridge
     finally:
