@@ -1,6 +1,6 @@
 """From the configuration to the parts that run: what the service and the commands that speak to an EMS or to SMP have in common."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from bridge.clock import Clock
@@ -8,6 +8,7 @@ from bridge.config import ClockOptions, Config, Participant, SiteConfig
 from bridge.discipline import Chrony, DisciplineSource, Kernel
 from bridge.flow import FlowPlan
 from bridge.ids import new_message_id, submission_ids
+from bridge.lane import RenderedItem
 from bridge.mapping import compile_flow
 from bridge.market.calls import CallMaker, Identity
 from bridge.market.client import ClientSettings, SmpClient
@@ -25,6 +26,11 @@ def flow_plan(config: Config, site: SiteConfig, name: str) -> FlowPlan:
     severities = {rule: severity.value for rule, severity in flow.severities.items()}
     limit = profile.limits.records
     wire, operation = Wire(profile), flow.operation
+
+    def render(item: Mapping[str, object]) -> RenderedItem | None:
+        rendered = wire.render_item(operation.kind, item)
+        return rendered if wire.fit(operation, [rendered]) == 1 else None
+
     return FlowPlan(
         site=site.name,
         name=name,
@@ -39,7 +45,7 @@ def flow_plan(config: Config, site: SiteConfig, name: str) -> FlowPlan:
         mapper=compile_flow(flow, config.vocabulary),
         validator=compile_validator(profile, flow.operation.kind, severities),
         max_items=min(limit, flow.max_items or limit),
-        fits=lambda item: wire.fit(operation, [wire.render_item(operation.kind, item)]) == 1,
+        render=render,
         linger_ns=int(flow.linger_s * 1e9),
         deadline_ns=int(flow.deadline_s * 1e9),
         budget_ns=int(flow.latency_budget_s * 1e9),

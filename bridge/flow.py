@@ -9,6 +9,7 @@ import orjson
 
 from bridge.api import Code, Outcome, OutcomeField, Selection
 from bridge.identifiers import Severity
+from bridge.lane import RenderedItem
 from bridge.model import (
     UNMAPPED_ERROR_CODE,
     EmsOutcome,
@@ -78,11 +79,11 @@ class ItemValidator(Protocol):
 class Evaluated:
     """A record as the flow sees it: either `content` and `digest`, or a `refusal`, or neither (its registration is awaited).
 
-    `unusual` holds what the rules warn of, a line each without the value.
+    `unusual` holds what the rules warn of, a line each without the value; `rendered` is the item as it would stand in a call.
     """
 
     key: str | None
-    item: Mapping[str, object] = field(default_factory=dict)
+    rendered: RenderedItem | None = None
     content: bytes = b""
     digest: bytes = b""
     refusal: Refusal | None = None
@@ -107,7 +108,8 @@ class FlowPlan:
     mapper: RecordMapper
     validator: ItemValidator
     max_items: int
-    fits: Callable[[Mapping[str, object]], bool] = lambda _: True
+    render: Callable[[Mapping[str, object]], RenderedItem | None]
+    """An item as it stands in a call; None when no call could hold it."""
     linger_ns: int = 0
     deadline_ns: int = 24 * 3600 * 1_000_000_000
     budget_ns: int = 0
@@ -137,12 +139,13 @@ class FlowPlan:
         refusals = [finding.refusal for finding in findings if finding.severity is Severity.ERROR]
         if refusals:
             return Evaluated(key=mapped.key, refusal=merge(refusals))
-        if not self.fits(mapped.item):
+        rendered = self.render(mapped.item)
+        if rendered is None:
             return Evaluated(key=mapped.key, refusal=TOO_LARGE)
         content = orjson.dumps(mapped.item, option=orjson.OPT_SORT_KEYS)
         return Evaluated(
             key=mapped.key,
-            item=mapped.item,
+            rendered=rendered,
             content=content,
             digest=sha256(content).digest()[:DIGEST_BYTES],
             members=tuple(mapped.members),

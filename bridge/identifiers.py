@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
+from operator import mul
 from typing import Final, TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -59,7 +60,7 @@ def mpan(text: str) -> str | None:
     core = text.replace(" ", "")
     if len(core) != 13 or not core.isascii() or not core.isdigit():
         return "must be 13 digits"
-    total = sum(int(digit) * weight for digit, weight in zip(core, _MPAN_WEIGHTS, strict=False))
+    total = sum(map(mul, map(int, core), _MPAN_WEIGHTS))
     return None if total % 11 % 10 == int(core[12]) else "its check digit is wrong"
 
 

@@ -12,6 +12,16 @@ from bridge.clock import Stamp
 from bridge.model import Operation
 
 
+@dataclass(frozen=True, slots=True)
+class RenderedItem:
+    """One record in its wire form."""
+
+    content: bytes
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+
 class Fence(NamedTuple):
     """A lease as its holder knows it: `field:<site>` or `market:<participant>`, and the epoch that began when the holder took it."""
 
@@ -52,10 +62,8 @@ class FastCall:
 class Slot(Protocol):
     """A claimed send slot. Exactly one of `send` and `release` is called, once."""
 
-    def sign(
-        self, keys: Sequence[str], items: Sequence[Mapping[str, object]], stamps: Mapping[str, Stamp]
-    ) -> FastCall | None:
-        """Render and sign these as one call; None when they exceed the profile's limits (then release the slot)."""
+    def sign(self, keys: Sequence[str], items: Sequence[RenderedItem], stamps: Mapping[str, Stamp]) -> FastCall | None:
+        """Sign these as one call; None when they exceed the profile's limits (then release the slot)."""
         ...
 
     def send(self, journalled: Stamp, site: str, flow: str) -> None:

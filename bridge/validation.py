@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import jsonschema_rs
 
@@ -13,9 +13,13 @@ from bridge.vocabulary import FieldSpec, Vocabulary
 
 Item: TypeAlias = Mapping[str, Any]
 Get: TypeAlias = Callable[[Item], Any]
+Found: TypeAlias = Sequence[tuple[str, str]]
+Run: TypeAlias = Callable[[Item], Found]
+"""One rule on one item: each field that is wrong, and what would be right."""
 
 _MOST_FINDINGS: Final = 50
 _LONGEST_LIST: Final = 25
+_MOST_SHAPES: Final = 64  # sets of names whose rules are remembered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +37,19 @@ class Finding:
         return Refusal(reason=self.code, text=f"{self.field} {self.reason}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Check:
-    """One rule with its severity: yields the field and what would be right."""
+class _Test(NamedTuple):
+    """One rule. Of an item that lacks one of `needs` (by the first part of the name) it has nothing to say."""
+
+    needs: tuple[str, ...]
+    run: Run
+
+
+class _Check(NamedTuple):
+    """One rule with its severity."""
 
     severity: Severity
     code: HostReason
-    run: Callable[[Item], Iterator[tuple[str, str]]]
+    test: _Test
 
 
 class Validator:
@@ -49,6 +59,7 @@ class Validator:
         self._schema = jsonschema_rs.validator_for(dict(schema), validate_formats=True)
         self._checks = tuple(checks)
         self._members = members
+        self._chosen: dict[tuple[str, ...], tuple[_Check, ...]] = {}
 
     def check(self, item: Item) -> list[Finding]:
         """Everything wrong with an item, errors and warnings; rules are looked at only when its shape is right, for they trust it."""
@@ -56,9 +67,19 @@ class Validator:
             return list(_schema_findings(self._schema, item))
         return [
             Finding(field=field, reason=reason, severity=check.severity, code=check.code)
-            for check in self._checks
-            for field, reason in check.run(item)
+            for check in self._for(item)
+            for field, reason in check.test.run(item)
         ]
+
+    def _for(self, item: Item) -> tuple[_Check, ...]:
+        """The rules that have something to say of an item with these names: the records of a flow are much alike."""
+        names = tuple(item)
+        found = self._chosen.get(names)
+        if found is None:
+            found = tuple(check for check in self._checks if all(name in names for name in check.test.needs))
+            if len(self._chosen) < _MOST_SHAPES:
+                self._chosen[names] = found
+        return found
 
     def check_members(self, unit: Item, assets: Mapping[str, Item]) -> list[Finding]:
         """A unit beside the assets it names, as far as these are known (by reference); the item itself is not checked again."""
@@ -156,7 +177,7 @@ class _Rules:
 
     def across(self) -> Iterator[_Check]:
         """The checks across fields."""
-        makers: Mapping[str, Callable[[], Iterator[Callable[[Item], Iterator[tuple[str, str]]]]]] = {
+        makers: Mapping[str, Callable[[], Iterator[_Test]]] = {
             "any_of": self._any_of,
             "required_when": self._required_when,
             "some_power": self._some_power,
@@ -167,8 +188,8 @@ class _Rules:
             "member_capacity": self._member_capacity,
         }
         for name, make in makers.items():
-            for run in make():
-                yield _Check(self.severity(name), HostReason.RULE, run)
+            for test in make():
+                yield _Check(self.severity(name), HostReason.RULE, test)
 
     def _names(self, *roles: str) -> tuple[str, ...] | None:
         """The names of these roles; None where one of them has no field."""
@@ -176,7 +197,7 @@ class _Rules:
         names = tuple(name for name in found if name is not None)
         return names if len(names) == len(roles) else None
 
-    def _any_of(self) -> Iterator[Callable[[Item], Iterator[tuple[str, str]]]]:
+    def _any_of(self) -> Iterator[_Test]:
         groups: dict[str, list[str]] = {}
         for name, spec in self._fields.items():
             if spec.any_of is not None:
@@ -184,30 +205,30 @@ class _Rules:
         for names in groups.values():
             yield _one_given(tuple(names))
 
-    def _required_when(self) -> Iterator[Callable[[Item], Iterator[tuple[str, str]]]]:
+    def _required_when(self) -> Iterator[_Test]:
         for name, spec in self._fields.items():
             if spec.required_when is not None:
                 other = self._vocabulary.field(self._kind, spec.required_when.role)
                 yield _given_when(name, other, frozenset(spec.required_when.words))
 
-    def _some_power(self) -> Iterator[Callable[[Item], Iterator[tuple[str, str]]]]:
+    def _some_power(self) -> Iterator[_Test]:
         names = self._names("export_capacity", "import_capacity")
         if names is not None:
             yield _not_both_zero(*names)
 
-    def _usual(self) -> Iterator[Callable[[Item], Iterator[tuple[str, str]]]]:
+    def _usual(self) -> Iterator[_Test]:
         for name, spec in self._fields.items():
             if spec.usual:
                 yield _usual_value(name, spec)
 
-    def _mpan_group(self) -> Iterator[Callable[[Item], Iterator[tuple[str, str]]]]:
+    def _mpan_group(self) -> Iterator[_Test]:
         group = self._names("gsp_group")
         for role in ("mpan_import", "mpan_export"):
             mpan = self._names(role)
             if group is not None and mpan is not None:
                 yield _distributor(mpan[0], group[0])
 
-    def _dates(self) -> Iterator[Callable[[Item], Iterator[tuple[str, str]]]]:
+    def _dates(self) -> Iterator[_Test]:
         names = self._names("effective_from", "effective_to")
         if names is not None:
             yield _in_order(*names)
@@ -215,12 +236,12 @@ class _Rules:
         if inner is not None:
             yield _inner_in_order(*inner)
 
-    def _member_twice(self) -> Iterator[Callable[[Item], Iterator[tuple[str, str]]]]:
+    def _member_twice(self) -> Iterator[_Test]:
         names = self._names("aligned", "aligned_reference")
         if names is not None:
             yield _no_member_twice(*names)
 
-    def _member_capacity(self) -> Iterator[Callable[[Item], Iterator[tuple[str, str]]]]:
+    def _member_capacity(self) -> Iterator[_Test]:
         names = self._names("capacity", "aligned", "aligned_capacity")
         if names is not None:
             yield _capacity_covered(*names)
@@ -240,105 +261,124 @@ def _getter(name: str) -> Get:
     return read
 
 
-def _identifier(name: str, rule: Rule) -> Callable[[Item], Iterator[tuple[str, str]]]:
+def _first(*names: str) -> tuple[str, ...]:
+    """The first parts of dotted names."""
+    return tuple(name.partition(".")[0] for name in names)
+
+
+def _identifier(name: str, rule: Rule) -> _Test:
     get = _getter(name)
 
-    def run(item: Item) -> Iterator[tuple[str, str]]:
+    def run(item: Item) -> Found:
         value = get(item)
-        for text in value if isinstance(value, list) else (value,):
-            reason = rule(text) if isinstance(text, str) else None
-            if reason is not None:
-                yield name, reason
+        if isinstance(value, str):
+            reason = rule(value)
+            return ((name, reason),) if reason is not None else ()
+        if not isinstance(value, list):
+            return ()
+        reasons = (rule(text) for text in value if isinstance(text, str))
+        return [(name, reason) for reason in reasons if reason is not None]
 
-    return run
+    return _Test(_first(name), run)
 
 
-def _inner_identifier(name: str, member: str, rule: Rule) -> Callable[[Item], Iterator[tuple[str, str]]]:
+def _inner_identifier(name: str, member: str, rule: Rule) -> _Test:
     get = _getter(name)
 
-    def run(item: Item) -> Iterator[tuple[str, str]]:
+    def run(item: Item) -> Found:
+        found = []
         for index, entry in enumerate(get(item) or ()):
             value = entry.get(member)
             reason = rule(value) if isinstance(value, str) else None
             if reason is not None:
-                yield f"{name}[{index}].{member}", reason
+                found.append((f"{name}[{index}].{member}", reason))
+        return found
 
-    return run
+    return _Test(_first(name), run)
 
 
-def _one_given(names: tuple[str, ...]) -> Callable[[Item], Iterator[tuple[str, str]]]:
+def _one_given(names: tuple[str, ...]) -> _Test:
     gets = tuple(_getter(name) for name in names)
 
-    def run(item: Item) -> Iterator[tuple[str, str]]:
-        if all(get(item) is None for get in gets):
-            yield " or ".join(names), "must be given"
+    def run(item: Item) -> Found:
+        for get in gets:
+            if get(item) is not None:
+                return ()
+        return ((" or ".join(names), "must be given"),)
 
-    return run
+    return _Test((), run)
 
 
-def _given_when(name: str, other: str, words: frozenset[str]) -> Callable[[Item], Iterator[tuple[str, str]]]:
+def _given_when(name: str, other: str, words: frozenset[str]) -> _Test:
     get, get_other = _getter(name), _getter(other)
 
-    def run(item: Item) -> Iterator[tuple[str, str]]:
+    def run(item: Item) -> Found:
         if get_other(item) in words and get(item) is None:
-            yield name, f"is missing; it is needed when {other} is {' or '.join(sorted(words))}"
+            return ((name, f"is missing; it is needed when {other} is {' or '.join(sorted(words))}"),)
+        return ()
 
-    return run
+    return _Test(_first(other), run)
 
 
-def _not_both_zero(one: str, other: str) -> Callable[[Item], Iterator[tuple[str, str]]]:
+def _not_both_zero(one: str, other: str) -> _Test:
     get_one, get_other = _getter(one), _getter(other)
 
-    def run(item: Item) -> Iterator[tuple[str, str]]:
+    def run(item: Item) -> Found:
         if get_one(item) == 0 and get_other(item) == 0:
-            yield f"{one} and {other}", "must not both be 0"
+            return ((f"{one} and {other}", "must not both be 0"),)
+        return ()
 
-    return run
+    return _Test(_first(one, other), run)
 
 
-def _usual_value(name: str, spec: FieldSpec) -> Callable[[Item], Iterator[tuple[str, str]]]:
+def _usual_value(name: str, spec: FieldSpec) -> _Test:
     get, usual = _getter(name), frozenset(spec.usual)
     listed = ", ".join(f"{value:g}" for value in spec.usual)
 
-    def run(item: Item) -> Iterator[tuple[str, str]]:
+    def run(item: Item) -> Found:
         value = get(item)
         if value is not None and value not in usual:
-            yield name, f"is seldom right unless it is one of {listed}"
+            return ((name, f"is seldom right unless it is one of {listed}"),)
+        return ()
 
-    return run
+    return _Test(_first(name), run)
 
 
-def _distributor(mpan: str, group: str) -> Callable[[Item], Iterator[tuple[str, str]]]:
+def _distributor(mpan: str, group: str) -> _Test:
     get_mpan, get_group = _getter(mpan), _getter(group)
 
-    def run(item: Item) -> Iterator[tuple[str, str]]:
+    def run(item: Item) -> Found:
         value = get_mpan(item)
         known = group_of_mpan(value) if isinstance(value, str) else None
         if known is not None and get_group(item) not in {None, known}:
-            yield mpan, f"belongs to a distributor of GSP group {known}, which is not the {group} given"
+            return ((mpan, f"belongs to a distributor of GSP group {known}, which is not the {group} given"),)
+        return ()
 
-    return run
+    return _Test(_first(mpan, group), run)
 
 
-def _in_order(begin: str, end: str) -> Callable[[Item], Iterator[tuple[str, str]]]:
+def _in_order(begin: str, end: str) -> _Test:
     get_begin, get_end = _getter(begin), _getter(end)
 
-    def run(item: Item) -> Iterator[tuple[str, str]]:
+    def run(item: Item) -> Found:
         if _ends_early(get_begin(item), get_end(item)):
-            yield end, f"must be after {begin}"
+            return ((end, f"must be after {begin}"),)
+        return ()
 
-    return run
+    return _Test(_first(begin, end), run)
 
 
-def _inner_in_order(name: str, begin: str, end: str) -> Callable[[Item], Iterator[tuple[str, str]]]:
+def _inner_in_order(name: str, begin: str, end: str) -> _Test:
     get = _getter(name)
 
-    def run(item: Item) -> Iterator[tuple[str, str]]:
-        for index, entry in enumerate(get(item) or ()):
-            if _ends_early(entry.get(begin), entry.get(end)):
-                yield f"{name}[{index}].{end}", f"must be after {begin}"
+    def run(item: Item) -> Found:
+        return [
+            (f"{name}[{index}].{end}", f"must be after {begin}")
+            for index, entry in enumerate(get(item) or ())
+            if _ends_early(entry.get(begin), entry.get(end))
+        ]
 
-    return run
+    return _Test(_first(name), run)
 
 
 def _ends_early(begin: Any, end: Any) -> bool:
@@ -346,31 +386,34 @@ def _ends_early(begin: Any, end: Any) -> bool:
     return isinstance(begin, str) and isinstance(end, str) and end <= begin
 
 
-def _no_member_twice(name: str, reference: str) -> Callable[[Item], Iterator[tuple[str, str]]]:
+def _no_member_twice(name: str, reference: str) -> _Test:
     get = _getter(name)
 
-    def run(item: Item) -> Iterator[tuple[str, str]]:
+    def run(item: Item) -> Found:
         seen: set[Any] = set()
+        found = []
         for index, entry in enumerate(get(item) or ()):
             value = entry.get(reference)
             if value in seen:
-                yield f"{name}[{index}].{reference}", "names an asset that stands in the unit already"
+                found.append((f"{name}[{index}].{reference}", "names an asset that stands in the unit already"))
             seen.add(value)
+        return found
 
-    return run
+    return _Test(_first(name), run)
 
 
-def _capacity_covered(capacity: str, name: str, part: str) -> Callable[[Item], Iterator[tuple[str, str]]]:
+def _capacity_covered(capacity: str, name: str, part: str) -> _Test:
     """Looked at only when every aligned capacity is known; before a unit is sent, the missing ones are filled from its assets."""
     get, get_capacity = _getter(name), _getter(capacity)
 
-    def run(item: Item) -> Iterator[tuple[str, str]]:
+    def run(item: Item) -> Found:
         parts = [entry.get(part) for entry in get(item) or ()]
         wanted = get_capacity(item)
         if wanted is not None and parts and None not in parts and wanted > sum(parts):
-            yield capacity, f"must be at most {sum(parts)}, the sum of {name}.{part}"
+            return ((capacity, f"must be at most {sum(parts)}, the sum of {name}.{part}"),)
+        return ()
 
-    return run
+    return _Test(_first(capacity, name), run)
 
 
 class _Members:

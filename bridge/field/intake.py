@@ -15,7 +15,7 @@ from bridge.errors import JournalFull
 from bridge.field.report import FieldMetrics
 from bridge.flow import Evaluated, FlowPlan
 from bridge.journal.port import Candidate, Fence, Intake, Journal
-from bridge.lane import FastCall, FastLane, Slot
+from bridge.lane import FastCall, FastLane, RenderedItem, Slot
 from bridge.model import HostReason, Kind, Record, Refusal
 from bridge.submission import Admission
 from bridge.turns import Turns
@@ -202,14 +202,17 @@ class IntakeDesk:
         if self._lane is None:
             return None, None
         chosen: dict[str, int] = {}
+        rendered: list[RenderedItem] = []
         plan: FlowPlan | None = None
         for index, candidate in enumerate(batch.candidates):
-            if not candidate.content or candidate.key is None or candidate.operation.kind is Kind.UNIT:
+            wire = batch.evaluated[index].rendered
+            if wire is None or candidate.key is None or candidate.operation.kind is Kind.UNIT:
                 continue
             current = batch.plans[index]
             plan = plan or current
             if current is plan and candidate.key not in chosen and len(chosen) < plan.max_items:
                 chosen[candidate.key] = index
+                rendered.append(wire)
         if plan is None or plan.linger_ns or len(chosen) > MOST_FAST:
             return None, None
         slot = self._lane.claim(plan.participant, plan.operation)
@@ -218,7 +221,7 @@ class IntakeDesk:
         stamps = batch.candidates[next(iter(chosen.values()))].stamps
         fast = None
         try:
-            fast = slot.sign(list(chosen), [batch.evaluated[index].item for index in chosen.values()], stamps)
+            fast = slot.sign(list(chosen), rendered, stamps)
         finally:
             if fast is None:
                 slot.release()

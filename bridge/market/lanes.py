@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from bridge.clock import Stamp
-from bridge.lane import FastCall, Slot
+from bridge.lane import FastCall, RenderedItem, Slot
 from bridge.market.outbound import Outbound
 from bridge.model import Operation
 
@@ -17,9 +17,7 @@ class LentSlot:
         self._outbound = outbound
         self._fast: FastCall | None = None
 
-    def sign(
-        self, keys: Sequence[str], items: Sequence[Mapping[str, object]], stamps: Mapping[str, Stamp]
-    ) -> FastCall | None:
+    def sign(self, keys: Sequence[str], items: Sequence[RenderedItem], stamps: Mapping[str, Stamp]) -> FastCall | None:
         """See `bridge.lane.Slot`."""
         self._fast = self._outbound.sign(keys, items, stamps)
         return self._fast

@@ -8,7 +8,7 @@ from typing import Final
 from bridge.clock import Clock, Stamp
 from bridge.errors import IllegalMove, JournalFull, Replaced, RetryLater
 from bridge.journal.port import DueCall, Fence, Journal, NoneDue
-from bridge.lane import FastCall, SignedCall
+from bridge.lane import FastCall, RenderedItem, SignedCall
 from bridge.market.answers import FULL_PAUSE_S, Answers, Outgoing
 from bridge.market.calls import CallMaker
 from bridge.market.client import SmpClient
@@ -90,17 +90,14 @@ class Outbound:
         self._pace.take()
         return True
 
-    def sign(
-        self, keys: Sequence[str], items: Sequence[Mapping[str, object]], stamps: Mapping[str, Stamp]
-    ) -> FastCall | None:
-        """Render and sign a call of these items; None when they exceed the profile's limits, or nothing may be signed any more."""
+    def sign(self, keys: Sequence[str], items: Sequence[RenderedItem], stamps: Mapping[str, Stamp]) -> FastCall | None:
+        """Sign a call of these items; None when they exceed the profile's limits, or nothing may be signed any more."""
         if self._pace.held:
             return None
-        rendered = [self._maker.render(Operation.ASSET_CREATE, item) for item in items]
-        if self._maker.fit(Operation.ASSET_CREATE, rendered) < len(rendered):
+        if self._maker.fit(Operation.ASSET_CREATE, items) < len(items):
             return None
         submission = self._maker.new_submission()
-        call = self._maker.create(Operation.ASSET_CREATE, rendered, submission=submission, stamps=stamps)
+        call = self._maker.create(Operation.ASSET_CREATE, items, submission=submission, stamps=stamps)
         return FastCall(submission=submission, keys=tuple(keys), call=call, market=self._fence)
 
     def send(self, fast: FastCall, journalled: Stamp, site: str, flow: str) -> None:

@@ -1,5 +1,6 @@
 """Messages under a profile, both ways. Pure: bytes and parsed JSON in, values out."""
 
+from bridge.lane import RenderedItem
 from bridge.wire.codec import Wire
 from bridge.wire.values import (
     Acknowledgement,
@@ -8,7 +9,6 @@ from bridge.wire.values import (
     ItemError,
     MessageMeta,
     Rendered,
-    RenderedItem,
     StatusAnswer,
     Token,
     Unreadable,

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import orjson
 
+from bridge.lane import RenderedItem
 from bridge.model import Kind, Operation
 from bridge.profile import AUTHENTICATE, MessageKind, Profile, SignatureForm
 from bridge.profile.model import RecordMap
@@ -14,7 +15,7 @@ from bridge.wire.parts import Draft, Parts, finished, follow, plant, reader, wri
 from bridge.wire.records import RecordCodec, compile_records
 from bridge.wire.replies import Replies
 from bridge.wire.scalars import read_text
-from bridge.wire.values import MessageMeta, Rendered, RenderedItem, Token, Unreadable
+from bridge.wire.values import MessageMeta, Rendered, Token, Unreadable
 
 _LONGEST: Final = "0" * 128
 _SIGNATURE_BYTES: Final = 1200  # an RSA-3072 signature, a kid of 128 and the JSON around them, in base64url

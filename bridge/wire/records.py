@@ -1,9 +1,9 @@
 """Records both ways: an item in the host's own names to its wire form, and back. Compiled once; nothing is interpreted per record."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from bridge.clock import iso_ms
 from bridge.profile import TimeForm, WireType
@@ -24,10 +24,10 @@ _DEFAULT_TYPES: Final[Mapping[ValueType, WireType]] = {
     ValueType.LIST: WireType.LIST,
 }
 _LONGEST_NUMBER: Final = 40
+_MOST_SHAPES: Final = 64  # sets of names whose fields are remembered
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
+class _Step(NamedTuple):
     """One field both ways."""
 
     host: Path
@@ -41,21 +41,32 @@ class RecordCodec:
     """All fields of one kind of record."""
 
     _steps: tuple[_Step, ...]
+    _chosen: dict[tuple[str, ...], tuple[_Step, ...]] = field(default_factory=dict)
 
     def write(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """An item in its wire form; fields that it does not have are left out."""
         record: dict[str, Any] = {}
-        for step in self._steps:
-            value = item.get(step.host[0]) if len(step.host) == 1 else follow(item, step.host)
+        for host, wire, write, _ in self._for(item):
+            value = item[host[0]] if len(host) == 1 else follow(item, host)
             if value is None:
                 continue
-            if step.write is not None:
-                value = step.write(value)
-            if len(step.wire) == 1:
-                record[step.wire[0]] = value
+            if write is not None:
+                value = write(value)
+            if len(wire) == 1:
+                record[wire[0]] = value
             else:
-                plant(record, step.wire, value)
+                plant(record, wire, value)
         return record
+
+    def _for(self, item: Mapping[str, Any]) -> tuple[_Step, ...]:
+        """The fields that an item with these names may have: the records of a flow are much alike."""
+        names = tuple(item)
+        found = self._chosen.get(names)
+        if found is None:
+            found = tuple(step for step in self._steps if step.host[0] in item)
+            if len(self._chosen) < _MOST_SHAPES:
+                self._chosen[names] = found
+        return found
 
     def read(self, record: Any) -> dict[str, Any]:
         """A record in the host's own names; what cannot be converted is kept as it came, for whoever validates it."""
@@ -69,7 +80,7 @@ class RecordCodec:
 
 def compile_records(fields: Mapping[str, WireField], specs: Mapping[str, FieldSpec]) -> RecordCodec:
     """The codec of these fields."""
-    return RecordCodec(tuple(_step(name, field, specs[name]) for name, field in fields.items()))
+    return RecordCodec(tuple(_step(name, wire, specs[name]) for name, wire in fields.items()))
 
 
 def _step(name: str, field: WireField, spec: FieldSpec) -> _Step:

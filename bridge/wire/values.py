@@ -37,16 +37,6 @@ class MessageMeta:
             return None
 
 
-@dataclass(frozen=True, slots=True)
-class RenderedItem:
-    """One record in its wire form."""
-
-    content: bytes
-
-    def __len__(self) -> int:
-        return len(self.content)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
     """A message before it is signed: the exact bytes, the HTTP headers and the members for the signature's protected header."""

@@ -19,7 +19,7 @@ from bridge.identifiers import Severity
 from bridge.ids import submission_ids
 from bridge.journal.port import AnswerNote, ItemOutcome, NoneDue
 from bridge.journal.sqlite import open_journal
-from bridge.lane import SignedCall
+from bridge.lane import RenderedItem, SignedCall
 from bridge.model import HostReason, ItemState, Operation, Refusal, Trigger
 from bridge.submission import SubmissionState
 from bridge.validation import Finding
@@ -57,7 +57,7 @@ def plan(name="assets", trigger=Trigger.REQUEST, wait_s=5.0):
     return FlowPlan(
         site="ipswich", name=name, adapter="ems", participant="acme", operation=Operation.ASSET_CREATE, trigger=trigger,
         key_field="reference", records=None, submit=None, outcome=memory.MemoryOutcome(), mapper=Mapper(),
-        validator=Validator(), max_items=1000, registration_wait_s=wait_s,
+        validator=Validator(), max_items=1000, render=lambda _: RenderedItem(b"{}"), registration_wait_s=wait_s,
     )  # fmt: skip
 
 

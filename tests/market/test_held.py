@@ -6,6 +6,7 @@ import json
 import smp_server as smp
 from outbound_rig import ASSETS, CLOCK, TAKEN, market
 
+from bridge.lane import RenderedItem
 from bridge.model import Operation
 
 
@@ -55,7 +56,7 @@ async def test_held_with_a_slot_lent(tmp_path):
             while not rig.outbound.claim(Operation.ASSET_CREATE):  # once it has a token
                 await asyncio.sleep(0.01)
         held.now = True
-        assert rig.outbound.sign(["BESS001"], [{"assetReference": "BESS001"}], {"received": CLOCK.now()}) is None
+        assert rig.outbound.sign(["BESS001"], [RenderedItem(b"{}")], {"received": CLOCK.now()}) is None
         rig.outbound.release()
         assert not rig.outbound.claim(Operation.ASSET_CREATE)
         await rig.submit("BESS001")

@@ -12,7 +12,7 @@ from bridge.field.intake import MOST_FAST, IntakeDesk
 from bridge.field.report import FieldMetrics
 from bridge.flow import FlowPlan
 from bridge.journal.port import Accepted, Fence, Intake
-from bridge.lane import FastCall, SignedCall
+from bridge.lane import FastCall, RenderedItem, SignedCall
 from bridge.mapping import Mapped
 from bridge.model import Operation, Reading, Record, Trigger
 from bridge.submission import Admission
@@ -89,7 +89,7 @@ class Rig:
         plan = FlowPlan(
             site="north", name="assets", adapter="ems", participant="acme", operation=Operation.ASSET_CREATE,
             trigger=Trigger.REQUEST, key_field="ref", records=None, submit=None, outcome=Outcome(), mapper=Mapper(),
-            validator=Validator(), max_items=1000,
+            validator=Validator(), max_items=1000, render=lambda _: RenderedItem(b"{}"),
         )  # fmt: skip
         self.desk = IntakeDesk(
             site="north", plans={"assets": plan}, journal=self.journal, fence=Fence("field:north", 1), clock=CLOCK,

@@ -13,6 +13,7 @@ from bridge.field.writeback import RETRY_DELAYS_S, WriteBacks
 from bridge.flow import FlowPlan
 from bridge.journal.port import DueWriteBack, Fence
 from bridge.journal.writebacks import LONGEST_RETRY_NS
+from bridge.lane import RenderedItem
 from bridge.model import EmsOutcome, EmsState, Operation, Trigger
 
 CLOCK = SystemClock.here()
@@ -67,7 +68,7 @@ def writer(journal):
     plan = FlowPlan(
         site="north", name="assets", adapter="ems", participant="acme", operation=Operation.ASSET_CREATE,
         trigger=Trigger.MESSAGE, key_field="ref", records=None, submit=None, outcome=MemoryOutcome(), mapper=None,
-        validator=None, max_items=1000,
+        validator=None, max_items=1000, render=lambda _: RenderedItem(b"{}"),
     )  # fmt: skip
     return WriteBacks(
         site="north", plans={"assets": plan}, journal=journal, fence=Fence("field:north", 1), clock=CLOCK,
