@@ -15,12 +15,16 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "support"), str(HERE.parents[1])]
 from batch import batch  # noqa: E402
 from compare import compared  # noqa: E402
 from figures import table  # noqa: E402
+from growth import growth  # noqa: E402
+from memory import memory  # noqa: E402
+from onboarding import onboarding  # noqa: E402
 from peers import modbus_peer, mqtt_peer, opcua_peer  # noqa: E402
 from rig import BenchFailed  # noqa: E402
+from startup import start  # noqa: E402
 from with_returns import returned  # noqa: E402
 from worlds import World  # noqa: E402
 
-FIGURES = ("mqtt", "modbus", "opcua", "batch", "returns")
+FIGURES = ("mqtt", "modbus", "opcua", "batch", "returns", "memory", "start", "onboarding", "growth")
 
 
 def options():
@@ -32,6 +36,11 @@ def options():
     parser.add_argument("--warm", type=float, default=2.0, help="seconds of the same before it counts")
     parser.add_argument(
         "--burst", type=int, default=2000, help="messages of the flood that gives the highest rate (0: none)"
+    )
+    parser.add_argument("--each", type=int, default=1000, help="assets of each of the ten sites whose memory is taken")
+    parser.add_argument("--assets", type=int, default=100_000, help="assets that are onboarded")
+    parser.add_argument(
+        "--events", type=int, default=200_000, help="what the journal grows to (10000000 for all of it)"
     )
     parser.add_argument(
         "--polls",
@@ -94,7 +103,9 @@ async def returns(chosen, world, smp):
     return rows, raw
 
 
-MADE = {"mqtt": mqtt, "modbus": modbus, "opcua": opcua, "batch": batch, "returns": returns}
+MADE = {
+    "mqtt": mqtt, "modbus": modbus, "opcua": opcua, "batch": batch, "returns": returns, "memory": memory, "start": start, "onboarding": onboarding, "growth": growth,
+}  # fmt: skip
 
 
 def main():

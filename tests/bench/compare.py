@@ -45,9 +45,9 @@ def summary(found):
     return text
 
 
-def stages(directory, found):
-    """p50 and p99 of each stage of the bridge by its own stamps, with the ends that only the peers know."""
-    stamps = stamps_of(directory)
+def stages(directory, found, last=0):
+    """p50 and p99 of each stage of the bridge by its own stamps, with the ends that only the peers know. `last`: the item that the journal ended with before."""
+    stamps = stamps_of(directory, last)
     split = {"made → received": [], "received → mapped": [], "mapped → signed": [], "signed → first byte at SMP": []}
     for made_ns, reference, first_ns in found.pop("moments"):
         at = stamps[reference]

@@ -32,6 +32,10 @@ class MqttPeer:
     async def burst(self, prefix, count):
         return await self._publisher.ask("burst", prefix=prefix, count=count)
 
+    async def flood(self, prefix, count):
+        """So many assets, each in a place of its own."""
+        return await self._publisher.ask("burst", prefix=prefix, count=count, slots=count)
+
 
 @asynccontextmanager
 async def mqtt_peer(directory, **options):

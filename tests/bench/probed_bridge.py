@@ -3,6 +3,7 @@
 `BENCH_SYNCS=FILE`: SQLite's way to the disk notes when each sync of the write-ahead log began and ended (CLOCK_MONOTONIC), written to FILE at the end.
 `BENCH_STEPS=FILE`: each step of the event loop is timed by the loop thread's own processor time, so that what other threads and processes do does not
 count. Written to FILE at the end: when each began (CLOCK_MONOTONIC), its own time, and what it was where it took more than 2 ms.
+`BENCH_HEAP=FILE`, `BENCH_IMPORTS=FILE`, `BENCH_PARTS=FILE`: see probes.py; written at each SIGUSR1.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ import time
 from array import array
 
 import apsw
+from probes import watch_heap, watch_imports, watch_parts
 
 LONG_NS = 2_000_000
 
@@ -78,6 +80,9 @@ if __name__ == "__main__":
     vfs = count_syncs(os.environ["BENCH_SYNCS"]) if "BENCH_SYNCS" in os.environ else None
     if "BENCH_STEPS" in os.environ:
         time_steps(os.environ["BENCH_STEPS"])
+    for name, watch in (("BENCH_HEAP", watch_heap), ("BENCH_IMPORTS", watch_imports), ("BENCH_PARTS", watch_parts)):
+        if name in os.environ:
+            watch(os.environ[name])
     from bridge.cli import main
 
     main()

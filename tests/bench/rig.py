@@ -23,7 +23,9 @@ class BenchFailed(Exception):
 
 
 class Rig:
-    """A world, its receiver, and the peer of one protocol."""
+    """A world, its receiver, and the peer of one protocol. `after` is the last item that the bridge's journal held before."""
+
+    after = 0
 
     def __init__(self, world, smp, peer, *, rate, seconds, warm_s, burst):
         self.world = world
@@ -134,7 +136,7 @@ class Rig:
             raise BenchFailed(f"{directory.name}: {len(received)} calls hold {len(set(references))} different assets")
         if contender == FLOOR:
             return
-        rows = journalled(directory, contender)
+        rows = journalled(directory, contender, self.after)
         missing = set(references) - rows.keys()
         if missing or any(number != 1 for number in rows.values()):
             raise BenchFailed(
@@ -163,17 +165,21 @@ class Rig:
         return {"messages": len(received), "syncs": len(syncs)}
 
 
-def journalled(directory, contender):
-    """How often each reference is in this contender's journal, with the bytes of a call."""
-    file, query = {
-        JOURNAL: ("floor.db", "SELECT reference, count(*) FROM calls GROUP BY reference"),
-        BRIDGE: (
-            "journal.db",
-            "SELECT i.key, count(*) FROM items i JOIN calls c ON c.submission = i.submission GROUP BY i.key",
-        ),
-    }[contender]
-    with closing(sqlite3.connect(directory / file)) as db:
-        return dict(db.execute(query).fetchall())
+def journal_of(directory):
+    """The bridge's journal, for reading."""
+    return sqlite3.connect(f"file:{directory / 'journal.db'}?mode=ro", uri=True)
+
+
+def journalled(directory, contender, after=0):
+    """How often each reference is in this contender's journal, with the bytes of a call; of the bridge's those after the item `after`."""
+    if contender == JOURNAL:
+        with closing(sqlite3.connect(directory / "floor.db")) as db:
+            return dict(db.execute("SELECT reference, count(*) FROM calls GROUP BY reference").fetchall())
+    query = (
+        "SELECT i.key, count(*) FROM items i JOIN calls c ON c.submission = i.submission WHERE i.id > ? GROUP BY i.key"
+    )
+    with closing(journal_of(directory)) as db:
+        return dict(db.execute(query, (after,)).fetchall())
 
 
 def signed_at(directory):
@@ -181,11 +187,11 @@ def signed_at(directory):
     return {reference: stamps["signed"][1] for reference, stamps in stamps_of(directory).items()}
 
 
-def stamps_of(directory):
-    """The bridge's own stamps of each reference's call, as its journal holds them."""
-    query = "SELECT i.key, c.stamps FROM items i JOIN calls c ON c.submission = i.submission"
-    with closing(sqlite3.connect(directory / "journal.db")) as db:
-        return {key: json.loads(stamps) for key, stamps in db.execute(query)}
+def stamps_of(directory, after=0):
+    """The bridge's own stamps of each reference's call, as its journal holds them; of those after the item `after`."""
+    query = "SELECT i.key, c.stamps FROM items i JOIN calls c ON c.submission = i.submission WHERE i.id > ?"
+    with closing(journal_of(directory)) as db:
+        return {key: json.loads(stamps) for key, stamps in db.execute(query, (after,))}
 
 
 def synced_between(syncs, after_ns, before_ns):

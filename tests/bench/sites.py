@@ -27,7 +27,7 @@ def mqtt_site(
     linger: str = "",
 ) -> str:
     """An MQTT site on a broker of this machine."""
-    limit = f"    max_items: {max_items}\n" if max_items else ""
+    limit = _limit(max_items)
     limit += f"    linger: {linger}\n" if linger else ""
     return f"""\
 site: {site}
@@ -58,26 +58,38 @@ _MODBUS_FIELDS = """\
 """
 
 
-def modbus_site(port: int, *, site: str = "bench", records: str = "{base: 0, stride: 30, count: 4}") -> str:
-    """A Modbus site whose slots are read every 10 ms and submitted on change."""
+def modbus_site(
+    port: int,
+    *,
+    site: str = "bench",
+    slots: int = 4,
+    stride: int = 30,
+    state: int = 300,
+    poll: str = "10ms",
+    max_items: int | None = 1,
+) -> str:
+    """A Modbus site whose slots are read every `poll` and submitted on change."""
     return f"""\
 site: {site}
 participant: acme-test
 adapters:
-  ems: {{protocol: modbus, host: 127.0.0.1, port: {port}, poll: 10ms, writable: [{{from: 300, to: 303, every: 30, count: 4}}]}}
+  ems: {{protocol: modbus, host: 127.0.0.1, port: {port}, poll: {poll}, writable: [{{from: {state}, to: {state + 3}, every: {stride}, count: {slots}}}]}}
 flows:
   assets:
     adapter: ems
     operation: asset.create
     records:
-      each: {records}
+      each: {{base: 0, stride: {stride}, count: {slots}}}
       key: reference
       fields:
 {_MODBUS_FIELDS}    submit: {{when: change}}
     payload:
-{PAYLOAD}    outcome: {{state: {{at: 300, type: uint16}}, progress: false}}
-    max_items: 1
-"""
+{PAYLOAD}    outcome: {{state: {{at: {state}, type: uint16}}, progress: false}}
+{_limit(max_items)}"""
+
+
+def _limit(max_items: int | None) -> str:
+    return f"    max_items: {max_items}\n" if max_items else ""
 
 
 def modbus_call_site(port: int, count: int, *, site: str = "bench") -> str:
@@ -101,8 +113,8 @@ flows:
 """
 
 
-def opcua_site(port: int, *, site: str = "bench") -> str:
-    """An OPC UA site whose records are submitted on change; 10 ms between publishes."""
+def opcua_site(port: int, *, site: str = "bench", interval: str = "10ms", max_items: int | None = 1) -> str:
+    """An OPC UA site whose records are submitted on change; `interval` between samples and publishes."""
     return f"""\
 site: {site}
 participant: acme-test
@@ -112,8 +124,8 @@ adapters:
     url: "opc.tcp://127.0.0.1:{port}"
     security: {{policy: None}}
     namespaces: {{ems: "urn:acme:bench"}}
-    sampling_interval: 10ms
-    publishing_interval: 10ms
+    sampling_interval: {interval}
+    publishing_interval: {interval}
     writable: ["Objects/ems:EMS/*/ems:State"]
 flows:
   assets:
@@ -126,5 +138,4 @@ flows:
     submit: {{when: change}}
     payload:
 {PAYLOAD}    outcome: {{state: State, progress: false}}
-    max_items: 1
-"""
+{_limit(max_items)}"""

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import os
+import signal
 import sys
 import time
 from contextlib import asynccontextmanager
@@ -150,6 +151,15 @@ class Bridge:
 
     async def returns_url(self):
         return f"https://127.0.0.1:{await self.listening('returns')}/v1/returns/{PARTICIPANT}"
+
+    async def told(self, file, within_s=120.0):
+        """What the probe in this process writes when it is asked."""
+        file.unlink(missing_ok=True)
+        self.process.send_signal(signal.SIGUSR1)
+        async with asyncio.timeout(within_s):
+            while not file.exists():
+                await asyncio.sleep(0.05)
+        return json.loads(file.read_text())
 
     async def end(self):
         code = await stop(self.process)
