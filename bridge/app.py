@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
@@ -24,6 +24,7 @@ from bridge.field.intake import IntakeDesk
 from bridge.field.links import LinkAlarms
 from bridge.field.recollection import HOST
 from bridge.field.supervisor import Supervisor
+from bridge.field.traces import FieldTraces
 from bridge.field.writeback import WriteBacks
 from bridge.flow import FlowPlan
 from bridge.ids import submission_ids
@@ -39,11 +40,15 @@ from bridge.market.outbound import Outbound
 from bridge.market.pace import Pace
 from bridge.market.returns import ReturnReader
 from bridge.market.token import TokenKeeper
+from bridge.market.traces import MarketTraces
 from bridge.market.tracker import Tracker
 from bridge.material import participant_keys
 from bridge.metrics import Metrics
 from bridge.reports import ClockReport, FieldReport, MarketReport
 from bridge.web.admin import AdminListener, Health
+
+if TYPE_CHECKING:
+    from bridge.traced import Traced
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +115,7 @@ class Host:
         self._gate = SigningGate()
         self._discipline = discipline
         self._watch: ClockWatch | None = None
+        self._traced: Traced | None = None
 
     async def run(self, running: Running) -> None:
         """Start, say so in `running.ready`, and work until `running.stop` is set; then drain and close.
@@ -120,6 +126,7 @@ class Host:
             ThreadPoolExecutor(self._look_ups, thread_name_prefix="look-up")
         )
         async with AsyncExitStack() as stack:
+            self._traced = await self._trace(stack)
             journal = await open_configured_journal(
                 self._config.host.journal,
                 clock=self._clock,
@@ -151,6 +158,8 @@ class Host:
             sinks = [group.create_task(self._renew(journal))]
             if self._watch is not None:
                 sinks.append(group.create_task(self._watch.run()))
+            if self._traced is not None:
+                sinks.append(group.create_task(self._traced.run()))
             for market in self._market.values():
                 sinks.append(group.create_task(market.tokens.run()))
                 sinks.append(group.create_task(market.tracker.run()))
@@ -171,6 +180,16 @@ class Host:
                 task.cancel()
         if self._keeper is not None:
             await self._keeper.finish()
+
+    async def _trace(self, stack: AsyncExitStack) -> "Traced | None":
+        """Traces, where the configuration wants them. They are left last, so that nobody waits for their last try."""
+        options = self._config.host.tracing
+        if options is None:
+            return None
+        from bridge.traced import Traced  # noqa: PLC0415 - nothing of it is loaded where it is off
+
+        traced = Traced(options, role=self._role.value, metrics=self._metrics, clock=self._clock)
+        return await stack.enter_async_context(traced)
 
     async def _watch_the_clock(self, journal: Journal) -> ClockWatch:
         """Look once, so that nothing is signed by a clock that is known to be wrong. The alarms are those of the process that signs."""
@@ -267,7 +286,13 @@ class Host:
         )
         carries = name == site.alarms.adapter
         writebacks = WriteBacks(
-            site=site.name, plans=mine, journal=journal, fence=fence, clock=self._clock, metrics=self._field_report
+            site=site.name,
+            plans=mine,
+            journal=journal,
+            fence=fence,
+            clock=self._clock,
+            metrics=self._field_report,
+            traces=self._traced or FieldTraces(),
         )
         return Supervisor(
             site=site.name,
@@ -339,6 +364,7 @@ class Host:
             pace=pace,
             clock=self._clock,
             metrics=self._market_report,
+            traces=self._traced or MarketTraces(),
         )
         outbound = Outbound(
             participant=entry.name,
@@ -351,6 +377,7 @@ class Host:
             pace=pace,
             clock=self._clock,
             metrics=self._market_report,
+            traces=self._traced or MarketTraces(),
         )
         self._gate.on_open(outbound.wake)
         self._gate.on_open(tracker.resume)

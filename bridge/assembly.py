@@ -69,7 +69,19 @@ def call_maker(config: Config, entry: Participant, *, clock: Clock, jitter: Call
         new_message_id=new_message_id,
         new_submission=submission_ids(clock),
         jitter=jitter,
+        trace_headers=_trace_headers(config, entry),
     )
+
+
+def _trace_headers(config: Config, entry: Participant) -> Callable[[str], Mapping[str, str]]:
+    """The W3C header of a submission's trace, where traces are made and this participant's profile lets it stand in a call."""
+    tracing = config.host.tracing
+    if tracing is None or not entry.profile.spec.transport.traceparent:
+        return lambda _: {}
+    from bridge.spans import TRACEPARENT, traceparent  # noqa: PLC0415 - only where it is switched on
+
+    ratio = tracing.sample_ratio
+    return lambda submission: {TRACEPARENT: traceparent(submission, ratio)}
 
 
 def _unit_validators(config: Config, entry: Participant) -> dict[tuple[str, str], Validator]:

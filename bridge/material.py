@@ -62,6 +62,9 @@ def _checks(config: Config) -> Iterator[tuple[str, Callable[[], object]]]:
         yield "listeners.returns", lambda: _pair(returns.certificate, returns.private_key)
         if returns.client_ca is not None:
             yield "listeners.returns.client_ca", lambda file=returns.client_ca: _authority(file)  # type: ignore[misc]
+    tracing = config.host.tracing
+    if tracing is not None and tracing.ca is not None:
+        yield "tracing.ca", lambda file=tracing.ca: _authority(file)  # type: ignore[misc]
 
 
 def _tried(path: str, check: Callable[[], object]) -> list[Problem]:

@@ -109,6 +109,12 @@ class Metrics:
             ["participant"],
             registry=at,
         )
+        self.traces = Counter(
+            "smp_bridge_trace_reports_total",
+            "Reports for traces by what became of them: sent, refused by the collector, or dropped (it could not be reached in time)",
+            ["state"],
+            registry=at,
+        )
         self.alarms = Gauge(
             "smp_bridge_alarms",
             "Alarms that stand, by whether somebody acknowledged them (open, acked)",

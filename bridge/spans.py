@@ -131,10 +131,7 @@ def call_spans(whose: Whose, stamps: Mapping[str, Stamp], attempt: Attempt) -> l
 def end_spans(
     whose: Whose, stamps: Mapping[str, Stamp], state: SubmissionState, *, cause: str, outcomes: Mapping[str, int]
 ) -> list[Span]:
-    (
-        """How a submission ended: the last stages, and the root over all of it. `cause` is a word of ours such as return or status."""
-        ""
-    )
+    """How a submission ended: the last stages, and the root over all of it. `cause` is a word of ours such as return or status."""
     attributes: dict[str, Attribute] = {"smp_bridge.state": state.value, "smp_bridge.cause": cause}
     error = "" if state is SubmissionState.CONFIRMED else state.value
     made = []

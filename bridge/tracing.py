@@ -158,6 +158,8 @@ class Tracing(AbstractAsyncContextManager["Tracing"]):
         while self._batch is not None or self._taken or self._queue:
             if self._batch is None:
                 self._batch = await self._next_batch()
+            if self._batch is None:
+                continue
             try:
                 await self._post(self._batch)
             except _Later as error:
@@ -172,7 +174,8 @@ class Tracing(AbstractAsyncContextManager["Tracing"]):
             self._batch = None
             self._taken = []
 
-    async def _next_batch(self) -> _Batch:
+    async def _next_batch(self) -> _Batch | None:
+        """The next reports as they are sent; None when they cannot be written as OTLP, a defect of ours that stops nobody."""
         while self._queue and len(self._taken) < BATCH:
             self._taken.append(self._queue.popleft())
         if not self._queue:
@@ -187,7 +190,13 @@ class Tracing(AbstractAsyncContextManager["Tracing"]):
                 spans += report()
             except Exception:
                 log.exception("trace_made_the_host_fail")
-        return _Batch(len(self._taken), await self._encoder.request(spans, turns))
+        try:
+            return _Batch(len(self._taken), await self._encoder.request(spans, turns))
+        except Exception:
+            log.exception("traces_made_the_host_fail")
+        self._count("dropped", len(self._taken))
+        self._taken = []
+        return None
 
     async def _post(self, batch: _Batch) -> None:
         """One POST. Raises `_Later` or `_Refused`."""

@@ -10,6 +10,7 @@ from pydantic import Field, FilePath, field_validator, model_validator
 
 from bridge.api import Options
 from bridge.config.references import Untouched
+from bridge.config.tracing import TracingOptions
 from bridge.config.values import Duration, Size
 from bridge.profile import Profile
 from bridge.secret import Secret
@@ -221,6 +222,7 @@ class HostOptions(Options):
     journal: JournalOptions
     listeners: Listeners = Field(default_factory=Listeners)
     clock: ClockOptions = Field(default_factory=ClockOptions)
+    tracing: TracingOptions | None = None
     participants: Annotated[Any, Untouched]
 
 

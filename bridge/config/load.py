@@ -12,6 +12,7 @@ from bridge.config.host import HostOptions, Participant, ParticipantOptions, Pro
 from bridge.config.references import Outside
 from bridge.config.site import SiteConfig
 from bridge.config.sites import SiteReader
+from bridge.config.tracing import NEEDS, installed
 from bridge.config.tree import Loc
 from bridge.config.values import check_name
 from bridge.errors import ConfigError, Problem
@@ -91,6 +92,8 @@ def _host(
     if host is not None:
         _check_returns(document, host, participants)
         _check_journal(document, host)
+        if host.tracing is not None and not installed():
+            document.wrong(("tracing",), NEEDS, at_key=True)
     problems.extend(document.problems)
     return host, participants
 

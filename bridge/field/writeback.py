@@ -10,6 +10,7 @@ from bridge.api import Address, Outcome, OutcomeField, Quality, Reading, Session
 from bridge.clock import Clock
 from bridge.errors import JournalFull, LinkError
 from bridge.field.report import FieldMetrics
+from bridge.field.traces import FieldTraces
 from bridge.flow import FlowPlan
 from bridge.journal.port import DueWriteBack, Fence, Journal, WriteBackResult
 from bridge.turns import Turns
@@ -37,6 +38,7 @@ class WriteBacks:
         fence: Fence,
         clock: Clock,
         metrics: FieldMetrics,
+        traces: FieldTraces | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._site = site
@@ -45,6 +47,7 @@ class WriteBacks:
         self._fence = fence
         self._clock = clock
         self._metrics = metrics
+        self._traces = traces or FieldTraces()
         self._sleep = sleep
         self._targets = {name: targets(plan.outcome) for name, plan in plans.items()}
 
@@ -95,6 +98,7 @@ class WriteBacks:
             await turns.give()
             results.append(self._result(row, moved, written, back, checked=session.can_read))
             self._report(row, results[-1])
+        self._traces.told(self._plans, due, results)
         return results
 
     def _report(self, row: DueWriteBack, result: WriteBackResult) -> None:

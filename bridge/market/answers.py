@@ -13,6 +13,7 @@ from bridge.journal.port import AnswerNote, Fence, ItemOutcome, Journal
 from bridge.lane import SignedCall
 from bridge.market.calls import CallMaker, CreateReport
 from bridge.market.pace import LONGEST_PAUSE_S, Pace
+from bridge.market.traces import MarketTraces
 from bridge.market.tracker import Tracker
 from bridge.model import Operation
 from bridge.platform import AnswerClass, Exchange, outcomes, sent_again
@@ -89,6 +90,7 @@ class Answers:
         tracker: Tracker,
         pace: Pace,
         clock: Clock,
+        traces: MarketTraces,
     ) -> None:
         self._participant = participant
         self._journal = journal
@@ -97,6 +99,7 @@ class Answers:
         self._tracker = tracker
         self._pace = pace
         self._clock = clock
+        self._traces = traces
         self._well = 0
         self._refused: dict[str, _Refused] = {}
         self._alarmed = True  # by an earlier run, perhaps
@@ -109,6 +112,7 @@ class Answers:
             answer, cause = AnswerClass.IN_DOUBT, read.problem or "the answer holds no transaction id"
         taken = _Taken(out, exchange, answer, stamps, cause, read.transaction_id, self._retry_ns(out, exchange))
         taken.pause_s = self._learn(taken)
+        self._traces.called(self._participant, out, exchange, answer, stamps)
         while True:
             try:
                 await self._journalled(taken)
@@ -188,6 +192,7 @@ class Answers:
         ]
         resubmit = maker.profile.spec.resubmit_unnamed
         groups = sent_again(out.keys, report, maker.semantics, at_once=True, resubmit_unnamed=resubmit)
+        stamps = {**taken.stamps, "settled": self._clock.now()}
         await self._journal.settle(
             self._fence,
             out.submission,
@@ -195,9 +200,11 @@ class Answers:
             results,
             cause=f"refused with {taken.exchange.status}",
             answer=taken.note,
-            stamps={**taken.stamps, "settled": self._clock.now()},
+            stamps=stamps,
             again=[[found.items[index].id for index in group] for group in groups],
         )
+        told = [verdict.state for verdict in verdicts]
+        self._traces.ended(found, _S.REJECTED, stamps, cause="answer", outcomes=told)
 
     async def _doubtful(self, taken: _Taken) -> None:
         """In doubt: never sent again, unless the platform recognises a message that it has seen; and not for ever even then."""

@@ -88,7 +88,9 @@ class CallMaker:
         new_message_id: Callable[[], str],
         new_submission: Callable[[], str],
         jitter: Callable[[], float],
+        trace_headers: Callable[[str], Mapping[str, str]] = lambda _: {},
     ) -> None:
+        """`trace_headers` gives what a call of this submission carries so that SMP may join its trace."""
         self.profile = profile
         self.semantics = BatchSemantics(profile.batch_semantics.value)
         self.new_submission = new_submission
@@ -101,6 +103,7 @@ class CallMaker:
         self._unit_validators = unit_validators
         self._clock = clock
         self._new_message_id = new_message_id
+        self._trace_headers = trace_headers
         self._classes = {key: AnswerClass(value.value) for key, value in profile.answer_classes.items()}
 
     # out -------------------------------------------------------------------------------------------------------------
@@ -132,15 +135,15 @@ class CallMaker:
             correlation_id=submission,
             method=call.method,
             path=call.path,
-            headers=self._headers(call.content_type, message.headers, signed.token),
+            headers=self._headers(call.content_type, message.headers, signed.token, submission),
             body=signed.body,
             kid=self._signer.kid,
             profile=f"{self.profile.name} {self.profile.version} {self.profile.hash}",
             stamps={**stamps, "signed": self._clock.now()},
         )
 
-    def status(self, transaction_id: str) -> PlainCall:
-        """Sign one Get Transaction Status call."""
+    def status(self, transaction_id: str, *, submission: str = "") -> PlainCall:
+        """Sign one Get Transaction Status call; `submission` is whose transaction it is, where that is known."""
         operation = self._wire.status_operation
         message = self._wire.render_status(transaction_id, self._meta(operation, correlation_id=""))
         signed = sign(self._form, message.body, self._signer, message.protected)
@@ -148,7 +151,7 @@ class CallMaker:
         return PlainCall(
             method=call.method,
             path=call.path,
-            headers=self._headers(call.content_type, message.headers, signed.token),
+            headers=self._headers(call.content_type, message.headers, signed.token, submission),
             body=signed.body,
         )
 
@@ -305,8 +308,12 @@ class CallMaker:
     def _form(self) -> SignatureForm:
         return self.profile.signature_form
 
-    def _headers(self, content_type: str, headers: Mapping[str, str], token: str | None) -> dict[str, str]:
+    def _headers(
+        self, content_type: str, headers: Mapping[str, str], token: str | None, submission: str
+    ) -> dict[str, str]:
         made = {"Content-Type": content_type, **headers}
+        if submission:
+            made |= self._trace_headers(submission)
         if token is not None:
             made[self.profile.signature_header] = token
         return made

@@ -16,6 +16,7 @@ from bridge.market.pace import Pace
 from bridge.market.prepare import Poison, prepare
 from bridge.market.report import MarketMetrics
 from bridge.market.token import AccountStopped, TokenKeeper
+from bridge.market.traces import MarketTraces
 from bridge.market.tracker import Tracker
 from bridge.model import HostReason, Operation, Refusal
 from bridge.platform import AnswerClass, Exchange
@@ -43,6 +44,7 @@ class Outbound:
         pace: Pace,
         clock: Clock,
         metrics: MarketMetrics,
+        traces: MarketTraces | None = None,
     ) -> None:
         self._participant = participant
         self._journal = journal
@@ -51,6 +53,7 @@ class Outbound:
         self._client = client
         self._tokens = tokens
         self._pace = pace
+        self._traces = traces or MarketTraces()
         self._answers = Answers(
             participant=participant,
             journal=journal,
@@ -59,6 +62,7 @@ class Outbound:
             tracker=tracker,
             pace=pace,
             clock=clock,
+            traces=self._traces,
         )
         self._clock = clock
         self._metrics = metrics
@@ -199,22 +203,31 @@ class Outbound:
                 if not late:
                     return max(0.001, (next_ns - self._clock.wall_ns()) / 1e9) if next_ns else None
                 for submission in late:
-                    await self._journal.refuse_waiting(self._fence, submission, SubmissionState.EXPIRED, EXPIRED)
+                    await self._refuse(submission, SubmissionState.EXPIRED, EXPIRED)
         except (JournalFull, IllegalMove, Replaced):
             return FULL_PAUSE_S
+
+    async def _refuse(self, submission: str, state: SubmissionState, refusal: Refusal) -> None:
+        """End what will never leave."""
+        await self._journal.refuse_waiting(self._fence, submission, state, refusal)
+        found = (
+            await self._journal.find_submission(self._participant, submission=submission) if self._traces.on else None
+        )
+        if found is not None:
+            self._traces.ended(found, state, found.stamps, cause="host")
 
     async def _start(self, due: DueCall) -> None:
         # What is in doubt left before, so it can neither expire nor be refused by us.
         doubtful = due.state is SubmissionState.IN_DOUBT
         if not doubtful and due.deadline_ns and due.deadline_ns <= self._clock.wall_ns():
-            await self._journal.refuse_waiting(self._fence, due.submission, SubmissionState.EXPIRED, EXPIRED)
+            await self._refuse(due.submission, SubmissionState.EXPIRED, EXPIRED)
             return
         made = await prepare(self._maker, due, now_ns=self._clock.wall_ns())
         if isinstance(made, Poison) or (doubtful and isinstance(made, Refusal)):
             await self._journal.set_aside(self._fence, due.submission, made.text)
             return
         if isinstance(made, Refusal):
-            await self._journal.refuse_waiting(self._fence, due.submission, SubmissionState.REJECTED, made)
+            await self._refuse(due.submission, SubmissionState.REJECTED, made)
             return
         if self._closing or self._pace.held:
             return

@@ -15,6 +15,7 @@ from bridge.market.client import SmpClient
 from bridge.market.pace import LONGEST_PAUSE_S, Pace
 from bridge.market.report import MarketMetrics
 from bridge.market.token import AccountStopped, TokenKeeper
+from bridge.market.traces import MarketTraces
 from bridge.model import ErrorNote, HostReason, ItemState, Operation
 from bridge.platform import AnswerClass, Report, Verdict, outcomes, sent_again
 from bridge.submission import SubmissionState, settled_state
@@ -45,6 +46,7 @@ class Tracker:
         pace: Pace,
         clock: Clock,
         metrics: MarketMetrics,
+        traces: MarketTraces | None = None,
     ) -> None:
         self._participant = participant
         self._journal = journal
@@ -55,6 +57,7 @@ class Tracker:
         self._pace = pace
         self._clock = clock
         self._metrics = metrics
+        self._traces = traces or MarketTraces()
         self._arrived: deque[ParkedReturn] = deque()
         self._arrived_bytes = 0
         # The id behind which returns of an earlier run are still to be taken up (None: all were), those of this run meanwhile, and the last page.
@@ -220,6 +223,7 @@ class Tracker:
             told = {"submission": found.id, "state": state.value, "by": cause, "items": len(verdicts)}
             log.info("submission_settled", extra={"participant": self._participant, **told})
             self._metrics.settled(self._participant, stamps)
+            self._traces.ended(found, state, stamps, cause=cause, outcomes=[verdict.state for verdict in verdicts])
 
     def _again(self, found: OpenSubmission, report: Report) -> list[list[int]]:
         """The innocent of a refused batch, where the profile lets them go again; never those of a call that had ended before."""
@@ -288,7 +292,7 @@ class Tracker:
             return False
         while (wait_s := self._pace.poll_wait_s()) > 0:  # noqa: ASYNC110 - time alone makes room
             await asyncio.sleep(wait_s)
-        call = self._maker.status(transaction_id)
+        call = self._maker.status(transaction_id, submission=submission)
         headers = {**call.headers, **self._maker.token_headers(token)}
         exchange = await self._client.post(call.path, method=call.method, headers=headers, body=call.body)
         answer = self._maker.classify(exchange)
@@ -352,6 +356,9 @@ class Tracker:
         results = [ItemOutcome(item=item.id, state=ItemState.UNKNOWN, errors=(note,)) for item in found.items]
         await self._journal.settle(self._fence, submission, SubmissionState.UNRESOLVED, results, cause="poll plan over")
         self._open.pop(submission, None)
+        stamps = {**found.stamps, "settled": self._clock.now()}
+        states = [result.state for result in results]
+        self._traces.ended(found, SubmissionState.UNRESOLVED, stamps, cause="silence", outcomes=states)
         await self._journal.alarm("UNRESOLVED", participant=self._participant, subject=submission, text=note.text)
 
 

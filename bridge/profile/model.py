@@ -308,7 +308,10 @@ def _answer_key(classes: Mapping[str, AnswerWord]) -> Mapping[str, AnswerWord]:
 
 
 class Transport(Section):
-    """The connection. `idle_s` stays below the server's own limit, or a call meets a closing connection. A redirect is never followed."""
+    """The connection. `idle_s` stays below the server's own limit, or a call meets a closing connection. A redirect is never followed.
+
+    `traceparent` lets calls carry the W3C Trace Context header of that name while the host is traced; not for a platform that refuses what it does not know.
+    """
 
     tls_minimum: Literal["1.2", "1.3"] = "1.2"
     redirects: Literal["never"] = "never"
@@ -316,6 +319,7 @@ class Transport(Section):
     answer_s: Annotated[float, Field(gt=0)] = 60
     idle_s: Annotated[float, Field(gt=0)] = 50
     idempotency_header: HeaderName | None = None
+    traceparent: bool = False
 
 
 class ProfileSpec(Section):

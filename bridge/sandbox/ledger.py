@@ -10,7 +10,10 @@ REFUSED = "refused"
 
 @dataclass(slots=True, kw_only=True)
 class RequestEntry:
-    """One request. `arrived_ns` is CLOCK_MONOTONIC when its headers were there; `status` is 0 while it is worked on or when no answer was given."""
+    """One request. `arrived_ns` is CLOCK_MONOTONIC when its headers were there; `status` is 0 while it is worked on or when no answer was given.
+
+    `traceparent` is the W3C header of that name, '' without one.
+    """
 
     operation: str
     participant: str = ""
@@ -21,6 +24,7 @@ class RequestEntry:
     verified: bool = False
     references: list[str] = field(default_factory=list)
     transaction_id: str = ""
+    traceparent: str = ""
     status: int = 0
     problem: str = ""
 

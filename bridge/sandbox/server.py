@@ -31,6 +31,8 @@ from bridge.wire import CreateAnswer, ItemError, MessageMeta, Rendered, Unreadab
 _PIECE: Final = b" " * 65536
 _ROOM: Final = 65536
 RECEIVED: Final = "RECEIVED"
+_TRACEPARENT: Final = "traceparent"  # W3C Trace Context
+_LONGEST_TRACEPARENT: Final = 200
 
 Handler = Callable[[web.Request, RequestEntry], Awaitable[web.StreamResponse]]
 
@@ -170,6 +172,7 @@ class Sandbox:
     def _booked(self, operation: str, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
             entry = RequestEntry(operation=operation, arrived_ns=self._clock.mono_ns())
+            entry.traceparent = request.headers.get(_TRACEPARENT, "")[:_LONGEST_TRACEPARENT]
             self.ledger.requests.append(entry)
             fault = self.knobs.next_fault(operation)
             if fault is not None and not fault.process:

@@ -22,6 +22,7 @@ class Collector:
     spans: list = field(default_factory=list)
     resources: list = field(default_factory=list)
     headers: list = field(default_factory=list)
+    bodies: list = field(default_factory=list)
     statuses: list = field(default_factory=list)
     answer_headers: dict = field(default_factory=dict)
     rejects: int = 0
@@ -33,6 +34,7 @@ class Collector:
         self.posts += 1
         self.changed.set()
         body = await request.read()
+        self.bodies.append(body)
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
         if self.hangs:
             await asyncio.Event().wait()
@@ -58,6 +60,13 @@ class Collector:
 
     def named(self, name):
         return [span for span in self.spans if span.name == name]
+
+    def traces(self):
+        """The spans by their traces, each in the order of time."""
+        found = {}
+        for span in sorted(self.spans, key=lambda span: (span.start_time_unix_nano, span.end_time_unix_nano)):
+            found.setdefault(span.trace_id, []).append(span)
+        return found
 
 
 def attributes(thing):

@@ -84,7 +84,7 @@ class Maker:
     def poll_delay_s(self, attempt):
         return self.delays_s[attempt] if attempt < len(self.delays_s) else None
 
-    def status(self, transaction_id):
+    def status(self, transaction_id, *, submission):
         return SimpleNamespace(path="/", method="POST", headers={}, body=b"")
 
     def token_headers(self, token):
