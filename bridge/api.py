@@ -31,6 +31,7 @@ __all__ = [
     "ConfigError",
     "EmsState",
     "HostReason",
+    "Intervals",
     "LinkError",
     "LinkRefused",
     "Options",
@@ -161,8 +162,21 @@ class Selection:
     awaiting: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
+class Intervals:
+    """Where a session may tell of its rhythm; optional, for what is not told is not shown. Names are the adapter's own, a few words such as `poll`.
+
+    Neither call waits or raises, and both are cheap enough for each poll. This base keeps nothing.
+    """
+
+    def agreed(self, name: str, *, configured_s: float, revised_s: float | None = None) -> None:
+        """At opening: an interval in seconds as the site file has it, and as the server revised it (None where no server does)."""
+
+    def achieved(self, name: str, seconds: float) -> None:
+        """It came round once more, so long after the time before: the start of a poll after that of the last one, say."""
+
+
 class SessionContext(NamedTuple):
-    """What a session is opened with. `heard()` is called whenever a good value arrived (health is the age of the last one)."""
+    """What a session is opened with. `heard()` is called whenever a good value arrived (health is the age of the last one); see `Intervals`."""
 
     site: str
     adapter: str
@@ -172,6 +186,7 @@ class SessionContext(NamedTuple):
     heard: Callable[[], None]
     client_id: str = ""
     word: Any = None
+    intervals: Intervals = Intervals()
 
 
 class AlarmWord(NamedTuple):

@@ -43,6 +43,7 @@ from bridge.market.token import TokenKeeper
 from bridge.market.traces import MarketTraces
 from bridge.market.tracker import Tracker
 from bridge.material import participant_keys
+from bridge.measured import Measured
 from bridge.metrics import Metrics
 from bridge.reports import ClockReport, FieldReport, MarketReport
 from bridge.web.admin import AdminListener, Health
@@ -106,8 +107,9 @@ class Host:
         self._sites = _chosen(config, sites)
         self._clock = clock or SystemClock.here()
         self._metrics = metrics or Metrics()
-        self._field_report = FieldReport(self._metrics, self._clock)
-        self._market_report = MarketReport(self._metrics)
+        self._measured = Measured(config, self._metrics, self._clock)
+        self._field_report = FieldReport(self._metrics, self._clock, self._measured.book, self._measured.intervals)
+        self._market_report = MarketReport(self._metrics, self._measured.book)
         self._random = random.Random()  # noqa: S311 - jitter, not secrets
         self._fences: list[Fence] = []
         self._market: dict[str, _Market] = {}
@@ -402,7 +404,12 @@ class Host:
             running.returns_port = await _serve(stack, endpoint.application(), options.host, options.port, context)
             log.info("listening", extra={"listener": "returns", "address": options.host, "port": running.returns_port})
         if listeners.admin is not None:
-            admin = AdminListener(self._metrics, lambda: self._health(journal, running), lambda: self._gauges(journal))
+            admin = AdminListener(
+                self._metrics,
+                lambda: self._health(journal, running),
+                lambda: self._gauges(journal),
+                self._measured.told,
+            )
             running.admin_port = await _serve(
                 stack, admin.application(), listeners.admin.host, listeners.admin.port, None
             )
@@ -429,6 +436,7 @@ class Host:
             self._metrics.alarms.labels(alarm.code, alarm.participant, alarm.site, state).set(alarm.number)
         for participant, market in self._market.items():
             self._metrics.in_flight.labels(participant).set(market.outbound.in_flight)
+        await self._measured.show()
 
 
 def _chosen(config: Config, names: Iterable[str]) -> list[SiteConfig]:

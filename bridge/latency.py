@@ -1,5 +1,6 @@
 """Stages from stamps: how long each hop took, and whether that figure may be used. Pure."""
 
+import enum
 from collections.abc import Mapping
 from itertools import groupby
 from typing import Final, NamedTuple
@@ -9,6 +10,21 @@ from bridge.model import HOPS
 
 HOST_SHARE: Final = "host"
 SOURCE: Final = "source"
+
+
+class Wait(enum.Enum):
+    """What kept a submission from leaving that is not the host's own doing; such a wait is counted by its cause and is no part of the host's share."""
+
+    RETRY = "retry"  # a further attempt
+    RESEND = (
+        "resend"  # sent again by a person, as a copy of refused company, or because the platform recognises repeats
+    )
+    CIRCUIT = "circuit"  # sending was paused
+    CLOCK = "clock"  # signing was held
+    HOLD = "hold"  # a person held it
+    MEMBERS = "members"  # a unit waited for its assets
+    SET_ASIDE = "set_aside"  # it waited for a person
+    BOOT = "boot"  # the machine was started again meanwhile: only wall time spans that
 
 
 class Stage(NamedTuple):
@@ -27,12 +43,14 @@ def between(before: Stamp, after: Stamp, hop: str) -> Stage:
 
 
 def stages(stamps: Mapping[str, Stamp]) -> list[Stage]:
-    """The stages of one record or submission in the order of their hops in time; hops that did not happen are left out.
+    """The stages of one record or submission by the host's own clock, in the order of their hops in time; hops that did not happen are left out.
 
+    The source's own time is another clock and begins no stage (see `source_difference_ns`).
     On the quiet path `signed` comes before `journalled`, under load after it, so neighbours are found by time, not by the list of names.
     """
+    seen = ((hop, stamps[hop]) for hop in HOPS if hop in stamps and hop != SOURCE)
     known: list[tuple[str, Stamp]] = []
-    for _, run in groupby(((hop, stamps[hop]) for hop in HOPS if hop in stamps), key=lambda entry: entry[1].boot):
+    for _, run in groupby(seen, key=lambda entry: entry[1].boot):
         known += sorted(run, key=lambda entry: entry[1].mono_ns)
     return [between(known[index - 1][1], stamp, hop) for index, (hop, stamp) in enumerate(known) if index]
 
@@ -56,8 +74,8 @@ class Bar(NamedTuple):
 
 
 def waterfall(stamps: Mapping[str, Stamp]) -> list[Bar]:
-    """The stages by the host's own clock, one after the other; the source's clock has no part in it (see `source_difference_ns`)."""
-    found = stages({hop: stamp for hop, stamp in stamps.items() if hop != SOURCE})
+    """The stages one after the other."""
+    found = stages(stamps)
     total_ns = sum(max(0, stage.ns) for stage in found)
     longest = max(found, key=lambda stage: stage.ns, default=None)
     bars, start_ns = [], 0

@@ -37,6 +37,45 @@ class Metrics:
             buckets=FINE_S,
             registry=at,
         )
+        self.latency = Gauge(
+            "smp_bridge_latency_seconds",
+            "Exact p50, p95, p99 and max over the last 5 minutes, of the host's own share (host) and of each stage by the hop that ends it, per site and flow",
+            ["site", "flow", "hop", "statistic"],
+            registry=at,
+        )
+        self.latency_samples = Gauge(
+            "smp_bridge_latency_samples", "Samples behind these figures", ["site", "flow", "hop"], registry=at
+        )
+        self.latency_window = Gauge(
+            "smp_bridge_latency_window_seconds",
+            "How far back these figures reach: 300, or less where a figure had more samples than are kept (16384)",
+            ["site", "flow"],
+            registry=at,
+        )
+        self.budget_exceeded = Counter(
+            "smp_bridge_budget_exceeded_total",
+            "Submissions whose host share was more than the flow's latency_budget",
+            ["site", "flow"],
+            registry=at,
+        )
+        self.waited_outside = Counter(
+            "smp_bridge_waited_outside_total",
+            "Calls left out of the host's share and budget, by what outside the host kept them waiting (retry, resend, circuit, clock, hold, members, set_aside, boot)",
+            ["site", "flow", "cause"],
+            registry=at,
+        )
+        self.source_difference = Gauge(
+            "smp_bridge_source_difference_seconds",
+            "The host's clock at the last record's arrival less the source's own time: delay and difference of two clocks together, in no stage",
+            ["site", "flow"],
+            registry=at,
+        )
+        self.interval = Gauge(
+            "smp_bridge_interval_seconds",
+            "Poll and publish intervals: configured, revised by the server, achieved (median over the last 5 minutes)",
+            ["site", "adapter", "interval", "which"],
+            registry=at,
+        )
         self.inexact = Counter(
             "smp_bridge_inexact_stages_total",
             "Stages across processes or boots, measured on wall time and left out of the histograms",

@@ -1,27 +1,40 @@
 """From what the field and market sides report to the metrics that are scraped."""
 
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from typing import Final
 
+from bridge.api import Intervals
 from bridge.clock import Clock, Stamp
 from bridge.discipline import Standing
 from bridge.field.report import FieldMetrics
 from bridge.flow import FlowPlan
-from bridge.latency import between, host_share, stages
+from bridge.journal.port import OpenSubmission
+from bridge.latency import Stage, Wait, between, host_share, stages
+from bridge.market.answers import Outgoing
 from bridge.market.report import MarketMetrics
+from bridge.measure.book import Book, Where
+from bridge.measure.intervals import IntervalBook
 from bridge.metrics import Metrics
 from bridge.platform import AnswerClass
 from bridge.submission import Admission
+
+log = logging.getLogger(__name__)
 
 
 class FieldReport(FieldMetrics):
     """Counts the field side's reports, and knows the age of each link's last good reading."""
 
-    def __init__(self, metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self, metrics: Metrics, clock: Clock, book: Book | None = None, intervals: IntervalBook | None = None
+    ) -> None:
         self._metrics = metrics
         self._clock = clock
+        self._book = book or Book()
+        self._intervals = intervals or IntervalBook(clock.mono_ns)
         self._heard_ns: dict[str, int | None] = {}
 
     def admitted(self, flow: FlowPlan, admission: Admission) -> None:
@@ -37,6 +50,16 @@ class FieldReport(FieldMetrics):
         found = between(before, after, hop)
         if found.exact:
             self._metrics.site_stage.labels(site, flow, hop).observe(found.ns / 1e9)
+            if hop == "written_back":  # the stages before it are the submission's, which the market side knows whole
+                self._book.flow(Where(site, flow)).add(hop, after.mono_ns, found.ns)
+
+    def source(self, site: str, flow: str, difference_ns: int) -> None:
+        """See `FieldMetrics`."""
+        self._book.flow(Where(site, flow)).source_difference_ns = difference_ns
+
+    def intervals(self, site: str, adapter: str) -> Intervals:
+        """See `FieldMetrics`."""
+        return self._intervals.of(site, adapter)
 
     def link(self, site: str, adapter: str, *, up: bool) -> None:
         """See `FieldMetrics`."""
@@ -62,24 +85,42 @@ class FieldReport(FieldMetrics):
 
 
 class MarketReport(MarketMetrics):
-    """Counts the market side's reports."""
+    """Counts the market side's reports, and keeps the latency book."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, book: Book | None = None) -> None:
         self._metrics = metrics
+        self._book = book or Book()
         self._dates: dict[str, str] = {}
 
-    def answered(self, participant: str, answer: AnswerClass, stamps: Mapping[str, Stamp]) -> None:
-        """See `MarketMetrics`."""
+    def answered(self, participant: str, out: Outgoing, answer: AnswerClass, stamps: Mapping[str, Stamp]) -> None:
+        """See `MarketMetrics`. Only a first attempt has stages and a share; what waited outside the host has no share, nor the stage of that wait."""
         self._metrics.answers.labels(participant, answer.value).inc()
-        share = host_share(stamps)
-        if share is not None and share.exact:
+        share, waited = host_share(stamps), out.waited
+        if waited is None and share is not None and not share.exact:
+            waited = Wait.BOOT
+        if waited is not None:
+            self._waited(out, waited)
+            share = None
+        if out.attempts or waited in _FURTHER:
+            return
+        if share is not None:
             self._metrics.host.labels(participant).observe(share.ns / 1e9)
-        self._stages(participant, stamps)
+        found = [stage for stage in stages(stamps) if waited is None or stage.hop != _AFTER_A_WAIT]
+        self._stages(participant, found)
+        if "sent" in stamps:
+            self._sent(out, found, share, stamps["sent"])
 
-    def settled(self, participant: str, stamps: Mapping[str, Stamp]) -> None:
+    def settled(self, participant: str, found: OpenSubmission, stamps: Mapping[str, Stamp]) -> None:
         """See `MarketMetrics`."""
-        last = {hop: stamps[hop] for hop in ("answered", "returned", "settled") if hop in stamps}
-        self._stages(participant, last)
+        known = {hop: stamps[hop] for hop in ("sent", "answered", "returned", "settled") if hop in stamps}
+        if _of_an_earlier_attempt(known):
+            del known["answered"]
+        ends = [stage for stage in stages(known) if stage.hop in _ENDS]
+        self._stages(participant, ends)
+        book, at_ns = self._book.flow(Where(found.site, found.flow)), stamps["settled"].mono_ns
+        for stage in ends:
+            if stage.exact:
+                book.add(stage.hop, at_ns, stage.ns)
 
     def smp_date(self, participant: str, date: str, answered: Stamp) -> None:
         """See `MarketMetrics`."""
@@ -102,12 +143,42 @@ class MarketReport(MarketMetrics):
         """See `MarketMetrics`."""
         self._metrics.refused_returns.labels(reason).inc()
 
-    def _stages(self, participant: str, stamps: Mapping[str, Stamp]) -> None:
-        for stage in stages(stamps):
+    def _waited(self, out: Outgoing, cause: Wait) -> None:
+        self._metrics.waited_outside.labels(out.site, out.flow, cause.value).inc()
+        self._book.flow(Where(out.site, out.flow)).waits[cause] += 1
+
+    def _sent(self, out: Outgoing, found: Sequence[Stage], share: Stage | None, sent: Stamp) -> None:
+        where = Where(out.site, out.flow)
+        exceeded = self._book.sent(where, out.submission, found, share, at_ns=sent.mono_ns, wall_ns=sent.wall_ns)
+        if exceeded is None:
+            return
+        self._metrics.budget_exceeded.labels(*where).inc()
+        told = {
+            "submission": out.submission,
+            "host_ms": exceeded.share_ns / 1e6,
+            "budget_ms": exceeded.budget_ns / 1e6,
+            "slowest": exceeded.slowest.hop,
+            "slowest_ms": exceeded.slowest.ns / 1e6,
+        }
+        log.warning("budget_exceeded", extra={**where._asdict(), **told})
+
+    def _stages(self, participant: str, found: Sequence[Stage]) -> None:
+        for stage in found:
             if stage.exact:
                 self._metrics.stage.labels(participant, stage.hop).observe(stage.ns / 1e9)
             else:
                 self._metrics.inexact.labels(participant, stage.hop).inc()
+
+
+_FURTHER: Final = frozenset({Wait.RETRY, Wait.RESEND})
+_AFTER_A_WAIT: Final = "signed"  # what waits is signed when it may go
+_ENDS: Final = frozenset({"returned", "settled"})
+
+
+def _of_an_earlier_attempt(stamps: Mapping[str, Stamp]) -> bool:
+    """Whether the answer is older than the call: the last attempt had none, and its submission was settled all the same."""
+    sent, answered = stamps.get("sent"), stamps.get("answered")
+    return sent is not None and answered is not None and between(answered, sent, "").ns > 0
 
 
 class ClockReport:

@@ -17,7 +17,7 @@ from bridge.submission import SubmissionState
 ROOT: Final = "submission"
 UNANSWERED: Final = "unanswered"
 TRACEPARENT: Final = "traceparent"  # W3C Trace Context, section 3.2
-_CALL_HOPS: Final = ("received", "mapped", "journalled", "signed", "sent", "answered")
+_CALL_HOPS: Final = ("mapped", "journalled", "signed", "sent", "answered")
 _AGAIN_HOPS: Final = ("journalled", "sent", "answered")  # what a further attempt of the same bytes goes through
 _END_HOPS: Final = ("returned", "settled")
 _OF_ATTEMPT: Final = frozenset({"sent", "answered", *_END_HOPS, "written_back"})

@@ -168,11 +168,16 @@ class ModbusSession:
         """Poll until the link is lost; that is told through the inbox."""
         due_ns = self._context.clock.mono_ns()
         period_ns = int(self._options.poll * 1e9)
+        began_ns = 0
+        self._context.intervals.agreed("poll", configured_s=self._options.poll)
         try:
             while True:
                 await self._answer_acks()
                 now_ns = self._context.clock.mono_ns()
                 if now_ns >= due_ns:
+                    if began_ns:
+                        self._context.intervals.achieved("poll", (now_ns - began_ns) / 1e9)
+                    began_ns = now_ns
                     await self._look()
                     late_ns = self._context.clock.mono_ns() - due_ns
                     due_ns += period_ns * (1 + late_ns // period_ns)  # polls that were missed are not made up for

@@ -5,7 +5,7 @@ import logging
 import struct
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from cryptography import x509
 
@@ -101,6 +101,19 @@ class _GuardedClient(Client):  # type: ignore[misc]  # the library is untyped he
                 hint="use `mode: SignAndEncrypt`, or let the server's user token policy encrypt passwords",
             )
         return policy
+
+
+class Subscribed(NamedTuple):
+    """A subscription as the server made it: its id, its publishing interval (s), and how many of those may pass without a word."""
+
+    id: int
+    interval_s: float
+    keep_alive_count: int
+
+    @property
+    def quiet_s(self) -> float:
+        """The longest time without a word."""
+        return self.interval_s * self.keep_alive_count
 
 
 class Link:
@@ -212,8 +225,8 @@ class Link:
 
         return await self._chunked("translate", paths, call)
 
-    async def subscribe(self, keep_alive_s: float, callback: Callable[[Any], Awaitable[None]]) -> tuple[int, float]:
-        """Create a subscription whose publish responses go to `callback`, awaited one by one; returns its id and the longest quiet time in seconds."""
+    async def subscribe(self, keep_alive_s: float, callback: Callable[[Any], Awaitable[None]]) -> Subscribed:
+        """Create a subscription whose publish responses go to `callback`, awaited one by one."""
         interval_s = self._options.publishing_interval
         parameters = ua.CreateSubscriptionParameters()
         parameters.RequestedPublishingInterval = interval_s * 1000
@@ -233,18 +246,20 @@ class Link:
                 "opcua_interval_revised",
                 extra={"asked_ms": interval_s * 1000, "given_ms": result.RevisedPublishingInterval},
             )
-        return result.SubscriptionId, result.RevisedMaxKeepAliveCount * result.RevisedPublishingInterval / 1000
+        return Subscribed(
+            result.SubscriptionId, result.RevisedPublishingInterval / 1000, result.RevisedMaxKeepAliveCount
+        )
 
-    async def monitor(self, subscription: int, nodes: Sequence[Any]) -> list[int]:
-        """Watch the values of these nodes, their positions being the client handles; returns one status code each."""
+    async def monitor(self, subscription: int, nodes: Sequence[Any]) -> list[tuple[int, float]]:
+        """Watch the values of these nodes, their positions being the client handles; returns status code and revised sampling interval (s) of each."""
 
-        async def call(part: Sequence[tuple[int, Any]]) -> list[int]:
+        async def call(part: Sequence[tuple[int, Any]]) -> list[tuple[int, float]]:
             parameters = ua.CreateMonitoredItemsParameters()
             parameters.SubscriptionId = subscription
             parameters.TimestampsToReturn = ua.TimestampsToReturn.Source
             parameters.ItemsToCreate = [self._monitored(handle, node) for handle, node in part]
             results = await self._client.uaclient.session.create_monitored_items(parameters)
-            return [result.StatusCode.value for result in results]
+            return [(result.StatusCode.value, result.RevisedSamplingInterval / 1000) for result in results]
 
         return await self._chunked("monitor", list(enumerate(nodes)), call)
 

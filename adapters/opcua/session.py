@@ -9,7 +9,7 @@ from adapters.opcua.access import Access, allowed_targets
 from adapters.opcua.config import OpcUaOptions
 from adapters.opcua.fetch import Fetch
 from adapters.opcua.library import ua
-from adapters.opcua.link import Link, log, status_name, translated
+from adapters.opcua.link import Link, Subscribed, log, status_name, translated
 from adapters.opcua.paths import absolute
 from adapters.opcua.places import Place, find_places, find_word, namespaces
 from adapters.opcua.values import reading
@@ -33,6 +33,7 @@ from bridge.api import (
 
 MAX_RECORDS: Final = 1000
 KEEP_ALIVE_S: Final = 2.0
+_BAD: Final = 0x80000000  # the severity of a status code
 
 
 @asynccontextmanager
@@ -64,6 +65,7 @@ class OpcUaSession:
         self._fetch = Fetch(link, self._selections, context.clock, context.heard)
         self._due = Due()
         self._pulse = Pulse(context.clock)
+        self._subscribed: Subscribed | None = None
         self._failure: LinkError | None = None
         self._word: Place | None = None
         self.ended = False
@@ -124,19 +126,27 @@ class OpcUaSession:
 
     async def _subscribe(self) -> None:
         nodes = [self._watched_node(watched, role) for watched, role in self._handles]
-        subscription, quiet_s = await self._link.subscribe(KEEP_ALIVE_S, self._published)
-        self._pulse.start(2 * quiet_s + self._options.timeout)
-        codes = await self._link.monitor(subscription, nodes)
+        made = self._subscribed = await self._link.subscribe(KEEP_ALIVE_S, self._published)
+        self._pulse.start(2 * made.quiet_s + self._options.timeout)
+        monitored = await self._link.monitor(made.id, nodes)
+        self._tell_intervals(made, [sampling_s for code, sampling_s in monitored if not code & _BAD])
         refused = [
             (watched.place.name, status_name(code))
-            for (watched, _), code in zip(self._handles, codes, strict=True)
-            if code & 0x80000000
+            for (watched, _), (code, _) in zip(self._handles, monitored, strict=True)
+            if code & _BAD
         ]
-        if refused and len(refused) == len(codes):
+        if refused and len(refused) == len(monitored):
             raise LinkError(f"subscribing: the server answered {refused[0][1]} for every node")
         if refused:
             fields = {"count": len(refused), "first_place": printable(refused[0][0]), "status": refused[0][1]}
             log.error("opcua_nodes_not_watched", extra=self._named(fields))
+
+    def _tell_intervals(self, made: Subscribed, sampling_s: Sequence[float]) -> None:
+        intervals, options = self._context.intervals, self._options
+        intervals.agreed("publishing", configured_s=options.publishing_interval, revised_s=made.interval_s)
+        intervals.agreed("keep_alive", configured_s=KEEP_ALIVE_S, revised_s=made.quiet_s)
+        if sampling_s:
+            intervals.agreed("sampling", configured_s=options.sampling_interval, revised_s=max(sampling_s))
 
     def _watched_node(self, watched: Watched, role: str) -> Any:
         if self._trigger(watched) is Trigger.REQUEST:
@@ -164,7 +174,7 @@ class OpcUaSession:
 
     def _take_notification(self, result: Any) -> None:
         message = result.NotificationMessage
-        self._pulse.beat()
+        self._measure(self._pulse.beat(), keep_alive=not message.NotificationData)
         if not message.NotificationData:  # a keep-alive: nothing changed, and the values stand
             self._context.heard()
             self._due.stirred.set()
@@ -176,6 +186,15 @@ class OpcUaSession:
         for notification in message.NotificationData:
             for item in getattr(notification, "MonitoredItems", ()):
                 self._changed(item)
+
+    def _measure(self, spacing_s: float | None, *, keep_alive: bool) -> None:
+        """A keep-alive comes after a known number of publishing intervals without a change (OPC 10000-4, 5.14.1.2), so it measures them too."""
+        if spacing_s is None or self._subscribed is None:
+            return
+        if keep_alive:
+            self._context.intervals.achieved("keep_alive", spacing_s)
+            spacing_s /= self._subscribed.keep_alive_count
+        self._context.intervals.achieved("publishing", spacing_s)
 
     def _changed(self, item: Any) -> None:
         if 0 <= item.ClientHandle < len(self._handles):

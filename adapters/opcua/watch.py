@@ -74,6 +74,7 @@ class Pulse:
         self._clock = clock
         self._limit_s = 0.0
         self._beat_ns = clock.mono_ns()
+        self._beats = False
         self._number: int | None = None
 
     def start(self, limit_s: float) -> None:
@@ -81,9 +82,11 @@ class Pulse:
         self._limit_s = limit_s
         self._beat_ns = self._clock.mono_ns()
 
-    def beat(self) -> None:
-        """A publish response came."""
-        self._beat_ns = self._clock.mono_ns()
+    def beat(self) -> float | None:
+        """A publish response came; returns the seconds since the one before, None for the first."""
+        before_ns, self._beat_ns = self._beat_ns, self._clock.mono_ns()
+        first, self._beats = not self._beats, True
+        return None if first else (self._beat_ns - before_ns) / 1e9
 
     def left_s(self) -> float:
         """Seconds until the silence is too long."""

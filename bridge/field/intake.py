@@ -109,6 +109,7 @@ class IntakeDesk:
             source = _source_ns(record)
             if source:
                 stamps["source"] = Stamp(source, 0, "")
+                self._metrics.source(self._site, plan.name, record.received.wall_ns - source)
             batch.candidates.append(
                 self._candidate(plan, evaluated, record.place, record.request, _evidence(record), stamps)
             )

@@ -1,5 +1,6 @@
 """What the field side reports of itself; the composition root hands in one that counts."""
 
+from bridge.api import Intervals
 from bridge.clock import Stamp
 from bridge.flow import FlowPlan
 from bridge.submission import Admission
@@ -16,6 +17,13 @@ class FieldMetrics:
 
     def stage(self, site: str, flow: str, hop: str, before: Stamp, after: Stamp) -> None:
         """A hop ended for a record."""
+
+    def source(self, site: str, flow: str, difference_ns: int) -> None:
+        """A record came with its source's own time: the host's clock at `received` less that."""
+
+    def intervals(self, site: str, adapter: str) -> Intervals:  # noqa: ARG002 - for those that keep them
+        """Where the sessions of this adapter tell of their rhythm."""
+        return Intervals()
 
     def link(self, site: str, adapter: str, *, up: bool) -> None:
         """A session opened or ended."""

@@ -149,6 +149,7 @@ class Supervisor:
             heard=lambda: self._metrics.heard(self._site, self._name, self._clock.mono_ns()),
             client_id=self._client_id,
             word=self._word,
+            intervals=self._metrics.intervals(self._site, self._name),
         )
         async with self._adapter.open(context) as session:
             opened.set()

@@ -13,6 +13,7 @@ from bridge.journal.port import AnswerNote, DueCall, Fence, NoneDue, ParkedRetur
 from bridge.journal.returns import waiting_for
 from bridge.journal.standing import members
 from bridge.journal.store import NO_BLOB, Rows, Tx, dump, load_stamps
+from bridge.journal.waits import waited
 from bridge.model import EmsState, Kind, Operation
 from bridge.submission import SubmissionState
 
@@ -91,6 +92,7 @@ def _due_call(rows: Rows, submission: Submission) -> DueCall:
         (submission.seq,),
     )
     unit = submission.operation.kind is Kind.UNIT and items
+    stamps = load_stamps(submission.stamps)
     return DueCall(
         submission=submission.id,
         site=submission.site,
@@ -102,7 +104,8 @@ def _due_call(rows: Rows, submission: Submission) -> DueCall:
         deadline_ns=submission.deadline_ns,
         call=load_call(rows, submission.call) if submission.call and submission.resend != _ANEW else None,
         members=members(rows, items[0][0]) if unit else (),
-        stamps=load_stamps(submission.stamps),
+        stamps=stamps,
+        waited=waited(rows, submission, stamps),
     )
 
 

@@ -14,6 +14,7 @@ from bridge.clock import Stamp
 from bridge.journal.brownfield import AssetImporter, AssetReader
 from bridge.journal.people import HoldReader, People
 from bridge.lane import FastCall, Fence, SignedCall
+from bridge.latency import Wait
 from bridge.model import EmsOutcome, ErrorNote, ItemState, Kind, Operation, Refusal, Trigger
 from bridge.submission import Admission, SubmissionState
 
@@ -142,7 +143,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DueCall:
-    """The next submission that may go out. `call` is set when it was signed before (a retry sends the same bytes)."""
+    """The next submission that may go out. `call` is set when it was signed before (a retry sends the same bytes).
+
+    `waited` names what outside the host kept it from going out before, None for nothing.
+    """
 
     submission: str
     site: str
@@ -155,6 +159,7 @@ class DueCall:
     call: SignedCall | None = None
     members: Sequence[Member] = ()
     stamps: Stamps = field(default_factory=dict)
+    waited: Wait | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -152,12 +152,13 @@ def units_of(tx: Tx, participant: str, keys: Iterable[str]) -> list[int]:
 
 
 def look_again(tx: Tx, participant: str, units: Sequence[int]) -> None:
-    """Work out whether these units (items) are blocked, and wake the market side when one is not."""
+    """Work out whether these units (items) are blocked, and wake the market side when one is not; one that was is placed anew (`waits`)."""
     for unit in units:
         blocked = is_blocked([found.state for found in members(tx, unit)])
         tx.run(
-            "UPDATE submissions SET blocked = ? WHERE seq = (SELECT submission FROM items WHERE id = ?)",
-            (blocked, unit),
+            "UPDATE submissions SET placed_ns = CASE WHEN blocked = 1 AND ? = 0 THEN ? ELSE placed_ns END, blocked = ?"
+            " WHERE seq = (SELECT submission FROM items WHERE id = ?)",
+            (int(blocked), tx.now.wall_ns, blocked, unit),
         )
         if not blocked:
             tx.topics.add(f"market:{participant}")

@@ -11,8 +11,10 @@ from bridge.clock import Clock, Stamp
 from bridge.errors import IllegalMove, JournalFull
 from bridge.journal.port import AnswerNote, Fence, ItemOutcome, Journal
 from bridge.lane import SignedCall
+from bridge.latency import Wait
 from bridge.market.calls import CallMaker, CreateReport
 from bridge.market.pace import LONGEST_PAUSE_S, Pace
+from bridge.market.report import MarketMetrics
 from bridge.market.traces import MarketTraces
 from bridge.market.tracker import Tracker
 from bridge.model import Operation
@@ -30,7 +32,10 @@ _S = SubmissionState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
-    """A call under way. `attempts` counts those before it; `repeat` when the same message had left before and what became of it is in doubt."""
+    """A call under way. `attempts` counts those before it; `repeat` when the same message had left before and what became of it is in doubt.
+
+    `waited` names what outside the host kept it from leaving earlier, None for nothing.
+    """
 
     submission: str
     site: str
@@ -41,6 +46,7 @@ class Outgoing:
     stamps: Mapping[str, Stamp]
     attempts: int = 0
     repeat: bool = False
+    waited: Wait | None = None
 
 
 @dataclass(slots=True)
@@ -91,6 +97,7 @@ class Answers:
         pace: Pace,
         clock: Clock,
         traces: MarketTraces,
+        metrics: MarketMetrics,
     ) -> None:
         self._participant = participant
         self._journal = journal
@@ -100,6 +107,7 @@ class Answers:
         self._pace = pace
         self._clock = clock
         self._traces = traces
+        self._metrics = metrics
         self._well = 0
         self._refused: dict[str, _Refused] = {}
         self._alarmed = True  # by an earlier run, perhaps
@@ -203,6 +211,7 @@ class Answers:
             stamps=stamps,
             again=[[found.items[index].id for index in group] for group in groups],
         )
+        self._metrics.settled(self._participant, found, stamps)
         told = [verdict.state for verdict in verdicts]
         self._traces.ended(found, _S.REJECTED, stamps, cause="answer", outcomes=told)
 

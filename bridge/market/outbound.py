@@ -9,6 +9,7 @@ from bridge.clock import Clock, Stamp
 from bridge.errors import IllegalMove, JournalFull, Replaced, RetryLater
 from bridge.journal.port import DueCall, Fence, Journal, NoneDue
 from bridge.lane import FastCall, RenderedItem, SignedCall
+from bridge.latency import Wait
 from bridge.market.answers import FULL_PAUSE_S, Answers, Outgoing
 from bridge.market.calls import CallMaker
 from bridge.market.client import SmpClient
@@ -25,6 +26,7 @@ from bridge.submission import SubmissionState
 log = logging.getLogger(__name__)
 
 ALLOWED: Final = (Operation.ASSET_CREATE, Operation.UNIT_CREATE)
+_OF_ATTEMPT: Final = frozenset({"sent", "answered", "returned", "settled"})  # a further one leaves its own
 EXPIRED: Final = Refusal(reason=HostReason.EXPIRED, text="it could not be sent before the flow's deadline")
 
 
@@ -63,6 +65,7 @@ class Outbound:
             pace=pace,
             clock=clock,
             traces=self._traces,
+            metrics=metrics,
         )
         self._clock = clock
         self._metrics = metrics
@@ -118,6 +121,7 @@ class Outbound:
             keys=fast.keys,
             call=fast.call,
             stamps=stamps,
+            waited=self._waited(stamps),
         )
         self._group.create_task(self._send(out))
 
@@ -131,6 +135,7 @@ class Outbound:
 
     def wake(self) -> None:
         """A gate that others keep has opened: look at once what may leave."""
+        self._pace.let_go()
         self._woken.set()
 
     async def run(self) -> None:
@@ -249,6 +254,7 @@ class Outbound:
             stamps={**due.stamps, **made.call.stamps, "journalled": journalled},
             attempts=due.attempts,
             repeat=doubtful and due.call is not None,
+            waited=due.waited or self._waited(due.stamps),
         )
         self._group.create_task(self._send(out))
 
@@ -257,12 +263,12 @@ class Outbound:
     async def _send(self, out: Outgoing) -> None:
         try:
             exchange, answer = await self._exchange(out.call)
-            seen = dict(out.stamps)
+            seen = {hop: stamp for hop, stamp in out.stamps.items() if hop not in _OF_ATTEMPT}
             if exchange.first_byte is not None:
                 seen["sent"] = exchange.first_byte
             if exchange.answered is not None and exchange.failure is None:
                 seen["answered"] = exchange.answered
-            self._metrics.answered(self._participant, answer, seen)
+            self._metrics.answered(self._participant, out, answer, seen)
             if exchange.answered is not None:
                 self._metrics.smp_date(self._participant, exchange.headers.get("date", ""), exchange.answered)
             await self._answers.take(out, exchange, answer, seen)
@@ -270,6 +276,11 @@ class Outbound:
             self._pace.give_back()
             self._ended.set()
             self._woken.set()
+
+    def _waited(self, stamps: Mapping[str, Stamp]) -> Wait | None:
+        """Which gate was shut while what was received then could have left."""
+        received = stamps.get("received")
+        return None if received is None else self._pace.shut_since(received.mono_ns)
 
     async def _exchange(self, call: SignedCall) -> tuple[Exchange, AnswerClass]:
         """POST the signed bytes; on a 401 renew the token once and send the same bytes again (DOMAIN 5)."""

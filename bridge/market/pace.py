@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from bridge.clock import Clock
+from bridge.latency import Wait
 
 LONGEST_PAUSE_S: Final = 24 * 3600.0  # whatever a Retry-After says: a date in the year 9999 must not silence an account
 CIRCUIT_DELAYS_S: Final = (5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -37,6 +38,8 @@ class Pace:
         self._level = self._burst
         self._filled_ns = clock.mono_ns()
         self._open_until_ns = 0
+        self._paused_until_ns = 0  # when the last pause was over, or will be
+        self._held_until_ns = 0
         self._trips = 0
         self._failures = 0
         self._poll_waits = False
@@ -53,6 +56,16 @@ class Pace:
     def held(self) -> bool:
         """Whether nothing may be signed now, whatever the other gates say."""
         return self._held()
+
+    def let_go(self) -> None:
+        """The clock, or whoever else `held` speaks for, lets calls leave again."""
+        self._held_until_ns = self._clock.mono_ns()
+
+    def shut_since(self, mono_ns: int) -> Wait | None:
+        """Which gate was shut at some time after this moment; None when all were open, whatever rate and concurrency said."""
+        if self._held_until_ns > mono_ns:
+            return Wait.CLOCK
+        return Wait.CIRCUIT if self._paused_until_ns > mono_ns else None
 
     def free(self) -> bool:
         """Whether a call may leave now."""
@@ -103,13 +116,14 @@ class Pace:
             pause_s = self._circuit_s[min(self._trips, len(self._circuit_s) - 1)] * (0.9 + 0.2 * self._jitter())
         self._trips += 1
         self.reason = reason
-        self._open_until_ns = self._clock.mono_ns() + int(pause_s * 1e9)
+        self._open_until_ns = self._paused_until_ns = self._clock.mono_ns() + int(pause_s * 1e9)
         return pause_s
 
     def pause(self, delay_s: float, reason: str) -> None:
         """The platform asked for a pause (`Retry-After`): it counts for every call of the participant, and is no fault."""
         self.reason = reason
         self._open_until_ns = max(self._open_until_ns, self._clock.mono_ns() + int(delay_s * 1e9))
+        self._paused_until_ns = self._open_until_ns
 
     def failed(self, reason: str, delays_s: Sequence[float]) -> float | None:
         """A call certainly was not processed. From the third in a row on nothing leaves for a while; returns that pause in seconds, with jitter."""
@@ -125,6 +139,7 @@ class Pace:
         self._trips = 0
         self._failures = 0
         self._open_until_ns = 0
+        self._paused_until_ns = min(self._paused_until_ns, self._clock.mono_ns())
         self.reason = ""
 
     def wait_s(self) -> float | None:

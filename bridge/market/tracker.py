@@ -222,7 +222,7 @@ class Tracker:
         if not found.state.terminal:
             told = {"submission": found.id, "state": state.value, "by": cause, "items": len(verdicts)}
             log.info("submission_settled", extra={"participant": self._participant, **told})
-            self._metrics.settled(self._participant, stamps)
+            self._metrics.settled(self._participant, found, stamps)
             self._traces.ended(found, state, stamps, cause=cause, outcomes=[verdict.state for verdict in verdicts])
 
     def _again(self, found: OpenSubmission, report: Report) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""The admin listener: metrics and health. Loopback unless the configuration says otherwise."""
+"""The admin listener: metrics, health and latency. Loopback unless the configuration says otherwise."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,12 +21,19 @@ class Health:
 
 
 class AdminListener:
-    """`/metrics`, `/health/live`, `/health/ready`."""
+    """`/metrics`, `/health/live`, `/health/ready`, `/api/v1/latency`."""
 
-    def __init__(self, metrics: Metrics, health: Callable[[], Health], gauges: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        health: Callable[[], Health],
+        gauges: Callable[[], Awaitable[None]],
+        latency: Callable[[], Awaitable[Mapping[str, object]]],
+    ) -> None:
         self._metrics = metrics
         self._health = health
         self._gauges = gauges
+        self._latency = latency
 
     def application(self) -> web.Application:
         """The routes, ready to be served."""
@@ -34,6 +41,7 @@ class AdminListener:
         app.router.add_get("/metrics", self._serve_metrics)
         app.router.add_get("/health/live", self._serve_live)
         app.router.add_get("/health/ready", self._serve_ready)
+        app.router.add_get("/api/v1/latency", self._serve_latency)
         return app
 
     async def _serve_metrics(self, _: web.Request) -> web.Response:
@@ -41,6 +49,10 @@ class AdminListener:
         return web.Response(
             body=self._metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         )
+
+    async def _serve_latency(self, _: web.Request) -> web.Response:
+        """The latency book (docs/latency.md)."""
+        return web.json_response(await self._latency())
 
     async def _serve_live(self, _: web.Request) -> web.Response:
         """The event loop answers; that is all that `live` says."""

@@ -100,10 +100,11 @@ async def market(
     rest=None,
     circuit=None,
     held=lambda: False,
+    metrics=None,
 ):
     """One participant's sender; SMP is a server with this script, or whatever stands at `url` (then the token is simply there).
 
-    `circuit` are the pauses in seconds after refusals that no single record causes; `held` says whether the clock holds signing.
+    `circuit` are the pauses in seconds after refusals that no single record causes; `held` says whether the clock holds signing; `metrics` hears what is reported.
     """
     parsed = profile_of("default", **{"retry": {"delays_s": [30]}, **(profile or {})})
     async with AsyncExitStack() as stack:
@@ -142,7 +143,7 @@ async def market(
             "maker": maker,
             "client": client,
             "clock": CLOCK,
-            "metrics": MarketMetrics(),
+            "metrics": metrics or MarketMetrics(),
         }
         parts["tokens"] = TokenKeeper(given_token if url else log_in, clock=CLOCK, stopped=stopped)
         pace = Pace(

@@ -2,6 +2,7 @@
 
 import pytest
 
+from bridge.latency import Wait
 from bridge.market.pace import CIRCUIT_DELAYS_S, Pace
 
 
@@ -157,3 +158,34 @@ def test_a_wrong_clock_stands_before_every_other_gate(clock):
     assert (gates.free(), gates.wait_s()) == (False, None)
     held[0] = False
     assert gates.free()
+
+
+def test_a_pause_is_remembered_for_those_who_waited_for_it(clock):
+    """What was received before it ended could have left earlier; what came after it did not wait for it."""
+    gates = pace(clock)
+    assert gates.shut_since(0) is None
+    gates.trip("refused", delay_s=10)
+    during = clock.ns
+    clock.forward(11)
+    assert (gates.shut_since(during), gates.shut_since(clock.ns)) == (Wait.CIRCUIT, None)
+    assert gates.shut_since(during + 10 * 10**9) is None  # it came the moment the pause was over
+
+
+def test_a_pause_that_ended_early_ends_there(clock):
+    """An answer showed that all is well; later answers change nothing of it."""
+    gates = pace(clock)
+    gates.pause(10, "asked for")
+    clock.forward(2)
+    gates.close()
+    ended = clock.ns
+    clock.forward(1)
+    gates.close()
+    assert (gates.shut_since(ended - 1), gates.shut_since(ended)) == (Wait.CIRCUIT, None)
+
+
+def test_a_clock_that_was_wrong_is_remembered_too(clock):
+    """From the moment in which it let go."""
+    gates = pace(clock)
+    clock.forward(1)
+    gates.let_go()
+    assert (gates.shut_since(clock.ns - 1), gates.shut_since(clock.ns)) == (Wait.CLOCK, None)

@@ -234,7 +234,7 @@ async def test_a_server_that_watches_nothing_is_no_use(peer, monkeypatch):
     """Without a single watched trigger nothing would ever be noticed: the session does not open."""
 
     async def refuse(_link, _subscription, nodes):
-        return [0x80DB0000 for _ in nodes]
+        return [(0x80DB0000, 0.0) for _ in nodes]
 
     monkeypatch.setattr("adapters.opcua.link.Link.monitor", refuse)
     with pytest.raises(LinkError, match="BadTooManyMonitoredItems for every node"):

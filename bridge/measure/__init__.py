@@ -1,0 +1,1 @@
+"""What the running service knows of its own latency: windows of samples, a book per flow, the rhythm of each adapter. Pure."""
