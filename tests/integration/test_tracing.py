@@ -209,3 +209,15 @@ async def test_a_report_that_cannot_become_spans_takes_nobody_with_it(caplog):
         await held.until(lambda held: held.spans)
         assert [span.trace_id for span in held.spans] == [trace_id("s-1")]
     assert "trace_made_the_host_fail" in caplog.text
+
+
+async def test_a_batch_that_cannot_be_written_is_lost_and_nothing_else(caplog):
+    """Half a surrogate is no text for protobuf: counted as dropped, told, and the next batch goes on."""
+    async with collector() as held, running(held.url) as traces:
+        whose = Whose(submission="s-bad", participant="\ud800", site="", flow="", operation="", items=0)
+        traces.called(whose, STAMPS, ATTEMPT)
+        await counted(traces, dropped=1)
+        tell(traces, "s-1")
+        await held.until(lambda held: held.spans)
+        assert [span.trace_id for span in held.spans] == [trace_id("s-1")]
+    assert "traces_made_the_host_fail" in caplog.text

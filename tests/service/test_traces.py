@@ -201,6 +201,35 @@ async def test_a_unit_that_can_never_leave_ends_its_trace(tmp_path):
         assert not [span for span in held.traces()[unit.trace_id] if span.name in {"sent", "answered"}]
 
 
+async def test_what_expires_in_an_outage_ends_its_trace(tmp_path):
+    """Refused over the account, then too late: one attempt, and a root that says so."""
+    flows = {"assets": {**ASSETS, "deadline": "1s"}}
+    knobs = Knobs(faults=[Fault(operation="asset.create", status=403)] * 5)
+    async with collector() as held, service(tmp_path, host=traced(held), flows=flows, knobs=knobs) as made:
+        ems = await linked(made)
+        ems.request("assets", *fill(ems, 2))
+        await until_words(ems, ["B1", "B2"], {8: 2})
+        await held.until(lambda held: held.named(ROOT))
+        [root] = held.named(ROOT)
+        told = attributes(root)
+        assert (told["smp_bridge.state"], told["smp_bridge.cause"], told["smp_bridge.items"]) == ("EXPIRED", "host", 2)
+        assert [attributes(span)["smp_bridge.answer"] for span in held.named("answered")] == ["our_fault"]
+
+
+async def test_nobody_knows_the_outcome(tmp_path):
+    """No return, and the poll plan is over: UNRESOLVED by silence."""
+    changes = {"poll": {"delays_s": [0.1], "every_s": 0.1, "until_s": 0.2, "overdue_s": 60}}
+    knobs = Knobs(returns="never", faults=[Fault(operation="transaction.status", status=404)] * 20)
+    async with collector() as held, service(tmp_path, host=traced(held), changes=changes, knobs=knobs) as made:
+        ems = await linked(made)
+        ems.request("assets", *fill(ems, 1))
+        await until_words(ems, ["B1"], {6: 1})
+        await held.until(lambda held: held.named(ROOT))
+        told = attributes(held.named(ROOT)[0])
+        assert (told["smp_bridge.state"], told["smp_bridge.cause"]) == ("UNRESOLVED", "silence")
+        assert told["smp_bridge.items.unknown"] == 1
+
+
 async def test_status_polls_end_a_trace_too(tmp_path):
     """No return ever comes; the cause says by which way the outcome was known."""
     async with collector() as held, service(tmp_path, host=traced(held), knobs=Knobs(returns="never")) as made:
