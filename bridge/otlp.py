@@ -1,6 +1,7 @@
 """Spans as OTLP has them: one `ExportTraceServiceRequest` in protobuf, and what a collector says to it. Needs the extra `tracing`; import it late."""
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
@@ -63,7 +64,14 @@ def _span(span: OurSpan) -> Span:
 
 
 def _pairs(attributes: Mapping[str, Attribute]) -> list[KeyValue]:
-    return [KeyValue(key=key, value=_value(value)) for key, value in attributes.items()]
+    return [_pair(key, value) for key, value in attributes.items()]
+
+
+@lru_cache(
+    maxsize=1024, typed=True
+)  # the spans of a submission say the same again and again, and most of it is the configuration's
+def _pair(key: str, value: Attribute) -> KeyValue:
+    return KeyValue(key=key, value=_value(value))
 
 
 def _value(value: Attribute) -> AnyValue:
