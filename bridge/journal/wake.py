@@ -6,9 +6,10 @@ import os
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
-from weakref import WeakSet
+from weakref import ref
 
 _log = logging.getLogger(__name__)
 
@@ -21,19 +22,28 @@ class Topics:
     """The waiters of one process by topic; a waiter that is gone is forgotten by itself."""
 
     def __init__(self) -> None:
-        self._waiters: dict[str, WeakSet[asyncio.Event]] = {}
+        self._waiters: dict[str, tuple[ref[asyncio.Event], ...]] = {}
 
     def event(self, topic: str) -> asyncio.Event:
         """A new event of this topic, for one waiter."""
         event = asyncio.Event()
-        self._waiters.setdefault(topic, WeakSet()).add(event)
+        self._waiters[topic] = (*self._waiters.get(topic, ()), ref(event, partial(self._forget, topic)))
         return event
 
     def set(self, topics: Iterable[str]) -> None:
         """Wake the waiters of these topics; topics that nobody here waits for are passed over."""
         for topic in topics:
-            for event in self._waiters.get(topic, ()):
-                event.set()
+            for waiter in self._waiters.get(topic, ()):
+                event = waiter()
+                if event is not None:
+                    event.set()
+
+    def _forget(self, topic: str, gone: "ref[asyncio.Event]") -> None:
+        left = tuple(waiter for waiter in self._waiters.get(topic, ()) if waiter is not gone)
+        if left:
+            self._waiters[topic] = left
+        else:
+            self._waiters.pop(topic, None)
 
     def set_all(self) -> None:
         """Wake every waiter."""

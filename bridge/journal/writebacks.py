@@ -62,6 +62,7 @@ _ECHO: Final = (
     " FROM items i WHERE i.submission = :submission AND writebacks.follows = i.id AND (:everyone = 1 OR i.progress = 1)"
     " AND (writebacks.place <> i.place OR writebacks.slot <> i.slot)"
 )
+_WANTS_PROGRESS: Final = "SELECT 1 FROM items WHERE submission = ? AND progress = 1 LIMIT 1"
 
 _WRITTEN: Final = (
     "SELECT w.id, w.participant, w.site, w.flow, w.place, w.generation, w.state, s.id, s.seq, s.stamps FROM writebacks w"
@@ -148,6 +149,8 @@ def announce(
     tx: Tx, submission: int, site: str, *, state: EmsState, transaction_id: str, everyone: bool, echoes: bool
 ) -> None:
     """Tell every place of a submission's items where they stand: their own outcome, or `state`; `everyone` also those that want no progress words."""
+    if not everyone and tx.one(_WANTS_PROGRESS, (submission,)) is None:
+        return
     args = {
         "submission": submission,
         "state": int(state),

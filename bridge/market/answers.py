@@ -128,7 +128,8 @@ class Answers:
             except JournalFull:
                 await asyncio.sleep(FULL_PAUSE_S)
         told = {"submission": out.submission, "operation": out.operation.value, "items": len(out.keys)}
-        log.info(
+        log.log(
+            logging.DEBUG if answer is AnswerClass.ACCEPTED else logging.INFO,
             "call_answered",
             extra={"participant": self._participant, "status": exchange.status, "class": answer.value, **told},
         )

@@ -72,6 +72,7 @@ class Outbound:
         self._woken = journal.woken(f"market:{participant}")
         self._group: asyncio.TaskGroup | None = None
         self._busy = True
+        self._behind = True  # something that is due may wait for a gate; only the journal can say that nothing does
         self._closing = False
         self._ended = asyncio.Event()
 
@@ -88,6 +89,7 @@ class Outbound:
             self._group is None
             or self._closing
             or self._busy
+            or self._behind
             or self._woken.is_set()
             or operation is not Operation.ASSET_CREATE
         ):
@@ -177,6 +179,7 @@ class Outbound:
 
     async def _drain(self) -> float | None:
         """Start every call that may leave now; returns how long to wait for time alone (None: until woken)."""
+        self._behind = True
         while True:
             if self._closing:
                 return None
@@ -186,6 +189,7 @@ class Outbound:
                 await self._tokens.get()
                 due = await self._journal.next_call(self._participant, self._clock.wall_ns(), allow=ALLOWED)
                 if isinstance(due, NoneDue):
+                    self._behind = False
                     return max(0.001, (due.next_ns - self._clock.wall_ns()) / 1e9) if due.next_ns else None
                 await self._start(due)
             except RetryLater as error:
@@ -261,6 +265,7 @@ class Outbound:
     # one call --------------------------------------------------------------------------------------------------------
 
     async def _send(self, out: Outgoing) -> None:
+        answer = AnswerClass.IN_DOUBT
         try:
             exchange, answer = await self._exchange(out.call)
             seen = {hop: stamp for hop, stamp in out.stamps.items() if hop not in _OF_ATTEMPT}
@@ -275,7 +280,8 @@ class Outbound:
         finally:
             self._pace.give_back()
             self._ended.set()
-            self._woken.set()
+            if self._behind or answer is not AnswerClass.ACCEPTED:  # else nothing waits that could leave now
+                self._woken.set()
 
     def _waited(self, stamps: Mapping[str, Stamp]) -> Wait | None:
         """Which gate was shut while what was received then could have left."""

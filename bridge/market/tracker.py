@@ -244,8 +244,10 @@ class Tracker:
     def _push(self, delay_s: float, attempt: int, submission: str, transaction_id: str) -> None:
         """By the monotonic clock: a wall clock that is set neither stops polls nor makes a call overdue."""
         due_ns = self._clock.mono_ns() + int(max(0.0, delay_s) * 1e9)
-        heapq.heappush(self._polls, (due_ns, attempt, submission, transaction_id))
-        self._wake_polls.set()
+        planned = (due_ns, attempt, submission, transaction_id)
+        heapq.heappush(self._polls, planned)
+        if self._polls[0] is planned:  # else it is not what the task waits for
+            self._wake_polls.set()
 
     async def _follow_polls(self) -> None:
         while True:
