@@ -3,7 +3,7 @@
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Annotated, Any, Final
 
@@ -105,8 +105,9 @@ class Vocabulary:
         return {kind: _by_role(self.fields(kind)) for kind in Kind}
 
 
+@cache
 def load_vocabulary() -> Vocabulary:
-    """Read the shipped vocabulary. Raises `ConfigError` with every problem in it."""
+    """Read the shipped vocabulary, once in a process. Raises `ConfigError` with every problem in it."""
     text = (files("bridge") / _FILE).read_text(encoding="utf-8")
     return parse_vocabulary(YAML(typ="safe", pure=True).load(text))
 

@@ -1,6 +1,9 @@
 """OPC UA: records are folders of variables, requests are variables, outcomes are written into variables."""
 
-from contextlib import AbstractAsyncContextManager
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import import_module
 from typing import Final
 
 from adapters.opcua.config import (
@@ -18,10 +21,12 @@ from bridge.api import Adapter, Session, SessionContext, Trigger
 __all__ = ["ADAPTER"]
 
 
-def _open(context: SessionContext) -> AbstractAsyncContextManager[Session]:
-    from adapters.opcua.session import open_session  # noqa: PLC0415 - the library costs 50 MB and is loaded when used
-
-    return open_session(context)
+@asynccontextmanager
+async def _open(context: SessionContext) -> AsyncIterator[Session]:
+    """The library is loaded when it is first used, in a thread: it takes half a second, in which the records of other sites go on."""
+    session = await asyncio.to_thread(import_module, "adapters.opcua.session")
+    async with session.open_session(context) as opened:
+        yield opened
 
 
 ADAPTER: Final = Adapter(

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.live import Live
 
 from bridge.cli.extras import needs_extra
 from bridge.cli.logs import quiet
 from bridge.errors import BridgeError, ConfigError, Problem
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from bridge.demo.play import Play
     from bridge.demo.report import Report
     from bridge.demo.service import Service
@@ -68,6 +68,8 @@ def demo(
             shutil.rmtree(directory, ignore_errors=True)
     if report is not None:
         ended.write(report)
+    from rich.console import Console
+
     # Into a file or a pipe there is no terminal to ask for its width, and 80 columns would cut every name.
     console = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
     _print(ended, console, kept=directory if keep else None, config=config, full=once, interrupted=not once)
@@ -76,6 +78,9 @@ def demo(
 
 
 async def _run(config: Path, seed: int, directory: Path, *, once: bool) -> "Report":
+    from rich.console import Console
+    from rich.live import Live
+
     from bridge.demo.play import Picture, Play
     from bridge.demo.view import draw
     from bridge.demo.world import World
@@ -131,7 +136,7 @@ async def _tell(play: "Play", service: "Service", stopped: asyncio.Event, *, onc
 
 
 def _print(
-    report: "Report", console: Console, *, kept: Path | None, config: Path, full: bool, interrupted: bool
+    report: "Report", console: "Console", *, kept: Path | None, config: Path, full: bool, interrupted: bool
 ) -> None:
     """The summary: what became of every record, how fast, and what is missing."""
     from bridge.demo.view import stages_table

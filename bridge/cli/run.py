@@ -12,7 +12,7 @@ from bridge.cli.check import load_whole
 from bridge.cli.logs import LogLevel, set_up
 from bridge.config import Config
 from bridge.errors import BridgeError
-from bridge.process import calm
+from bridge.process import LOADED_S, calm, keep_loaded
 
 
 def run(
@@ -41,8 +41,13 @@ def run(
 
 
 async def _serve(config: Config, role: Role, sites: list[str]) -> None:
-    running = Running(on_ready=calm)
     loop = asyncio.get_running_loop()
+
+    def ready() -> None:
+        calm()
+        loop.call_later(LOADED_S, keep_loaded)
+
+    running = Running(on_ready=ready)
     main = asyncio.current_task()
     assert main is not None
 

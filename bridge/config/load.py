@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -45,6 +46,7 @@ def load(
 ) -> Config:
     """Read and check a configuration. Raises `ConfigError` with every problem found, each with its file, line and column."""
     outside = Outside(environ=environ, credentials=credentials_directory)
+    adapters = cache(adapters)  # looking one up reads what every installed package says of itself
     vocabulary = load_vocabulary()
     problems: list[Problem] = []
     host, participants = _host(directory, outside, problems)

@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from bridge.cli.check import check, examine, foreign_owners, load_here
+from bridge.cli.check import check, examine, foreign_owners, load_here, owners
 from bridge.clock import SystemClock
 from bridge.envelope import Algorithm
 from bridge.keys import load_signer, new_key, public_jwks, write_private
@@ -96,6 +96,22 @@ def test_another_owner_of_our_packages_is_refused():
     assert foreign_owners({"bridge": ["smp-bridge"], "adapters": ["smp_bridge", "SMP-Bridge"]}) == []
     (problem,) = foreign_owners({"bridge": ["smp-bridge"], "adapters": ["adapters", "smp-bridge"]})
     assert "`adapters` also installs a top-level `adapters`" in problem.text
+
+
+def test_owners_are_found_by_what_is_declared_and_by_what_is_installed(tmp_path, monkeypatch):
+    """A distribution's own word counts, and without one its list of files; modules of that name inside other packages do not."""
+    stored = {
+        "declares": ("top_level.txt", "adapters\nother\n"),
+        "lists": ("RECORD", "bridge/__init__.py,,\nbridge/x.py,,\n"),
+        "innocent": ("RECORD", "inner/bridge/__init__.py,,\nbridge/data.txt,,\n"),
+    }
+    for name, (file, content) in stored.items():
+        directory = tmp_path / f"{name}-1.0.dist-info"
+        directory.mkdir()
+        (directory / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (directory / file).write_text(content)
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    assert owners() == {"adapters": ["declares"], "bridge": ["lists"]}
 
 
 @pytest.mark.parametrize(

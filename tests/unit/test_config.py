@@ -325,3 +325,17 @@ def test_what_is_wrong_with_alarms_is_said(directory, section, said):
     """With its place, at check time."""
     edit(directory / "sites/north.yaml", "flows:", f"alarms: {section}\nflows:")
     assert said in "\n".join(problems_of(directory))
+
+
+def test_an_adapter_is_looked_up_once(directory):
+    """Looking one up reads what every installed package says of itself; many sites of one protocol ask only once."""
+    south = (directory / "sites" / "north.yaml").read_text().replace("site: north", "site: south", 1)
+    (directory / "sites" / "south.yaml").write_text(south)
+    asked = []
+
+    def noting(protocol):
+        asked.append(protocol)
+        return find(protocol)
+
+    assert sorted(load(directory, noting, environ={}).sites) == ["north", "south"]
+    assert asked == ["paper"]

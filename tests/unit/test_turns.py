@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 
-from bridge.process import SWITCH_S, calm
+from bridge.process import SWITCH_S, calm, keep_loaded
 from bridge.turns import LARGE_BYTES, STEP_S, Turns, aside
 
 
@@ -74,4 +74,15 @@ def test_a_process_is_calm():
         assert gc.get_freeze_count() > 10_000
     finally:
         sys.setswitchinterval(before)
+        gc.unfreeze()
+
+
+def test_what_is_loaded_later_is_kept_from_the_search_too():
+    """Libraries that come after the start are no longer searched for garbage either."""
+    try:
+        gc.freeze()
+        before, later = gc.get_freeze_count(), [[number] for number in range(5000)]
+        keep_loaded()
+        assert gc.get_freeze_count() - before >= len(later)
+    finally:
         gc.unfreeze()
