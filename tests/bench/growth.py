@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import shutil
+import subprocess
 import sys
 import time
 import urllib.request
@@ -138,11 +139,8 @@ def _scrape(url):
 
 def _lists(world, smp, directory):
     """Seconds of each list on the command line, the best of a few: what the journal costs, not what the machine does beside it."""
-    import os
-    import subprocess
-
     command = [str(Path(sys.executable).parent / "smp-bridge"), "submissions"]
-    environment = {**os.environ, **world.environment(directory, smp.port)}
+    environment = world.environment(directory, smp.port)
     found = {}
     for name, arguments in LISTS.items():
         times = []

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -58,18 +59,18 @@ def part_of(filename):
 
 
 def watch_imports(file):
-    """At SIGUSR1 write to FILE what each top-level package cost to import, without what it imported itself: seconds and resident MB."""
+    """At SIGUSR1 write to FILE what each top-level package cost to import, without what it imported itself: processor seconds and resident MB."""
     bootstrap = sys.modules["_frozen_importlib"]
-    plain, stack, cost = bootstrap._find_and_load, [], defaultdict(lambda: [0.0, 0.0])
+    plain, here, cost = bootstrap._find_and_load, threading.local(), defaultdict(lambda: [0.0, 0.0])
 
     def weighed(name, import_):
-        inner = [0.0, 0.0]
+        inner, stack = [0.0, 0.0], here.__dict__.setdefault("stack", [])
         stack.append(inner)
-        began, before = time.perf_counter(), _resident_mb()
+        began, before = time.thread_time(), _resident_mb()
         try:
             return plain(name, import_)
         finally:
-            taken = (time.perf_counter() - began, _resident_mb() - before)
+            taken = (time.thread_time() - began, _resident_mb() - before)
             stack.pop()
             own = cost[name.partition(".")[0]]
             for index, amount in enumerate(taken):

@@ -86,8 +86,9 @@ class World:
         return text.replace(plan, f"delays_s: [{NEVER_S}]")
 
     def environment(self, directory: Path, smp_port: int) -> dict[str, str]:
+        """Of the bridge's process; it keeps its bytecode, as an installed service does, whatever this process was told."""
         keys = self.keys
-        return {
+        return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | {
             "SMP_BRIDGE_JOURNAL": str(directory / "journal.db"), "SMP_BRIDGE_RETURNS_PORT": "0", "SMP_BRIDGE_ADMIN_PORT": "0",
             "SMP_BRIDGE_RETURNS_CERTIFICATE": str(keys / "server.pem"), "SMP_BRIDGE_RETURNS_KEY": str(keys / "server.key.pem"),
             "SMP_BRIDGE_PROFILE": "profile.yaml", "SMP_BRIDGE_SMP_URL": f"https://127.0.0.1:{smp_port}", "SMP_BRIDGE_SMP_USERNAME": "acme",
@@ -188,7 +189,7 @@ async def running_bridge(
     began_ns = time.monotonic_ns()
     process = await asyncio.create_subprocess_exec(
         *command, "run", "--config", str(config), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, **world.environment(directory, smp_port), **(probe or {})},
+        env=world.environment(directory, smp_port) | (probe or {}),
     )  # fmt: skip
     bridge = Bridge(process, directory, began_ns)
     try:
