@@ -134,12 +134,9 @@ class Tracing(AbstractAsyncContextManager["Tracing"]):
         """Send what is queued until cancelled; a collector that fails is tried again, ever more rarely."""
         while True:
             if self._batch is None:
-                await self._some.wait()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(GATHER_S):
-                        await self._plenty.wait()
+                await self._gather()
             try:
-                await self._empty()
+                await self._send()
             except _Later as error:
                 await asyncio.sleep(max(error.delay_s, DELAYS_S[min(self._failures, len(DELAYS_S)) - 1]))
 
@@ -147,32 +144,39 @@ class Tracing(AbstractAsyncContextManager["Tracing"]):
         """The last try, at a stop, after `run` has ended: what cannot be sent in this time is dropped."""
         with suppress(TimeoutError, _Later):
             async with asyncio.timeout(within_s):
-                await self._empty()
+                while self._batch is not None or self._taken or self._queue:
+                    await self._send()
         left = len(self._queue) + (self._batch.reports if self._batch else len(self._taken))
         if left:
             self._count("dropped", left)
             log.warning("traces_dropped_at_the_stop", extra={"reports": left})
 
-    async def _empty(self) -> None:
-        """Batch by batch until nothing waits. Raises `_Later`."""
-        while self._batch is not None or self._taken or self._queue:
-            if self._batch is None:
-                self._batch = await self._next_batch()
-            if self._batch is None:
-                continue
-            try:
-                await self._post(self._batch)
-            except _Later as error:
-                self._failing(str(error))
-                raise
-            except _Refused as error:
-                self._count("refused", self._batch.reports)
-                self._failing(str(error))
-            else:
-                self._count("sent", self._batch.reports)
-                self._well()
-            self._batch = None
-            self._taken = []
+    async def _gather(self) -> None:
+        """Wait for a whole batch, or for what comes within a moment of its first: a POST for each report costs far more than its spans."""
+        await self._some.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GATHER_S):
+                await self._plenty.wait()
+
+    async def _send(self) -> None:
+        """One batch: the one that is under way, or the next. Raises `_Later`."""
+        if self._batch is None:
+            self._batch = await self._next_batch()
+        if self._batch is None:
+            return
+        try:
+            await self._post(self._batch)
+        except _Later as error:
+            self._failing(str(error))
+            raise
+        except _Refused as error:
+            self._count("refused", self._batch.reports)
+            self._failing(str(error))
+        else:
+            self._count("sent", self._batch.reports)
+            self._well()
+        self._batch = None
+        self._taken = []
 
     async def _next_batch(self) -> _Batch | None:
         """The next reports as they are sent; None when they cannot be written as OTLP, a defect of ours that stops nobody."""

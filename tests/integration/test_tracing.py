@@ -221,3 +221,20 @@ async def test_a_batch_that_cannot_be_written_is_lost_and_nothing_else(caplog):
         await held.until(lambda held: held.spans)
         assert [span.trace_id for span in held.spans] == [trace_id("s-1")]
     assert "traces_made_the_host_fail" in caplog.text
+
+
+async def test_reports_that_keep_coming_are_gathered(monkeypatch):
+    """A POST for each would cost far more than its spans: while they trickle in, one goes out each moment; a whole batch goes at once."""
+    monkeypatch.setattr(module, "GATHER_S", 0.3)
+    async with collector() as held, running(held.url) as traces:
+        loop = asyncio.get_running_loop()
+        until, number = loop.time() + 1.0, 0
+        while loop.time() < until:
+            tell(traces, f"s-{number}")
+            number += 1
+            await asyncio.sleep(0.002)
+        assert held.posts <= 5
+        monkeypatch.setattr(module, "GATHER_S", 60)
+        await counted(traces, sent=number)
+        tell(traces, *[f"t-{number}" for number in range(module.BATCH)])
+        await held.until(lambda held: len(held.spans) == number + module.BATCH)
