@@ -7,6 +7,8 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+from prometheus_client import Histogram
+
 from bridge.api import Intervals
 from bridge.clock import Clock, Stamp
 from bridge.discipline import Standing
@@ -25,6 +27,18 @@ from bridge.submission import Admission
 log = logging.getLogger(__name__)
 
 
+class _Children(dict[tuple[str, ...], Histogram]):
+    """The histograms of a family by their labels: finding one again costs more than observing it."""
+
+    def __init__(self, family: Histogram) -> None:
+        super().__init__()
+        self._family = family
+
+    def __missing__(self, labels: tuple[str, ...]) -> Histogram:
+        child = self[labels] = self._family.labels(*labels)
+        return child
+
+
 class FieldReport(FieldMetrics):
     """Counts the field side's reports, and knows the age of each link's last good reading."""
 
@@ -35,6 +49,7 @@ class FieldReport(FieldMetrics):
         self._clock = clock
         self._book = book or Book()
         self._intervals = intervals or IntervalBook(clock.mono_ns)
+        self._site_stage = _Children(metrics.site_stage)
         self._heard_ns: dict[str, int | None] = {}
 
     def admitted(self, flow: FlowPlan, admission: Admission) -> None:
@@ -49,7 +64,7 @@ class FieldReport(FieldMetrics):
         """See `FieldMetrics`."""
         found = between(before, after, hop)
         if found.exact:
-            self._metrics.site_stage.labels(site, flow, hop).observe(found.ns / 1e9)
+            self._site_stage[site, flow, hop].observe(found.ns / 1e9)
             if hop == "written_back":  # the stages before it are the submission's, which the market side knows whole
                 self._book.flow(Where(site, flow)).add(hop, after.mono_ns, found.ns)
 
@@ -90,6 +105,8 @@ class MarketReport(MarketMetrics):
     def __init__(self, metrics: Metrics, book: Book | None = None) -> None:
         self._metrics = metrics
         self._book = book or Book()
+        self._stage = _Children(metrics.stage)
+        self._host = _Children(metrics.host)
         self._dates: dict[str, str] = {}
 
     def answered(self, participant: str, out: Outgoing, answer: AnswerClass, stamps: Mapping[str, Stamp]) -> None:
@@ -104,7 +121,7 @@ class MarketReport(MarketMetrics):
         if out.attempts or waited in _FURTHER:
             return
         if share is not None:
-            self._metrics.host.labels(participant).observe(share.ns / 1e9)
+            self._host[participant,].observe(share.ns / 1e9)
         found = [stage for stage in stages(stamps) if waited is None or stage.hop != _AFTER_A_WAIT]
         self._stages(participant, found)
         if "sent" in stamps:
@@ -165,7 +182,7 @@ class MarketReport(MarketMetrics):
     def _stages(self, participant: str, found: Sequence[Stage]) -> None:
         for stage in found:
             if stage.exact:
-                self._metrics.stage.labels(participant, stage.hop).observe(stage.ns / 1e9)
+                self._stage[participant, stage.hop].observe(stage.ns / 1e9)
             else:
                 self._metrics.inexact.labels(participant, stage.hop).inc()
 

@@ -150,10 +150,11 @@ def test_the_end_of_a_submission():
     assert rig.figures() == {"returned": 20, "settled": 2}
 
 
-def test_the_answer_of_an_earlier_attempt_begins_no_stage():
-    """The last attempt had no answer; its return is measured from its own first byte."""
+@pytest.mark.parametrize("boot", ["b", "c"])
+def test_the_answer_of_an_earlier_attempt_begins_no_stage(boot):
+    """The last attempt had no answer; its return is measured from its own first byte, before and after a start of the machine."""
     rig = Rig()
-    rig.settled({**FIRST, "sent": stamp(90), "returned": stamp(100), "settled": stamp(103)})
+    rig.settled({**FIRST, "sent": stamp(90, boot), "returned": stamp(100, boot), "settled": stamp(103, boot)})
     assert rig.figures() == {"returned": 10, "settled": 3}
 
 

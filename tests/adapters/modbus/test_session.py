@@ -10,6 +10,7 @@ import pytest
 from modbus_device import Device, modbus_device
 from modbus_records import COMMAND, ERROR, HEADER, SEQUENCE, STATUS, record, unit
 from modbus_site import SAMPLE, context_of, options_of, read_site, selections_of
+from recorded import Recorded
 
 from adapters.modbus import ADAPTER
 from bridge.api import Address, Code, HostReason, LinkError, OutcomeField, Quality, Session, Write
@@ -483,3 +484,16 @@ async def test_a_handshake_register_that_cannot_be_written_ends_the_session(devi
     with pytest.raises(LinkError, match="header"):
         async with opened(device, flows=flows) as session:
             await session.receive()
+
+
+async def test_it_tells_how_often_it_polls(device):
+    """The interval as configured, and from the start of one poll to that of the next; nobody revises it."""
+    recorded, site = Recorded(), read_site(SAMPLE)
+    options = options_of(site, port=device.port, **FAST)
+    context = context_of(options, selections_of(site))._replace(intervals=recorded)
+    async with asyncio.timeout(30), ADAPTER.open(context):
+        spacings = await recorded.until("poll", 5)
+    assert recorded.said == {"poll": (0.01, None)}
+    assert set(recorded.spacings) == {"poll"}
+    # A poll begins when its time has come, however long the one before took: never two in one period.
+    assert sum(spacings[:5]) >= 4 * 0.01

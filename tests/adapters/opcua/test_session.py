@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from opcua_peer import ASSETS, UNIT, Peer
 from opcua_site import options_of, outcome_writes, read_site, selection_of
+from recorded import Recorded
 
 from adapters.opcua import ADAPTER
 from bridge.api import Address, Code, LinkError, OutcomeField, Quality, Record, Session, SessionContext, Write
@@ -228,6 +229,25 @@ async def test_what_the_server_does_not_watch_is_found_at_the_next_connect(peer,
     assert record.place == "BESS003"
     (entry,) = [entry for entry in caplog.records if entry.message == "opcua_nodes_not_watched"]
     assert (entry.count, entry.status) == (6, "BadTooManyMonitoredItems")
+
+
+async def test_it_tells_its_intervals_and_how_well_they_are_kept(peer, monkeypatch):
+    """As configured and as the server revised them; a keep-alive measures as many publishing intervals as its count says."""
+    monkeypatch.setattr("adapters.opcua.session.KEEP_ALIVE_S", 0.2)
+    recorded = Recorded()
+    context = peer.context(publishing_interval="50ms", sampling_interval="50ms")._replace(intervals=recorded)
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(context):
+        await recorded.until("keep_alive", 3)
+    (configured, revised), (_, quiet) = recorded.said["publishing"], recorded.said["keep_alive"]
+    assert (configured, recorded.said["keep_alive"][0]) == (0.05, 0.2)
+    assert revised >= 0.05
+    assert recorded.said["sampling"][0] == 0.05
+    assert recorded.said["sampling"][1] > 0
+    count = round(quiet / revised)
+    assert count > 1
+    for spacing in recorded.spacings["keep_alive"]:
+        assert spacing / count in recorded.spacings["publishing"]
+    assert sorted(recorded.spacings["keep_alive"])[1] >= 0.5 * quiet
 
 
 async def test_a_server_that_watches_nothing_is_no_use(peer, monkeypatch):
