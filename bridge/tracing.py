@@ -24,7 +24,7 @@ from bridge.turns import Turns
 
 log = logging.getLogger(__name__)
 
-MOST: Final = 4096  # reports that wait: about a minute of 50 submissions a second
+MOST: Final = 4096  # reports that wait: about half a minute of 50 submissions a second, three each
 BATCH: Final = 128  # reports of one POST
 GATHER_S: Final = 1.0
 ANSWER_S: Final = 10.0
