@@ -24,7 +24,7 @@ class Wait(enum.Enum):
     HOLD = "hold"  # a person held it
     MEMBERS = "members"  # a unit waited for its assets
     SET_ASIDE = "set_aside"  # it waited for a person
-    BOOT = "boot"  # the machine was started again meanwhile: only wall time spans that
+    BOOT = "boot"  # received before a start of the machine, or on another one: only wall time spans that
 
 
 class Stage(NamedTuple):

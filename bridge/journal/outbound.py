@@ -12,7 +12,7 @@ from bridge.journal.moves import COLUMNS, Submission, check_revision, find, load
 from bridge.journal.port import AnswerNote, DueCall, Fence, NoneDue, ParkedReturn, SignedCall, WaitingItem
 from bridge.journal.returns import waiting_for
 from bridge.journal.standing import members
-from bridge.journal.store import NO_BLOB, Rows, Tx, dump, load_stamps
+from bridge.journal.store import NO_BLOB, Rows, Tx, dump, dump_stamps, load_stamps
 from bridge.journal.waits import waited
 from bridge.model import EmsState, Kind, Operation
 from bridge.submission import SubmissionState
@@ -24,6 +24,7 @@ SET_BACK_NS: Final = 10_000_000_000
 _MOST_LATE: Final = 100
 _ANEW: Final = 1  # `resend` of a person: a new message; 2 is the same message again
 _SAME: Final = 2
+_OF_ATTEMPT: Final = frozenset({"sent", "answered"})  # hops that a further attempt goes through again, or does not
 _READY: Final = frozenset({_S.WAITING, _S.RETRY_WAIT})
 _ALLOWED: Final = "operation IN (SELECT value FROM json_each(?))"
 _IN_LINE: Final = "participant = ? AND state IN ('WAITING', 'RETRY_WAIT')"
@@ -126,6 +127,9 @@ def sending(
         raise IllegalMove(f"{found.id} is in doubt, and nobody said that it goes again")
     if items < found.items:
         _split(tx, fence, found, items, rest_id)
+    if found.attempts:
+        kept = {hop: stamp for hop, stamp in load_stamps(found.stamps).items() if hop not in _OF_ATTEMPT}
+        found.stamps = dump_stamps(kept)
     stored, body = found.call, NO_BLOB
     if not same_call(tx, found.call, call):
         inserted = insert_call(tx, found.participant, found.seq, call)

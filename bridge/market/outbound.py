@@ -258,7 +258,7 @@ class Outbound:
             stamps={**due.stamps, **made.call.stamps, "journalled": journalled},
             attempts=due.attempts,
             repeat=doubtful and due.call is not None,
-            waited=due.waited or self._waited(due.stamps),
+            waited=due.waited or self._waited({**due.stamps, **made.call.stamps}),
         )
         self._group.create_task(self._send(out))
 
@@ -284,9 +284,11 @@ class Outbound:
                 self._woken.set()
 
     def _waited(self, stamps: Mapping[str, Stamp]) -> Wait | None:
-        """Which gate was shut while what was received then could have left."""
-        received = stamps.get("received")
-        return None if received is None else self._pace.shut_since(received.mono_ns)
+        """Which gate was shut since it was received, as far as the clock of this boot can tell."""
+        received, signed = stamps.get("received"), stamps["signed"]
+        if received is None or received.boot != signed.boot:
+            return None
+        return self._pace.shut_since(received.mono_ns)
 
     async def _exchange(self, call: SignedCall) -> tuple[Exchange, AnswerClass]:
         """POST the signed bytes; on a 401 renew the token once and send the same bytes again (DOMAIN 5)."""

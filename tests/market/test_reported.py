@@ -3,7 +3,7 @@
 import asyncio
 
 import smp_server as smp
-from outbound_rig import TAKEN, market, signed
+from outbound_rig import CLOCK, TAKEN, market, signed
 
 from bridge.latency import Wait
 from bridge.market.report import MarketMetrics
@@ -70,6 +70,16 @@ async def test_what_waited_for_the_circuit_says_so(tmp_path):
         await heard.until(1)
         await rig.submit("BESS002")
         assert [waited for _, _, waited in await heard.until(2)] == [Wait.CIRCUIT, None]
+
+
+async def test_what_another_machine_received_is_not_placed_by_its_clock(tmp_path):
+    """Its monotonic time says nothing here: whether it waited for the circuit is not known, and nothing is claimed."""
+    heard = Heard()
+    async with market(tmp_path, TAKEN, metrics=heard) as rig:
+        rig.pace.trip("refused", delay_s=0.01)
+        await asyncio.sleep(0.02)
+        await rig.submit("BESS001", stamps={"received": CLOCK.now()._replace(mono_ns=1, boot="another")})
+        assert [waited for _, _, waited in await heard.until(1)] == [None]
 
 
 async def test_what_waited_for_the_clock_says_so(tmp_path):

@@ -108,6 +108,23 @@ async def test_retry_waits_for_its_time_and_sends_the_same_bytes(kit):
     assert await kit.state(due.submission) is SubmissionState.SENDING
 
 
+async def test_a_further_attempt_begins_without_the_stamps_of_the_one_before(kit):
+    """What it went through stays in the events; the submission shows its last attempt, which may have had no answer."""
+    await kit.accept(kit.asset("A"))
+    due = await kit.send()
+    seen = {"sent": kit.clock.now(), "answered": kit.clock.now()}
+    note = kit.answer(status=503, stamps=seen)
+    await kit.journal.answered(kit.market, due.submission, SubmissionState.RETRY_WAIT, note)
+    assert (await kit.due()).stamps.keys() >= seen.keys()
+    await kit.send()
+    again = {"sent": kit.clock.now()}
+    await kit.journal.answered(kit.market, due.submission, SubmissionState.IN_DOUBT, kit.answer(status=0, stamps=again))
+    found = await kit.journal.find_submission("acme", submission=due.submission)
+    assert found.stamps["sent"] == again["sent"]
+    assert "answered" not in found.stamps
+    assert found.stamps.keys() >= {"received", "signed", "journalled"}
+
+
 async def test_expiring_a_retry(kit):
     """A retry whose deadline passes is due before its pause is over."""
     await kit.accept(kit.asset("A", deadline_ns=kit.clock.ns + 5 * S))
