@@ -5,9 +5,13 @@ import json
 
 import pytest
 from admin import get, value
-from service import ASSETS, UNIT, fill, linked, service, until_words
+from service import ASSETS, CLOCK, UNIT, fill, linked, prepared, service, until_words
 from three_sites import sites
 
+from bridge.discipline import Discipline
+from bridge.ids import submission_ids
+from bridge.journal.configured import open_configured_journal
+from bridge.journal.people import Decision, Scope
 from bridge.sandbox import Fault, Knobs
 
 STAGES = {"mapped", "signed", "journalled", "sent", "answered", "returned", "settled", "written_back"}
@@ -132,6 +136,53 @@ async def test_a_retry_and_a_unit_that_waited_are_no_time_of_the_hosts(tmp_path)
             assert value(text, "smp_bridge_stage_seconds_count", hop=hop) == 2, hop
         assert value(text, "smp_bridge_host_seconds_count") == 1
         assert value(text, "smp_bridge_waited_outside_total", flow="unit", cause="members") == 1
+
+
+class WrongClock:
+    """A discipline that says the clock is wrong until it is told otherwise."""
+
+    name = "chrony"
+    offset_s = 5.0
+
+    async def read(self):
+        return Discipline(source=self.name, synchronised=True, offset_s=self.offset_s, max_error_s=0.5, detail="")
+
+
+async def decide(made, work):
+    """A person's decision, made as the command line makes it: by a journal of its own beside the host's."""
+    journal = await open_configured_journal(
+        made.config().host.journal, clock=CLOCK, role="cli", new_id=submission_ids(CLOCK), checkpoint=False
+    )
+    try:
+        await work(journal)
+    finally:
+        await journal.close()
+
+
+async def test_a_wrong_clock_and_a_hold_are_no_time_of_the_hosts(tmp_path):
+    """What came while signing was held, and while a person held the site, has no share; what comes afterwards has."""
+    source, decision = WrongClock(), Decision(by="Ann", reason="a test")
+    async with prepared(tmp_path, host={"clock": {"source": "none", "every": "100ms"}}) as made:
+        made.discipline = source
+        await made.start()
+        ems = await linked(made)
+        ems.request("assets", *fill(ems, 1))
+        await until_words(ems, ["B1"], {1: 1})
+        source.offset_s = 0.0
+        await until_words(ems, ["B1"], {3: 1})
+        await decide(made, lambda journal: journal.hold(Scope.SITE, "north", decision))
+        ems.request("assets", *fill(ems, 1, first=2))
+        await until_words(ems, ["B2"], {11: 1})
+        assert made.ledger.creates("BESS00002") == 0
+        await decide(made, lambda journal: journal.release_hold(Scope.SITE, "north", decision))
+        await until_words(ems, ["B2"], {3: 1})
+        flow = flow_of(await told(made), "assets")
+        assert (flow["waited_outside"], flow["host"], flow["over_budget"]) == ({"clock": 1, "hold": 1}, None, 0)
+        ems.request("assets", *fill(ems, 1, first=3))
+        await until_words(ems, ["B3"], {3: 1})
+        flow = flow_of(await told(made), "assets")
+        assert (sum(flow["waited_outside"].values()), flow["host"]["samples"]) == (2, 1)
+        await made.stop()
 
 
 async def test_a_call_refused_whole_has_its_last_stage(tmp_path):
