@@ -1,6 +1,7 @@
 """`tracing:` of bridge.yaml: where traces go, and what is said when they cannot."""
 
 import shutil
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from bridge.config import load
-from bridge.config.tracing import TracingOptions
+from bridge.config.tracing import TracingOptions, installed
 from bridge.errors import ConfigError
 from bridge.material import problems_of
 from tests.support.paper import find
@@ -88,6 +89,14 @@ def test_without_its_packages_the_problem_names_the_command(directory, monkeypat
     assert found.path == "tracing"
     assert "pip install 'smp-bridge[tracing]'" in found.text
     assert "pip install '.[tracing]'" in found.text
+
+
+@pytest.mark.parametrize("missing", ["opentelemetry", "opentelemetry.proto"])
+def test_what_is_installed_is_found_out_without_loading_it(monkeypatch, missing):
+    """All of OpenTelemetry may be missing, or only its protocol beside another part of it."""
+    assert installed()
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert not installed()
 
 
 def test_authorities_that_are_none_are_found_by_the_check(directory):
