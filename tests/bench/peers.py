@@ -7,6 +7,8 @@ from children import Child
 from mosquitto import mosquitto
 from sites import modbus_site, mqtt_site, opcua_site
 
+from adapters.mqtt.book import MOST_PLACES
+
 
 class MqttPeer:
     """mosquitto and a publisher, each a process of its own."""
@@ -33,8 +35,8 @@ class MqttPeer:
         return await self._publisher.ask("burst", prefix=prefix, count=count)
 
     async def flood(self, prefix, count):
-        """So many assets, each in a place of its own."""
-        return await self._publisher.ask("burst", prefix=prefix, count=count, slots=count)
+        """So many assets, in as many places as a flow over MQTT may have."""
+        return await self._publisher.ask("burst", prefix=prefix, count=count, slots=min(count, MOST_PLACES))
 
 
 @asynccontextmanager
