@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from bridge.clock import Clock, Stamp
@@ -304,7 +305,9 @@ class Outbound:
             fresh = await self._tokens.renew(token)
         except (RetryLater, AccountStopped):
             return exchange, answer
-        return await self._post(call, fresh)
+        again, answer = await self._post(call, fresh)
+        # The first byte left with the first try; what its 401 cost is SMP's time, as it is in `answered`.
+        return replace(again, first_byte=exchange.first_byte or again.first_byte), answer
 
     async def _post(self, call: SignedCall, token: str) -> tuple[Exchange, AnswerClass]:
         headers = {**call.headers, **self._maker.token_headers(token)}

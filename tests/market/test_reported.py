@@ -3,7 +3,7 @@
 import asyncio
 
 import smp_server as smp
-from outbound_rig import CLOCK, TAKEN, market, signed
+from outbound_rig import CLOCK, TAKEN, logins, market, signed
 
 from bridge.latency import Wait
 from bridge.market.report import MarketMetrics
@@ -47,6 +47,26 @@ async def test_a_further_attempt_reports_its_own_stamps(tmp_path):
         assert "answered" not in second
         assert second["sent"].mono_ns > first["answered"].mono_ns
         assert second["signed"] == first["signed"]
+
+
+async def test_what_a_401_costs_is_no_time_of_the_hosts(tmp_path):
+    """The first byte left before SMP said 401; the new token and the second try are part of its answer."""
+    heard, plain, asked = Heard(), logins(), 0
+
+    async def login(request, writer):
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            await asyncio.sleep(0.2)
+        await plain(request, writer)
+
+    async with market(tmp_path, smp.answer("401 Unauthorized"), TAKEN, login=login, metrics=heard) as rig:
+        await rig.submit("BESS001")
+        await rig.until("AWAITING_RETURN")
+        [(_, answer, stamps)] = heard.attempts
+        assert (answer, len(rig.creates)) == (AnswerClass.ACCEPTED, 2)
+        assert stamps["answered"].mono_ns - stamps["sent"].mono_ns >= 0.2 * 1e9
+        assert stamps["sent"].mono_ns - stamps["journalled"].mono_ns < 0.2 * 1e9
 
 
 async def test_a_call_that_is_refused_whole_is_settled_and_reported(tmp_path):
