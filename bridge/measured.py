@@ -1,7 +1,9 @@
 """The latency book of one host: kept by the reports, shown as gauges and as `/api/v1/latency`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final
+
+from prometheus_client import Gauge
 
 from bridge.clock import Clock, iso_ms
 from bridge.config import Config
@@ -29,6 +31,7 @@ class Measured:
             }
         )
         self.intervals = IntervalBook(clock.mono_ns)
+        self._shown: dict[Gauge, set[tuple[str, ...]]] = {}
 
     async def told(self) -> dict[str, Any]:
         """Everything as JSON; times in milliseconds but for `window_s`."""
@@ -58,37 +61,47 @@ class Measured:
         }
 
     async def show(self) -> None:
-        """Set the gauges; a figure without a sample in the last five minutes is not shown."""
-        turns, now_ns = Turns(), self._clock.mono_ns()
-        found: list[tuple[Where, str, Figures]] = []
+        """Set the gauges, for one scrape at a time; a figure without a sample in the last five minutes is not shown."""
+        turns, now_ns, metrics = Turns(), self._clock.mono_ns(), self._metrics
+        latency, samples = _Series(metrics.latency, self._shown), _Series(metrics.latency_samples, self._shown)
+        windows, interval = _Series(metrics.latency_window, self._shown), _Series(metrics.interval, self._shown)
         for where, book in self.book.flows():
+            window_ns = 0
             for figure, figures in book.figures(now_ns):
-                found.append((where, figure, figures))
+                for statistic, attribute in _FIGURES.items():
+                    latency.set((*where, figure, statistic), getattr(figures, attribute) / 1e9)
+                samples.set((*where, figure), figures.samples)
+                window_ns = min(window_ns or SPAN_NS, figures.span_ns)
                 await turns.give()
-        paced = []
-        for site, adapter, name, interval in self.intervals.all():
-            paced += [(site, adapter, name, which, seconds) for which, seconds in _seconds(interval, now_ns)]
-            await turns.give()
-        self._set(found, paced)  # at one go: somebody else may be asking too
-
-    def _set(
-        self, found: Sequence[tuple[Where, str, Figures]], paced: Sequence[tuple[str, str, str, str, float]]
-    ) -> None:
-        metrics, windows = self._metrics, dict[Where, int]()
-        for gauge in (metrics.latency, metrics.latency_samples, metrics.latency_window, metrics.interval):
-            gauge.clear()
-        for where, figure, figures in found:
-            for statistic, attribute in _FIGURES.items():
-                metrics.latency.labels(*where, figure, statistic).set(getattr(figures, attribute) / 1e9)
-            metrics.latency_samples.labels(*where, figure).set(figures.samples)
-            windows[where] = min(windows.get(where, SPAN_NS), figures.span_ns)
-        for where, span_ns in windows.items():
-            metrics.latency_window.labels(*where).set(span_ns / 1e9)
-        for site, adapter, name, which, seconds in paced:
-            metrics.interval.labels(site, adapter, name, which).set(seconds)
-        for where, book in self.book.flows():
+            if window_ns:
+                windows.set(where, window_ns / 1e9)
             if book.source_difference_ns is not None:
                 metrics.source_difference.labels(*where).set(book.source_difference_ns / 1e9)
+        for site, adapter, name, found in self.intervals.all():
+            for which, seconds in _seconds(found, now_ns):
+                interval.set((site, adapter, name, which), seconds)
+            await turns.give()
+        for series in (latency, samples, windows, interval):
+            await series.sweep(turns)
+
+
+class _Series:
+    """A gauge whose series are those that were set in this scrape: the others go, and those that stay are not made anew."""
+
+    def __init__(self, gauge: Gauge, shown: dict[Gauge, set[tuple[str, ...]]]) -> None:
+        self._gauge = gauge
+        self._shown = shown
+        self._set: set[tuple[str, ...]] = set()
+
+    def set(self, labels: tuple[str, ...], value: float) -> None:
+        self._gauge.labels(*labels).set(value)
+        self._set.add(labels)
+
+    async def sweep(self, turns: Turns) -> None:
+        for labels in self._shown.get(self._gauge, set()) - self._set:
+            self._gauge.remove(*labels)
+            await turns.give()
+        self._shown[self._gauge] = self._set
 
 
 def _told(figures: Figures) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """The admin listener: metrics, health and latency. Loopback unless the configuration says otherwise."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from aiohttp import web
 
 from bridge.metrics import Metrics
 
 STALE_S = 60.0
+LARGE_BYTES: Final = 128 * 1024  # of metrics: what is written in some milliseconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,8 @@ class AdminListener:
         self._health = health
         self._gauges = gauges
         self._latency = latency
+        self._scrape = asyncio.Lock()
+        self._size = 0
 
     def application(self) -> web.Application:
         """The routes, ready to be served."""
@@ -45,10 +50,13 @@ class AdminListener:
         return app
 
     async def _serve_metrics(self, _: web.Request) -> web.Response:
-        await self._gauges()
-        return web.Response(
-            body=self._metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-        )
+        async with self._scrape:  # the gauges are those of one scrape
+            await self._gauges()
+            # Those of a thousand sites take a second, in which records have to go on.
+            large = self._size > LARGE_BYTES
+            body = await asyncio.to_thread(self._metrics.render) if large else self._metrics.render()
+            self._size = len(body)
+        return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def _serve_latency(self, _: web.Request) -> web.Response:
         """The latency book (docs/latency.md)."""
