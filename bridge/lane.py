@@ -62,8 +62,10 @@ class FastCall:
 class Slot(Protocol):
     """A claimed send slot. Exactly one of `send` and `release` is called, once."""
 
-    def sign(self, keys: Sequence[str], items: Sequence[RenderedItem], stamps: Mapping[str, Stamp]) -> FastCall | None:
-        """Sign these as one call; None when they exceed the profile's limits (then release the slot)."""
+    async def sign(
+        self, keys: Sequence[str], items: Sequence[RenderedItem], stamps: Mapping[str, Stamp]
+    ) -> FastCall | None:
+        """Sign these as one call, many of them beside the loop; None when they exceed the profile's limits (then release the slot)."""
         ...
 
     def send(self, journalled: Stamp, site: str, flow: str) -> None:

@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FULL_PAUSE_S: Final = 1.0
-MOST_FAST: Final = 50  # signed in one go while others wait for the loop; more take the second commit, which is little beside their own time
 _MOST_NS: Final = 2**63  # what a column holds: the year 2262
 
 
@@ -172,7 +171,7 @@ class IntakeDesk:
         )
 
     async def _commit(self, batch: _Batch) -> Intake:
-        slot, fast = self._claim(batch)
+        slot, fast = await self._claim(batch)
         while True:
             try:
                 if slot is None:
@@ -198,7 +197,7 @@ class IntakeDesk:
             slot.send(intake.journalled, first.site, first.flow)
         return intake
 
-    def _claim(self, batch: _Batch) -> tuple[Slot | None, FastCall | None]:
+    async def _claim(self, batch: _Batch) -> tuple[Slot | None, FastCall | None]:
         """Sign the first flow's new-looking items as one call when a slot is free for it (the quiet path costs one commit)."""
         if self._lane is None:
             return None, None
@@ -214,7 +213,7 @@ class IntakeDesk:
             if current is plan and candidate.key not in chosen and len(chosen) < plan.max_items:
                 chosen[candidate.key] = index
                 rendered.append(wire)
-        if plan is None or plan.linger_ns or len(chosen) > MOST_FAST:
+        if plan is None or plan.linger_ns:
             return None, None
         slot = self._lane.claim(plan.participant, plan.operation)
         if slot is None:
@@ -222,7 +221,7 @@ class IntakeDesk:
         stamps = batch.candidates[next(iter(chosen.values()))].stamps
         fast = None
         try:
-            fast = slot.sign(list(chosen), rendered, stamps)
+            fast = await slot.sign(list(chosen), rendered, stamps)
         finally:
             if fast is None:
                 slot.release()

@@ -155,7 +155,9 @@ class JournalCases(PeopleCases, AssetCases, ReaderCases):
 
     async def accept(self, fence: Fence, candidates: Sequence[Candidate], fast: FastCall | None = None) -> Intake:
         """See the port."""
-        done = await self._writer.run(lambda tx: intake.accept(tx, self._new_id, fence, candidates, fast))
+        done = await self._writer.run(
+            lambda tx: intake.accept(tx, self._new_id, fence, candidates, fast), weight=len(candidates)
+        )
         return replace(done.value, journalled=done.at)
 
     async def preview(self, candidates: Sequence[Candidate]) -> Sequence[Admission]:
@@ -181,7 +183,7 @@ class JournalCases(PeopleCases, AssetCases, ReaderCases):
 
     async def wrote_back(self, fence: Fence, results: Sequence[WriteBackResult]) -> None:
         """See the port."""
-        await self._writer.run(lambda tx: writebacks.wrote_back(tx, fence, results))
+        await self._writer.run(lambda tx: writebacks.wrote_back(tx, fence, results), weight=len(results))
 
     async def retry_stuck(self, fence: Fence, site: str, flows: Sequence[str]) -> None:
         """See the port."""
@@ -211,7 +213,7 @@ class JournalCases(PeopleCases, AssetCases, ReaderCases):
         def work(tx: Tx) -> None:
             outbound.sending(tx, fence, submission, call, items, signed_revision=revision, rest_id=rest)
 
-        return (await self._writer.run(work)).at
+        return (await self._writer.run(work, weight=items)).at
 
     async def answered(
         self,
@@ -260,7 +262,7 @@ class JournalCases(PeopleCases, AssetCases, ReaderCases):
                 again=parts,
             )
 
-        await self._writer.run(work)
+        await self._writer.run(work, weight=len(outcomes))
 
     async def refuse_waiting(self, fence: Fence, submission: str, state: SubmissionState, refusal: Refusal) -> None:
         """See the port."""

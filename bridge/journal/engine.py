@@ -101,9 +101,9 @@ class Writer(_Thread):
         db.set_wal_hook(self._wrote)
         super().__init__(name, db, wake.here)
 
-    async def run(self, work: Callable[[Tx], T]) -> Done[T]:
-        """The result of `work` once it is on disk."""
-        done: Done[T] = await self.ask(work)
+    async def run(self, work: Callable[[Tx], T], *, weight: int = 1) -> Done[T]:
+        """The result of `work`, about so many records, once it is on disk."""
+        done: Done[T] = await self.ask(work, weight=weight)
         return done
 
     def _serve(self, batch: list[Request]) -> None:

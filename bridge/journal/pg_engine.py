@@ -147,9 +147,9 @@ class PgWriter(Worker):
         self._together = b"SELECT pg_advisory_unlock(%d)" % key
         super().__init__(name, wake.here)
 
-    async def run(self, work: Callable[[Tx], T]) -> Done[T]:
-        """The result of `work` once it is on disk."""
-        done: Done[T] = await self.ask(work)
+    async def run(self, work: Callable[[Tx], T], *, weight: int = 1) -> Done[T]:
+        """The result of `work`, about so many records, once it is on disk."""
+        done: Done[T] = await self.ask(work, weight=weight)
         return done
 
     def _serve(self, batch: list[Request]) -> None:

@@ -27,8 +27,8 @@ class WriteSide(Protocol):
 
     full: bool
 
-    async def run(self, work: Callable[[Tx], T]) -> Done[T]:
-        """The result of `work` once it is on disk."""
+    async def run(self, work: Callable[[Tx], T], *, weight: int = 1) -> Done[T]:
+        """The result of `work`, about so many records, once it is on disk. Many are served after those who ask for few."""
         ...
 
     async def close(self) -> None:

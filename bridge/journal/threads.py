@@ -1,8 +1,13 @@
-"""The threads of an engine: each owns its connection and is fed requests; all that wait are served together, and answered with one wake-up of the loop."""
+"""The threads of an engine: each owns its connection and is fed requests; all that wait are served together, and answered with one wake-up of the loop.
+
+A heavy request, of many records, is served alone and after the light ones that wait with it: one participant's thousand records delay
+another's single record by one commit of theirs at most.
+"""
 
 import asyncio
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +19,7 @@ from bridge.errors import JournalFull, JournalUnusable
 T = TypeVar("T")
 
 _BATCH: Final = 512
+_LIGHT: Final = 50  # records; more are in the way of others for longer than a commit takes anyway
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,8 @@ class Request:
 
     work: Callable[[Any], Any]
     future: asyncio.Future[Any]
+    weight: int = 1
+    """How many records it is about."""
     result: Any = None
     error: Exception | None = None
 
@@ -46,15 +54,17 @@ class Worker:
         self._topics: set[str] = set()
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._heavy: deque[Request] = deque()
         self._closing = False
+        self._ended = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    async def ask(self, work: Callable[[Any], Any]) -> Any:
-        """Hand `work` to the thread and wait for its result."""
+    async def ask(self, work: Callable[[Any], Any], *, weight: int = 1) -> Any:
+        """Hand `work`, about so many records, to the thread and wait for its result."""
         if self._closing:
             raise JournalUnusable("the journal is closed")
-        request = Request(work, self._loop.create_future())
+        request = Request(work, self._loop.create_future(), weight)
         self._queue.put(request)
         return await request.future
 
@@ -66,31 +76,37 @@ class Worker:
         await self._loop.run_in_executor(None, self._thread.join)
 
     def _work(self) -> None:
-        more = True
-        while more:
-            batch, more = self._drain()
-            if batch:
-                self._serve(batch)
-                self.full = any(isinstance(request.error, JournalFull) for request in batch)
-                topics, self._topics = self._topics, set()
-                self._resolve(batch, topics)
-                if topics:
-                    self._tell(topics)
-            self._between()
+        while not self._ended or self._heavy:
+            self._round(self._light())
+            if self._heavy:
+                self._round([self._heavy.popleft()])
         self._end()
 
-    def _drain(self) -> tuple[list[Request], bool]:
+    def _round(self, batch: list[Request]) -> None:
+        if batch:
+            self._serve(batch)
+            self.full = any(isinstance(request.error, JournalFull) for request in batch)
+            topics, self._topics = self._topics, set()
+            self._resolve(batch, topics)
+            if topics:
+                self._tell(topics)
+        self._between()
+
+    def _light(self) -> list[Request]:
+        """The light requests that wait, the heavy ones put aside; without any of either, wait for the first."""
         batch: list[Request] = []
-        request = self._queue.get()
-        while request is not None:
-            batch.append(request)
-            if len(batch) == _BATCH:
-                return batch, True
+        while len(batch) < _BATCH and not self._ended:
             try:
-                request = self._queue.get_nowait()
+                request = self._queue.get(block=not batch and not self._heavy)
             except queue.Empty:
-                return batch, True
-        return batch, False
+                break
+            if request is None:
+                self._ended = True
+            elif request.weight > _LIGHT:
+                self._heavy.append(request)
+            else:
+                batch.append(request)
+        return batch
 
     def _serve(self, batch: list[Request]) -> None:
         """Give every request of the batch its result or its error, and `_topics` what was committed."""

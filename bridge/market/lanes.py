@@ -17,9 +17,11 @@ class LentSlot:
         self._outbound = outbound
         self._fast: FastCall | None = None
 
-    def sign(self, keys: Sequence[str], items: Sequence[RenderedItem], stamps: Mapping[str, Stamp]) -> FastCall | None:
+    async def sign(
+        self, keys: Sequence[str], items: Sequence[RenderedItem], stamps: Mapping[str, Stamp]
+    ) -> FastCall | None:
         """See `bridge.lane.Slot`."""
-        self._fast = self._outbound.sign(keys, items, stamps)
+        self._fast = await self._outbound.sign(keys, items, stamps)
         return self._fast
 
     def send(self, journalled: Stamp, site: str, flow: str) -> None:

@@ -15,7 +15,7 @@ from bridge.market.answers import FULL_PAUSE_S, Answers, Outgoing
 from bridge.market.calls import CallMaker
 from bridge.market.client import SmpClient
 from bridge.market.pace import Pace
-from bridge.market.prepare import Poison, prepare
+from bridge.market.prepare import Poison, prepare, signed
 from bridge.market.report import MarketMetrics
 from bridge.market.token import AccountStopped, TokenKeeper
 from bridge.market.traces import MarketTraces
@@ -100,14 +100,14 @@ class Outbound:
         self._pace.take()
         return True
 
-    def sign(self, keys: Sequence[str], items: Sequence[RenderedItem], stamps: Mapping[str, Stamp]) -> FastCall | None:
+    async def sign(
+        self, keys: Sequence[str], items: Sequence[RenderedItem], stamps: Mapping[str, Stamp]
+    ) -> FastCall | None:
         """Sign a call of these items; None when they exceed the profile's limits, or nothing may be signed any more."""
-        if self._pace.held:
-            return None
-        if self._maker.fit(Operation.ASSET_CREATE, items) < len(items):
+        if self._pace.held or self._maker.fit(Operation.ASSET_CREATE, items) < len(items):
             return None
         submission = self._maker.new_submission()
-        call = self._maker.create(Operation.ASSET_CREATE, items, submission=submission, stamps=stamps)
+        call = await signed(self._maker, Operation.ASSET_CREATE, items, submission=submission, stamps=stamps)
         return FastCall(submission=submission, keys=tuple(keys), call=call, market=self._fence)
 
     def send(self, fast: FastCall, journalled: Stamp, site: str, flow: str) -> None:

@@ -1,16 +1,19 @@
 """From a due submission to its signed call, or to the reason why it can never go out. No I/O; a large one is made in steps."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import orjson
 
+from bridge.clock import Stamp
 from bridge.journal.port import DueCall
 from bridge.lane import SignedCall
 from bridge.market.calls import CallMaker
 from bridge.model import HostReason, ItemState, Operation, Refusal
-from bridge.turns import Turns
+from bridge.turns import Turns, aside
 from bridge.wire import RenderedItem
 
 log = logging.getLogger(__name__)
@@ -59,6 +62,20 @@ async def prepare(maker: CallMaker, due: DueCall, *, now_ns: int) -> Prepared | 
         )
 
 
+async def signed(
+    maker: CallMaker,
+    operation: Operation,
+    rendered: Sequence[RenderedItem],
+    *,
+    submission: str,
+    stamps: Mapping[str, Stamp],
+    message_id: str | None = None,
+) -> SignedCall:
+    """One call of these items; a large one is made on a thread beside the loop, for it takes milliseconds."""
+    make = partial(maker.create, submission=submission, stamps=stamps, message_id=message_id)
+    return await aside(sum(map(len, rendered)), make, operation, rendered)
+
+
 async def _prepared(maker: CallMaker, due: DueCall) -> Prepared | Refusal | Poison:
     message_id = due.call.message_id if due.call is not None else None
     refusal = _member_refusal(due)
@@ -79,8 +96,8 @@ async def _prepared(maker: CallMaker, due: DueCall) -> Prepared | Refusal | Pois
         return Poison("it is too old to be sent as it was signed, and larger than one call of this profile may be now")
     if count == 0:
         return TOO_LARGE
-    call = maker.create(
-        due.operation, rendered[:count], submission=due.submission, stamps=due.stamps, message_id=message_id
+    call = await signed(
+        maker, due.operation, rendered[:count], submission=due.submission, stamps=due.stamps, message_id=message_id
     )
     return Prepared(call, count)
 

@@ -56,7 +56,7 @@ async def test_held_with_a_slot_lent(tmp_path):
             while not rig.outbound.claim(Operation.ASSET_CREATE):  # once it has a token
                 await asyncio.sleep(0.01)
         held.now = True
-        assert rig.outbound.sign(["BESS001"], [RenderedItem(b"{}")], {"received": CLOCK.now()}) is None
+        assert await rig.outbound.sign(["BESS001"], [RenderedItem(b"{}")], {"received": CLOCK.now()}) is None
         rig.outbound.release()
         assert not rig.outbound.claim(Operation.ASSET_CREATE)
         await rig.submit("BESS001")

@@ -8,7 +8,7 @@ import pytest
 from bridge.api import Arrival, Outcome
 from bridge.clock import SystemClock
 from bridge.errors import JournalFull
-from bridge.field.intake import MOST_FAST, IntakeDesk
+from bridge.field.intake import IntakeDesk
 from bridge.field.report import FieldMetrics
 from bridge.flow import FlowPlan
 from bridge.journal.port import Accepted, Fence, Intake
@@ -37,13 +37,15 @@ class Validator:
 
 
 class Slot:
-    def __init__(self, fails):
+    def __init__(self, lane):
         self.ended = []
-        self.fails = fails
+        self.lane = lane
 
-    def sign(self, keys, items, stamps):
-        if self.fails:
+    async def sign(self, keys, items, stamps):
+        if self.lane.fails:
             raise RuntimeError("no key")
+        if self.lane.signing is not None:
+            await self.lane.signing.wait()
         return FastCall(submission="s", keys=tuple(keys), call=CALL, market=Fence("market:acme", 1))
 
     def send(self, journalled, site, flow):
@@ -57,9 +59,10 @@ class Lane:
     def __init__(self):
         self.slots = []
         self.fails = False
+        self.signing = None
 
     def claim(self, participant, operation):
-        self.slots.append(Slot(self.fails))
+        self.slots.append(Slot(self))
         return self.slots[-1]
 
 
@@ -142,18 +145,31 @@ async def test_a_session_that_ends_while_the_journal_is_full_waits_for_nothing()
     assert rig.acked == []
 
 
-async def test_a_large_arrival_is_not_signed_while_others_wait():
-    """Up to `MOST_FAST` records are signed for the first commit; more would hold the loop, and wait for the second."""
+async def test_one_call_holds_as_many_records_as_the_flow_allows():
+    """A large arrival takes one commit too; what exceeds one call waits for the next, in the same commit."""
     rig = Rig()
     rig.journal.go.set()
-    for count in (MOST_FAST, MOST_FAST + 1):
+    for count in (1000, 1001):
         records = [
             Record(flow="assets", place=f"A{number}", fields={}, received=CLOCK.now(), request="1")
             for number in range(count)
         ]
         await rig.desk.take([Arrival(records=records, ack=rig.acked.append)])
-    assert [fast is not None for _, fast in rig.journal.taken] == [True, False]
-    assert [slot.ended for slot in rig.lane.slots] == [["sent"]]
+    assert [(len(candidates), len(fast.rows)) for candidates, fast in rig.journal.taken] == [(1000, 1000), (1001, 1000)]
+    assert [slot.ended for slot in rig.lane.slots] == [["sent"], ["sent"]]
+
+
+async def test_a_session_that_ends_while_its_call_is_signed_gives_the_slot_back():
+    """Nothing is on disk yet, so nothing may leave; the records come again with the next session."""
+    rig = Rig()
+    rig.lane.signing = asyncio.Event()
+    session = asyncio.ensure_future(rig.desk.take([rig.arrival()]))
+    await asyncio.sleep(0)
+    session.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait({session})
+    assert rig.lane.slots[0].ended == ["released"]
+    assert rig.journal.taken == []
 
 
 async def test_a_slot_that_cannot_sign_is_given_back():
