@@ -8,7 +8,7 @@ from typing import Final, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-STEP_S: Final = 0.0005
+STEP_S: Final = 0.001
 LARGE_BYTES: Final = 16 * 1024  # what is worked in less than a millisecond
 _THREAD: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="aside")
 
