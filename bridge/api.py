@@ -26,6 +26,7 @@ __all__ = [
     "Address",
     "AlarmWord",
     "Arrival",
+    "CatchingUp",
     "Clock",
     "Code",
     "ConfigError",
@@ -239,6 +240,18 @@ class WordSession(Protocol):
 
         An address that is missing, not writable or of the wrong type is such a text, never a reason to refuse the session: outcomes go on without it.
         May be called while `receive` waits, never beside `read` or `write`. May raise `LinkError`.
+        """
+        ...
+
+
+@runtime_checkable
+class CatchingUp(Protocol):
+    """What a session can do besides where messages may stand in line between EMS and host."""
+
+    async def caught_up(self) -> None:
+        """Return once everything that the EMS had said before this call has come, or after a minute; asked before a request is refused for what is missing.
+
+        May be called while `receive` waits, also beside `read` or `write`. May raise `LinkError`.
         """
         ...
 

@@ -28,6 +28,7 @@ BURST: Final = 200  # packets read in one turn of the event loop
 WINDOW: Final = 20  # messages published and not yet acknowledged; the broker may ask for fewer
 LATE_S: Final = 30.0  # for the answer to a subscription that stands behind messages
 LONGEST_TICK_S: Final = 1.0
+NOBODYS: Final = "smp-bridge/nobody"  # a filter that is never subscribed, to be taken back: every broker answers, and nothing changes
 
 _PROTOCOLS: Final = {Version.V311: MQTTProtocolVersion.MQTTv311, Version.V5: MQTTProtocolVersion.MQTTv5}
 # Reason codes of MQTT 5 (3.2.2.2); the library translates those of 3.1.1 into them.
@@ -78,6 +79,9 @@ class Link:
         self._status_mid = 0
         self._window = WINDOW
         self._outstanding: dict[int, int] = {}
+        self._asked = 0
+        self.messages = 0
+        """How many messages came so far."""
         self._refused: dict[int, str] = {}
         self._tick: asyncio.TimerHandle | None = None
         self._client = self._make(client_id)
@@ -113,6 +117,14 @@ class Link:
                 self._outstanding[info.mid] = position
             await self._until(lambda: not self._outstanding, "publishing")
         return self._refused
+
+    async def round_trip(self) -> None:
+        """Ask the broker something that changes nothing, and wait for its answer: what it sent before has come then. Raises `LinkError`."""
+        self.check()
+        with self._translated("asking"):
+            _, mid = self._client.unsubscribe(NOBODYS)
+        self._asked = mid or 0
+        await self._until(lambda: not self._asked, "asking whether the broker is there")
 
     def ack(self, mid: int) -> None:
         """Send the acknowledgement of one message; nothing happens when the link has ended."""
@@ -190,6 +202,7 @@ class Link:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
+        client.on_unsubscribe = self._on_unsubscribe
         client.on_publish = self._on_publish
         client.on_message = self._on_message
         return client
@@ -363,6 +376,14 @@ class Link:
                 self._fail(LinkRefused(text, hint=hint))
         self._moved.set()
 
+    def _on_unsubscribe(
+        self, _client: Client, _userdata: Any, mid: int, _reasons: list[ReasonCode], _properties: Properties | None
+    ) -> None:
+        self._events += 1
+        if mid == self._asked:
+            self._asked = 0
+        self._moved.set()
+
     def _on_publish(
         self, _client: Client, _userdata: Any, mid: int, reason: ReasonCode, _properties: Properties | None
     ) -> None:
@@ -380,6 +401,7 @@ class Link:
 
     def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
         self._events += 1
+        self.messages += 1
         if self._closing:
             return  # it comes again to the next session
         if not self._visited:
@@ -405,6 +427,8 @@ class Link:
                 async with asyncio.timeout(self._options.timeout):
                     await self._moved.wait()
             except TimeoutError:
+                if self._paused:
+                    continue  # it is we who do not listen
                 raise self.fail(f"{doing}: the broker gave no answer within {self._options.timeout:g} s") from None
 
     @contextmanager

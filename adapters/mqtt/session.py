@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from adapters.mqtt.book import Book, Due
@@ -17,6 +17,7 @@ from bridge.api import Address, AlarmWord, Arrival, Quality, Reading, SessionCon
 log = logging.getLogger("adapters.mqtt")
 
 MOST_ARRIVALS: Final = 1000  # returned at once
+LONGEST_CATCHING_UP_S: Final = 60.0  # a broker that is never quiet
 MOST_HELD_BYTES: Final = 64 * 1024 * 1024
 
 
@@ -120,6 +121,15 @@ class MqttSession:
             return f"{printable(given.topic)} is outside `writable:`; nothing was published"
         refused = await self._link.publish([word_message(given.topic, word, retain=given.retain)])
         return next(iter(refused.values()), "")
+
+    async def caught_up(self) -> None:
+        """See `bridge.api.CatchingUp`. A broker sends what it kept in windows, each after our acknowledgements of the one before."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_CATCHING_UP_S):
+                before = -1
+                while before != self._link.messages:
+                    before = self._link.messages
+                    await self._link.round_trip()
 
     # messages --------------------------------------------------------------------------------------------------------
 

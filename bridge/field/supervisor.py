@@ -161,7 +161,7 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._receive(session, talk))
                 group.create_task(self._writebacks.run(session, talk))
-                group.create_task(self._room.run())
+                group.create_task(self._room.run(session))
                 if self._words is not None:
                     group.create_task(self._words.run(session, talk))
 

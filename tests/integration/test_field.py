@@ -92,9 +92,9 @@ class Rig:
 
 
 @asynccontextmanager
-async def running(directory, *plans):
+async def running(directory, *plans, ems=None):
     """One adapter of one site on a real journal."""
-    ems = memory.MemoryEms()
+    ems = ems or memory.MemoryEms()
     by_name = {found.name: found for found in plans or (plan(),)}
     journal = await open_journal(directory / "journal.db", clock=CLOCK, role="all", new_id=submission_ids(CLOCK))
     field, market = await journal.acquire("field:ipswich"), await journal.acquire("market:acme")
@@ -226,6 +226,30 @@ async def test_a_request_whose_registration_never_comes_is_refused(tmp_path):
         rig.ems.request("assets", "EV1", sequence="r-1", complete=False)
         await rig.ems.until(lambda: rig.ems.last("EV1") == 7)
         assert rig.ems.last("EV1", OutcomeField.ERROR_CODE) == HostReason.NO_REGISTRATION
+
+
+async def test_a_request_is_not_refused_over_what_stands_in_line(tmp_path):
+    """Its time is over while the registration is still on its way over a slow link: it is heard first, and the request goes on."""
+    ems = memory.MemoryEms()
+    asked, come = asyncio.Event(), asyncio.Event()
+
+    async def line():
+        asked.set()
+        await come.wait()
+
+    ems.line = line
+    async with running(tmp_path, plan(trigger=Trigger.MESSAGE, wait_s=0.05), ems=ems) as rig:
+        ems.request("assets", "EV1", sequence="r-1", complete=False)
+        async with asyncio.timeout(10):
+            await asked.wait()
+        ems.put("EV1", reference="EV1", kw=5)
+        ems.request("assets", "EV1", sequence="r-1")
+        come.set()
+        due = await rig.due()
+        assert [item.key for item in due.items] == ["EV1"]
+        assert ems.last("EV1") == 1
+        ems.request("assets", "EV2", sequence="r-2", complete=False)  # and this one's never was
+        await ems.until(lambda: ems.last("EV2") == 7)
 
 
 @pytest.mark.parametrize("problem", ["torn read"])

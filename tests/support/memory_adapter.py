@@ -50,6 +50,7 @@ class MemoryEms:
         self.refuses = ""
         self.changed = asyncio.Event()
         self.garble = False
+        self.line = None  # where messages stand in line: a coroutine function that ends once they have come
 
     def put(self, place, **fields):
         self.fields[place] = dict(fields)
@@ -132,6 +133,11 @@ class _Session:
         return results
 
 
+class _InLine(_Session):
+    async def caught_up(self):
+        await self.ems.line()
+
+
 def memory_adapter(ems, protocol="memory"):
     @asynccontextmanager
     async def open_(context):
@@ -142,7 +148,7 @@ def memory_adapter(ems, protocol="memory"):
         ems.sessions += 1
         ems.broken.clear()
         ems.changed.set()
-        yield _Session(ems)
+        yield (_Session if ems.line is None else _InLine)(ems)
 
     return Adapter(
         protocol=protocol,

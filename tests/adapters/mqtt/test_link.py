@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 import trustme
 from mosquitto import HOST, Peer, free_port, mosquitto
-from mqtt_site import REQUEST, context_of, options_of, outcome, read_site, request, selection_of, take
+from mqtt_site import ASSET, REQUEST, context_of, options_of, outcome, read_site, request, selection_of, take
 
 from adapters.mqtt import ADAPTER
 from bridge.api import LinkError, LinkRefused
+from bridge.testing.proxy import FaultProxy, Way
 
 CHILD = Path(__file__).parents[2] / "support" / "mqtt_child.py"
 ENVIRONMENT = os.environ | {"PYTHONPATH": f"{CHILD.parents[2]}:{CHILD.parent}"}
@@ -349,3 +350,30 @@ async def silent_server(*answers):
         finally:
             for writer in writers:
                 writer.close()
+
+
+async def test_caught_up_means_that_everything_has_come(tmp_path, version):
+    """A broker hands out what it kept in windows, and the link crawls: only when the last of it is there has the session caught up."""
+    count = 150
+    async with mosquitto(tmp_path / "broker", extra="max_inflight_messages 5") as broker, Peer(broker) as ems:
+        for number in range(count):
+            await ems.publish(ASSET.format(f"EV{number:03}"), {"name": "x" * 200}, retain=True)
+        async with FaultProxy(broker.host, broker.port) as proxy:
+            proxy.set(Way.DOWN, rate_bytes_per_s=100_000)
+            async with open_at(**broker.options(version=version, host=proxy.host, port=proxy.port)) as link:
+                async with asyncio.timeout(20):
+                    await link.caught_up()
+                assert link._link.messages == count
+
+
+async def test_catching_up_with_a_silent_broker_ends_the_session(tmp_path):
+    """Nobody knows what it still has to say: that is a lost link, and no reason to refuse a request."""
+    async with (
+        mosquitto(tmp_path / "broker") as broker,
+        FaultProxy(broker.host, broker.port) as proxy,
+        open_at(**broker.options(host=proxy.host, port=proxy.port, timeout="300ms")) as link,
+    ):
+        await link.caught_up()
+        proxy.set(Way.DOWN, blackhole=True)
+        with pytest.raises(LinkError, match="gave no answer"):
+            await link.caught_up()
