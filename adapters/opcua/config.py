@@ -65,6 +65,8 @@ class Security(Options):
     trust: DirectoryPath | None = None
     user: str | None = None
     password: Secret | None = None
+    user_certificate: FilePath | None = None
+    user_private_key: FilePath | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Security":
@@ -78,6 +80,10 @@ class Security(Options):
             raise ValueError("needs `server_certificates: [FILE]` or `trust: DIRECTORY`; no server is trusted unseen")
         if (self.user is None) != (self.password is None):
             raise ValueError("`user` and `password` belong together")
+        if (self.user_certificate is None) != (self.user_private_key is None):
+            raise ValueError("`user_certificate` and `user_private_key` belong together")
+        if self.user is not None and self.user_certificate is not None:
+            raise ValueError("a user is known by `password` or by `user_certificate`, not by both; remove one")
         return self
 
 

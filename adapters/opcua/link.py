@@ -11,7 +11,7 @@ from cryptography import x509
 
 from adapters.opcua.config import Mode, OpcUaOptions, Policy, Security
 from adapters.opcua.library import Client, security_policies, ua, uacrypto
-from adapters.opcua.trust import Identity, check_server, load_identity, load_trusted, parse_der
+from adapters.opcua.trust import Identity, check_server, load_identity, load_trusted, load_user, parse_der
 from adapters.opcua.words import hint_for, is_refusal, printable
 from bridge.api import Clock, LinkError, LinkRefused
 
@@ -34,6 +34,12 @@ _POLICIES: Final = {
     Policy.BASIC256SHA256: security_policies.SecurityPolicyBasic256Sha256,
     Policy.AES128: security_policies.SecurityPolicyAes128Sha256RsaOaep,
     Policy.AES256: security_policies.SecurityPolicyAes256Sha256RsaPss,
+}
+_USERS: Final = {
+    ua.UserTokenType.Anonymous: "anonymous users",
+    ua.UserTokenType.UserName: "users with a password",
+    ua.UserTokenType.Certificate: "users with a certificate",
+    ua.UserTokenType.IssuedToken: "users with a token of another service",
 }
 _TOO_MUCH: Final = frozenset(
     {
@@ -92,6 +98,14 @@ class _GuardedClient(Client):  # type: ignore[misc]  # the library is untyped he
             ) from error
 
     def server_policy(self, token_type: Any) -> Any:
+        """The server's way to take this kind of user; a kind that it does not take is refused here, for a server says no more than "invalid"."""
+        offered = {policy.TokenType for policy in self._policy_ids}
+        if offered and token_type not in offered:
+            names = ", ".join(sorted(_USERS.get(each, str(each)) for each in offered))
+            raise LinkRefused(
+                f"the server takes no {_USERS.get(token_type, str(token_type))} here; it takes {names}",
+                hint="set `user` and `password`, or `user_certificate` and `user_private_key`, or none of them, to what it takes",
+            )
         policy = super().server_policy(token_type)
         unprotected = policy.SecurityPolicyUri in {None, "", security_policies.SecurityPolicyNone.URI}
         encrypted = self.security_policy.Mode == ua.MessageSecurityMode.SignAndEncrypt
@@ -139,7 +153,9 @@ class Link:
         """Connect and learn the server's limits; `lost` is called when the connection or the subscription ends later."""
         self._lost = lost
         with translated(f"connecting to {self._options.url}"):
-            if self._options.security.policy is not Policy.NONE:
+            if self._options.security.policy is Policy.NONE:
+                log.warning("opcua_link_not_protected", extra={"url": self._options.url})
+            else:
                 await self._secure(self._options.security)
 
             async def connection_lost(error: Exception) -> None:
@@ -293,6 +309,9 @@ class Link:
         if security.user is not None and security.password is not None:
             client.set_user(security.user)
             client.set_password(security.password.reveal())
+        user = await asyncio.to_thread(load_user, security, self._clock.wall_ns())
+        if user is not None:
+            client.user_certificate, client.user_private_key = user.certificate, user.private_key
         await client.set_security(
             _POLICIES[security.policy],
             uacrypto.CertProperties(identity.certificate, "der"),

@@ -9,6 +9,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -59,6 +60,30 @@ def load_identity(security: Security, application_uri: str | None, now_ns: int) 
         key_form="pem" if key.lstrip().startswith(_PEM) else "der",
         application_uri=wanted,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserIdentity:
+    """A user who is known by a certificate: it travels, the key signs what the server asks."""
+
+    certificate: x509.Certificate
+    private_key: rsa.RSAPrivateKey
+
+
+def load_user(security: Security, now_ns: int) -> UserIdentity | None:
+    """Read the user's certificate and key, None where the user has none. Raises `LinkRefused` where they cannot serve. Blocking."""
+    if security.user_certificate is None or security.user_private_key is None:
+        return None
+    certificate, name = _certificate(security.user_certificate), security.user_certificate.name
+    key = _check_pair(certificate, _bytes(security.user_private_key), name, security.user_private_key.name)
+    if not _valid_at(certificate, now_ns):
+        raise LinkRefused(
+            f"the user's certificate {name} is not valid now ({_span(certificate)})",
+            hint="renew it and let the EMS trust it, or set the clock right",
+        )
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise LinkRefused(f"{name} is not for an RSA key, the only kind that these policies know")
+    return UserIdentity(certificate=certificate, private_key=key)
 
 
 def load_trusted(security: Security) -> tuple[x509.Certificate, ...]:
@@ -123,11 +148,12 @@ def _span(certificate: x509.Certificate) -> str:
     return f"from {certificate.not_valid_before_utc:%Y-%m-%d} to {certificate.not_valid_after_utc:%Y-%m-%d}"
 
 
-def _check_pair(certificate: x509.Certificate, key: bytes, certificate_name: str, key_name: str) -> None:
-    """The private key must be readable without a password and belong to the certificate."""
+def _check_pair(certificate: x509.Certificate, key: bytes, certificate_name: str, key_name: str) -> object:
+    """The private key; it must be readable without a password and belong to the certificate."""
     load = load_pem_private_key if key.lstrip().startswith(_PEM) else load_der_private_key
     try:
-        public = load(key, password=None).public_key()
+        private = load(key, password=None)
+        public = private.public_key()
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise LinkRefused(
             f"{key_name} is not a private key that can be read", hint="give it unencrypted, in PEM or DER form"
@@ -135,6 +161,7 @@ def _check_pair(certificate: x509.Certificate, key: bytes, certificate_name: str
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if public.public_bytes(*form) != certificate.public_key().public_bytes(*form):
         raise LinkRefused(f"{key_name} is not the key of {certificate_name}")
+    return private
 
 
 def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:

@@ -7,8 +7,8 @@ _TEXT_LIMIT: Final = 200
 _REFUSALS: Final = ("BadUser", "BadIdentity", "BadCertificate", "BadSecurity", "BadNoValidCertificates")
 _HINTS: Final[Mapping[str, str]] = {
     "BadUserAccessDenied": "check `user` and `password`, and that the EMS lets this user in",
-    "BadIdentityTokenRejected": "check `user` and `password`; the EMS may not take passwords at all",
-    "BadIdentityTokenInvalid": "check `user` and `password`; the EMS may not take passwords at all",
+    "BadIdentityTokenRejected": "check `user` and `password`, or let the EMS trust `user_certificate`",
+    "BadIdentityTokenInvalid": "check `user` and `password`, or let the EMS trust `user_certificate`",
     "BadCertificateUntrusted": "let the EMS trust this host's certificate",
     "BadCertificateUriInvalid": "the application URI in this host's certificate must be `application_uri`",
     "BadCertificateTimeInvalid": "renew this host's certificate, or set the clocks right",

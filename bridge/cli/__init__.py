@@ -38,7 +38,20 @@ def _options(
 
 def _commands() -> typer.Typer:
     """Import the subcommands; each imports what it needs only when it runs."""
-    from bridge.cli import alarms, assets, check, demo, hold, journal, jws, keys, run, sandbox, submissions
+    from bridge.cli import (
+        alarms,
+        assets,
+        certificates,
+        check,
+        demo,
+        hold,
+        journal,
+        jws,
+        keys,
+        run,
+        sandbox,
+        submissions,
+    )
 
     app.command("demo")(demo.demo)
     app.command("run")(run.run)
@@ -52,6 +65,7 @@ def _commands() -> typer.Typer:
     app.add_typer(journal.app, name="journal")
     app.add_typer(keys.app, name="keys")
     app.add_typer(jws.app, name="jws")
+    app.add_typer(certificates.app, name="certificates")
     return app
 
 

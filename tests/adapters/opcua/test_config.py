@@ -96,6 +96,17 @@ def test_durations_carry_their_unit(text, seconds):
         ({"server_certificates": []}, "no server is trusted unseen"),
         ({"user": "smp-bridge"}, "belong together"),
         ({"password": Secret("x")}, "belong together"),
+        ({"user_certificate": __file__}, "`user_certificate` and `user_private_key` belong together"),
+        ({"user_private_key": __file__}, "`user_certificate` and `user_private_key` belong together"),
+        (
+            {
+                "user": "a",
+                "password": Secret("x"),
+                "user_certificate": __file__,
+                "user_private_key": __file__,
+            },
+            "not by both; remove one",
+        ),
         ({"certificate": "missing.pem"}, "file"),
         ({"trust": "missing"}, "directory"),
     ],

@@ -52,10 +52,56 @@ def peer_name(policy: str) -> str:
     )
 
 
-async def test_no_security_works_where_it_is_written_out(peer):
-    """For a laboratory, and for a server that knows nothing else."""
+async def test_no_security_works_where_it_is_written_out(peer, caplog):
+    """For a laboratory, and for a server that knows nothing else; each connection says so."""
     await peer.again(policies=["None"], modes=["None"], user="")
     await opens(peer.context(security={"policy": "None"}))
+    (warning,) = [entry for entry in caplog.records if entry.message == "opcua_link_not_protected"]
+    assert (warning.levelname, warning.url) == ("WARNING", peer.url)
+
+
+async def test_a_protected_link_warns_of_nothing(peer, caplog):
+    """The warning means something only while it is rare."""
+    await opens(peer.context())
+    assert not [entry for entry in caplog.records if entry.message == "opcua_link_not_protected"]
+
+
+def by_certificate(peer, pair) -> dict[str, object]:
+    security = {key: value for key, value in peer.security().items() if key not in {"user", "password"}}
+    return {**security, "user_certificate": pair.certificate, "user_private_key": pair.private_key}
+
+
+@pytest.mark.parametrize(
+    ("policy", "mode"),
+    [
+        ("Basic256Sha256", "SignAndEncrypt"),
+        ("Basic256Sha256", "Sign"),
+        ("Aes128Sha256RsaOaep", "SignAndEncrypt"),
+        ("Aes128Sha256RsaOaep", "Sign"),
+        ("Aes256Sha256RsaPss", "SignAndEncrypt"),
+        ("Aes256Sha256RsaPss", "Sign"),
+    ],
+)
+async def test_a_user_is_known_by_a_certificate(peer, tmp_path, policy, mode):
+    """Under every policy and mode: the server trusts this user, and no other."""
+    user, stranger = await asyncio.to_thread(
+        lambda: (make_pair(tmp_path, "user", "urn:user"), make_pair(tmp_path, "stranger", "urn:stranger"))
+    )
+    trust = [peer.client.certificate, user.certificate]
+    await peer.again(policies=[peer_name(policy)], modes=[mode], trust=trust, pki=tmp_path / "pki")
+    changed = {"policy": policy, "mode": mode}
+    await opens(peer.context(security={**by_certificate(peer, user), **changed}))
+    error = await refused(
+        peer.context(security={**by_certificate(peer, stranger), **changed}), "BadIdentityTokenRejected|BadCertificate"
+    )
+    assert "trust" in error.hint
+
+
+async def test_a_kind_of_user_that_the_server_does_not_take_is_told_with_those_it_takes(peer):
+    """Before anything is signed or encrypted for it."""
+    security = {key: value for key, value in peer.security().items() if key not in {"user", "password"}}
+    error = await refused(peer.context(security=security), "takes no anonymous users here; it takes")
+    assert "users with a password" in str(error)
 
 
 async def test_anonymous_works_where_the_server_lets_it(peer):

@@ -7,7 +7,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from opcua_certificates import NOW, NOW_NS, make
 
 from adapters.opcua.config import Security
-from adapters.opcua.trust import application_uris, check_server, load_identity, load_trusted, parse_der
+from adapters.opcua.trust import (
+    application_uris,
+    check_server,
+    load_identity,
+    load_trusted,
+    load_user,
+    parse_der,
+)
 from bridge.api import LinkRefused
 
 URI = "urn:acme:ems"
@@ -137,6 +144,25 @@ def test_our_own_key_must_be_readable_and_fit(files, tmp_path):
         identity(files, (certificate, certificate))
     with pytest.raises(LinkRefused, match="unencrypted|not a private key"):
         identity(files, make("bridge").write(tmp_path, "locked", password=b"secret"))
+
+
+def test_a_user_may_be_known_by_a_certificate(files, tmp_path):
+    """No URI is asked of it; its dates and its key are."""
+    own = make("bridge").write(tmp_path, "own")
+    security = {**files, "certificate": own[0], "private_key": own[1]}
+    assert load_user(Security.model_validate(security), NOW_NS) is None
+    made = make("operator", uri=None)
+    pair = made.write(tmp_path, "user", form="der")
+    security |= {"user_certificate": pair[0], "user_private_key": pair[1]}
+    found = load_user(Security.model_validate(security), NOW_NS)
+    assert found is not None
+    assert found.certificate == made.certificate
+    with pytest.raises(LinkRefused, match=r"user's certificate user.crt.der is not valid now") as raised:
+        load_user(Security.model_validate(security), NOW_NS + 10 * 86400 * 1_000_000_000)
+    assert "renew" in raised.value.hint
+    security["user_private_key"] = own[1]
+    with pytest.raises(LinkRefused, match=r"own.key.pem is not the key of user.crt.der"):
+        load_user(Security.model_validate(security), NOW_NS)
 
 
 def test_a_trust_directory_holds_any_number_of_certificates(files, tmp_path):
