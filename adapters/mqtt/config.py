@@ -12,6 +12,7 @@ from bridge.api import Options, Outcome, OutcomeField, RecordsOptions, Secret
 
 _UNITS_S: Final[Mapping[str, float]] = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h|d)")
+_WEB_PATH: Final = re.compile(r"/[!-~]*")  # RFC 3986: what is not ASCII is written as %XX
 NUMBER: Final = ".number"  # of a state or an error code: its number in place of its word
 _NUMBERED: Final = (OutcomeField.STATE, OutcomeField.ERROR_CODE)
 MEMBERS: Final = (*(item.value for item in OutcomeField), *(item.value + NUMBER for item in _NUMBERED))
@@ -62,6 +63,14 @@ def _path(text: str) -> str:
     return text
 
 
+def _web_path(text: str) -> str:
+    if not _WEB_PATH.fullmatch(text):
+        raise ValueError(
+            "must be the path of the WebSocket as in a URL, such as /mqtt: it begins with / and has no spaces"
+        )
+    return text
+
+
 def _member(text: str) -> str:
     if text not in MEMBERS:
         raise ValueError(f"`{text}` is nothing that can be written; known are {', '.join(MEMBERS)}")
@@ -92,6 +101,12 @@ class Tls(Options):
         return self
 
 
+class WebSocket(Options):
+    """MQTT inside a WebSocket (`ws`, and `wss` with `tls:`), as brokers behind a web gateway offer it; the sub-protocol asked for is `mqtt`."""
+
+    path: Annotated[str, AfterValidator(_web_path)] = "/mqtt"
+
+
 class MqttOptions(Options):
     """One connection to a broker."""
 
@@ -99,6 +114,7 @@ class MqttOptions(Options):
     port: Annotated[int, Field(ge=1, le=65535)] = 8883
     version: Annotated[Version, BeforeValidator(_version)] = Version.V311
     tls: Tls | None = None
+    websocket: WebSocket | None = None
     user: str | None = None
     password: Secret | None = None
     keepalive: KeepAlive = 10.0

@@ -1,13 +1,15 @@
 """One MQTT connection, used once, driven by the event loop's own readers and writers. The only file that touches the protocol library."""
 
 import asyncio
+import os
+import socket
 import ssl
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, WebsocketConnectionError
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.exception import MQTTException
 from paho.mqtt.packettypes import PacketTypes
@@ -191,10 +193,13 @@ class Link:
             client_id=client_id,
             clean_session=clean,
             protocol=_PROTOCOLS[options.version],
+            transport="tcp" if options.websocket is None else "websockets",
             reconnect_on_failure=False,
             manual_ack=True,
         )
         client.connect_timeout = options.timeout
+        if options.websocket is not None:
+            client.ws_set_options(path=options.websocket.path)
         if options.user is not None:
             client.username_pw_set(options.user, options.password.reveal() if options.password is not None else None)
         if options.status_topic is not None:
@@ -236,6 +241,7 @@ class Link:
         self._socket = client.socket()
         if self._socket is None:
             raise self.fail("the connection broke at once", hint=self._closed_hint())
+        _without_delay(self._socket)
         client.on_socket_close = self._on_socket_close
         client.on_socket_register_write = self._on_writing
         client.on_socket_unregister_write = self._on_written
@@ -278,7 +284,10 @@ class Link:
 
     def _pending(self) -> bool:
         """Whether a secured connection holds bytes that are already decrypted: the socket does not become readable for those."""
-        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+        held = getattr(
+            self._socket, "pending", None
+        )  # a plain TCP socket has no such call; the library's WebSocket has it
+        return held is not None and held() > 0
 
     def _flush(self) -> None:
         """Write what was queued in this turn of the loop; the socket is watched only when it takes no more."""
@@ -358,8 +367,10 @@ class Link:
             self.fail("the broker closed the connection before it answered", hint=self._closed_hint())
 
     def _closed_hint(self) -> str:
+        if self._options.websocket is not None:
+            return "is `websocket.path` the broker's, and does it speak MQTT over WebSocket on this port?"
         if self._options.tls is None:
-            return "does the broker want TLS on this port?"
+            return "does the broker want TLS on this port, or MQTT over WebSocket (`websocket:`)?"
         return "does the broker speak TLS on this port, and does it want a client certificate?"
 
     def _on_subscribe(
@@ -443,6 +454,10 @@ class Link:
         except ssl.SSLError as error:
             reason = printable(error.reason or error)
             raise self.fail(f"{doing}: TLS failed ({reason})", hint="does the broker speak TLS here?") from error
+        except WebsocketConnectionError as error:
+            path = self._options.websocket.path if self._options.websocket is not None else ""
+            text = f"{doing}: the peer does not open a WebSocket at {printable(path)}"
+            raise self.fail(text, hint=self._closed_hint()) from error
         except TimeoutError as error:
             raise self.fail(f"{doing}: no answer within {self._options.timeout:g} s") from error
         except ConnectionResetError as error:
@@ -467,3 +482,12 @@ class Link:
             self._loop.remove_reader(sock)
             self._loop.remove_writer(sock)
             sock.close()
+
+
+def _without_delay(sock: Any) -> None:
+    """Send each packet at once: otherwise an acknowledgement may hold the next outcome back until the peer's delayed TCP answer, 40 ms later.
+
+    The option belongs to the open connection, so it may be set through a second descriptor of it, whatever the library has put around the first.
+    """
+    with socket.socket(fileno=os.dup(sock.fileno())) as twin:
+        twin.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

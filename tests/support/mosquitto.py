@@ -19,6 +19,20 @@ ANSWER_S = 10.0
 HOST = "127.0.0.1"
 
 
+class Certificates:
+    """An authority, and a server's key and chain below it, as PEM files."""
+
+    def __init__(self, directory: Path, names: tuple[str, ...] = (HOST, "localhost")) -> None:
+        self.authority = trustme.CA()
+        self.ca = directory / "ca.pem"
+        self.key = directory / "server.key"
+        self.chain = directory / "server.pem"
+        self.authority.cert_pem.write_to_path(str(self.ca))
+        server = self.authority.issue_cert(*names)
+        server.private_key_pem.write_to_path(str(self.key))
+        self.chain.write_bytes(b"".join(blob.bytes() for blob in server.cert_chain_pems))
+
+
 class Broker:
     """One mosquitto. `user`/`password` are empty where anybody may connect; `ca` is None without TLS."""
 
@@ -37,14 +51,12 @@ class Broker:
         self.port = free_port()
         self.user = user
         self.password = password
-        self.ca: Path | None = directory / "ca.pem" if tls else None
-        self.authority = trustme.CA() if tls else None
-        self._names = names
         self._extra = extra
         self._process: asyncio.subprocess.Process | None = None
         directory.mkdir(parents=True, exist_ok=True)
-        if tls:
-            self._certify()
+        self.certificates = Certificates(directory, names) if tls else None
+        self.ca: Path | None = self.certificates.ca if self.certificates else None
+        self.authority = self.certificates.authority if self.certificates else None
 
     async def start(self) -> None:
         """Listen, on the same port and with the same state as before."""
@@ -116,9 +128,8 @@ class Broker:
             lines += ["allow_anonymous false", f"password_file {self.directory / 'passwords'}"]
         else:
             lines.append("allow_anonymous true")
-        if self.authority:
-            lines += [f"cafile {self.ca}"]
-            lines += [f"certfile {self.directory / 'server.pem'}", f"keyfile {self.directory / 'server.key'}"]
+        if self.certificates:
+            lines += [f"cafile {self.ca}", f"certfile {self.certificates.chain}", f"keyfile {self.certificates.key}"]
         return "\n".join([*lines, self._extra]) + "\n"
 
     async def _write_password(self) -> None:
@@ -127,13 +138,6 @@ class Broker:
             command = ["mosquitto_passwd", "-b", "-c", str(path), self.user, self.password]
             process = await asyncio.create_subprocess_exec(*command)
             assert await process.wait() == 0
-
-    def _certify(self) -> None:
-        self.authority.cert_pem.write_to_path(str(self.ca))
-        server = self.authority.issue_cert(*self._names)
-        server.private_key_pem.write_to_path(str(self.directory / "server.key"))
-        chain = b"".join(blob.bytes() for blob in server.cert_chain_pems)
-        (self.directory / "server.pem").write_bytes(chain)
 
 
 @asynccontextmanager

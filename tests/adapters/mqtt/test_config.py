@@ -44,7 +44,7 @@ def test_the_samples_values_are_the_defaults():
         ({"max_payload": 10}, "1024"),
         ({"tls": {"certificate": __file__}}, "belong together"),
         ({"tls": {"insecure": True}}, "Extra inputs"),
-        ({"websocket": True}, "Extra inputs"),
+        ({"websocket": {"path": "mqtt"}}, "begins with /"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused(options, what):
