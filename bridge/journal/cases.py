@@ -244,12 +244,12 @@ class JournalCases(PeopleCases, AssetCases, ReaderCases):
         answer: AnswerNote | None = None,
         stamps: Stamps | None = None,
         again: Sequence[Sequence[int]] = (),
-    ) -> None:
+    ) -> bool:
         """See the port."""
         parts = [Again(submission=self._new_id(), items=items) for items in again]
 
-        def work(tx: Tx) -> None:
-            settling.settle(
+        def work(tx: Tx) -> bool:
+            return settling.settle(
                 tx,
                 fence,
                 submission,
@@ -262,7 +262,7 @@ class JournalCases(PeopleCases, AssetCases, ReaderCases):
                 again=parts,
             )
 
-        await self._writer.run(work, weight=len(outcomes))
+        return (await self._writer.run(work, weight=len(outcomes))).value
 
     async def refuse_waiting(self, fence: Fence, submission: str, state: SubmissionState, refusal: Refusal) -> None:
         """See the port."""

@@ -506,13 +506,15 @@ class Journal(JournalReader, People, AssetImporter, Protocol):
         answer: AnswerNote | None = None,
         stamps: Stamps | None = None,
         again: Sequence[Sequence[int]] = (),
-    ) -> None:
+    ) -> bool:
         """Move a submission to a settled or terminal state with its items' outcomes, their write-backs and the events, and wake what depends on them.
 
         Each group of `again` (item ids) becomes a new WAITING submission at the same place in line: the old items keep their outcome as evidence,
         the new ones stand for their references, and the EMS is told of these alone.
 
         On a terminal submission only enrichment that contradicts nothing is taken (asset ids); anything that contradicts is an event and a CONFLICT alarm, state kept.
+
+        Returns whether it moved: a return and a status answer that cross each other end it once.
         """
         ...
 

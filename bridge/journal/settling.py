@@ -34,8 +34,11 @@ def settle(
     answer: AnswerNote | None,
     stamps: Stamps | None,
     again: Sequence[Again] = (),
-) -> None:
-    """Move a submission with its items' outcomes; on one that has ended, take what contradicts nothing. `again` names items that are sent again."""
+) -> bool:
+    """Move a submission with its items' outcomes; on one that has ended, take what contradicts nothing. `again` names items that are sent again.
+
+    Returns whether it moved.
+    """
     tx.check(fence)
     found = load(tx, submission)
     blob = tx.blob(found.participant, answer.body) if answer else NO_BLOB
@@ -45,7 +48,7 @@ def settle(
     if found.state.terminal:
         agreed = _enrich(tx, fence, found, outcomes, cause, data, blob)
         _close(tx, fence, return_id, agreed=agreed)
-        return
+        return False
     columns: dict[str, object] = {}
     if answer is not None and answer.transaction_id:
         found.transaction_id = columns["transaction_id"] = answer.transaction_id
@@ -67,6 +70,7 @@ def settle(
         again=again,
     )
     _close(tx, fence, return_id, agreed=True)
+    return True
 
 
 def finish(

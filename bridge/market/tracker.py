@@ -207,7 +207,7 @@ class Tracker:
         if report.rejected and found.state is SubmissionState.IN_DOUBT:
             state = settled_state([verdict.state for verdict in verdicts])
         stamps = {**stamps, "settled": self._clock.now()}
-        await self._journal.settle(
+        moved = await self._journal.settle(
             self._fence,
             found.id,
             state,
@@ -219,7 +219,7 @@ class Tracker:
             again=self._again(found, report),
         )
         self._open.pop(found.id, None)
-        if not found.state.terminal:
+        if moved:
             told = {"submission": found.id, "state": state.value, "by": cause, "items": len(verdicts)}
             log.info("submission_settled", extra={"participant": self._participant, **told})
             self._metrics.settled(self._participant, found, stamps)

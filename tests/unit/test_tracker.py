@@ -41,6 +41,7 @@ class Journal:
         self.settled, self.closed, self.alarms = [], [], []
         self.full = 0
         self.moves = []
+        self.first = True
 
     async def open_submissions(self, participant):
         return []
@@ -63,6 +64,7 @@ class Journal:
             raise IllegalMove("it moved meanwhile")
         self.state = state
         self.settled.append(state)
+        return self.first
 
     async def close_return(self, fence, return_id, verdict):
         self.closed.append(verdict)
@@ -78,7 +80,8 @@ class Maker:
         self.delays_s = delays_s
         self.status_report = status
         self.semantics = BatchSemantics.PARTIAL
-        self.profile = SimpleNamespace(spec=SimpleNamespace(poll=SimpleNamespace(overdue_s=overdue_s)))
+        spec = SimpleNamespace(poll=SimpleNamespace(overdue_s=overdue_s), resubmit_unnamed=False)
+        self.profile = SimpleNamespace(spec=spec)
         self.asked = 0
 
     def poll_delay_s(self, attempt):
@@ -122,13 +125,22 @@ RETURN = ParkedReturn(
 )  # fmt: skip
 
 
+class Counted(MarketMetrics):
+    def __init__(self):
+        self.ended = 0
+
+    def settled(self, *_):
+        self.ended += 1
+
+
 class Rig:
     def __init__(self, journal, maker):
+        self.metrics = Counted()
         self.journal, self.maker, self.clock = journal, maker, Clock()
         self.tracker = Tracker(
             participant="acme", journal=journal, fence=Fence("market:acme", 1), maker=maker, client=Client(), tokens=Tokens(),
             pace=Pace(clock=self.clock, rate_per_s=0, burst=1, concurrency=4, jitter=lambda: 0.5),
-            clock=self.clock, metrics=MarketMetrics(),
+            clock=self.clock, metrics=self.metrics,
         )  # fmt: skip
 
     async def until(self, condition, within_s=5.0):
@@ -191,3 +203,14 @@ async def test_a_disproved_call_is_set_aside():
     rig.tracker.returned(RETURN)
     await rig.until(lambda: journal.closed)
     assert (journal.settled, journal.closed, journal.alarms) == ([_S.SET_ASIDE], ["conflict"], ["CONFLICT"])
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_an_end_that_is_told_twice_at_once_is_counted_once(first):
+    """A return and a status answer cross each other: both saw the submission open, and the journal says which of them ended it."""
+    journal = Journal()
+    journal.first = first
+    rig = Rig(journal, Maker([]))
+    rig.tracker.returned(RETURN)
+    await rig.until(lambda: journal.settled)
+    assert rig.metrics.ended == first

@@ -79,6 +79,18 @@ async def test_events_tell_the_whole_way(kit):
 # ---------------------------------------------------------------------------------------------------------- after the end
 
 
+async def test_the_first_end_is_told_from_those_after_it(kit):
+    """A return and a status answer that cross each other: whoever settles learns whether it was the one."""
+    await kit.accept(kit.asset("A"))
+    due = await kit.sent()
+    results = [kit.result(due.items[0].id, "A", ItemState.REGISTERED)]
+    moved = [
+        await kit.journal.settle(kit.market, due.submission, SubmissionState.CONFIRMED, results, cause=cause)
+        for cause in ("return", "status")
+    ]
+    assert moved == [True, False]
+
+
 async def test_asset_ids_enrich_an_ended_submission(kit):
     """A late return that names asset ids adds them, and the EMS hears them."""
     await kit.accept(kit.asset("A"))
