@@ -1,10 +1,12 @@
 """The worked example of docs/example-adapter keeps the adapter contract."""
 
+import asyncio
 import csv
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from recorded import Recorded
 
 from bridge.api import Selection, Trigger
 from bridge.testing.contract import AdapterContract, Rig
@@ -94,6 +96,19 @@ def test_an_outcome_outside_writable_is_a_problem(tmp_path):
     options = rig.options.model_copy(update={"writable": ()})
     (problem,) = rig.adapter.check(options, [rig.selection])
     assert problem.path == "flows.batteries.outcome.file"
+
+
+async def test_it_tells_how_often_it_looks(tmp_path):
+    """As configured, and the time from one look to the next."""
+    rig, recorded = CsvRig(tmp_path), Recorded()
+    context = TestExampleAdapter().context(rig)._replace(intervals=recorded)
+    async with rig.adapter.open(context) as session:
+        await session.receive()
+        waiting = asyncio.get_running_loop().create_task(session.receive())
+        spacings = await recorded.until("poll", 3)
+        waiting.cancel()
+    assert recorded.said == {"poll": (0.02, None)}
+    assert sum(spacings[:3]) >= 2 * 0.02
 
 
 class TestTheKitCanFail:

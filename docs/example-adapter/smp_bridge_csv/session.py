@@ -45,6 +45,8 @@ class CsvSession:
         self._rows: list[dict[str, str]] = []
         self._seen: dict[tuple[str, str], Row] = {}
         self._due = context.clock.mono_ns()
+        self._looked = 0
+        context.intervals.agreed("poll", configured_s=self._options.poll)
         self.closed = False
 
     async def receive(self) -> Sequence[Arrival]:
@@ -55,6 +57,7 @@ class CsvSession:
                 return arrivals
             self._due += int(self._options.poll * 1e9)
             await asyncio.sleep(max(0.0, (self._due - self._context.clock.mono_ns()) / 1e9))
+            self._tell_spacing()
             await self.look()
 
     async def read(self, addresses: Sequence[Address]) -> Sequence[Reading]:
@@ -92,6 +95,12 @@ class CsvSession:
         text = await _in_thread(Path.read_text, self._options.file, "utf-8")
         self._rows = rows(text, self._options.delimiter)
         self._context.heard()
+
+    def _tell_spacing(self) -> None:
+        now = self._context.clock.mono_ns()
+        if self._looked:
+            self._context.intervals.achieved("poll", (now - self._looked) / 1e9)
+        self._looked = now
 
     def _changed(self) -> list[Record]:
         records = []
