@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from adapters.modbus.codec import Kind, Shape, Unencodable, decode, encode, with_bit
+from adapters.modbus.codec import Kind, Shape, Unencodable, decode, encode, merge
 from adapters.modbus.config import FieldTarget, ModbusOptions, Target
 from adapters.modbus.layout import Image, Layout, Members, Span, bad, members_of, reading_of, values_of
 from adapters.modbus.link import Link, Refused
@@ -16,10 +16,11 @@ _SEPARATOR: Final = "; "
 class _Place(NamedTuple):
     target: Target
     span: Span
+    factor: Span | None
 
 
 class _Job(NamedTuple):
-    """One value on its way into the device; `data` is empty for a single bit."""
+    """One value on its way into the device; `data` is empty for what shares its register with others."""
 
     turn: int
     write: Write
@@ -41,7 +42,9 @@ class Access:
         """One reading each, in the same order. Raises `LinkError`."""
         places = [self._place(address) for address in addresses]
         image = Image()
-        await self._link.fetch([place.span for place in places if isinstance(place, _Place)], image)
+        spans = [place.span for place in places if isinstance(place, _Place)]
+        spans += [place.factor for place in places if isinstance(place, _Place) and place.factor is not None]
+        await self._link.fetch(spans, image)
         members: dict[_Place, Members] = {}
         for place in places:
             if isinstance(place, _Place) and isinstance(place.target, FieldTarget) and place.target.members:
@@ -52,7 +55,7 @@ class Access:
             if isinstance(place, str)
             else values_of(members[place], image)
             if place in members
-            else reading_of(place.target, place.span, image)
+            else reading_of(place.target, place.span, image, place.factor)
             for place in places
         ]
 
@@ -81,8 +84,8 @@ class Access:
 
     async def _data(self, group: Sequence[_Job]) -> bytes:
         first = group[0]
-        if first.shape.kind is Kind.BIT:
-            return with_bit(first.shape, await self._link.read(first.span), first.value)
+        if first.shape.part is not None:
+            return merge(first.shape, await self._link.read(first.span), first.value)
         return b"".join(job.data for job in group)
 
     def _place(self, address: Address) -> _Place | str:
@@ -96,7 +99,7 @@ class Access:
         target = layout.target(address.name)
         if target is None:
             return f"{address.flow} has no {address.name.value if isinstance(address.name, OutcomeField) else address.name}"
-        return _Place(target, layout.at(number, target))
+        return _Place(target, layout.at(number, target), layout.factor(number, target))
 
     def _job(self, index: int, write: Write) -> _Job | str:
         """What is to be written for this, or why it cannot be."""
@@ -110,8 +113,9 @@ class Access:
         shape = place.target.shape
         try:
             value = held_as(write.address.name, write.value, shape)
-            if shape.kind is Kind.BIT:
-                return _Job(index, write, shape, place.span, bool(value), b"")
+            if shape.part is not None:
+                held = decode(shape, merge(shape, bytes(2 * shape.registers), value))
+                return _Job(index, write, shape, place.span, held, b"")
             data = encode(shape, value)
         except Unencodable as error:
             return f"{place.span}: {error}"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from adapters.modbus.codec import Kind
+from adapters.modbus.codec import INTEGERS, MOMENTS, Kind
 from adapters.modbus.config import (
     LAST_REGISTER,
     CountFrom,
@@ -16,18 +16,17 @@ from adapters.modbus.config import (
 from adapters.modbus.layout import Span, block_of
 from bridge.api import OutcomeField, Problem, Selection
 
-_INTEGERS: Final = frozenset({Kind.INT16, Kind.UINT16, Kind.INT32, Kind.UINT32, Kind.INT64, Kind.UINT64})
 _TEXT: Final = frozenset({Kind.STRING})
 _TAKES: Final[Mapping[OutcomeField, frozenset[Kind]]] = {
-    OutcomeField.STATE: _INTEGERS | _TEXT,
+    OutcomeField.STATE: INTEGERS | _TEXT,
     OutcomeField.TRANSACTION_ID: _TEXT,
-    OutcomeField.ERROR_CODE: _INTEGERS | _TEXT,
+    OutcomeField.ERROR_CODE: INTEGERS | _TEXT,
     OutcomeField.ERROR_TEXT: _TEXT,
-    OutcomeField.ERROR_COUNT: _INTEGERS,
+    OutcomeField.ERROR_COUNT: INTEGERS,
     OutcomeField.ASSET_ID: _TEXT,
-    OutcomeField.UPDATED_AT: frozenset({Kind.EPOCH32}),
-    OutcomeField.REQUEST: _INTEGERS | _TEXT,
-    OutcomeField.ALARM: _INTEGERS | {Kind.BIT},
+    OutcomeField.UPDATED_AT: MOMENTS,
+    OutcomeField.REQUEST: INTEGERS | _TEXT,
+    OutcomeField.ALARM: INTEGERS | {Kind.BIT},
 }
 
 
@@ -107,13 +106,15 @@ def _stands_for(members: tuple[str, str], selections: Sequence[Selection]) -> st
         return f"{flow} has no field {field}; known are {', '.join(sorted(known[flow].fields))}"
     if known[flow].fields[field].members is not None:
         return f"{flow}.{field} is itself a list of record numbers; name a field of text"
+    if known[flow].fields[field].scale_at is not None:
+        return f"{flow}.{field} has a scale factor, so it names no record; name a field of text"
     return ""
 
 
 def _outcome(options: ModbusOptions, selection: Selection) -> Iterator[Problem]:
     outcome, each = selection.outcome, selection.records.each
     assert isinstance(outcome, ModbusOutcome)
-    used: dict[int, OutcomeField] = {}
+    used: dict[int, tuple[OutcomeField, bool]] = {}
     for name, target in outcome.targets().items():
         path = f"flows.{selection.flow}.outcome.{name.value}"
         if target.type not in _TAKES[name]:
@@ -125,10 +126,12 @@ def _outcome(options: ModbusOptions, selection: Selection) -> Iterator[Problem]:
         outside = _outside(options, each.base + target.at, target.width, each.stride, each.most)
         if outside:
             yield Problem(path=path, text=outside)
-        other = next((used[offset] for offset in range(target.at, target.at + target.width) if offset in used), None)
-        if other is not None and target.type is not Kind.BIT:
+        whole = target.shape.part is None  # bits and bytes may share a register with each other
+        places = range(target.at, target.at + target.width)
+        other = next((used[at][0] for at in places if at in used and (whole or used[at][1])), None)
+        if other is not None:
             yield Problem(path=path, text=f"shares registers with {other.value}")
-        used |= {offset: name for offset in range(target.at, target.at + target.width) if target.type is not Kind.BIT}
+        used |= dict.fromkeys(places, (name, whole))
 
 
 def _outside(options: ModbusOptions, first: int, width: int, stride: int, most: int) -> str:

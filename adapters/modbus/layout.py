@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from adapters.modbus.codec import Kind, Undecodable, blank, crc16, decode, decoder
-from adapters.modbus.config import Crc, FieldTarget, ModbusOutcome, ModbusRecords, Target
+from adapters.modbus.codec import Kind, Undecodable, blank, crc16, decode, decoder, scaled
+from adapters.modbus.config import SCALE_FACTOR, Crc, FieldTarget, ModbusOutcome, ModbusRecords, Target
 from bridge.api import OutcomeField, Quality, Reading, Selection
 
 GAP: Final = 16  # unused registers that are fetched along rather than asking twice
@@ -82,6 +82,8 @@ class Cut(NamedTuple):
     end: int
     decode: Callable[[bytes], object]
     target: FieldTarget
+    power: int | None
+    """Where its scale factor begins, for a field that has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +122,11 @@ class Layout:
         """The registers of one value of one record."""
         return Span(self.base + self.stride * number + target.at, target.width)
 
+    def factor(self, number: int, target: Target) -> Span | None:
+        """The register of its scale factor, for a value of one record that has one."""
+        at = target.scale_at if isinstance(target, FieldTarget) else None
+        return None if at is None else Span(self.base + self.stride * number + at, 1)
+
     def target(self, name: str | OutcomeField) -> Target | None:
         """The value that an address names, if there is one."""
         return self.targets.get(name) if isinstance(name, OutcomeField) else self.fields.get(name)
@@ -131,13 +138,20 @@ class Layout:
     def reading(self, number: int, cut: Cut, block: bytes) -> Reading:
         """One field of the record with these bytes; what cannot be decoded is a BAD reading that says what and where."""
         try:
-            return Reading(value=cut.decode(block[cut.start : cut.end]))
+            value = cut.decode(block[cut.start : cut.end])
+            if value is None:
+                return missing(self.at(number, cut.target))
+            if cut.power is not None:
+                value = scaled(value, _factor(block[cut.power : cut.power + 2]))
+            return Reading(value=value)
         except Undecodable as error:
             return bad(f"{self.at(number, cut.target)}: {error}")
 
     def signature(self, image: Image, number: int) -> bytes:
         """The registers of the fields alone, so that what lies between them does not count as a change."""
-        return b"".join(image.get(self.at(number, target)) or b"" for target in self.fields.values())
+        spans = [self.at(number, target) for target in self.fields.values()]
+        spans += [span for span in (self.factor(number, target) for target in self.fields.values()) if span is not None]
+        return b"".join(image.get(span) or b"" for span in spans)
 
     def problem(self, image: Image, number: int) -> str:
         """Why the record as a whole cannot be used, '' when it can."""
@@ -177,25 +191,34 @@ def layout_of(selection: Selection, count: int) -> Layout:
 
 def _cut(name: str, target: FieldTarget, block: Span) -> Cut:
     start = 2 * (target.at - block.start)
-    return Cut(name, start, start + 2 * target.width, decoder(target.shape), target)
+    power = None if target.scale_at is None else 2 * (target.scale_at - block.start)
+    return Cut(name, start, start + 2 * target.width, decoder(target.shape), target, power)
+
+
+_factor: Final = decoder(SCALE_FACTOR)
 
 
 def block_of(records: ModbusRecords) -> Span:
     """From the first to the last register of a record that is read, as offsets."""
     spans = [Span(target.at, target.width) for target in records.fields.values()]
+    spans += [Span(target.scale_at, 1) for target in records.fields.values() if target.scale_at is not None]
     if records.crc is not None:
         spans += [Span(records.crc.at, 1), *(Span(first, last - first + 1) for first, last in records.crc.over)]
     start = min(span.start for span in spans)
     return Span(start, max(span.end for span in spans) - start)
 
 
-def reading_of(target: Target, span: Span, image: Image) -> Reading:
-    """One value as it was read; one that cannot be read or decoded is a BAD reading that says what and where."""
+def reading_of(target: Target, span: Span, image: Image, factor: Span | None = None) -> Reading:
+    """One value as it was read, times the power of ten in `factor`; one that cannot be read or decoded is a BAD reading that says what and where."""
     data = image.get(span)
-    if data is None:
-        return bad(image.why(span))
+    power = None if factor is None else image.get(factor)
+    if data is None or (factor is not None and power is None):
+        return bad(image.why(span if data is None or factor is None else factor))
     try:
-        return Reading(value=decode(target.shape, data))
+        value = decode(target.shape, data)
+        if value is None:
+            return missing(span)
+        return Reading(value=value if power is None else scaled(value, _factor(power)))
     except Undecodable as error:
         return bad(f"{span}: {error}")
 
@@ -203,6 +226,11 @@ def reading_of(target: Target, span: Span, image: Image) -> Reading:
 def bad(detail: str) -> Reading:
     """A value that cannot be used."""
     return Reading(value=None, quality=Quality.BAD, detail=detail)
+
+
+def missing(span: Span) -> Reading:
+    """A value that the device says it has not."""
+    return Reading(value=None, detail=f"{span}: not implemented by the device", absent=True)
 
 
 class Members(NamedTuple):
