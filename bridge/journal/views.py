@@ -78,9 +78,11 @@ def _open(rows: Rows, submission: Submission, *, with_items: bool) -> OpenSubmis
 
 def submissions(rows: Rows, participant: str, state: SubmissionState | None, limit: int) -> list[SubmissionView]:
     """Submissions, newest first."""
+    asked = {"participant = ?": participant, "state = ?": state.value if state else ""}
+    wanted = {term: value for term, value in asked.items() if value}
     found = rows.all(
-        f"SELECT {_VIEW} FROM submissions WHERE (? = '' OR participant = ?) AND (? = '' OR state = ?) ORDER BY seq DESC LIMIT ?",  # noqa: S608 - a constant
-        (participant, participant, *([state.value if state else ""] * 2), limit),
+        f"SELECT {_VIEW} FROM submissions WHERE {' AND '.join(wanted) or '1 = 1'} ORDER BY seq DESC LIMIT ?",  # noqa: S608 - constants
+        (*wanted.values(), limit),
     )
     return [_submission_view(rows, row) for row in found]
 
@@ -163,7 +165,7 @@ def counts(rows: Rows) -> dict[str, int]:
     one = {
         "items.waiting": "SELECT coalesce(sum(items), 0) FROM submissions WHERE state IN ('WAITING', 'RETRY_WAIT')",
         "writebacks.pending": "SELECT count(*) FROM writebacks WHERE step IN ('pending', 'retry')",
-        "writebacks.stuck": "SELECT count(*) FROM writebacks WHERE step = 'stuck'",
+        "writebacks.stuck": "SELECT count(*) FROM writebacks WHERE step IN ('retry', 'stuck') AND step = 'stuck'",
         "returns.parked": "SELECT count(*) FROM returns WHERE verdict IN ('', 'orphan')",
         "alarms.open": "SELECT count(*) FROM alarms WHERE cleared_ns = 0",
     }

@@ -69,6 +69,11 @@ _WRITTEN: Final = (
     " LEFT JOIN items i ON i.id = w.follows LEFT JOIN submissions s ON s.seq = i.submission"
     " WHERE w.id IN (SELECT CAST(value AS BIGINT) FROM json_each(?))"
 )
+# The words of the index `writebacks_untold`: a site may have a hundred thousand places, and as a rule none of these.
+_AGAIN: Final = (
+    "UPDATE writebacks SET step = 'pending', attempts = 0, due_ns = ?"
+    " WHERE site = ? AND step IN ('retry', 'stuck') AND flow IN (SELECT value FROM json_each(?))"
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -283,9 +288,5 @@ def _note(tx: Tx, fresh: Sequence[tuple[WriteBackResult, Row]]) -> None:
 def retry_stuck(tx: Tx, fence: Fence, site: str, flows: Sequence[str]) -> None:
     """Everything stuck or in retry of these flows is due at once, with its tries counted anew."""
     tx.check(fence)
-    tx.run(
-        "UPDATE writebacks SET step = 'pending', attempts = 0, due_ns = ?"
-        " WHERE site = ? AND step IN ('retry', 'stuck') AND flow IN (SELECT value FROM json_each(?))",
-        (tx.now.wall_ns, site, dump(list(flows))),
-    )
+    tx.run(_AGAIN, (tx.now.wall_ns, site, dump(list(flows))))
     tx.topics.add(f"field:{site}")
