@@ -9,6 +9,7 @@ import enum
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
@@ -268,6 +269,34 @@ class ListsPlaces(Protocol):
         ...
 
 
+class CertificateRole(enum.Enum):
+    """What a certificate must be able to do. OPC_UA asks for an application URI and RSA (OPC 10000-6, 6.2.2), USER only for RSA, the others for what TLS asks."""
+
+    OPC_UA = "OPC UA application"
+    USER = "OPC UA user"
+    TLS_CLIENT = "TLS client"
+    TLS_SERVER = "TLS server"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateUse:
+    """Files that one link is protected by, for `smp-bridge certificates doctor`; nothing is read before it asks.
+
+    `path` is the key of the options that holds them. `certificate` and `private_key` are ours; `application_uri` is the one that ours must carry,
+    None where any will do. `trusted` files and the files of `trust` say whom we believe: the peers themselves or their authorities
+    (OPC_UA), authorities alone (TLS). `warning` says why a link is not protected although it works.
+    """
+
+    path: str
+    role: CertificateRole
+    certificate: Path | None = None
+    private_key: Path | None = None
+    application_uri: str | None = None
+    trusted: tuple[Path, ...] = ()
+    trust: Path | None = None
+    warning: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
     """What an entry point in `smp_bridge.adapters` names.
@@ -278,6 +307,8 @@ class Adapter:
     `open` imports the protocol library only when called. `readable` is what `can_read` of its sessions will be.
     `word` validates the address of a site's alarm word (`alarms.word`), for adapters whose sessions are `WordSession`s; `check_word` is pure and
     returns what is wrong with it beside the options and flows, each problem's `path` beginning with `alarms.word`.
+    `certificates` is pure and names the files that protect a link of these options. `handshake` connects until both sides know each other, says in
+    a few words with whom and how, and closes; it reads no record and writes nothing. It raises `LinkRefused` or `LinkError` as `open` does.
     """
 
     protocol: str
@@ -291,6 +322,8 @@ class Adapter:
     word: type[Options] | None = None
     check_word: Callable[[Any, Sequence[Selection], Any], Sequence[Problem]] | None = None
     readable: bool = True
+    certificates: Callable[[Any], Sequence[CertificateUse]] | None = None
+    handshake: Callable[[SessionContext], Awaitable[str]] | None = None
 
     api_version: ClassVar[int] = 1
 

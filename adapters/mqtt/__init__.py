@@ -3,6 +3,7 @@
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
+from adapters.mqtt.certificates import certificates
 from adapters.mqtt.check import check, check_word
 from adapters.mqtt.config import ChangeSubmit, MessageSubmit, MqttOptions, MqttOutcome, MqttRecords, MqttWord
 from bridge.api import Adapter, Session, SessionContext, Trigger
@@ -28,4 +29,5 @@ ADAPTER: Final = Adapter(
     readable=False,
     word=MqttWord,
     check_word=check_word,
+    certificates=certificates,
 )

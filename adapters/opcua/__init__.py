@@ -13,6 +13,7 @@ from adapters.opcua.config import (
     OpcUaOutcome,
     OpcUaRecords,
     OpcUaWord,
+    certificates,
     check,
     check_word,
 )
@@ -29,6 +30,12 @@ async def _open(context: SessionContext) -> AsyncIterator[Session]:
         yield opened
 
 
+async def _handshake(context: SessionContext) -> str:
+    """See `bridge.api.Adapter`."""
+    link = await asyncio.to_thread(import_module, "adapters.opcua.link")
+    return str(await link.shake_hands(context.options, context.clock))
+
+
 ADAPTER: Final = Adapter(
     protocol="opcua",
     summary="OPC UA client: subscriptions for requests and changes, guarded reads, write-back",
@@ -40,4 +47,6 @@ ADAPTER: Final = Adapter(
     open=_open,
     word=OpcUaWord,
     check_word=check_word,
+    certificates=certificates,
+    handshake=_handshake,
 )

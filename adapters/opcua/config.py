@@ -8,7 +8,18 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BeforeValidator, DirectoryPath, Field, FilePath, model_validator
 
 from adapters.opcua.paths import BrowsePath, absolute, relative
-from bridge.api import Options, Outcome, OutcomeField, Problem, RecordsOptions, Secret, Selection, Trigger
+from bridge.api import (
+    CertificateRole,
+    CertificateUse,
+    Options,
+    Outcome,
+    OutcomeField,
+    Problem,
+    RecordsOptions,
+    Secret,
+    Selection,
+    Trigger,
+)
 
 _UNITS_S: Final = {"ms": 0.001, "s": 1.0, "min": 60.0}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min)")
@@ -175,6 +186,35 @@ def _below(each: BrowsePath, text: str) -> BrowsePath:
         return each.below(relative(text, each))
     except ValueError:
         return each
+
+
+def certificates(options: Any) -> Sequence[CertificateUse]:
+    """This host's own certificate with the servers that it believes, and the user's."""
+    security: Security = options.security
+    if security.policy is Policy.NONE:
+        text = "policy: None protects nothing: whoever reaches this network can read and change what travels"
+        return [CertificateUse(path="security", role=CertificateRole.OPC_UA, warning=text)]
+    uses = [
+        CertificateUse(
+            path="security",
+            role=CertificateRole.OPC_UA,
+            certificate=security.certificate,
+            private_key=security.private_key,
+            application_uri=options.application_uri,
+            trusted=security.server_certificates,
+            trust=security.trust,
+        )
+    ]
+    if security.user_certificate is not None:
+        uses.append(
+            CertificateUse(
+                path="security",
+                role=CertificateRole.USER,
+                certificate=security.user_certificate,
+                private_key=security.user_private_key,
+            )
+        )
+    return uses
 
 
 def writable(options: OpcUaOptions) -> Callable[[BrowsePath], bool]:

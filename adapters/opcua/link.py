@@ -362,6 +362,21 @@ class Link:
         return results
 
 
+async def shake_hands(options: OpcUaOptions, clock: Clock) -> str:
+    """Open a secured session with the configured user and close it again; says how. Raises `LinkRefused` or `LinkError`."""
+    link, security = Link(options, clock), options.security
+    try:
+        await link.open(log.debug)
+    finally:
+        await link.close()
+    if security.policy is Policy.NONE:
+        return "connected without any protection"
+    user = security.user or ("the user's certificate" if security.user_certificate is not None else "anonymous")
+    return (
+        f"the EMS and this host trust each other: {security.policy.value}, {security.mode.value}, as {printable(user)}"
+    )
+
+
 def _choose(endpoints: Sequence[Any], security: Security) -> Any:
     policy, mode = _POLICIES[security.policy].URI, _MODES[security.mode]
     for endpoint in endpoints:

@@ -1,17 +1,29 @@
-"""`smp-bridge certificates`: make this host's certificate for an EMS."""
+"""`smp-bridge certificates`: make this host's certificate for an EMS, and say what is wrong with those of a configuration."""
 
+import asyncio
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from bridge.api import CertificateRole, CertificateUse, SessionContext
 from bridge.certificates import Wish, new_key, request, self_signed, wall_time, write_pair
+from bridge.cli.check import load_here
 from bridge.clock import SystemClock
-from bridge.errors import BridgeError
+from bridge.config import Config
+from bridge.config.site import AdapterConfig
+from bridge.doctor import Finding, Verdict, examine
+from bridge.errors import BridgeError, LinkError
 
-app = typer.Typer(no_args_is_help=True, help="Make this host's certificate for an EMS.")
+CONNECT_S: Final = 20.0
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Make this host's certificate for an EMS, and say what is wrong with those of a configuration.",
+)
 
 
 @app.command("new")
@@ -62,3 +74,113 @@ def _tell(wish: Wish, made: x509.Certificate | x509.CertificateSigningRequest, f
     else:
         print(f"request written to {file}: let the authority sign it with all its extensions, above all the URI")
     print(f"private key written to {key_file}: name it as `private_key:`; it never leaves this host")
+
+
+@app.command("doctor")
+def doctor(
+    config: Annotated[Path, typer.Option("--config", help="The directory that holds bridge.yaml and sites/.")] = Path(
+        "config"
+    ),
+    site: Annotated[str, typer.Option(help="Only this site; without it all sites and the host itself.")] = "",
+    connect: Annotated[
+        bool,
+        typer.Option(
+            "--connect", help="Also connect to each EMS until both sides know each other; nothing is read or written."
+        ),
+    ] = False,
+) -> None:
+    """Say in plain words what is wrong with the certificates and keys of a configuration: URI, dates, chain, key, trust.
+
+    Files are read and nobody is asked, unless --connect is given. Exits 1 when something is wrong, 0 when all is well or only has to be watched.
+    """
+    found = load_here(config)
+    if site and site not in found.sites:
+        raise BridgeError(f"there is no site {site}", hint=f"the sites are {', '.join(sorted(found.sites))}")
+    counts = dict.fromkeys(Verdict, 0)
+    now = wall_time(SystemClock.here().wall_ns())
+    for title, use in _uses(found, site):
+        _count(counts, title, examine(use, now))
+    for title, context, adapter in _links(found, site) if connect else ():
+        _count(counts, title, [asyncio.run(_meet(context, adapter))])
+    if not any(counts.values()):
+        print("no adapter of this configuration has a certificate")
+    print(f"{counts[Verdict.WRONG]} wrong, {counts[Verdict.WATCH]} to watch")
+    raise typer.Exit(1 if counts[Verdict.WRONG] else 0)
+
+
+def _uses(config: Config, site: str) -> Iterator[tuple[str, CertificateUse]]:
+    """Every use with the place in the configuration where its files are named."""
+    for name, item in config.sites.items():
+        for adapter in item.adapters.values() if site in {"", name} else ():
+            for use in adapter.adapter.certificates(adapter.options) if adapter.adapter.certificates else ():
+                yield f"{item.file.name}: adapters.{adapter.name}.{use.path} ({use.role.value})", use
+    if site:
+        return
+    for title, use in _host_uses(config):
+        yield f"bridge.yaml: {title} ({use.role.value})", use
+
+
+def _host_uses(config: Config) -> Iterator[tuple[str, CertificateUse]]:
+    for name, entry in config.participants.items():
+        options = entry.options
+        if options.client_certificate is not None or options.ca is not None:
+            yield (
+                f"participants.{name}",
+                CertificateUse(
+                    path=name,
+                    role=CertificateRole.TLS_CLIENT,
+                    certificate=options.client_certificate,
+                    private_key=options.client_key,
+                    trusted=(options.ca,) if options.ca is not None else (),
+                ),
+            )
+    returns = config.host.listeners.returns
+    if returns is not None:
+        yield (
+            "listeners.returns",
+            CertificateUse(
+                path="returns",
+                role=CertificateRole.TLS_SERVER,
+                certificate=returns.certificate,
+                private_key=returns.private_key,
+                trusted=(returns.client_ca,) if returns.client_ca is not None else (),
+            ),
+        )
+
+
+def _links(config: Config, site: str) -> Iterator[tuple[str, SessionContext, AdapterConfig]]:
+    for name, item in config.sites.items():
+        for adapter in item.adapters.values() if site in {"", name} else ():
+            if adapter.adapter.handshake is not None:
+                context = SessionContext(
+                    site=name,
+                    adapter=adapter.name,
+                    options=adapter.options,
+                    selections=(),
+                    clock=SystemClock.here(),
+                    heard=lambda: None,
+                )
+                yield f"{item.file.name}: adapters.{adapter.name}, connecting", context, adapter
+
+
+async def _meet(context: SessionContext, adapter: AdapterConfig) -> Finding:
+    if adapter.adapter.handshake is None:
+        raise TypeError(adapter.name)
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            return Finding(Verdict.OK, "", await adapter.adapter.handshake(context))
+    except LinkError as error:
+        return Finding(Verdict.WRONG, "", str(error), error.hint)
+    except TimeoutError:
+        return Finding(
+            Verdict.WRONG, "", f"no answer within {CONNECT_S:g} s", "is the EMS there, and the way to it open?"
+        )
+
+
+def _count(counts: dict[Verdict, int], title: str, findings: Sequence[Finding]) -> None:
+    print(title)
+    for finding in findings:
+        counts[finding.verdict] += 1
+        print(f"  {finding.verdict.value:5}  {': '.join(filter(None, (finding.file, finding.text)))}")
+        if finding.hint:
+            print(f"         {finding.hint}")

@@ -1,7 +1,10 @@
 """`smp-bridge certificates`: what it makes serves, and what is wrong is said in words."""
 
+import shutil
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -9,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from bridge.cli import main
 
+ROOT = Path(__file__).parents[2]
 URI = "urn:acme:smp-bridge:ipswich"
 
 
@@ -99,3 +103,51 @@ def test_a_wish_that_no_server_would_take_is_refused(say, tmp_path, arguments, w
     assert status == 1
     assert words in complaint
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def site(say, tmp_path, monkeypatch):
+    """A configuration with the sample of OPC UA as its only site, and the files that it names; returns its directory."""
+    directory = tmp_path / "config"
+    shutil.copytree(ROOT / "tests/unit/config_cases/good", directory)
+    shutil.rmtree(directory / "sites")
+    (directory / "sites").mkdir()
+    shutil.copy(ROOT / "adapters/opcua/sample.yaml", directory / "sites/ipswich.yaml")
+    for name in ("opcua-sample", "opcua-sample-ems"):
+        assert make(say, tmp_path / "keys" / name)[0] == 0
+    monkeypatch.setenv("SAMPLE_OPCUA_PASSWORD", "correct-horse")
+    return directory
+
+
+def test_the_doctor_finds_nothing_where_all_is_well(say, site):
+    """Each file is named with what it is good for; --site leaves the host's own out."""
+    status, printed, _ = say("certificates", "doctor", "--config", site, "--site", "opcua-sample")
+    assert status == 0, printed
+    assert "ipswich.yaml: adapters.ems.security (OPC UA application)" in printed
+    assert f"opcua-sample.crt.pem: CN=smp-bridge opcua-sample, {URI}, valid until" in printed
+    assert "trusted: CN=smp-bridge opcua-sample-ems" in printed
+    assert printed.endswith("0 wrong, 0 to watch\n")
+
+
+def test_the_doctor_says_what_is_wrong_and_fails(say, site, tmp_path):
+    """The host's listener among it: its files are no certificates here."""
+    shutil.copy(tmp_path / "keys/opcua-sample-ems.key.pem", tmp_path / "keys/opcua-sample.key.pem")
+    status, printed, _ = say("certificates", "doctor", "--config", site)
+    assert status == 1
+    assert "opcua-sample.key.pem: is not the key of" in printed
+    assert "name the key that was made with it" in printed
+    assert "bridge.yaml: listeners.returns (TLS server)" in printed
+    assert "any.pem: is no certificate" in printed
+    assert "correct-horse" not in printed
+    assert say("certificates", "doctor", "--config", site, "--site", "norwich")[0] == 1
+
+
+def test_the_doctor_connects_when_it_is_told(say, site, monkeypatch):
+    """Nobody is there: that is wrong, and said as the host itself would say it."""
+    with socket.socket() as closed:  # bound and not listening: nobody else can have this port
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("SAMPLE_OPCUA_URL", f"opc.tcp://127.0.0.1:{closed.getsockname()[1]}")
+        status, printed, _ = say("certificates", "doctor", "--config", site, "--site", "opcua-sample", "--connect")
+    assert status == 1
+    assert "ipswich.yaml: adapters.ems, connecting" in printed
+    assert "wrong  connecting to opc.tcp://127.0.0.1:" in printed

@@ -23,6 +23,7 @@ COMMANDS = [
     "journal",
     "keys",
     "jws",
+    "certificates",
 ]
 
 
@@ -87,6 +88,8 @@ def test_help_names_every_command(say):
         "keys jwks",
         "jws sign",
         "jws verify",
+        "certificates new",
+        "certificates doctor",
     ],
 )
 def test_each_command_explains_itself(say, command):

@@ -25,6 +25,7 @@ class Made(NamedTuple):
         secrecy = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
         certificate, key = directory / f"{name}.crt.{form}", directory / f"{name}.key.{form}"
         certificate.write_bytes(self.certificate.public_bytes(encoding))
+        key.touch(mode=0o600)
         key.write_bytes(self.key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, secrecy))
         return certificate, key
 

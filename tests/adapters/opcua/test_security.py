@@ -111,6 +111,20 @@ async def test_anonymous_works_where_the_server_lets_it(peer):
     await opens(peer.context(security=security))
 
 
+async def test_a_handshake_says_that_both_sides_trust_each_other(peer, tmp_path):
+    """For the doctor: no record is needed, nothing stays open, and what is wrong is said as a session says it."""
+    context = peer.context()._replace(selections=())
+    assert await ADAPTER.handshake(context) == (
+        "the EMS and this host trust each other: Basic256Sha256, SignAndEncrypt, as smp-bridge"
+    )
+    assert (await peer.order("stats"))["sessions"] == 0
+    other = await asyncio.to_thread(make_pair, tmp_path, "other", SERVER_URI)
+    security = peer.security(server_certificates=[other.certificate])
+    with pytest.raises(LinkRefused, match="not trusted") as raised:
+        await ADAPTER.handshake(peer.context(security=security)._replace(selections=()))
+    assert "thumbprint" in raised.value.hint
+
+
 async def test_a_policy_that_the_server_lacks_is_told_with_those_it_has(peer):
     """Before any key is used."""
     security = peer.security(policy="Aes256Sha256RsaPss")
