@@ -1,13 +1,15 @@
 """What each message means: registrations kept as last known, requests joined to them. Pure; it decides, the session sends and acknowledges."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, NamedTuple
 
-from adapters.mqtt.codec import Source, Unreadable, find, fits, parse, reading, request_id
-from adapters.mqtt.config import MessageSubmit, Scalar
+from adapters.mqtt.codec import Unreadable
+from adapters.mqtt.config import Format, MessageSubmit, MqttRecords, Scalar
+from adapters.mqtt.payload import WHOLE, Layout, Source, fits, plain, reading, request_id
 from adapters.mqtt.topics import Template, template
-from bridge.api import Reading, Record, Selection, Stamp
+from bridge.api import Quality, Reading, Record, Selection, Stamp
 
 MOST_PLACES: Final = 10_000  # of one flow; a broker that has more is not the one that was meant
 MOST_AWAITING: Final = 10_000
@@ -73,28 +75,48 @@ class Taken:
     aside: list[str] = field(default_factory=list)
 
 
+_Take = Callable[[Mapping[str, str], bytes, Taken], None]
+
+
 class FlowBook:
     """One flow's registrations and waiting requests."""
 
     def __init__(self, selection: Selection, limit: int) -> None:
-        submit = selection.submit
+        records, submit = selection.records, selection.submit
         self.name = selection.flow
-        self.each: Template = template(selection.records.each)
+        self.each: Template = template(records.each)
         self.asks: Template | None = template(submit.topic) if isinstance(submit, MessageSubmit) else None
         self._limit = limit
-        self._sources = {name: Source.of(text) for name, text in selection.records.fields.items()}
-        self._id: tuple[str, ...] = tuple(submit.id.split(".")) if isinstance(submit, MessageSubmit) else ()
-        self._where: tuple[tuple[tuple[str, ...], Scalar], ...] = (
-            tuple((tuple(path.split(".")), wanted) for path, wanted in submit.where.items())
-            if isinstance(submit, MessageSubmit)
-            else ()
+        self._sources = {name: Source.of(text, records.format) for name, text in records.fields.items()}
+        self._layout = Layout.of(records.format, records.csv, limit)
+        self.parts: Mapping[str, Template] = parts(records)
+        self._needed = frozenset(
+            source.text
+            for name, source in self._sources.items()
+            if source.text in self.parts and name not in records.optional
         )
+        self._heard: dict[str, dict[str, tuple[bytes, Reading]]] = {}
+        self._id = Source(WHOLE, steps=(WHOLE,))
+        self._where: tuple[tuple[Source, Scalar], ...] = ()
+        if isinstance(submit, MessageSubmit):
+            self._asked = Layout.of(submit.format, submit.csv, limit)
+            self._id = self._id if submit.id is None else Source.of(submit.id, submit.format)
+            self._where = tuple((Source.of(text, submit.format), wanted) for text, wanted in submit.where.items())
         self._known: dict[str, Registration] = {}
         self._awaiting: dict[str, dict[str, bytes]] = {}
         self._waiters = 0
         for place, requests in selection.awaiting.items():
             for request in requests:
                 self._await(place, request, b"")
+
+    def topics(self) -> Iterator[tuple[Template, _Take]]:
+        """Every topic that is heard, and who takes its messages."""
+        for address, topic in self.parts.items():
+            yield topic, partial(self.register_part, address)
+        if not self.parts:
+            yield self.each, self.register
+        if self.asks is not None:
+            yield self.asks, self.ask
 
     def known(self, place: str) -> Registration | None:
         """A place's registration as last heard."""
@@ -123,13 +145,48 @@ class FlowBook:
             taken.good = True
             self._known.pop(place, None)
             return
-        before = self._known.get(place)
-        if before is None and len(self._known) >= MOST_PLACES:
+        if place not in self._known and len(self._known) >= MOST_PLACES:
             taken.aside.append(f"there are more than {MOST_PLACES} registrations")
             return
-        registration = self._read(placeholders, payload)
+        self._keep(place, self._read(placeholders, payload), taken)
+
+    def register_part(self, address: str, placeholders: Mapping[str, str], payload: bytes, taken: Taken) -> None:
+        """A message on the topic of one value of a registration. An empty one says that the value is gone."""
+        place = self.place(placeholders)
+        if place not in self._heard and len(self._heard) >= MOST_PLACES:
+            taken.aside.append(f"there are more than {MOST_PLACES} registrations")
+            return
+        heard = self._heard.setdefault(place, {})
+        heard.pop(address, None)
+        if payload:
+            value = self._value(address, payload)
+            heard[address] = (payload[: self._limit], value)
+            if value.quality is not Quality.GOOD and not value.absent:
+                taken.aside.append(f"the value {value.detail}")
+        if not self._needed <= heard.keys():
+            taken.good = taken.good or not taken.aside
+            self._known.pop(place, None)
+            return
+        made = {
+            name: heard[source.text][1] if source.text in heard else reading({}, source, placeholders)
+            for name, source in self._sources.items()
+        }
+        raw = b"\n".join(part.encode() + b"=" + held for part, (held, _) in heard.items())
+        self._keep(place, Registration(fields=made, raw=raw), taken)
+
+    def _value(self, address: str, payload: bytes) -> Reading:
+        """One value of a registration whose values have topics of their own."""
+        try:
+            value = plain(payload, self._limit)
+        except Unreadable as error:
+            return Reading(value=None, quality=Quality.BAD, detail=f"{address} {error}")
+        return reading({address: value}, Source(address, steps=(address,)), {})
+
+    def _keep(self, place: str, registration: Registration, taken: Taken) -> None:
+        """What a place's registration is now, and whom that concerns."""
+        before = self._known.get(place)
         self._known[place] = registration
-        taken.good = taken.good or not registration.problem
+        taken.good = taken.good or not (registration.problem or taken.aside)
         if registration.problem:
             taken.aside.append(registration.problem)
         if self.asks is None:
@@ -148,7 +205,7 @@ class FlowBook:
         if not payload:
             return
         try:
-            body = parse(payload, self._limit)
+            body = self._asked.parse(payload)
             if not fits(body, self._where):
                 taken.good = True
                 taken.aside.append(_otherwise(body, self._where))
@@ -162,7 +219,7 @@ class FlowBook:
 
     def _read(self, placeholders: Mapping[str, str], payload: bytes) -> Registration:
         try:
-            body = parse(payload, self._limit)
+            body = self._layout.parse(payload)
         except Unreadable as error:
             own = {
                 name: reading({}, source, placeholders) for name, source in self._sources.items() if source.placeholder
@@ -187,18 +244,25 @@ def _differs(before: Registration, now: Registration) -> bool:
     return before.fields != now.fields
 
 
-def _otherwise(body: Mapping[str, object], where: Sequence[tuple[tuple[str, ...], Scalar]]) -> str:
+def parts(records: MqttRecords) -> dict[str, Template]:
+    """The topics of the values of `format: plain`, by their addresses below `each`; those that may be missing come first, to be heard before the record is whole."""
+    if records.format is not Format.PLAIN:
+        return {}
+    named = sorted(records.fields.items(), key=lambda field: field[0] not in records.optional)
+    return {text: template(f"{records.each}/{text}") for _, text in named if not text.startswith("$")}
+
+
+def _otherwise(body: Mapping[str, object], where: Sequence[tuple[Source, Scalar]]) -> str:
     """Why a request is not one of this flow's; no value of the peer's is shown."""
-    missed = [".".join(steps) for steps, wanted in where if not fits(body, [(steps, wanted)])]
-    there = "holds another value" if find(body, missed[0].split(".")) is not None else "is not there"
-    return f"the request is not one that `where:` asks for ({missed[0]} {there})"
+    source = next(source for source, wanted in where if not fits(body, [(source, wanted)]))
+    there = "holds another value" if source.find(body) is not None else "is not there"
+    return f"the request is not one that `where:` asks for ({source.text} {there})"
 
 
 class _Route(NamedTuple):
     """What a topic is to one flow."""
 
-    flow: FlowBook
-    registration: bool
+    take: _Take
     placeholders: Mapping[str, str]
 
 
@@ -213,7 +277,8 @@ class Book:
         """What is subscribed to, registrations first: the broker then hands them out before it hands out retained requests."""
         flows = self.flows.values()
         asked = [flow.asks.filter for flow in flows if flow.asks is not None]
-        return list(dict.fromkeys([*(flow.each.filter for flow in flows), *asked]))
+        told = [topic.filter for flow in flows for topic in (flow.parts.values() or [flow.each])]
+        return list(dict.fromkeys([*told, *asked]))
 
     def take(self, topic: str, payload: bytes) -> Taken:
         """Understand one message."""
@@ -223,8 +288,8 @@ class Book:
             routes = self._find(topic)
         if not routes:
             taken.aside.append("no flow reads this topic")
-        for flow, registration, placeholders in routes:
-            (flow.register if registration else flow.ask)(placeholders, payload, taken)
+        for take, placeholders in routes:
+            take(placeholders, payload, taken)
         if taken.asking:
             taken.aside.clear()  # another flow's request is nothing to speak of when one flow took it
         return taken
@@ -232,10 +297,10 @@ class Book:
     def _find(self, topic: str) -> tuple[_Route, ...]:
         levels = topic.split("/")
         found = [
-            _Route(flow, registration, placeholders)
+            _Route(take, placeholders)
             for flow in self.flows.values()
-            for registration, known in ((True, flow.each), (False, flow.asks))
-            if known is not None and (placeholders := known.match(levels)) is not None
+            for told, take in flow.topics()
+            if (placeholders := told.match(levels)) is not None
         ]
         if len(self._routes) >= MOST_ROUTES:
             self._routes.clear()

@@ -1,9 +1,11 @@
 """What no single model can see: placeholders that do not fit each other, topics outside `writable:`, messages that would be read as another kind. Pure."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from adapters.mqtt.config import MessageSubmit, MqttOptions, MqttOutcome, MqttRecords, MqttWord
+from adapters.mqtt.config import Format, MessageSubmit, MqttOptions, MqttOutcome, MqttRecords, MqttWord
+from adapters.mqtt.payload import Source
 from adapters.mqtt.topics import Template, pattern, template
 from bridge.api import OutcomeField, Problem, Selection
 
@@ -60,9 +62,21 @@ def check_word(options: Any, selections: Sequence[Selection], word: Any) -> Sequ
 
 def _heard(selections: Sequence[Selection]) -> Iterator[_Heard]:
     for selection in selections:
-        yield _Heard(selection.flow, "registration", template(selection.records.each))
+        for topic in _told(selection.records):
+            yield _Heard(selection.flow, "registration", topic)
         if isinstance(selection.submit, MessageSubmit):
             yield _Heard(selection.flow, "request", template(selection.submit.topic))
+
+
+def _told(records: MqttRecords) -> Iterator[Template]:
+    """The topics of a flow's registrations; what is no topic is told elsewhere."""
+    if records.format is not Format.PLAIN:
+        yield template(records.each)
+        return
+    for text in records.fields.values():
+        with suppress(ValueError):
+            if not text.startswith("$"):
+                yield template(f"{records.each}/{text}")
 
 
 def _records(selection: Selection) -> Iterator[Problem]:
@@ -73,19 +87,78 @@ def _records(selection: Selection) -> Iterator[Problem]:
         if source.startswith("$") and source[1:] not in names:
             known = ", ".join(f"${each}" for each in names)
             yield Problem(path=f"{path}.fields.{name}", text=f"{source} is no placeholder of `each`; known are {known}")
+        elif not source.startswith("$"):
+            text = _source(source, records)
+            if text:
+                yield Problem(path=f"{path}.fields.{name}", text=text)
+    if records.format is Format.PLAIN:
+        yield from _plain(records, path)
+    elif records.optional:
+        text = "belongs to `format: plain`; of other formats a value that is missing is absent"
+        yield Problem(path=f"{path}.optional", text=text)
+
+
+def _plain(records: MqttRecords, path: str) -> Iterator[Problem]:
+    for name in records.optional:
+        if records.fields.get(name, "$").startswith("$"):
+            known = ", ".join(field for field, source in records.fields.items() if not source.startswith("$"))
+            yield Problem(
+                path=f"{path}.optional", text=f"{name} is no field with a topic of its own; known are {known}"
+            )
+    own = {name for name, source in records.fields.items() if not source.startswith("$")}
+    if own <= set(records.optional):
+        text = "at least one field must have a topic that is not in `optional`: without one nothing says that a record is there"
+        yield Problem(path=f"{path}.fields", text=text)
+
+
+def _source(text: str, written: MqttRecords | MessageSubmit) -> str:
+    """What is wrong with the spelling of where a value is; '' for nothing."""
+    try:
+        if written.format is Format.PLAIN:
+            if template(text).names:
+                return "must be a topic below `each`, without placeholders"
+        elif written.format is Format.JSON:
+            Source.of(text)
+        elif written.csv is not None and written.csv.columns is not None and text not in written.csv.columns:
+            return f"{text} is none of `csv.columns`; known are {', '.join(written.csv.columns)}"
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _submit(selection: Selection, heard: Sequence[_Heard]) -> Iterator[Problem]:
-    submit, path = selection.submit, f"flows.{selection.flow}.submit.topic"
+    submit, path = selection.submit, f"flows.{selection.flow}.submit"
     if not isinstance(submit, MessageSubmit):
         return
     topic, each = template(submit.topic), template(selection.records.each)
     if set(topic.names) != set(each.names):
-        yield Problem(path=path, text=f"must have the placeholders of `each`: {_braced(each.names)}")
+        yield Problem(path=f"{path}.topic", text=f"must have the placeholders of `each`: {_braced(each.names)}")
     for other in heard:
         if other.what == "registration" and other.topic.overlaps(topic):
             text = f"could be a registration of the flow {other.flow} ({other.topic.text}); requests need topics of their own"
-            yield Problem(path=path, text=text)
+            yield Problem(path=f"{path}.topic", text=text)
+    yield from _asked(submit, path)
+
+
+def _asked(submit: MessageSubmit, path: str) -> Iterator[Problem]:
+    """What a request holds."""
+    if submit.format is Format.PLAIN:
+        if submit.id is not None or submit.where:
+            what = "id" if submit.id is not None else "where"
+            yield Problem(
+                path=f"{path}.{what}", text="must not stand here: of `format: plain` the whole payload is the id"
+            )
+        return
+    if submit.id is None:
+        yield Problem(path=f"{path}.id", text="must say where the request's id is, such as `id: reqId`")
+    for what, source in (("id", submit.id), *((f"where.{name}", name) for name in submit.where)):
+        text = _source(source, submit) if source is not None else ""
+        if text:
+            yield Problem(path=f"{path}.{what}", text=text)
+    for name, wanted in submit.where.items():
+        if submit.format is Format.CSV and wanted is not None and not isinstance(wanted, str):
+            text = f'must be text in quotes, such as "{wanted}": every cell of CSV is text'
+            yield Problem(path=f"{path}.where.{name}", text=text)
 
 
 def _outcome(options: MqttOptions, selection: Selection, heard: Sequence[_Heard]) -> Iterator[Problem]:

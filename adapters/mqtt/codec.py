@@ -1,14 +1,13 @@
-"""Payloads to readings and request ids, outcomes to payloads. Pure."""
+"""JSON payloads to objects, outcomes to payloads. Pure."""
 
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from adapters.mqtt.config import NUMBER, Scalar
-from bridge.api import Code, OutcomeField, Quality, Reading
+from adapters.mqtt.config import NUMBER
+from bridge.api import Code, OutcomeField
 
-MOST_ID: Final = 200
 _SHOWN: Final = 80
 _BOM: Final = "\ufeff"
 
@@ -17,26 +16,21 @@ class Unreadable(Exception):
     """A payload that cannot be used; the text says why, on one line and without the peer's own text."""
 
 
-class Source(NamedTuple):
-    """Where a field comes from: a placeholder of the topic, or the steps of a member's path."""
-
-    placeholder: str
-    steps: tuple[str, ...]
-
-    @classmethod
-    def of(cls, text: str) -> "Source":
-        """From the site file's own spelling."""
-        return cls(text[1:], ()) if text.startswith("$") else cls("", tuple(text.split(".")))
+def text_of(payload: bytes, limit: int) -> str:
+    """A payload's text, without a byte order mark. Raises `Unreadable`."""
+    if len(payload) > limit:
+        raise Unreadable(f"has {len(payload)} bytes, `max_payload` allows {limit}")
+    try:
+        return payload.decode("utf-8").removeprefix(_BOM)
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"is not UTF-8 (byte {error.start})") from None
 
 
 def parse(payload: bytes, limit: int) -> dict[str, Any]:
     """A payload that is one JSON object. Raises `Unreadable`."""
-    if len(payload) > limit:
-        raise Unreadable(f"has {len(payload)} bytes, `max_payload` allows {limit}")
+    text = text_of(payload, limit)
     try:
-        value = _DECODER.decode(payload.decode("utf-8").removeprefix(_BOM))
-    except UnicodeDecodeError as error:
-        raise Unreadable(f"is not UTF-8 (byte {error.start})") from None
+        value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise Unreadable(f"is not JSON ({error.msg}, character {error.pos})") from None
     except RecursionError:
@@ -72,37 +66,6 @@ def find(value: Any, steps: Sequence[str]) -> Any:
         else:
             return None
     return value
-
-
-def reading(body: Mapping[str, Any], source: Source, placeholders: Mapping[str, str]) -> Reading:
-    """One field. A member that is missing or null is absent: a flow's `default:` may stand in for it."""
-    if source.placeholder:
-        return Reading(value=placeholders[source.placeholder])
-    value = find(body, source.steps)
-    if value is None:
-        return Reading(value=None, quality=Quality.BAD, detail=f"{'.'.join(source.steps)} is not there", absent=True)
-    return Reading(value=value)
-
-
-def request_id(body: Mapping[str, Any], steps: Sequence[str]) -> str:
-    """The request's id as text. Raises `Unreadable` when there is none that could be kept and given back."""
-    value = find(body, steps)
-    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() <= 64:
-        return str(value)
-    if not isinstance(value, str) or not value:
-        raise Unreadable(f"has no request id at {'.'.join(steps)}; must be text or a whole number")
-    if len(value) > MOST_ID or not value.isprintable():
-        raise Unreadable(f"has a request id that is longer than {MOST_ID} characters or not printable")
-    return value
-
-
-def fits(body: Mapping[str, Any], where: Sequence[tuple[tuple[str, ...], Scalar]]) -> bool:
-    """Whether a request holds what `where:` asks. A number is never a text, and true is never 1."""
-    return all(_same(find(body, steps), wanted) for steps, wanted in where)
-
-
-def _same(value: Any, wanted: Scalar) -> bool:
-    return bool(value == wanted) and isinstance(value, bool) == isinstance(wanted, bool)
 
 
 def member(word: str, values: Mapping[OutcomeField, object]) -> object:

@@ -3,7 +3,7 @@
 import enum
 import re
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_validator
 
@@ -25,6 +25,14 @@ class Version(enum.Enum):
 
     V311 = "3.1.1"
     V5 = "5"
+
+
+class Format(enum.Enum):
+    """How a payload is written."""
+
+    JSON = "json"
+    CSV = "csv"
+    PLAIN = "plain"
 
 
 def _version(value: object) -> object:
@@ -63,6 +71,24 @@ def _path(text: str) -> str:
     return text
 
 
+def _named(text: str) -> str:
+    if not text:
+        raise ValueError("must say where the value is")
+    return text
+
+
+def _delimiter(text: str) -> str:
+    if len(text) != 1 or text in '"\r\n':
+        raise ValueError('must be one character, such as "," or ";" or "\\t"')
+    return text
+
+
+def _once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("names a column twice; each needs a name of its own")
+    return names
+
+
 def _web_path(text: str) -> str:
     if not _WEB_PATH.fullmatch(text):
         raise ValueError(
@@ -80,6 +106,7 @@ def _member(text: str) -> str:
 Topic = Annotated[str, AfterValidator(_template)]
 PlainTopic = Annotated[str, AfterValidator(plain)]
 TopicPattern = Annotated[str, AfterValidator(_pattern)]
+Where = Annotated[str, AfterValidator(_named)]
 MemberPath = Annotated[str, AfterValidator(_path)]
 Member = Annotated[str, AfterValidator(_member)]
 Timeout = Annotated[float, BeforeValidator(_seconds), Field(ge=0.1, le=20)]
@@ -136,25 +163,53 @@ class MqttOptions(Options):
         return any(pattern(text).allows(topic) for text in self.writable)
 
 
-class MqttRecords(RecordsOptions):
-    """A flow's records: retained messages on the topics of `each`. A field is a member's path, or `$name` for a placeholder of the topic."""
+class Csv(Options):
+    """Of CSV payloads. `columns` names the cells where the payload's first line does not."""
 
-    each: Topic
-    fields: Annotated[Mapping[str, MemberPath], Field(min_length=1)]
+    delimiter: Annotated[str, AfterValidator(_delimiter)] = ","
+    columns: Annotated[tuple[Where, ...], Field(min_length=1), AfterValidator(_once)] | None = None
+
+
+class _Written(Options):
+    """How a payload is written."""
+
+    format: Format = Format.JSON
+    csv: Csv | None = None
 
     @model_validator(mode="after")
-    def _placed(self) -> "MqttRecords":
+    def _table(self) -> Self:
+        if self.csv is not None and self.format is not Format.CSV:
+            raise ValueError("`csv` belongs to `format: csv`; add that, or leave `csv` out")
+        return self
+
+
+class MqttRecords(RecordsOptions, _Written):
+    """A flow's records: retained messages on the topics of `each`. A field is `$name` for a placeholder of the topic, or where the value is.
+
+    `json`: a member's path or a JMESPath expression. `csv`: a column's name. `plain`: the topic below `each` whose whole payload is the value;
+    the record is there once each of these was heard, those of `optional` apart.
+    """
+
+    each: Topic
+    fields: Annotated[Mapping[str, Where], Field(min_length=1)]
+    optional: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _placed(self) -> Self:
         if not template(self.each).names:
             raise ValueError("`each` needs a placeholder such as {asset}, which tells one record from another")
         return self
 
 
-class MessageSubmit(Options):
-    """`when: message`: a message on `topic` asks for its place's record; `id` is the member with the request's id, `where` what a request must hold."""
+class MessageSubmit(_Written):
+    """`when: message`: a message on `topic` asks for its place's record; `id` says where the request's id is, `where` what a request must hold.
+
+    Of `format: plain` the whole payload is the id.
+    """
 
     topic: Topic
-    id: MemberPath
-    where: Mapping[MemberPath, Scalar] = Field(default_factory=dict)
+    id: Where | None = None
+    where: Mapping[Where, Scalar] = Field(default_factory=dict)
 
 
 class ChangeSubmit(Options):

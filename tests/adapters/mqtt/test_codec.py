@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.mqtt.codec import Source, Unreadable, encode, find, fits, parse, printable, reading, request_id
+from adapters.mqtt.codec import Unreadable, encode, find, parse, printable
+from adapters.mqtt.payload import Source, fits, reading, request_id
 from bridge.api import Code, OutcomeField, Quality
 
 LIMIT = 1_000_000
@@ -86,20 +87,20 @@ def test_readings():
 
 def test_request_ids():
     """Text and whole numbers, as they can be kept and given back."""
-    assert request_id({"id": "r-17"}, ["id"]) == "r-17"
-    assert request_id({"id": 17}, ["id"]) == "17"
+    assert request_id({"id": "r-17"}, Source.of("id")) == "r-17"
+    assert request_id({"id": 17}, Source.of("id")) == "17"
     for bad in (None, "", True, 1.0, [], {}, 2**65, "a\n", "\ud800", "x" * 201):
         with pytest.raises(Unreadable):
-            request_id({"id": bad}, ["id"])
+            request_id({"id": bad}, Source.of("id"))
 
 
 def test_where_compares_types_too():
     """1, true and "1" are three values; a missing member equals null."""
     for wanted in (1, True, "1", None):
-        fitting = [value for value in (1, True, "1", None) if fits({"a": value}, [(("a",), wanted)])]
+        fitting = [value for value in (1, True, "1", None) if fits({"a": value}, [(Source.of("a"), wanted)])]
         assert fitting == [wanted]
         assert type(fitting[0]) is type(wanted)
-    assert fits({}, [(("a",), None)])
+    assert fits({}, [(Source.of("a"), None)])
     assert fits({}, [])
 
 

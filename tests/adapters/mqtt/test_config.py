@@ -64,7 +64,9 @@ def test_versions(given, version):
     [
         ("records", {"each": "a/b", "key": "k", "fields": {"k": "k"}}, "needs a placeholder"),
         ("records", {"each": "a/+", "key": "k", "fields": {"k": "k"}}, "give it a name"),
-        ("records", {"each": "a/{x}", "key": "k", "fields": {"k": "a..b"}}, "path such as"),
+        ("records", {"each": "a/{x}", "key": "k", "fields": {"k": "k"}, "csv": {}}, "belongs to `format: csv`"),
+        ("records", {"each": "a/{x}", "key": "k", "fields": {"k": "k"}, "format": "xml"}, "'json', 'csv' or 'plain'"),
+        ("records", {"each": "a/{x}", "key": "k", "fields": {"k": ""}}, "where the value is"),
         ("records", {"each": "a/{x}", "key": "k", "fields": {}}, "at least 1"),
         ("outcome", {"topic": "a/{x}/r", "payload": {"s": "status"}}, "known are state"),
         ("outcome", {"topic": "a/{x}/r", "payload": {"t": "transactionId"}}, "member for the state"),
