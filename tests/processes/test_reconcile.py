@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import sqlite3
+from contextlib import closing
 
 from processes import world
 
+TABLES = ("events", "submissions", "items", "register", "triggers", "writebacks", "returns", "holds", "environments")
 WHO = ("--by", "bob", "--reason", "the disk was replaced")
 
 
@@ -15,6 +18,13 @@ async def until_held(made):
             if status == 0 and any(hold["scope"] == "journal" for hold in json.loads(printed)):
                 return
             await asyncio.sleep(0.1)
+
+
+def held_in(made):
+    """Everything that a reconciliation changes: the journal's rows, and the anchor."""
+    with closing(sqlite3.connect(f"file:{made.journal}?mode=ro", uri=True)) as db:
+        rows = {table: db.execute(f"SELECT * FROM {table}").fetchall() for table in TABLES}
+    return rows, {file.name: file.read_bytes() for file in made.journal.parent.parent.glob(f"{made.journal.parent.name}.anchor/*")}
 
 
 async def made_old(made, tmp_path):
@@ -53,8 +63,11 @@ async def test_a_restored_backup_is_reconciled(tmp_path):
         process = await held_again(made, tmp_path)
         status, _, told = await made.say("release", "--host", *WHO)
         assert (status, "is not held" in told) == (1, True)
+        before = held_in(made)
+        assert before[1]
         status, printed, told = await made.say("journal", "reconcile", "--dry-run", *WHO)
         assert (status, told, "released" in printed) == (0, "", False)
+        assert held_in(made) == before, "a dry run changes nothing"
         status, printed, told = await made.say("journal", "reconcile", *WHO)
         assert (status, told) == (0, ""), told
         assert printed.count("its waiting request is withdrawn as registered") == 3

@@ -88,8 +88,8 @@ class BusyJournal:
         self._kept = []
         commit = journal._writer.run
 
-        async def noted(work):
-            done = await commit(work)
+        async def noted(work, **how):
+            done = await commit(work, **how)
             _COMMITTED.set(done.at.mono_ns)
             return done
 
