@@ -8,6 +8,7 @@ from adapters.opcua.config import OpcUaOptions, writable
 from adapters.opcua.link import Link, status_name
 from adapters.opcua.paths import absolute, relative
 from adapters.opcua.places import Place
+from adapters.opcua.structures import Shapes
 from adapters.opcua.values import reading, variant_of
 from adapters.opcua.words import printable
 from bridge.api import Address, OutcomeField, Quality, Reading, Selection, Write, Written
@@ -17,9 +18,14 @@ class Access:
     """Fields and targets of the places that were found on this server."""
 
     def __init__(
-        self, link: Link, places: Mapping[tuple[str, str], Place], allowed: frozenset[tuple[str, OutcomeField]]
+        self,
+        link: Link,
+        shapes: Shapes,
+        places: Mapping[tuple[str, str], Place],
+        allowed: frozenset[tuple[str, OutcomeField]],
     ) -> None:
         self._link = link
+        self._shapes = shapes
         self._places = places
         self._allowed = allowed
 
@@ -28,7 +34,7 @@ class Access:
         nodes = [self._node(address) for address in addresses]
         values = iter(await self._link.read_values([node for node in nodes if node is not None]))
         return [
-            _unknown(address) if node is None else self._back(address, reading(next(values)))
+            _unknown(address) if node is None else self._back(address, next(values))
             for address, node in zip(addresses, nodes, strict=True)
         ]
 
@@ -55,9 +61,14 @@ class Access:
             return place.targets.get(address.name)
         return place.fields.get(address.name)
 
-    def _back(self, address: Address, found: Reading) -> Reading:
+    def _back(self, address: Address, content: Any) -> Reading:
         """A target reads back as it was written, though a server may give null for an empty text."""
-        if not found.absent or not isinstance(address.name, OutcomeField):
+        if not isinstance(address.name, OutcomeField):
+            return self._shapes.reading(
+                content, self._places[address.flow, address.place].members.get(address.name, ())
+            )
+        found = reading(content)
+        if not found.absent:
             return found
         target = self._places[address.flow, address.place].types[address.name]
         value = read_back(found.value, target)

@@ -1,5 +1,6 @@
 """OPC UA values to readings, and outcomes to the type of the node that takes them. Pure: built-in types are known by their number (OPC 10000-6, table 1)."""
 
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ BOOLEAN: Final = 1
 STRING: Final = 12
 DATE_TIME: Final = 13
 LOCALIZED_TEXT: Final = 21
+STRUCTURE: Final = 22
 _INTEGERS: Final[Mapping[int, tuple[int, int]]] = {
     2: (-(2**7), 2**7 - 1),
     3: (0, 2**8 - 1),
@@ -98,14 +100,19 @@ def decode(type_number: int, value: object, status: int, status_name: str, sourc
         return Reading(value=None, quality=found, source_ns=source_ns, detail=detail, absent=not detail)
     try:
         return Reading(value=_plain(type_number, value), quality=found, source_ns=source_ns, detail=detail)
-    except (TypeError, ValueError, OverflowError, AttributeError) as error:
+    except ValueError as error:
         return Reading(value=None, quality=Quality.BAD, source_ns=source_ns, detail=str(error)[:200])
+    except (TypeError, OverflowError, AttributeError):
+        text = f"this is no {TYPE_NAMES.get(type_number, type_number)}, although the server says so"
+        return Reading(value=None, quality=Quality.BAD, source_ns=source_ns, detail=text)
 
 
 def _plain(type_number: int, value: Any) -> object:
     if isinstance(value, list | tuple):
         return tuple(_plain(type_number, item) for item in value)
     convert = _DECODERS.get(type_number)
+    if type_number == STRUCTURE:
+        raise ValueError("this is a structure; name one of its fields behind #, such as Nameplate#MPAN")
     if convert is None:
         raise ValueError(f"a value of type {TYPE_NAMES.get(type_number, type_number)} cannot be used")
     return convert(value)
@@ -115,6 +122,16 @@ def _aware(value: datetime) -> datetime:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+def _node_id(value: Any) -> str:
+    """As OPC UA writes it (OPC 10000-6, 5.3.1.10): `ns=2;s=North`, `nsu=urn:acme:ems;i=7`."""
+    identifier, uri = value.Identifier, getattr(value, "NamespaceUri", None)
+    namespace = f"nsu={uri};" if uri else f"ns={value.NamespaceIndex};" if value.NamespaceIndex else ""
+    if isinstance(identifier, bytes):
+        return f"{namespace}b={b64encode(identifier).decode()}"
+    letter = "i" if isinstance(identifier, int) else "s" if isinstance(identifier, str) else "g"
+    return f"{namespace}{letter}={identifier}"
+
+
 _DECODERS: Final[Mapping[int, Callable[[Any], object]]] = {
     BOOLEAN: bool,
     **dict.fromkeys(_INTEGERS, int),
@@ -122,7 +139,14 @@ _DECODERS: Final[Mapping[int, Callable[[Any], object]]] = {
     STRING: lambda value: "" if value is None else str(value),
     DATE_TIME: _aware,
     14: str,
+    15: lambda value: b64encode(value).decode(),
+    16: lambda value: str(getattr(value, "Value", value) or ""),
+    17: _node_id,
+    18: _node_id,
+    19: lambda value: str(value.name),
     20: lambda value: str(value.Name or ""),
+    23: lambda value: _plain(int(value.Value.VariantType.value), value.Value.Value),
+    24: lambda value: _plain(int(value.VariantType.value), value.Value),
     LOCALIZED_TEXT: lambda value: str(value.Text or ""),
 }
 

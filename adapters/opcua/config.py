@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, DirectoryPath, Field, FilePath, model_validator
 
-from adapters.opcua.paths import BrowsePath, absolute, relative
+from adapters.opcua.paths import BrowsePath, absolute, relative, split_member
 from bridge.api import (
     CertificateRole,
     CertificateUse,
@@ -183,7 +183,7 @@ def check_word(options: Any, selections: Sequence[Selection], word: Any) -> Sequ
 def _below(each: BrowsePath, text: str) -> BrowsePath:
     """A flow's node; the flow's own check tells of one that cannot be read."""
     try:
-        return each.below(relative(text, each))
+        return each.below(relative(split_member(text)[0], each))
     except ValueError:
         return each
 
@@ -242,7 +242,11 @@ def _check_flow(options: OpcUaOptions, selection: Selection, known: frozenset[st
     for text in _prefixes(each, known):
         yield Problem(path=f"{base}.records.each", text=text)
     for name, text in selection.records.fields.items():
-        yield from _check_path(f"{base}.records.fields.{name}", text, each, known)
+        place = f"{base}.records.fields.{name}"
+        try:
+            yield from _check_path(place, split_member(text)[0], each, known)
+        except ValueError as error:
+            yield Problem(path=place, text=str(error))
     if selection.trigger is Trigger.REQUEST:
         yield from _check_path(f"{base}.submit.request", selection.submit.request, each, known)
         yield from _check_path(f"{base}.submit.sequence", selection.submit.sequence, each, known)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from adapters.opcua.batch import ReadBatch
 from adapters.opcua.link import Link
 from adapters.opcua.places import Place
+from adapters.opcua.structures import Shapes
 from adapters.opcua.values import reading
 from adapters.opcua.watch import Watched, is_repeat
 from bridge.api import Clock, LinkError, Quality, Reading, Record, Selection, Torn, Trigger, read_guarded
@@ -19,9 +20,15 @@ class Fetch:
     """Reads records over one link. `heard` is called for every record that holds a good value."""
 
     def __init__(
-        self, link: Link, selections: Mapping[str, Selection], clock: Clock, heard: Callable[[], None]
+        self,
+        link: Link,
+        shapes: Shapes,
+        selections: Mapping[str, Selection],
+        clock: Clock,
+        heard: Callable[[], None],
     ) -> None:
         self._link = link
+        self._shapes = shapes
         self._selections = selections
         self._clock = clock
         self._heard = heard
@@ -77,10 +84,14 @@ class Fetch:
 
     async def _fields(self, batch: ReadBatch, place: Place, triggers: Sequence[Watched]) -> Mapping[str, Reading]:
         """Every configured field; one that this place does not have is absent. The trigger is read along."""
-        values = await batch.read([*place.fields.values(), *(each.place.request for each in triggers)])
-        for watched, value in zip(triggers, values[len(place.fields) :], strict=True):
+        nodes = list(dict.fromkeys(place.fields.values()))  # several fields may lie in one structure
+        values = await batch.read([*nodes, *(each.place.request for each in triggers)])
+        for watched, value in zip(triggers, values[len(nodes) :], strict=True):
             watched.note_request(reading(value))
-        present = dict(zip(place.fields, map(reading, values[: len(place.fields)]), strict=True))
+        found = dict(zip(nodes, values, strict=False))
+        present = {
+            name: self._shapes.reading(found[node], place.members.get(name, ())) for name, node in place.fields.items()
+        }
         if any(each.quality is Quality.GOOD for each in present.values()):
             self._heard()
         wanted = self._selections[place.flow].records.fields

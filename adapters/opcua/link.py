@@ -228,6 +228,19 @@ class Link:
 
         return await self._chunked("browse", nodes, call)
 
+    async def supertypes(self, data_types: Sequence[Any]) -> list[Any | None]:
+        """The data type that each of these was derived from, None where the server does not say."""
+
+        async def call(part: Sequence[Any]) -> list[Any | None]:
+            parameters = ua.BrowseParameters()
+            parameters.View.Timestamp = ua.get_win_epoch()
+            parameters.RequestedMaxReferencesPerNode = 1
+            parameters.NodesToBrowse = [_supertype_description(node) for node in part]
+            results = await self._client.uaclient.session.browse(parameters)
+            return [result.References[0].NodeId if result.References else None for result in results]
+
+        return await self._chunked("browse", data_types, call)
+
     async def translate(self, paths: Sequence[tuple[Any, Sequence[tuple[int, str]]]]) -> list[Any | None]:
         """The node at the end of each (start, ((namespace index, browse name), …)), None where there is none."""
 
@@ -399,6 +412,17 @@ def _browse_description(node: Any) -> Any:
     description.IncludeSubtypes = True
     description.NodeClassMask = ua.NodeClass.Object | ua.NodeClass.Variable
     description.ResultMask = ua.BrowseResultMask.BrowseName
+    return description
+
+
+def _supertype_description(node: Any) -> Any:
+    description = ua.BrowseDescription()
+    description.NodeId = node
+    description.BrowseDirection = ua.BrowseDirection.Inverse
+    description.ReferenceTypeId = ua.NodeId(ua.ObjectIds.HasSubtype)
+    description.IncludeSubtypes = False
+    description.NodeClassMask = ua.NodeClass.DataType
+    description.ResultMask = 0
     return description
 
 

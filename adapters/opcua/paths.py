@@ -86,6 +86,17 @@ def relative(text: str, parent: BrowsePath) -> BrowsePath:
     return path
 
 
+def split_member(text: str) -> tuple[str, tuple[str, ...]]:
+    """A field's path and, behind `#`, the way into the structure that stands there: `Nameplate#Address.Postcode`. Raises `ValueError`."""
+    path, mark, member = text.partition("#")
+    names = tuple(member.split(".")) if mark else ()
+    if not all(names):
+        raise ValueError(
+            "behind # stand names of a structure's fields, separated by dots, such as Nameplate#Address.Postcode"
+        )
+    return path, names
+
+
 def _parse(text: str, prefix: str) -> BrowsePath:
     segments = []
     for part in text.split("/"):

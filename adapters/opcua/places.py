@@ -7,7 +7,7 @@ from typing import Any, Final
 from adapters.opcua.codec import Target, builtin_type
 from adapters.opcua.library import ua
 from adapters.opcua.link import Link, log
-from adapters.opcua.paths import BrowsePath, Segment, absolute, relative
+from adapters.opcua.paths import BrowsePath, Segment, absolute, relative, split_member
 from adapters.opcua.words import printable
 from bridge.api import LinkError, OutcomeField, Selection, Trigger
 
@@ -24,6 +24,7 @@ class Place:
     fields: Mapping[str, Any]
     targets: Mapping[OutcomeField, Any]
     types: dict[OutcomeField, Target] = field(default_factory=dict)
+    members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     request: Any = None
     sequence: Any = None
 
@@ -73,13 +74,14 @@ def _place(selection: Selection, name: str, row: Mapping[tuple[str, str], Any]) 
         name=name,
         fields={address[1]: node for address, node in present.items() if address[0] == "fields"},
         targets={OutcomeField(address[1]): node for address, node in present.items() if address[0] == "outcome"},
+        members={name: member for name, text in selection.records.fields.items() if (member := split_member(text)[1])},
         request=row.get(("submit", "request")),
         sequence=row.get(("submit", "sequence")),
     )
 
 
 def _paths_below(selection: Selection, each: BrowsePath) -> Mapping[tuple[str, str], BrowsePath]:
-    texts = {("fields", name): path for name, path in selection.records.fields.items()}
+    texts = {("fields", name): split_member(text)[0] for name, text in selection.records.fields.items()}
     texts |= {("outcome", target.value): path for target, path in selection.outcome.targets().items()}
     if selection.trigger is Trigger.REQUEST:
         texts["submit", "request"] = selection.submit.request

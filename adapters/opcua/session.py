@@ -12,6 +12,7 @@ from adapters.opcua.library import ua
 from adapters.opcua.link import Link, Subscribed, log, status_name, translated
 from adapters.opcua.paths import absolute
 from adapters.opcua.places import Place, find_places, find_word, namespaces
+from adapters.opcua.structures import Shapes
 from adapters.opcua.values import reading
 from adapters.opcua.watch import Due, Pulse, Watched
 from adapters.opcua.word import write_word
@@ -61,8 +62,9 @@ class OpcUaSession:
         self._selections: Mapping[str, Selection] = {each.flow: each for each in context.selections}
         self._places: dict[tuple[str, str], Place] = {}
         self._handles: list[tuple[Watched, str]] = []
-        self._access = Access(link, self._places, allowed_targets(self._options, context.selections))
-        self._fetch = Fetch(link, self._selections, context.clock, context.heard)
+        self._shapes = Shapes(link)
+        self._access = Access(link, self._shapes, self._places, allowed_targets(self._options, context.selections))
+        self._fetch = Fetch(link, self._shapes, self._selections, context.clock, context.heard)
         self._due = Due()
         self._pulse = Pulse(context.clock)
         self._subscribed: Subscribed | None = None
@@ -79,6 +81,10 @@ class OpcUaSession:
                 for place in await find_places(self._link, indexes, selection):
                     self._places[place.flow, place.name] = place
                     self._watch(selection, place)
+            structured = [
+                each.fields[name] for each in self._places.values() for name in each.members if name in each.fields
+            ]
+            await self._shapes.learn(structured)
             if self._context.word is not None:
                 self._word = await find_word(self._link, indexes, absolute(self._context.word.node))
         await self._subscribe()
@@ -122,7 +128,8 @@ class OpcUaSession:
             if place.request is not None and place.sequence is not None:
                 self._handles += [(watched, "request"), (watched, "sequence")]
             return
-        self._handles += [(watched, name) for name in place.fields]
+        names = {node: name for name, node in place.fields.items()}  # several fields may lie in one structure
+        self._handles += [(watched, name) for name in names.values()]
 
     async def _subscribe(self) -> None:
         nodes = [self._watched_node(watched, role) for watched, role in self._handles]

@@ -32,7 +32,7 @@ async def server(tmp_path_factory):
             for node, details in load(path)["nodes"].items():
                 kind, value = details.pop("type"), details.pop("value")
                 await peer.variable(f"{path.parent.name}/{node}", kind, value, **details)
-        await peer.start()
+        await peer.start(types=True)
         yield peer
 
 

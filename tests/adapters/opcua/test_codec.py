@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapters.opcua.codec import TYPE_NAMES, Target, builtin_type, decode, encode, epoch_ns, quality, read_back
@@ -62,7 +62,7 @@ def test_every_usable_type_has_a_plain_form(type_name, value, expected):
 
 @pytest.mark.parametrize(
     "type_name",
-    ["ByteString", "XmlElement", "NodeId", "ExpandedNodeId", "StatusCode", "ExtensionObject", "DataValue", "Variant"],
+    ["ByteString", "NodeId", "ExpandedNodeId", "StatusCode", "QualifiedName", "DataValue", "Variant", "DiagnosticInfo"],
 )
 def test_a_type_without_a_form_is_a_bad_reading_that_names_it(type_name):
     """Nothing is guessed: the record is refused and the operator reads which type stood there."""
@@ -252,6 +252,7 @@ VALUES = {
 }
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # a busy machine is no flaw
 @given(st.data(), st.sampled_from(sorted(TYPE_NAMES)), st.booleans(), st.sampled_from([None, 1, 10]))
 def test_what_is_written_is_what_is_read(data, number, is_array, length):
     """Any outcome into any node: a value that decodes to itself, or a ValueError; nothing else is raised."""

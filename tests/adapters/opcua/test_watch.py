@@ -7,6 +7,7 @@ import pytest
 from adapters.opcua.batch import ReadBatch
 from adapters.opcua.fetch import Fetch
 from adapters.opcua.places import Place
+from adapters.opcua.structures import Shapes
 from adapters.opcua.watch import Due, Pulse, Watched, is_repeat
 from bridge.api import LinkError, Quality, Reading
 
@@ -141,6 +142,6 @@ async def test_a_failed_read_is_the_links_error_and_leaves_nobody_waiting():
         trigger = None
         records = None
 
-    fetch = Fetch(Broken(), {"f": Flow()}, StillClock(), lambda: None)
+    fetch = Fetch(Broken(), Shapes(Broken()), {"f": Flow()}, StillClock(), lambda: None)
     with pytest.raises(LinkError, match="gone"):
         await fetch.collect([watched("A"), watched("B")])

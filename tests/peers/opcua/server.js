@@ -1,10 +1,11 @@
 /* An OPC UA server on node-opcua, driven by JSON lines on standard input; every line is answered by one line.
  *
  *   {"op": "variable", "path": "EMS/Assets/A1/Name", "type": "String", "value": "x"}   → {}; before "start"; more: "length" (array of that
- *        length, 0: any), "writable", "status" ("Bad…", "Uncertain…"), "enumeration": true (a data type of the server's own)
+ *        length, 0: any), "writable", "status" ("Bad…", "Uncertain…"), "enumeration": true (a data type of the server's own), "structure": NAME of types.xml
+ *        or of namespace 0 (type ExtensionObject; each value names its structure too)
  *   {"op": "start", "certificate": FILE, "key": FILE, "uri": …, "pki": DIRECTORY, "user": …, "password": …, "policies": […], "modes": […],
  *        "namespaces": […], "limits": {…}, "capabilities": {…}, "trust": [FILE, …], "twice": [path, …] (folders that their parent
- *        holds over a second reference)}                                                → {"port": N}; again after "stop": the same port
+ *        holds over a second reference), "types": true loads types.xml}                                                → {"port": N}; again after "stop": the same port
  *   {"op": "reset"}                                 → {}; first values again, no refusals, no tears, no connections, no counts
  *   {"op": "stop"}                                  → {}; closes every connection and stops listening; the values stay
  *   {"op": "drop"}                                  → {}; closes every connection and goes on listening
@@ -51,7 +52,20 @@ function scalar(type, value) {
     if (type === "QualifiedName") return { name: value, namespaceIndex: 0 };
     if (type === "ByteString") return Buffer.from(value, "base64");
     if (type === "StatusCode") return statusOf(value);
+    if (type === "ExtensionObject") return structureOf(value);
     return value;
+}
+
+function structureOf({ structure, ...values }) {
+    const space = server.engine.addressSpace;
+    const own = space.getNamespaceIndex("urn:acme:types");
+    const fit = (value) => {
+        if (typeof value === "string" && /^\d{4}-\d\d-\d\dT/.test(value)) return new Date(value);
+        if (value && value.locale !== undefined) return value;
+        return value;
+    };
+    const given = Object.fromEntries(Object.entries(values).map(([key, value]) => [key, fit(value)]));
+    return space.constructExtensionObject(space.findDataType(structure, own) || space.findDataType(structure, 0), given);
 }
 
 function plain(type, value) {
@@ -142,7 +156,10 @@ function build(namespaces, twice) {
     for (const [path, entry] of model) {
         const parts = path.split("/");
         const name = parts.pop();
-        addVariable(space, folder(parts.join("/")), path, name, entry.enumeration ? enumeration.nodeId : null);
+        const own = addressSpace.getNamespaceIndex("urn:acme:types");
+        const structure = entry.structure && (addressSpace.findDataType(entry.structure, own) || addressSpace.findDataType(entry.structure, 0));
+        const dataType = entry.enumeration ? enumeration.nodeId : structure ? structure.nodeId : entry.type === "ExtensionObject" ? "Structure" : null;
+        addVariable(space, folder(parts.join("/")), path, name, dataType);
     }
     for (const path of twice) {
         const parent = folder(path.split("/").slice(0, -1).join("/"));
@@ -185,7 +202,7 @@ const orders = {
             serverCertificateManager: pki,
             userCertificateManager: pki,
             serverInfo: { applicationUri: order.uri },
-            nodeset_filename: [nodesets.standard],
+            nodeset_filename: [nodesets.standard, ...(order.types ? [require("path").join(__dirname, "types.xml")] : [])],
             securityPolicies: order.policies.map((name) => SecurityPolicy[name]),
             securityModes: order.modes.map((name) => MessageSecurityMode[name]),
             allowAnonymous: !order.user,
