@@ -14,6 +14,7 @@ from bridge.api import Quality, Reading, Record, Selection, Stamp
 MOST_PLACES: Final = 10_000  # of one flow; a broker that has more is not the one that was meant
 MOST_AWAITING: Final = 10_000
 MOST_ROUTES: Final = 50_000
+SHARED: Final = "$share/"  # MQTT 5, 4.8.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +99,9 @@ class FlowBook:
         self._heard: dict[str, dict[str, tuple[bytes, Reading]]] = {}
         self._id = Source(WHOLE, steps=(WHOLE,))
         self._where: tuple[tuple[Source, Scalar], ...] = ()
+        self.share = ""
         if isinstance(submit, MessageSubmit):
+            self.share = f"{SHARED}{submit.share}/" if submit.share is not None else ""
             self._asked = Layout.of(submit.format, submit.csv, limit)
             self._id = self._id if submit.id is None else Source.of(submit.id, submit.format)
             self._where = tuple((Source.of(text, submit.format), wanted) for text, wanted in submit.where.items())
@@ -276,7 +279,7 @@ class Book:
     def filters(self) -> list[str]:
         """What is subscribed to, registrations first: the broker then hands them out before it hands out retained requests."""
         flows = self.flows.values()
-        asked = [flow.asks.filter for flow in flows if flow.asks is not None]
+        asked = [flow.share + flow.asks.filter for flow in flows if flow.asks is not None]
         told = [topic.filter for flow in flows for topic in (flow.parts.values() or [flow.each])]
         return list(dict.fromkeys([*told, *asked]))
 
@@ -293,6 +296,10 @@ class Book:
         if taken.asking:
             taken.aside.clear()  # another flow's request is nothing to speak of when one flow took it
         return taken
+
+    def hears(self, topic: str) -> bool:
+        """Whether a message on this topic would be taken for a registration or a request."""
+        return bool(self._find(topic))
 
     def _find(self, topic: str) -> tuple[_Route, ...]:
         levels = topic.split("/")

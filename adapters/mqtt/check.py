@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from adapters.mqtt.config import Format, MessageSubmit, MqttOptions, MqttOutcome, MqttRecords, MqttWord
+from adapters.mqtt.config import Format, MessageSubmit, MqttOptions, MqttOutcome, MqttRecords, MqttWord, Version
 from adapters.mqtt.payload import Source
 from adapters.mqtt.topics import Template, pattern, template
 from bridge.api import OutcomeField, Problem, Selection
@@ -28,6 +28,7 @@ def check(options: Any, selections: Sequence[Selection]) -> Sequence[Problem]:
     for selection in selections:
         found += _records(selection)
         found += _submit(selection, heard)
+        found += _share(options, selection, selections)
         found += _outcome(options, selection, heard)
     if options.status_topic is not None:
         status = template(options.status_topic)
@@ -159,6 +160,22 @@ def _asked(submit: MessageSubmit, path: str) -> Iterator[Problem]:
         if submit.format is Format.CSV and wanted is not None and not isinstance(wanted, str):
             text = f'must be text in quotes, such as "{wanted}": every cell of CSV is text'
             yield Problem(path=f"{path}.where.{name}", text=text)
+
+
+def _share(options: MqttOptions, selection: Selection, selections: Sequence[Selection]) -> Iterator[Problem]:
+    """A shared subscription is one that the broker knows, and all flows that hear a request hear it once."""
+    submit, path = selection.submit, f"flows.{selection.flow}.submit.share"
+    if not isinstance(submit, MessageSubmit) or submit.share is None:
+        return
+    if options.version is not Version.V5:
+        yield Problem(path=path, text='belongs to MQTT 5; set `version: "5"` of the adapter, or leave it out')
+    for other in selections:
+        differs = isinstance(other.submit, MessageSubmit) and other.submit.share != submit.share
+        if differs and template(other.submit.topic).overlaps(template(submit.topic)):
+            text = (
+                f"must be the same as of the flow {other.flow}, which hears the same topic: a request would come twice"
+            )
+            yield Problem(path=path, text=text)
 
 
 def _outcome(options: MqttOptions, selection: Selection, heard: Sequence[_Heard]) -> Iterator[Problem]:

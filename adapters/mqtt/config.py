@@ -7,7 +7,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_validator
 
-from adapters.mqtt.topics import pattern, plain, template
+from adapters.mqtt.topics import MOST_BYTES, pattern, plain, template
 from bridge.api import Options, Outcome, OutcomeField, RecordsOptions, Secret
 
 _UNITS_S: Final[Mapping[str, float]] = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -77,6 +77,18 @@ def _named(text: str) -> str:
     return text
 
 
+def _group(text: str) -> str:
+    if not text or not text.isprintable() or any(letter in text for letter in "/+#{}"):
+        raise ValueError("must be the name of a group, without / + # { }, such as smp-bridge")
+    return text
+
+
+def _client_id(text: str) -> str:
+    if not text or not text.isprintable() or len(text.encode()) > MOST_BYTES:
+        raise ValueError("must be printable text; left out, it is made of the site's and the adapter's name")
+    return text
+
+
 def _delimiter(text: str) -> str:
     if len(text) != 1 or text in '"\r\n':
         raise ValueError('must be one character, such as "," or ";" or "\\t"')
@@ -142,6 +154,7 @@ class MqttOptions(Options):
     version: Annotated[Version, BeforeValidator(_version)] = Version.V311
     tls: Tls | None = None
     websocket: WebSocket | None = None
+    client_id: Annotated[str, AfterValidator(_client_id)] | None = None
     user: str | None = None
     password: Secret | None = None
     keepalive: KeepAlive = 10.0
@@ -204,10 +217,11 @@ class MqttRecords(RecordsOptions, _Written):
 class MessageSubmit(_Written):
     """`when: message`: a message on `topic` asks for its place's record; `id` says where the request's id is, `where` what a request must hold.
 
-    Of `format: plain` the whole payload is the id.
+    Of `format: plain` the whole payload is the id. `share` is the group of a shared subscription (MQTT 5, 4.8.2): each request goes to one of its members.
     """
 
     topic: Topic
+    share: Annotated[str, AfterValidator(_group)] | None = None
     id: Where | None = None
     where: Mapping[Where, Scalar] = Field(default_factory=dict)
 

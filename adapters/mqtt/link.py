@@ -16,9 +16,11 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from adapters.mqtt.book import SHARED
 from adapters.mqtt.codec import printable
 from adapters.mqtt.config import MqttOptions, Version
 from adapters.mqtt.outbox import Message
+from adapters.mqtt.replies import Reply
 from adapters.mqtt.trust import trust
 from bridge.api import LinkError, LinkRefused
 
@@ -51,6 +53,7 @@ class Heard(NamedTuple):
     topic: str
     payload: bytes
     mid: int
+    reply: Reply | None = None
 
 
 class Link:
@@ -94,9 +97,9 @@ class Link:
         A broker may hand out what it kept for us before it answers the subscription, and may want that acknowledged first (amqtt does), so the
         first message ends the wait as well; the answer is then expected while the session runs.
         """
+        self._filters = filters
         await self._dial()
         await self._until(lambda: self._connected, "connecting")
-        self._filters = filters
         self._client.subscribe([(topic, AT_LEAST_ONCE) for topic in filters])
         await self._until(lambda: self._subscribed or self._visited, "subscribing")
         if not self._subscribed:
@@ -113,7 +116,9 @@ class Link:
         for start in range(0, len(messages), self._window):
             for position, message in enumerate(messages[start : start + self._window], start):
                 with self._translated("publishing"):
-                    info = self._client.publish(message.topic, message.payload, AT_LEAST_ONCE, message.retain)
+                    info = self._client.publish(
+                        message.topic, message.payload, AT_LEAST_ONCE, message.retain, _correlated(message)
+                    )
                 if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
                     raise self.fail(f"publishing failed ({info.rc.name})")
                 self._outstanding[info.mid] = position
@@ -340,6 +345,11 @@ class Link:
             kind = LinkRefused if hint is not None else LinkError
             self._fail(kind(f"{self._name}: the broker refuses the connection ({printable(reason)})", hint=hint or ""))
             return
+        shared = [topic for topic in self._filters if topic.startswith(SHARED)]
+        if shared and getattr(properties, "SharedSubscriptionAvailable", 1) == 0:
+            text = f"{self._name}: the broker has no shared subscriptions"
+            self._fail(LinkRefused(text, hint="leave `share:` out, and let one host alone read the requests"))
+            return
         most = getattr(properties, "ReceiveMaximum", None)
         if isinstance(most, int):
             self._window = min(self._window, most)
@@ -423,7 +433,7 @@ class Link:
             topic = message.topic
         except UnicodeDecodeError:
             topic = ""  # fits no template: acknowledged and put aside
-        self._heard(Heard(topic, bytes(message.payload), mid))
+        self._heard(Heard(topic, bytes(message.payload), mid, _reply(message)))
 
     # ending ----------------------------------------------------------------------------------------------------------
 
@@ -482,6 +492,21 @@ class Link:
             self._loop.remove_reader(sock)
             self._loop.remove_writer(sock)
             sock.close()
+
+
+def _reply(message: MQTTMessage) -> Reply | None:
+    """What a message of MQTT 5 says about its answer; the library has an attribute only for what came."""
+    topic = getattr(message.properties, "ResponseTopic", "")
+    correlation = getattr(message.properties, "CorrelationData", None)
+    return Reply(topic, correlation) if topic or correlation is not None else None
+
+
+def _correlated(message: Message) -> Properties | None:
+    if message.correlation is None:
+        return None
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.CorrelationData = message.correlation
+    return properties
 
 
 def _without_delay(sock: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from adapters.mqtt.book import FlowBook
 from adapters.mqtt.codec import encode, instant, member, printable
 from adapters.mqtt.config import MqttOptions, MqttOutcome
+from adapters.mqtt.replies import Replies, Reply
 from adapters.mqtt.topics import template
 from bridge.api import AlarmWord, OutcomeField, Selection, Write, Written
 
@@ -19,6 +20,7 @@ class Message:
     topic: str
     payload: bytes
     retain: bool = False
+    correlation: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -31,12 +33,17 @@ class Outgoing:
     values: dict[OutcomeField, object] = field(default_factory=dict)
     topic: str = ""
     error: str = ""
+    reply: Reply | None = None
 
-    @property
-    def message(self) -> Message:
-        """What is published."""
+    def messages(self) -> list[Message]:
+        """What is published: on the flow's own topic always, and on the request's response topic where it named another one."""
         outcome: MqttOutcome = self.selection.outcome
-        return Message(topic=self.topic, payload=encode(outcome.payload, self.values), retain=outcome.retain)
+        payload = encode(outcome.payload, self.values)
+        correlation = self.reply.correlation if self.reply is not None else None
+        made = [Message(topic=self.topic, payload=payload, retain=outcome.retain, correlation=correlation)]
+        if self.reply is not None and self.reply.topic not in {"", self.topic}:
+            made.append(Message(topic=self.reply.topic, payload=payload, correlation=correlation))
+        return made
 
     def written(self, writes: Sequence[Write]) -> list[tuple[int, Written]]:
         """What became of each of its writes."""
@@ -57,7 +64,11 @@ def word_message(topic: str, word: AlarmWord, *, retain: bool) -> Message:
 
 
 def outgoing(
-    writes: Sequence[Write], selections: Mapping[str, Selection], flows: Mapping[str, FlowBook], options: MqttOptions
+    writes: Sequence[Write],
+    selections: Mapping[str, Selection],
+    flows: Mapping[str, FlowBook],
+    options: MqttOptions,
+    replies: Replies,
 ) -> list[Outgoing]:
     """One entry for each (flow, place, request), in order; what must not be published has its `error` set."""
     made: list[Outgoing] = []
@@ -67,7 +78,7 @@ def outgoing(
         key = (flow, place, write.request)
         entry = open_now.get(key)
         if entry is None or name in entry.values:  # the same target again is a later outcome
-            entry = open_now[key] = Outgoing(selections[flow], place)
+            entry = open_now[key] = Outgoing(selections[flow], place, reply=replies.find(flow, place, write.request))
             made.append(entry)
         entry.positions.append(position)
         if isinstance(name, OutcomeField):

@@ -12,6 +12,8 @@ from adapters.mqtt.codec import printable
 from adapters.mqtt.config import MqttOptions
 from adapters.mqtt.link import Heard, Link
 from adapters.mqtt.outbox import outgoing, word_message
+from adapters.mqtt.replies import Reply, replies_of
+from adapters.mqtt.topics import plain as plain_topic
 from bridge.api import Address, AlarmWord, Arrival, Quality, Reading, SessionContext, Stamp, Write, Written
 
 log = logging.getLogger("adapters.mqtt")
@@ -73,7 +75,11 @@ class MqttSession:
         self._held = 0
         self._held_bytes = 0
         self._aside = 0
-        self._link = Link(options, context.client_id or "smp-bridge", heard=self._take, lost=self._ready.set)
+        self._unanswered = 0
+        self._own = {options.status_topic, getattr(context.word, "topic", None)}
+        self._replies = replies_of(context.site, context.adapter)
+        client_id = options.client_id or context.client_id or "smp-bridge"
+        self._link = Link(options, client_id, heard=self._take, lost=self._ready.set)
 
     async def open(self) -> None:
         """Connect and subscribe."""
@@ -104,12 +110,16 @@ class MqttSession:
     async def write(self, writes: Sequence[Write]) -> Sequence[Written]:
         """See `bridge.api.Session`. An outcome is written once the broker has acknowledged its message."""
         self._link.check()
-        entries = outgoing(writes, self._selections, self._book.flows, self._options)
-        sent = [entry for entry in entries if not entry.error]
+        entries = outgoing(writes, self._selections, self._book.flows, self._options, self._replies)
+        sent = [(entry, message) for entry in entries if not entry.error for message in entry.messages()]
         if sent:
-            refused = await self._link.publish([entry.message for entry in sent])
+            refused = await self._link.publish([message for _, message in sent])
             for position, text in refused.items():
-                sent[position].error = text
+                entry, message = sent[position]
+                if message.topic == entry.topic:
+                    entry.error = text
+                else:  # the outcome stands where the site file wants it
+                    self._no_reply(message.topic, text)
         results = dict(pair for entry in entries for pair in entry.written(writes))
         return [results[position] for position in range(len(writes))]
 
@@ -145,6 +155,8 @@ class MqttSession:
         if taken.aside:
             self._put_aside(heard.topic, "; ".join(taken.aside))
         if taken.asking or taken.freed:
+            if heard.reply is not None:
+                self._remember(heard.reply, taken.asking)
             received = self._context.clock.now()
             if taken.asking:
                 self._queue(_Waiting(taken.asking, received, receipt))
@@ -153,6 +165,25 @@ class MqttSession:
         if receipt is not None and not taken.asking:
             receipt.done = True
             self._acknowledge()
+
+    def _remember(self, reply: Reply, asking: Sequence[Due]) -> None:
+        """Keep where these requests want their answer. A topic that the site file does not let us write is not used; the flow's own one is."""
+        why = ""
+        try:
+            if reply.topic:
+                plain_topic(reply.topic)
+                if not self._options.may_write(reply.topic):
+                    why = "it is outside `writable:`"
+                elif self._book.hears(reply.topic) or reply.topic in self._own:
+                    why = "the host reads or writes other things there"
+        except ValueError as error:
+            why = str(error)
+        if why:
+            self._no_reply(reply.topic, why)
+            reply = Reply("", reply.correlation)
+        for due in asking:
+            if due.request is not None:
+                self._replies.keep(due.flow.name, due.place, due.request, reply)
 
     def _queue(self, waiting: _Waiting) -> None:
         self._inbox.append(waiting)
@@ -187,14 +218,21 @@ class MqttSession:
             self._link.ack(self._order.popleft().mid)
 
     def _put_aside(self, topic: str, why: str) -> None:
-        """One line for the first, the second, the fourth … of them: a flood of nonsense must not become a flood of lines."""
         self._aside += 1
-        if self._aside & (self._aside - 1) == 0:
+        self._say("mqtt_message_put_aside", topic, why, self._aside)
+
+    def _no_reply(self, topic: str, why: str) -> None:
+        self._unanswered += 1
+        self._say("mqtt_response_topic_refused", topic, why, self._unanswered)
+
+    def _say(self, what: str, topic: str, why: str, count: int) -> None:
+        """One line for the first, the second, the fourth … of them: a flood of nonsense must not become a flood of lines."""
+        if count & (count - 1) == 0:
             fields = {
                 "site": self._context.site,
                 "adapter": self._context.adapter,
                 "topic": printable(topic),
                 "why": why,
-                "count": self._aside,
+                "count": count,
             }
-            log.warning("mqtt_message_put_aside", extra=fields)
+            log.warning(what, extra=fields)

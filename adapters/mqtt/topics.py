@@ -123,5 +123,7 @@ def _levels(text: str) -> list[str]:
     if _FORBIDDEN.search(text):
         raise ValueError("a topic must not hold control characters")
     if text.startswith("$"):
-        raise ValueError("topics that begin with `$` are the broker's own (and shared subscriptions are not supported)")
+        raise ValueError(
+            "topics that begin with `$` are the broker's own; a shared subscription is written `share: GROUP`"
+        )
     return text.split("/")

@@ -14,6 +14,8 @@ from typing import Self
 import trustme
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 ANSWER_S = 10.0
 HOST = "127.0.0.1"
@@ -163,7 +165,15 @@ def free_port() -> int:
 class Peer:
     """An EMS: publishes, and hears what it subscribed to. Its socket belongs to a thread of the library's own."""
 
-    def __init__(self, broker: Broker, *, client_id: str = "", clean: bool = True, manual_ack: bool = False):
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        client_id: str = "",
+        clean: bool = True,
+        manual_ack: bool = False,
+        protocol: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv311,
+    ):
         self.messages: list[MQTTMessage] = []
         self._news = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -171,8 +181,8 @@ class Peer:
         self.client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
-            clean_session=clean,
-            protocol=MQTTProtocolVersion.MQTTv311,
+            clean_session=clean if protocol is MQTTProtocolVersion.MQTTv311 else None,
+            protocol=protocol,
             manual_ack=manual_ack,
         )
         if broker.ca:
@@ -193,10 +203,15 @@ class Peer:
         self.client.disconnect()
         await asyncio.to_thread(self.client.loop_stop)
 
-    async def publish(self, topic: str, payload: object, *, retain: bool = False, qos: int = 1) -> None:
-        """Publish JSON, text or bytes, and wait until the broker has it."""
+    async def publish(
+        self, topic: str, payload: object, *, retain: bool = False, qos: int = 1, **properties: object
+    ) -> None:
+        """Publish JSON, text or bytes, with these properties of MQTT 5, and wait until the broker has it."""
         data = payload if isinstance(payload, bytes | str) else json.dumps(payload)
-        info = self.client.publish(topic, data, qos, retain)
+        carried = Properties(PacketTypes.PUBLISH) if properties else None
+        for name, value in properties.items():
+            setattr(carried, name, value)
+        info = self.client.publish(topic, data, qos, retain, carried)
         await asyncio.to_thread(info.wait_for_publish, ANSWER_S)
         assert info.is_published()
 

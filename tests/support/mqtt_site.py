@@ -76,11 +76,15 @@ def changing(**changes: Any) -> Selection:
 
 
 def context_of(
-    options: Any, *selections: Selection, heard: Callable[[], None] = lambda: None, client_id: str = CLIENT_ID
+    options: Any,
+    *selections: Selection,
+    heard: Callable[[], None] = lambda: None,
+    client_id: str = CLIENT_ID,
+    site: str = "crawley",
 ) -> SessionContext:
     """What a session is opened with."""
     return SessionContext(
-        site="crawley",
+        site=site,
         adapter="broker",
         options=options,
         selections=selections or [chargers()],

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
+from aedes import aedes
 from mosquitto import Broker, Peer, mosquitto
 from mqtt_site import ASSET, REQUEST, RESULT, changing, chargers, options_of, read_site, registration, request
 
@@ -99,6 +100,27 @@ class TestMessages5(_Mqtt):
 
 class TestChange(_Mqtt):
     """Submitting on change."""
+
+    def selection(self):
+        return changing()
+
+
+class TestAedes(_Mqtt):
+    """Another broker, at MQTT 3.1.1 over TLS. What it keeps outlives its connections: they and the listener end when it stops, its memory stays."""
+
+    @asynccontextmanager
+    async def rig(self) -> AsyncIterator[Rig]:
+        async with aedes(self.directory / "broker", tls=True) as broker:
+            await broker.start()
+            async with Peer(broker) as peer:
+                rig = MqttRig(broker, peer, self.selection(), version=self.version)
+                await rig.prepare()
+                await self.subscribed(rig)
+                yield rig
+
+
+class TestAedesChange(TestAedes):
+    """Submitting on change there."""
 
     def selection(self):
         return changing()

@@ -147,6 +147,17 @@ async def test_a_subscription_that_the_broker_refuses(version):
         assert "asset/+/registration (" in await refused(host=HOST, port=port, version=version)
 
 
+async def test_a_broker_without_shared_subscriptions_is_refused():
+    """It says so in its greeting (MQTT 5, 3.2.2.3.13); a subscription there would end the connection without a word."""
+    flow = read_site()["flows"]["chargers"]
+    flow["submit"] |= {"share": "hosts"}
+    async with silent_server(b"\x20\x05\x00\x00\x02\x2a\x00") as (port, _closed):
+        options = options_of(read_site(), host=HOST, port=port, version="5")
+        with pytest.raises(LinkRefused, match="no shared subscriptions"):
+            async with ADAPTER.open(context_of(options, selection_of("chargers", flow))):
+                pass
+
+
 async def test_killed_without_an_acknowledgement(tmp_path, version):
     """kill -9: the last will is heard, and the request comes again to the next session."""
     async with mosquitto(tmp_path / "broker") as broker, Peer(broker) as ems:
