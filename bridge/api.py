@@ -32,6 +32,7 @@ __all__ = [
     "Code",
     "ConfigError",
     "EmsState",
+    "Guess",
     "HostReason",
     "Intervals",
     "LinkError",
@@ -297,6 +298,34 @@ class CertificateUse:
     warning: str = ""
 
 
+class Guess(NamedTuple):
+    """One meaning that bytes could have."""
+
+    type: str
+    order: str
+    value: object
+
+
+class Codec(Protocol):
+    """An adapter's own way from bytes off the wire to values, for a person at a command line; pure. Types and orders are spelled as in a site file."""
+
+    @property
+    def types(self) -> Sequence[str]:
+        """Every type that there is."""
+        ...
+
+    def decode(self, raw: bytes, *, type_: str, order: str, bit: int | None) -> object:
+        """The value of these bytes: int, float, text, bool, an aware date-time, or a tuple of numbers. `type_` is one of `types`, `order` '' is the default.
+
+        Raises `ValueError` that says what is wrong and what would be right.
+        """
+        ...
+
+    def guesses(self, raw: bytes) -> Sequence[Guess]:
+        """What these bytes could mean, the most plausible first, each value once for each type. Raises `ValueError`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
     """What an entry point in `smp_bridge.adapters` names.
@@ -309,6 +338,7 @@ class Adapter:
     returns what is wrong with it beside the options and flows, each problem's `path` beginning with `alarms.word`.
     `certificates` is pure and names the files that protect a link of these options. `handshake` connects until both sides know each other, says in
     a few words with whom and how, and closes; it reads no record and writes nothing. It raises `LinkRefused` or `LinkError` as `open` does.
+    `codec` is for protocols whose values are bytes that a person may have to make sense of.
     """
 
     protocol: str
@@ -324,6 +354,7 @@ class Adapter:
     readable: bool = True
     certificates: Callable[[Any], Sequence[CertificateUse]] | None = None
     handshake: Callable[[SessionContext], Awaitable[str]] | None = None
+    codec: Codec | None = None
 
     api_version: ClassVar[int] = 1
 

@@ -4,6 +4,7 @@ from contextlib import AbstractAsyncContextManager
 
 from adapters.modbus.check import check, check_word
 from adapters.modbus.config import ChangeSubmit, ModbusOptions, ModbusOutcome, ModbusRecords, ModbusWord, RequestSubmit
+from adapters.modbus.guess import Registers
 from bridge.api import Adapter, Session, SessionContext, Trigger
 
 
@@ -24,4 +25,5 @@ ADAPTER = Adapter(
     open=_open,
     word=ModbusWord,
     check_word=check_word,
+    codec=Registers(),
 )

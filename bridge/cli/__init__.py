@@ -1,6 +1,7 @@
 """The command line: one command, subcommands. Only this package exits the process."""
 
 import sys
+from functools import cache
 from importlib.metadata import version
 from typing import Annotated
 
@@ -36,13 +37,15 @@ def _options(
     """The intermediate data host between energy management systems (OPC UA, Modbus, MQTT) and the Single Markets Platform."""
 
 
+@cache
 def _commands() -> typer.Typer:
-    """Import the subcommands; each imports what it needs only when it runs."""
+    """Import the subcommands, once; each imports what it needs only when it runs."""
     from bridge.cli import (
         alarms,
         assets,
         certificates,
         check,
+        decode,
         demo,
         hold,
         journal,
@@ -56,6 +59,7 @@ def _commands() -> typer.Typer:
     app.command("demo")(demo.demo)
     app.command("run")(run.run)
     app.command("check")(check.check)
+    app.command("decode")(decode.decode)
     app.command("sandbox")(sandbox.sandbox)
     app.add_typer(submissions.app, name="submissions")
     app.command("hold")(hold.hold)

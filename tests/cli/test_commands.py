@@ -14,6 +14,7 @@ COMMANDS = [
     "demo",
     "run",
     "check",
+    "decode",
     "sandbox",
     "submissions",
     "hold",

@@ -24,7 +24,9 @@ def held_in(made):
     """Everything that a reconciliation changes: the journal's rows, and the anchor."""
     with closing(sqlite3.connect(f"file:{made.journal}?mode=ro", uri=True)) as db:
         rows = {table: db.execute(f"SELECT * FROM {table}").fetchall() for table in TABLES}
-    return rows, {file.name: file.read_bytes() for file in made.journal.parent.parent.glob(f"{made.journal.parent.name}.anchor/*")}
+    return rows, {
+        file.name: file.read_bytes() for file in made.journal.parent.parent.glob(f"{made.journal.parent.name}.anchor/*")
+    }
 
 
 async def made_old(made, tmp_path):
