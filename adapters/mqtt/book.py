@@ -275,6 +275,11 @@ class Book:
     def __init__(self, selections: Sequence[Selection], limit: int) -> None:
         self.flows = {selection.flow: FlowBook(selection, limit) for selection in selections}
         self._routes: dict[str, tuple[_Route, ...]] = {}
+        self._heard: dict[tuple[int, str], list[tuple[Template, _Take]]] = {}
+        """Topics by their number of levels and their last one ('' for a placeholder), so that of hundreds few are compared."""
+        for flow in self.flows.values():
+            for told, take in flow.topics():
+                self._heard.setdefault((len(told.levels), told.levels[-1][0]), []).append((told, take))
 
     def filters(self) -> list[str]:
         """What is subscribed to, registrations first: the broker then hands them out before it hands out retained requests."""
@@ -305,8 +310,8 @@ class Book:
         levels = topic.split("/")
         found = [
             _Route(take, placeholders)
-            for flow in self.flows.values()
-            for told, take in flow.topics()
+            for last in dict.fromkeys((levels[-1], ""))
+            for told, take in self._heard.get((len(levels), last), ())
             if (placeholders := told.match(levels)) is not None
         ]
         if len(self._routes) >= MOST_ROUTES:

@@ -1,10 +1,12 @@
 """What a site file may say, and what the parts of it say together."""
 
 import copy
+import re
 
 import pytest
 from mqtt_site import CRAWLEY, SAMPLE, options_of, read_site, selections_of
 from pydantic import ValidationError
+from ruamel.yaml import YAML
 
 from adapters.mqtt import ADAPTER
 from adapters.mqtt.config import MqttOptions, Version
@@ -28,6 +30,21 @@ def test_the_samples_values_are_the_defaults():
     assert spelled == set(MqttOptions.model_fields)
     for name in set(MqttOptions.model_fields) - own:
         assert getattr(options, name) == getattr(defaults, name), name
+
+
+def test_the_readme_lists_every_option_and_its_default():
+    """The table of options is the models' own."""
+    table = (SAMPLE.parent / "README.md").read_text("utf-8").split("## Options")[1].split("\n## ")[0]
+    rows = [line.split("|")[1:3] for line in table.splitlines() if line.startswith("| `")]
+    told = {name: default.strip() for names, default in rows for name in re.findall(r"`(\w+)`", names)}
+    assert set(told) == set(MqttOptions.model_fields)
+    for name, field in MqttOptions.model_fields.items():
+        shown = re.fullmatch(r'`"?([^`"]+)"?`', told[name])
+        if shown and name not in {"host", "client_id"}:
+            given = MqttOptions.model_validate({"host": "x", name: YAML(typ="safe").load(shown[1])})
+            assert getattr(given, name) == field.default, name
+        else:
+            assert field.is_required() or field.default in {None, ()}, name
 
 
 @pytest.mark.parametrize(
