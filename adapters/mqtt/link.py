@@ -87,6 +87,8 @@ class Link:
         self._asked = 0
         self.messages = 0
         """How many messages came so far."""
+        self.kept_s: int | None = None
+        """For how long the broker keeps our session, where it said that this is shorter than was asked."""
         self._refused: dict[int, str] = {}
         self._tick: asyncio.TimerHandle | None = None
         self._client = self._make(client_id)
@@ -350,6 +352,8 @@ class Link:
             text = f"{self._name}: the broker has no shared subscriptions"
             self._fail(LinkRefused(text, hint="leave `share:` out, and let one host alone read the requests"))
             return
+        kept = getattr(properties, "SessionExpiryInterval", None)
+        self.kept_s = kept if isinstance(kept, int) and kept < self._options.session_expiry else None
         most = getattr(properties, "ReceiveMaximum", None)
         if isinstance(most, int):
             self._window = min(self._window, most)

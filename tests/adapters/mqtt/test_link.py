@@ -158,6 +158,21 @@ async def test_a_broker_without_shared_subscriptions_is_refused():
                 pass
 
 
+async def test_a_session_that_the_broker_keeps_for_less_is_told(caplog):
+    """MQTT 5: beyond that time what was asked while we were away is lost, so a person should know."""
+    suback = b"\x90\x05\x00\x01\x00\x01\x01"
+    for granted, told in ((3600, [(3600, 604_800)]), (604_800, [])):
+        caplog.clear()
+        connack = b"\x20\x08\x00\x00\x05\x11" + granted.to_bytes(4, "big")
+        async with (
+            silent_server(connack, suback) as (port, _closed),
+            open_at(host=HOST, port=port, version="5", status_topic=None),
+        ):
+            pass
+        lines = [line for line in caplog.records if line.message == "mqtt_session_expiry_shortened"]
+        assert [(line.kept_s, line.asked_s) for line in lines] == told
+
+
 async def test_killed_without_an_acknowledgement(tmp_path, version):
     """kill -9: the last will is heard, and the request comes again to the next session."""
     async with mosquitto(tmp_path / "broker") as broker, Peer(broker) as ems:
