@@ -44,6 +44,7 @@ Register = Annotated[int, Field(ge=0, le=LAST_REGISTER)]
 Word = Annotated[int, Field(ge=0, le=0xFFFF)]
 PollSeconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0.01, le=3600)]
 WaitSeconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0.01, le=60)]
+PauseSeconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=60)]
 StaleSeconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0.1, le=3600)]
 
 
@@ -96,6 +97,14 @@ class Heartbeat(Options):
     stale: StaleSeconds = 10.0
 
 
+class WriteFunction(enum.Enum):
+    """Which function writes registers: one at a time (06), several (16), or 06 for one and 16 for several."""
+
+    SINGLE = 6
+    MULTIPLE = 16
+    AUTO = "auto"
+
+
 class ModbusOptions(Options):
     """One Modbus TCP device. Addresses count from 0, as on the wire."""
 
@@ -107,12 +116,23 @@ class ModbusOptions(Options):
     address_base: Literal[0] = 0
     max_registers_per_read: Annotated[int, Field(ge=1, le=READ_LIMIT)] = READ_LIMIT
     max_registers_per_write: Annotated[int, Field(ge=1, le=WRITE_LIMIT)] = WRITE_LIMIT
+    max_gap: Annotated[int, Field(ge=0, le=READ_LIMIT)] = 16
+    one_field_per_request: bool = False
+    write_function: WriteFunction = WriteFunction.MULTIPLE
+    pause_after_connect: PauseSeconds = 0.0
+    pause_between_requests: PauseSeconds = 0.0
+    close_after_poll: bool = False
     busy_retries: Annotated[int, Field(ge=0, le=20)] = 5
     busy_pause: WaitSeconds = 0.05
     magic: Fixed | None = None
     version: Fixed | None = None
     heartbeat: Heartbeat | None = None
     writable: tuple[Registers, ...] = ()
+
+    @property
+    def gap(self) -> int:
+        """How many unused registers are fetched along rather than asking twice; -1 where not even neighbours are fetched together."""
+        return -1 if self.one_field_per_request else self.max_gap
 
     def may_write(self, start: int, count: int) -> bool:
         """Whether all these registers lie inside `writable:`."""

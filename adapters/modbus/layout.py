@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from adapters.modbus.codec import Kind, Undecodable, blank, crc16, decode, decoder, scaled
-from adapters.modbus.config import SCALE_FACTOR, Crc, FieldTarget, ModbusOutcome, ModbusRecords, Target
+from adapters.modbus.config import READ_LIMIT, SCALE_FACTOR, Crc, FieldTarget, ModbusOutcome, ModbusRecords, Target
 from bridge.api import OutcomeField, Quality, Reading, Selection
 
-GAP: Final = 16  # unused registers that are fetched along rather than asking twice
 _REGISTERS: Final = 65536
 
 
@@ -27,8 +26,11 @@ class Span(NamedTuple):
         return f"register {self.start}" if self.size == 1 else f"registers {self.start}..{self.end - 1}"
 
 
-def requests(spans: Iterable[Span], limit: int, gap: int = GAP) -> list[Span]:
-    """The fewest requests of at most `limit` registers that fetch these spans; longer spans are cut, near ones fetched together."""
+def requests(spans: Iterable[Span], limit: int, gap: int) -> list[Span]:
+    """The fewest requests of at most `limit` registers that fetch these spans; longer spans are cut, near ones fetched together.
+
+    At most `gap` unused registers lie between what is fetched together; -1 keeps neighbours apart too.
+    """
     found: list[Span] = []
     for span in sorted(set(spans)):
         last = found[-1] if found else None
@@ -52,15 +54,23 @@ class Image:
         self._data[2 * start : 2 * start + len(data)] = data
         self._known[start : start + len(data) // 2] = b"\1" * (len(data) // 2)
 
+    def settle(self, span: Span) -> None:
+        """What was not read of these registers is of no interest: it counts as zeros."""
+        self._known[span.start : span.end] = b"\1" * span.size
+
     def refuse(self, span: Span, text: str) -> None:
         """Keep why the device did not show these."""
         self._refusals[span] = text
 
     def get(self, span: Span) -> bytes | None:
         """The bytes of these registers, None where one of them is not known."""
-        if 0 in self._known[span.start : span.end]:
+        if not self.knows(span):
             return None
         return bytes(self._data[2 * span.start : 2 * span.end])
+
+    def knows(self, span: Span) -> bool:
+        """Whether all of these registers are known."""
+        return 0 not in self._known[span.start : span.end]
 
     def word(self, register: int) -> int:
         """One register that was read."""
@@ -99,7 +109,9 @@ class Layout:
     crc: Crc | None
     targets: Mapping[OutcomeField, Target]
     block: Span
-    """What is read of each record, as offsets."""
+    """From the first to the last register of each record that is of interest, as offsets."""
+    chunks: tuple[Span, ...]
+    """What is read of it: the same without wide gaps."""
     cuts: tuple[Cut, ...]
     """The fields within the bytes of `block`."""
     texts: tuple[tuple[int, int], ...]
@@ -115,8 +127,13 @@ class Layout:
         return number if 0 <= number < self.count and str(number) == place else None
 
     def span(self, number: int) -> Span:
-        """The registers that are read of one record."""
+        """From the first to the last register of one record that is of interest."""
         return Span(self.base + self.stride * number + self.block.start, self.block.size)
+
+    def chunks_of(self, number: int) -> list[Span]:
+        """The registers that are read of one record."""
+        start = self.base + self.stride * number
+        return [Span(start + chunk.start, chunk.size) for chunk in self.chunks]
 
     def at(self, number: int, target: Target) -> Span:
         """The registers of one value of one record."""
@@ -167,8 +184,8 @@ class Layout:
         )
 
 
-def layout_of(selection: Selection, count: int) -> Layout:
-    """The registers of a flow with so many records."""
+def layout_of(selection: Selection, count: int, gap: int) -> Layout:
+    """The registers of a flow with so many records; at most `gap` unused ones are read along."""
     records, outcome = selection.records, selection.outcome
     assert isinstance(records, ModbusRecords)
     assert isinstance(outcome, ModbusOutcome)
@@ -184,6 +201,7 @@ def layout_of(selection: Selection, count: int) -> Layout:
         crc=records.crc,
         targets=outcome.targets(),
         block=block,
+        chunks=tuple(requests(_parts(records), READ_LIMIT, gap)),
         cuts=cuts,
         texts=tuple((cut.start, cut.end) for cut in cuts if cut.name == records.key or cut.target.type is Kind.STRING),
     )
@@ -199,13 +217,21 @@ _factor: Final = decoder(SCALE_FACTOR)
 
 
 def block_of(records: ModbusRecords) -> Span:
-    """From the first to the last register of a record that is read, as offsets."""
+    """From the first to the last register of a record that is of interest, as offsets."""
+    spans = _parts(records)
+    start = min(span.start for span in spans)
+    return Span(start, max(span.end for span in spans) - start)
+
+
+def _parts(records: ModbusRecords) -> list[Span]:
+    """The registers of a record that are of interest, as offsets: its fields, their scale factors, what its CRC covers."""
     spans = [Span(target.at, target.width) for target in records.fields.values()]
     spans += [Span(target.scale_at, 1) for target in records.fields.values() if target.scale_at is not None]
     if records.crc is not None:
-        spans += [Span(records.crc.at, 1), *(Span(first, last - first + 1) for first, last in records.crc.over)]
-    start = min(span.start for span in spans)
-    return Span(start, max(span.end for span in spans) - start)
+        taken = {register for span in spans for register in range(span.start, span.end)}
+        covered = {register for first, last in records.crc.over for register in range(first, last + 1)}
+        spans += [Span(register, 1) for register in sorted((covered | {records.crc.at}) - taken)]
+    return spans
 
 
 def reading_of(target: Target, span: Span, image: Image, factor: Span | None = None) -> Reading:

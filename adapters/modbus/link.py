@@ -11,11 +11,12 @@ from pymodbus.client import AsyncModbusTcpClient
 from pymodbus.exceptions import ModbusException
 from pymodbus.pdu import ModbusPDU
 
-from adapters.modbus.config import ModbusOptions
+from adapters.modbus.config import ModbusOptions, WriteFunction
 from adapters.modbus.layout import Image, Span, requests
 from bridge.api import LinkError
 
 READ: Final = 3
+WRITE_ONE: Final = 6
 WRITE: Final = 16
 _BUSY: Final = frozenset({5, 6})
 _EXCEPTIONS: Final[Mapping[int, str]] = {
@@ -43,6 +44,8 @@ class Link:
         self._options = options
         self._lock = asyncio.Lock()
         self._error: LinkError | None = None
+        self._resting = False
+        self._next = 0.0
         self.lost: Callable[[LinkError], None] = lambda _: None
         self._client = AsyncModbusTcpClient(
             options.host,
@@ -61,6 +64,15 @@ class Link:
                 f"{self._options.host}:{self._options.port}: no connection within {self._options.timeout:g} s",
                 hint="is the device switched on, and are host and port right?",
             )
+        await asyncio.sleep(self._options.pause_after_connect)
+
+    async def rest(self) -> None:
+        """Between two polls: close the connection where the device wants that; the next request opens it again. Raises `LinkError` once the link has ended."""
+        if self._options.close_after_poll:
+            async with self._lock:
+                self.check()
+                self._resting = True
+                self._client.close()
 
     def close(self) -> None:
         """Close the connection."""
@@ -79,9 +91,25 @@ class Link:
         return struct.pack(f">{span.size}H", *registers)
 
     async def write(self, start: int, data: bytes) -> None:
-        """Write these registers in one request. Raises `Refused` or `LinkError`."""
-        span = Span(start, len(data) // 2)
-        words = list(struct.unpack(f">{span.size}H", data))
+        """Write these registers, in one request unless the device takes only one register at a time. Raises `Refused` or `LinkError`."""
+        words = struct.unpack(f">{len(data) // 2}H", data)
+        function = self._options.write_function
+        if function is WriteFunction.SINGLE or (function is WriteFunction.AUTO and len(words) == 1):
+            for offset, word in enumerate(words):
+                await self._write_one(start + offset, word)
+        else:
+            await self._write_several(start, list(words))
+
+    async def _write_one(self, register: int, word: int) -> None:
+        span = Span(register, 1)
+        answer = await self._ask(
+            lambda: self._client.write_register(register, word, device_id=self._options.unit), WRITE_ONE, span
+        )
+        if (answer.address, list(answer.registers)) != (register, [word]):
+            raise self.fail(f"wrote {word} to {span}, the answer speaks of {answer.registers} at {answer.address}")
+
+    async def _write_several(self, start: int, words: list[int]) -> None:
+        span = Span(start, len(words))
         answer = await self._ask(
             lambda: self._client.write_registers(start, words, device_id=self._options.unit), WRITE, span
         )
@@ -90,7 +118,7 @@ class Link:
 
     async def fetch(self, spans: list[Span], image: Image) -> None:
         """Read these spans into the image in as few requests as there can be; what the device refuses is noted there. Raises `LinkError`."""
-        for request in requests(spans, self._options.max_registers_per_read):
+        for request in requests(spans, self._options.max_registers_per_read, self._options.gap):
             try:
                 image.put(request.start, await self.read(request))
             except Refused as error:
@@ -122,7 +150,7 @@ class Link:
             raise LinkError(str(self._error), hint=self._error.hint)
 
     def _traced(self, connected: bool) -> None:  # noqa: FBT001 - the library's own form
-        if not connected:
+        if not connected and not self._resting:
             self.fail("the device closed the connection")
 
     async def _ask(self, send: Callable[[], Awaitable[ModbusPDU]], function: int, span: Span) -> ModbusPDU:
@@ -133,7 +161,9 @@ class Link:
                 return answer
             code = answer.exception_code
             if code not in _BUSY or not left:
-                raise Refused(f"{span}: the device answers exception {code} ({_EXCEPTIONS.get(code, 'unknown')})")
+                hint = "; does the device take another `write_function`?" if code == 1 and function != READ else ""
+                text = f"{span}: the device answers exception {code} ({_EXCEPTIONS.get(code, 'unknown')}){hint}"
+                raise Refused(text)
             await asyncio.sleep(self._options.busy_pause)
         raise AssertionError("unreachable")
 
@@ -142,7 +172,9 @@ class Link:
         try:
             async with self._lock:
                 self.check()  # the link may have ended while this request waited for its turn
+                await self._ready()
                 answer = await send()
+                self._next = asyncio.get_running_loop().time() + self._options.pause_between_requests
         except (ModbusException, OSError) as error:
             raise self.fail(f"{span}: no answer within {self._options.timeout:g} s, or the connection broke") from error
         except asyncio.CancelledError:
@@ -151,6 +183,18 @@ class Link:
         if answer.function_code & 0x7F != function:
             raise self.fail(f"{span}: asked with function {function}, answered with {answer.function_code}")
         return answer
+
+    async def _ready(self) -> None:
+        """Connected, and the pause since the last answer is over. Raises `LinkError`."""
+        if self._resting:
+            try:
+                await self.connect()
+            except LinkError as error:
+                raise self.fail("could not be opened again for the next poll") from error
+            self._resting = False
+        pause = self._next - asyncio.get_running_loop().time()
+        if pause > 0:
+            await asyncio.sleep(pause)
 
 
 @asynccontextmanager

@@ -87,11 +87,14 @@ class Reader:
 
     async def _fetch(self, layout: Layout, numbers: Collection[int]) -> _Fetched:
         image = Image()
-        spans = [layout.span(number) for number in numbers]
+        spans = [span for number in numbers for span in layout.chunks_of(number)]
         await self._link.fetch(spans, image)
         for span in spans:
-            if image.get(span) is None:
+            if not image.knows(span):
                 raise LinkError(f"{layout.flow}: {image.why(span)}", hint="do base, stride and count fit the device?")
+        if len(layout.chunks) > 1:
+            for number in numbers:
+                image.settle(layout.span(number))
         members: dict[Span, Members] = {}
         for target, span in bitsets(layout, numbers):
             members[span] = members_of(target, span, image, self._layouts)

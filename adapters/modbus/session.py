@@ -41,7 +41,7 @@ async def open_session(context: SessionContext) -> AsyncIterator["ModbusSession"
     async with connected(options) as link:
         counts = await _counts(link, context.selections)
         layouts = {
-            selection.flow: layout_of(selection, counts.get(selection.flow, selection.records.each.most))
+            selection.flow: layout_of(selection, counts.get(selection.flow, selection.records.each.most), options.gap)
             for selection in context.selections
         }
         await _verify(link, layouts)
@@ -90,7 +90,7 @@ async def _verify(link: Link, layouts: Mapping[str, Layout]) -> None:
     """The first and last record of each flow, and their outcomes, are registers of this device."""
     for layout in layouts.values():
         for number in sorted({0, layout.count - 1} & set(layout.places())):
-            spans = [layout.span(number), *(layout.at(number, target) for target in layout.targets.values())]
+            spans = [*layout.chunks_of(number), *(layout.at(number, target) for target in layout.targets.values())]
             await _known(link, spans, f"record {number} of {layout.flow}")
 
 
@@ -179,6 +179,7 @@ class ModbusSession:
                         self._context.intervals.achieved("poll", (now_ns - began_ns) / 1e9)
                     began_ns = now_ns
                     await self._look()
+                    await self._link.rest()
                     late_ns = self._context.clock.mono_ns() - due_ns
                     due_ns += period_ns * (1 + late_ns // period_ns)  # polls that were missed are not made up for
                 else:

@@ -35,17 +35,17 @@ class Device:
         """Take connections, again on the same port after `away`."""
         self.port = (await self.order("listen"))["port"]
 
-    async def put(self, at: int, *words: int) -> None:
-        """Set registers."""
-        await self.order("set", at=at, words=list(words))
+    async def put(self, at: int, *words: int, table: str = "holding") -> None:
+        """Set registers or bits."""
+        await self.order("set", at=at, words=list(words), table=table)
 
     async def put_bytes(self, at: int, data: bytes) -> None:
         """Set registers from their big-endian bytes."""
         await self.put(at, *struct.unpack(f">{len(data) // 2}H", data))
 
-    async def words(self, at: int, count: int = 1) -> list[int]:
-        """Registers as they are."""
-        return (await self.order("get", at=at, count=count))["words"]
+    async def words(self, at: int, count: int = 1, table: str = "holding") -> list[int]:
+        """Registers or bits as they are."""
+        return (await self.order("get", at=at, count=count, table=table))["words"]
 
     async def bytes(self, at: int, count: int) -> bytes:
         """Registers as their big-endian bytes."""

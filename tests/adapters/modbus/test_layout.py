@@ -19,13 +19,20 @@ def test_requests_cover_every_register_within_the_limit(spans, limit, gap):
 
 def test_neighbours_are_fetched_together():
     """Two values with a small gap cost one request; a wide gap costs two."""
-    assert requests([Span(60, 2), Span(70, 4)], 125) == [Span(60, 14)]
-    assert requests([Span(60, 2), Span(90, 4)], 125) == [Span(60, 2), Span(90, 4)]
+    assert requests([Span(60, 2), Span(70, 4)], 125, 16) == [Span(60, 14)]
+    assert requests([Span(60, 2), Span(90, 4)], 125, 16) == [Span(60, 2), Span(90, 4)]
+
+
+def test_neighbours_may_be_kept_apart():
+    """A gap of 0 joins what touches; -1 asks for each span by itself, once."""
+    spans = [Span(60, 2), Span(62, 4), Span(60, 2)]
+    assert requests(spans, 125, 0) == [Span(60, 6)]
+    assert requests(spans, 125, -1) == [Span(60, 2), Span(62, 4)]
 
 
 def test_long_spans_are_cut():
     """A record longer than one request is fetched in several."""
-    assert requests([Span(0, 250)], 125) == [Span(0, 125), Span(125, 125)]
+    assert requests([Span(0, 250)], 125, 16) == [Span(0, 125), Span(125, 125)]
 
 
 def test_an_image_knows_what_it_was_given():

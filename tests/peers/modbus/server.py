@@ -1,16 +1,17 @@
 """A Modbus TCP device on libmodbus, driven by JSON lines on standard input; every line is answered by one line.
 
     {"op": "listen"}                               → {"port": N}; again after "away": the same port
-    {"op": "set", "at": 0, "words": [1, 2]}        → {}
-    {"op": "get", "at": 0, "count": 2}             → {"words": [1, 2]}
+    {"op": "set", "at": 0, "words": [1, 2]}        → {}; "table": "coils", "discrete", "input" or "holding" (the default)
+    {"op": "get", "at": 0, "count": 2}             → {"words": [1, 2]}; likewise
     {"op": "away"}                                 → {}; closes every connection and stops listening; the registers stay
     {"op": "drop"}                                 → {}; closes every connection and goes on listening
     {"op": "busy", "times": 3, "code": 6}          → {}; the next requests are answered with this exception
     {"op": "refuse", "from": 100, "to": 199}       → {}; requests that touch these registers are answered with exception 2
-    {"op": "mute", "on": true}                     → {}; requests are read and never answered
+    {"op": "mute", "on": true}                     → {}; requests are read and never answered; "unit": 3 for those of one unit alone
+    {"op": "only", "functions": [3, 6]}            → {}; any other function is answered with exception 1
     {"op": "tear", "at": 7, "from": 100, "times": 2} → {}; after each read that begins at 100 or above, register 7 grows by one, so many times
     {"op": "beat", "at": 5, "on": true}            → {}; register 5 grows by one with every request
-    {"op": "stats"}                                → {"reads": N, "writes": N, "log": [[function, start, count], ...]}
+    {"op": "stats"}                                → {"reads": N, "writes": N, "connections": N, "log": [[function, start, count], ...]}
 It runs in a process of its own with nothing but the standard library and Debian's libmodbus5.
 """
 
@@ -24,6 +25,8 @@ import sys
 
 REGISTERS = 65536
 TCP_HEADER = 7
+READS = {1, 2, 3, 4}
+COUNTED = {*READS, 15, 16}
 MAX_ADU = 260
 
 
@@ -61,8 +64,14 @@ def load():
 class Device:
     def __init__(self):
         self.lib = load()
-        self.map = self.lib.modbus_mapping_new(0, 0, REGISTERS, 0)
+        self.map = self.lib.modbus_mapping_new(REGISTERS, REGISTERS, REGISTERS, REGISTERS)
         self.registers = self.map.contents.tab_registers
+        self.tables = {
+            "coils": self.map.contents.tab_bits,
+            "discrete": self.map.contents.tab_input_bits,
+            "input": self.map.contents.tab_input_registers,
+            "holding": self.registers,
+        }
         self.port = 0
         self.context = None
         self.listener = None
@@ -70,9 +79,11 @@ class Device:
         self.busy = (0, 6)
         self.refused = []
         self.mute = False
+        self.muted = set()
+        self.only = None
         self.tear = None
         self.beat = None
-        self.counts = {"reads": 0, "writes": 0, "log": []}
+        self.counts = {"reads": 0, "writes": 0, "connections": 0, "log": []}
 
     def op_listen(self, _):
         if not self.port:
@@ -87,12 +98,14 @@ class Device:
         return {"port": self.port}
 
     def op_set(self, order):
+        table = self.tables[order.get("table", "holding")]
         for offset, word in enumerate(order["words"]):
-            self.registers[order["at"] + offset] = word
+            table[order["at"] + offset] = word
         return {}
 
     def op_get(self, order):
-        return {"words": [self.registers[order["at"] + offset] for offset in range(order["count"])]}
+        table = self.tables[order.get("table", "holding")]
+        return {"words": [table[order["at"] + offset] for offset in range(order["count"])]}
 
     def op_drop(self, _):
         for connection in self.connections.values():
@@ -115,7 +128,14 @@ class Device:
         return {}
 
     def op_mute(self, order):
-        self.mute = order["on"]
+        if "unit" in order:
+            self.muted = self.muted | {order["unit"]} if order["on"] else self.muted - {order["unit"]}
+        else:
+            self.mute = order["on"]
+        return {}
+
+    def op_only(self, order):
+        self.only = set(order["functions"])
         return {}
 
     def op_tear(self, order):
@@ -146,6 +166,7 @@ class Device:
                 if self.listener is not None and fd == self.listener.fileno():
                     connection, _ = self.listener.accept()
                     self.connections[connection.fileno()] = connection
+                    self.counts["connections"] += 1
                 elif fd in self.connections:
                     self.request(fd)
 
@@ -164,12 +185,12 @@ class Device:
         raw = query.raw[:length]
         function = raw[TCP_HEADER]
         start = int.from_bytes(raw[TCP_HEADER + 1 : TCP_HEADER + 3], "big")
-        count = int.from_bytes(raw[TCP_HEADER + 3 : TCP_HEADER + 5], "big") if function in {3, 4, 16} else 1
-        self.counts["reads" if function in {3, 4} else "writes"] += 1
+        count = int.from_bytes(raw[TCP_HEADER + 3 : TCP_HEADER + 5], "big") if function in COUNTED else 1
+        self.counts["reads" if function in READS else "writes"] += 1
         self.counts["log"].append([function, start, count])
         if self.beat is not None:
             self.grow(self.beat)
-        if not self.mute:
+        if not self.mute and raw[TCP_HEADER - 1] not in self.muted:
             self.answer(query, length, function, start, count)
 
     def answer(self, query, length, function, start, count):
@@ -177,6 +198,8 @@ class Device:
         if times:
             self.busy = (times - 1, code)
             self.lib.modbus_reply_exception(self.context, query, code)
+        elif self.only is not None and function not in self.only:
+            self.lib.modbus_reply_exception(self.context, query, 1)
         elif any(first < start + count and start <= last for first, last in self.refused):
             self.lib.modbus_reply_exception(self.context, query, 2)
         else:
