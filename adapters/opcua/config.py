@@ -3,6 +3,7 @@
 import enum
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import ceil
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, DirectoryPath, Field, FilePath, model_validator
@@ -65,6 +66,13 @@ class Mode(enum.Enum):
     SIGN_AND_ENCRYPT = "SignAndEncrypt"
 
 
+class Watch(enum.Enum):
+    """How changes are noticed: told by the server, or asked for."""
+
+    SUBSCRIPTION = "subscription"
+    POLLING = "polling"
+
+
 class Security(Options):
     """How the link is protected. Under `policy: None` nothing is, and nothing else may be given, so that no password travels in the clear."""
 
@@ -108,8 +116,24 @@ class OpcUaOptions(Options):
     publishing_interval: Duration = 0.05
     sampling_interval: Duration = 0.05
     queue_size: Annotated[int, Field(ge=1, le=10_000)] = 10
+    watch: Watch = Watch.SUBSCRIPTION
+    poll_interval: Annotated[Duration, Field(ge=0.01, le=3600)] = 0.25
     timeout: Annotated[Duration, Field(le=5)] = 4.0
     writable: tuple[AbsolutePath, ...] = ()
+
+    @model_validator(mode="after")
+    def _queue(self) -> "OpcUaOptions":
+        needed = needed_queue(self.publishing_interval, self.sampling_interval)
+        if self.watch is Watch.SUBSCRIPTION and self.queue_size < needed:
+            raise ValueError(
+                f"`queue_size: {self.queue_size}` loses changes: the server samples {needed} times between two publishes; set it to {needed} or more"
+            )
+        return self
+
+
+def needed_queue(publishing_s: float, sampling_s: float) -> int:
+    """How many changes of one variable can come between two publishes."""
+    return max(1, ceil(publishing_s / sampling_s - 1e-9)) if sampling_s > 0 else 1
 
 
 class OpcUaRecords(RecordsOptions):
@@ -133,7 +157,9 @@ class OnRequest(Options):
 
 
 class OnChange(Options):
-    """`submit:` with `when: change`."""
+    """`submit:` with `when: change`; `deadband` says for numbers by how much they must have moved to count, in their own unit."""
+
+    deadband: Mapping[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
 
 
 class OpcUaOutcome(Outcome):
@@ -250,6 +276,13 @@ def _check_flow(options: OpcUaOptions, selection: Selection, known: frozenset[st
     if selection.trigger is Trigger.REQUEST:
         yield from _check_path(f"{base}.submit.request", selection.submit.request, each, known)
         yield from _check_path(f"{base}.submit.sequence", selection.submit.sequence, each, known)
+    else:
+        for name in selection.submit.deadband:
+            place = f"{base}.submit.deadband.{name}"
+            if name not in selection.records.fields:
+                yield Problem(path=place, text=f"is no field; the fields are {', '.join(selection.records.fields)}")
+            elif "#" in selection.records.fields[name]:
+                yield Problem(path=place, text="lies in a structure, of which the server tells every change; remove it")
     allowed = writable(options)
     for target, text in selection.outcome.targets().items():
         place = f"{base}.outcome.{target.value}"

@@ -7,8 +7,8 @@ from adapters.opcua.batch import ReadBatch
 from adapters.opcua.link import Link
 from adapters.opcua.places import Place
 from adapters.opcua.structures import Shapes
-from adapters.opcua.values import reading
-from adapters.opcua.watch import Watched, is_repeat
+from adapters.opcua.values import content, reading
+from adapters.opcua.watch import Changes, Watched, is_repeat
 from bridge.api import Clock, LinkError, Quality, Reading, Record, Selection, Torn, Trigger, read_guarded
 
 
@@ -32,6 +32,7 @@ class Fetch:
         self._selections = selections
         self._clock = clock
         self._heard = heard
+        self.changes = Changes()
 
     async def collect(self, due: Sequence[Watched]) -> list[Record]:
         """Read all of these together: their requests share the server's read calls."""
@@ -46,9 +47,9 @@ class Fetch:
     async def _fetch(self, batch: ReadBatch, watched: Watched) -> Record | None:
         if self._selections[watched.place.flow].trigger is Trigger.REQUEST:
             return await self._fetch_request(batch, watched)
-        fields = await self._fields(batch, watched.place, ())
-        content = tuple((name, each.value, each.quality) for name, each in fields.items())
-        return None if is_repeat(watched, content) else self._record(watched.place, fields)
+        fields = await self._fields(batch, watched.place, (), watched)
+        shown = tuple((name, each.value, each.quality) for name, each in fields.items())
+        return None if is_repeat(watched, shown) else self._record(watched.place, fields)
 
     async def _fetch_request(self, batch: ReadBatch, watched: Watched) -> Record | None:
         """The record between two equal sequences; the one that woke us serves as the first, which saves a round trip."""
@@ -82,13 +83,18 @@ class Fetch:
             return None
         return self._record(place, fields, request=str(number), problem=problem)
 
-    async def _fields(self, batch: ReadBatch, place: Place, triggers: Sequence[Watched]) -> Mapping[str, Reading]:
+    async def _fields(
+        self, batch: ReadBatch, place: Place, triggers: Sequence[Watched], changing: Watched | None = None
+    ) -> Mapping[str, Reading]:
         """Every configured field; one that this place does not have is absent. The trigger is read along."""
         nodes = list(dict.fromkeys(place.fields.values()))  # several fields may lie in one structure
         values = await batch.read([*nodes, *(each.place.request for each in triggers)])
         for watched, value in zip(triggers, values[len(nodes) :], strict=True):
             watched.note_request(reading(value))
         found = dict(zip(nodes, values, strict=False))
+        if changing is not None:
+            for node, value in found.items():
+                self.changes.take(changing, node, *content(value))
         present = {
             name: self._shapes.reading(found[node], place.members.get(name, ())) for name, node in place.fields.items()
         }

@@ -50,6 +50,14 @@ _TOO_MUCH: Final = frozenset(
         ua.StatusCodes.BadTcpMessageTooLarge,
     }
 )
+_NO_FILTER: Final = frozenset(
+    {
+        ua.StatusCodes.BadMonitoredItemFilterUnsupported,
+        ua.StatusCodes.BadMonitoredItemFilterInvalid,
+        ua.StatusCodes.BadFilterNotAllowed,
+        ua.StatusCodes.BadDeadbandFilterInvalid,
+    }
+)
 # Service, our own limit per request, and the node where the server states its limit (OPC 10000-5, OperationLimitsType).
 _LIMITS: Final = {
     "read": (1000, 11705),
@@ -128,6 +136,14 @@ class Subscribed(NamedTuple):
     def quiet_s(self) -> float:
         """The longest time without a word."""
         return self.interval_s * self.keep_alive_count
+
+
+class Monitored(NamedTuple):
+    """What became of one watched node: its status code, and how often (s) and how deep the server really samples it."""
+
+    code: int
+    sampling_s: float
+    queue: int
 
 
 class Link:
@@ -279,20 +295,32 @@ class Link:
             result.SubscriptionId, result.RevisedPublishingInterval / 1000, result.RevisedMaxKeepAliveCount
         )
 
-    async def monitor(self, subscription: int, nodes: Sequence[Any]) -> list[tuple[int, float]]:
-        """Watch the values of these nodes, their positions being the client handles; returns status code and revised sampling interval (s) of each."""
+    async def monitor(self, subscription: int, watched: Sequence[tuple[Any, float]]) -> list[Monitored]:
+        """Watch the values of these nodes, each with its deadband (0: none), their positions being the client handles.
 
-        async def call(part: Sequence[tuple[int, Any]]) -> list[tuple[int, float]]:
+        A server that has no deadbands for a node watches it without.
+        """
+
+        async def call(part: Sequence[tuple[int, Any, float]]) -> list[Monitored]:
             parameters = ua.CreateMonitoredItemsParameters()
             parameters.SubscriptionId = subscription
             parameters.TimestampsToReturn = ua.TimestampsToReturn.Source
-            parameters.ItemsToCreate = [self._monitored(handle, node) for handle, node in part]
+            parameters.ItemsToCreate = [self._monitored(*each) for each in part]
             results = await self._client.uaclient.session.create_monitored_items(parameters)
-            return [(result.StatusCode.value, result.RevisedSamplingInterval / 1000) for result in results]
+            return [
+                Monitored(each.StatusCode.value, each.RevisedSamplingInterval / 1000, each.RevisedQueueSize)
+                for each in results
+            ]
 
-        return await self._chunked("monitor", list(enumerate(nodes)), call)
+        asked = [(handle, node, deadband) for handle, (node, deadband) in enumerate(watched)]
+        found = await self._chunked("monitor", asked, call)
+        again = [each for each, made in zip(asked, found, strict=True) if each[2] and made.code in _NO_FILTER]
+        plain = await self._chunked("monitor", [(handle, node, 0.0) for handle, node, _ in again], call)
+        for (handle, _, _), made in zip(again, plain, strict=True):
+            found[handle] = made
+        return found
 
-    def _monitored(self, handle: int, node: Any) -> Any:
+    def _monitored(self, handle: int, node: Any, deadband: float) -> Any:
         item = ua.MonitoredItemCreateRequest()
         item.ItemToMonitor = ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.Value)
         item.MonitoringMode = ua.MonitoringMode.Reporting
@@ -302,6 +330,12 @@ class Link:
             QueueSize=self._options.queue_size,
             DiscardOldest=True,
         )
+        if deadband:
+            item.RequestedParameters.Filter = ua.DataChangeFilter(
+                Trigger=ua.DataChangeTrigger.StatusValue,
+                DeadbandType=int(ua.DeadbandType.Absolute),
+                DeadbandValue=deadband,
+            )
         return item
 
     async def _secure(self, security: Security) -> None:

@@ -6,15 +6,15 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 from adapters.opcua.access import Access, allowed_targets
-from adapters.opcua.config import OpcUaOptions
+from adapters.opcua.config import OpcUaOptions, Watch, needed_queue
 from adapters.opcua.fetch import Fetch
 from adapters.opcua.library import ua
-from adapters.opcua.link import Link, Subscribed, log, status_name, translated
+from adapters.opcua.link import Link, Monitored, Subscribed, log, status_name, translated
 from adapters.opcua.paths import absolute
 from adapters.opcua.places import Place, find_places, find_word, namespaces
 from adapters.opcua.structures import Shapes
-from adapters.opcua.values import reading
-from adapters.opcua.watch import Due, Pulse, Watched
+from adapters.opcua.values import content, overflowed, reading
+from adapters.opcua.watch import Due, Pulse, Rhythm, Watched
 from adapters.opcua.word import write_word
 from adapters.opcua.words import printable
 from bridge.api import (
@@ -67,6 +67,8 @@ class OpcUaSession:
         self._fetch = Fetch(link, self._shapes, self._selections, context.clock, context.heard)
         self._due = Due()
         self._pulse = Pulse(context.clock)
+        self._losses = 0
+        self._rhythm: Rhythm | None = None
         self._subscribed: Subscribed | None = None
         self._failure: LinkError | None = None
         self._word: Place | None = None
@@ -87,7 +89,10 @@ class OpcUaSession:
             await self._shapes.learn(structured)
             if self._context.word is not None:
                 self._word = await find_word(self._link, indexes, absolute(self._context.word.node))
-        await self._subscribe()
+        if self._options.watch is Watch.POLLING:
+            self._poll()
+        else:
+            await self._subscribe()
         await self._read_triggers()
 
     async def receive(self) -> Sequence[Arrival]:
@@ -132,15 +137,15 @@ class OpcUaSession:
         self._handles += [(watched, name) for name in names.values()]
 
     async def _subscribe(self) -> None:
-        nodes = [self._watched_node(watched, role) for watched, role in self._handles]
+        watched = [(self._watched_node(*entry), self._deadband(*entry)) for entry in self._handles]
         made = self._subscribed = await self._link.subscribe(KEEP_ALIVE_S, self._published)
         self._pulse.start(2 * made.quiet_s + self._options.timeout)
-        monitored = await self._link.monitor(made.id, nodes)
-        self._tell_intervals(made, [sampling_s for code, sampling_s in monitored if not code & _BAD])
+        monitored = await self._link.monitor(made.id, watched)
+        self._tell_intervals(made, [each for each in monitored if not each.code & _BAD])
         refused = [
-            (watched.place.name, status_name(code))
-            for (watched, _), (code, _) in zip(self._handles, monitored, strict=True)
-            if code & _BAD
+            (watched.place.name, status_name(each.code))
+            for (watched, _), each in zip(self._handles, monitored, strict=True)
+            if each.code & _BAD
         ]
         if refused and len(refused) == len(monitored):
             raise LinkError(f"subscribing: the server answered {refused[0][1]} for every node")
@@ -148,12 +153,26 @@ class OpcUaSession:
             fields = {"count": len(refused), "first_place": printable(refused[0][0]), "status": refused[0][1]}
             log.error("opcua_nodes_not_watched", extra=self._named(fields))
 
-    def _tell_intervals(self, made: Subscribed, sampling_s: Sequence[float]) -> None:
+    def _tell_intervals(self, made: Subscribed, monitored: Sequence[Monitored]) -> None:
         intervals, options = self._context.intervals, self._options
         intervals.agreed("publishing", configured_s=options.publishing_interval, revised_s=made.interval_s)
         intervals.agreed("keep_alive", configured_s=KEEP_ALIVE_S, revised_s=made.quiet_s)
-        if sampling_s:
-            intervals.agreed("sampling", configured_s=options.sampling_interval, revised_s=max(sampling_s))
+        if not monitored:
+            return
+        slowest_s, fastest_s = (choose(each.sampling_s for each in monitored) for choose in (max, min))
+        intervals.agreed("sampling", configured_s=options.sampling_interval, revised_s=slowest_s)
+        needed, queue = needed_queue(made.interval_s, fastest_s), min(each.queue for each in monitored)
+        if queue < needed:
+            log.warning("opcua_queue_too_short", extra=self._named({"needed": needed, "given": queue}))
+
+    def _poll(self) -> None:
+        self._rhythm = Rhythm(self._context.clock, self._options.poll_interval)
+        self._context.intervals.agreed("poll", configured_s=self._options.poll_interval)
+
+    def _deadband(self, watched: Watched, role: str) -> float:
+        if self._trigger(watched) is Trigger.REQUEST:
+            return 0.0
+        return float(self._selections[watched.place.flow].submit.deadband.get(role, 0.0))
 
     def _watched_node(self, watched: Watched, role: str) -> Any:
         if self._trigger(watched) is Trigger.REQUEST:
@@ -190,9 +209,14 @@ class OpcUaSession:
             if isinstance(notification, ua.StatusChangeNotification):
                 raise LinkError(f"the subscription ended: {status_name(notification.Status.value)}")
         self._pulse.number(int(message.SequenceNumber))
-        for notification in message.NotificationData:
-            for item in getattr(notification, "MonitoredItems", ()):
-                self._changed(item)
+        items = [
+            item
+            for notification in message.NotificationData
+            for item in getattr(notification, "MonitoredItems", None) or ()
+        ]
+        lost = sum([self._changed(item) for item in items])
+        if lost:
+            self._lose(lost)
 
     def _measure(self, spacing_s: float | None, *, keep_alive: bool) -> None:
         """A keep-alive comes after a known number of publishing intervals without a change (OPC 10000-4, 5.14.1.2), so it measures them too."""
@@ -203,10 +227,31 @@ class OpcUaSession:
             spacing_s /= self._subscribed.keep_alive_count
         self._context.intervals.achieved("publishing", spacing_s)
 
-    def _changed(self, item: Any) -> None:
-        if 0 <= item.ClientHandle < len(self._handles):
-            watched, role = self._handles[item.ClientHandle]
-            self._note(watched, role, reading(item.Value))
+    def _changed(self, item: Any) -> bool:
+        """Takes one notification; returns whether changes before it were lost."""
+        if not 0 <= item.ClientHandle < len(self._handles):
+            return False
+        lost = overflowed(item.Value)
+        self._take(item.ClientHandle, item.Value, anyway=lost)
+        return lost
+
+    def _take(self, handle: int, value: Any, *, anyway: bool = False) -> None:
+        """What a watched node holds now; a field that holds what its record holds, or nearly, wakes nobody."""
+        watched, role = self._handles[handle]
+        found = reading(value)
+        if self._trigger(watched) is Trigger.CHANGE and not anyway:
+            node = self._watched_node(watched, role)
+            if not self._fetch.changes.matters(watched, node, *content(value), self._deadband(watched, role)):
+                if found.quality is Quality.GOOD:
+                    self._context.heard()
+                return
+        self._note(watched, role, found)
+
+    def _lose(self, count: int) -> None:
+        """The newest value of each node did come, and each record is read whole: what is lost is what stood between."""
+        self._losses += count
+        fields = {"count": count, "since_open": self._losses, "queue_size": self._options.queue_size}
+        log.warning("opcua_changes_lost", extra=self._named(fields))
 
     def _note(self, watched: Watched, role: str, found: Reading) -> None:
         if found.quality is Quality.GOOD:
@@ -228,6 +273,9 @@ class OpcUaSession:
         while not self._due:
             self._check()
             self._due.stirred.clear()
+            if self._rhythm is not None:
+                await self._poll_next(self._rhythm)
+                continue
             try:
                 async with asyncio.timeout(max(0.0, self._pulse.left_s())):
                     await self._due.stirred.wait()
@@ -235,6 +283,19 @@ class OpcUaSession:
                 if self._pulse.left_s() <= 0:
                     raise LinkError("the subscription has fallen silent") from error
         self._check()
+
+    async def _poll_next(self, rhythm: Rhythm) -> None:
+        """Wait for the next beat, then read every watched node; a lost link wakes it at once."""
+        try:
+            async with asyncio.timeout(rhythm.left_s()):
+                await self._due.stirred.wait()
+        except TimeoutError:
+            spacing_s = rhythm.begin()
+            if spacing_s is not None:
+                self._context.intervals.achieved("poll", spacing_s)
+            nodes = [self._watched_node(*entry) for entry in self._handles]
+            for handle, value in enumerate(await self._link.read_values(nodes)):
+                self._take(handle, value)
 
     # the end ------------------------------------------------------------------------------------------
 

@@ -1,11 +1,13 @@
 """Between the library's values and the codec's: DataValues to readings, outcomes to Variants."""
 
-from typing import Any
+from typing import Any, Final
 
 from adapters.opcua.codec import LOCALIZED_TEXT, Target, decode
 from adapters.opcua.library import ua
 from adapters.opcua.link import status_name
 from bridge.api import Reading
+
+OVERFLOW: Final = 0x0480  # "this is about a value", and "its queue overflowed"
 
 
 def reading(value: Any) -> Reading:
@@ -16,6 +18,17 @@ def reading(value: Any) -> Reading:
     content = variant.Value if variant is not None else None
     name = status_name(status) if status else ""
     return decode(number, content, status, name, value.SourceTimestamp)
+
+
+def content(value: Any) -> tuple[int, object]:
+    """Status code, without what it says of a queue, and value of a DataValue: what makes one differ from another."""
+    status = value.StatusCode.value & ~OVERFLOW if value.StatusCode is not None else 0
+    return status, value.Value.Value if value.Value is not None else None
+
+
+def overflowed(value: Any) -> bool:
+    """Whether changes before this one were lost at the server (OPC 10000-4, 7.39.1)."""
+    return value.StatusCode is not None and value.StatusCode.value & OVERFLOW == OVERFLOW
 
 
 def variant_of(value: object, target: Target) -> Any:

@@ -67,6 +67,49 @@ class Due:
         return taken
 
 
+class Changes:
+    """What each watched node held when its record was read last, so that what did not move since, or less than its deadband, wakes nobody."""
+
+    def __init__(self) -> None:
+        self._taken: dict[tuple[Watched, object], tuple[object, object]] = {}
+
+    def take(self, watched: Watched, node: object, status: object, value: object) -> None:
+        """This is in the record that is read now; slow drift is measured against it, and so is seen in the end."""
+        self._taken[watched, node] = status, value
+
+    def matters(self, watched: Watched, node: object, status: object, value: object, deadband: float) -> bool:
+        """Whether this differs from what the record held."""
+        before = self._taken.get((watched, node))
+        return before is None or before[0] != status or not _near(before[1], value, deadband)
+
+
+def _near(before: object, now: object, deadband: float) -> bool:
+    if isinstance(before, int | float) and isinstance(now, int | float) and not isinstance(now, bool):
+        return abs(now - before) <= deadband or (before != before and now != now)  # noqa: PLR0124 - not a number stays so
+    return type(before) is type(now) and before == now
+
+
+class Rhythm:
+    """When the next poll begins: on a grid that does not drift, whatever a poll takes; a beat that was missed is left out."""
+
+    def __init__(self, clock: Clock, interval_s: float) -> None:
+        self._clock = clock
+        self._interval_ns = round(interval_s * 1e9)
+        self._next_ns = clock.mono_ns() + self._interval_ns
+        self._began_ns: int | None = None
+
+    def left_s(self) -> float:
+        """Seconds until the next poll; never below 0."""
+        return max(0, self._next_ns - self._clock.mono_ns()) / 1e9
+
+    def begin(self) -> float | None:
+        """A poll begins now; returns the seconds since the one before, None for the first."""
+        now, before = self._clock.mono_ns(), self._began_ns
+        self._began_ns = now
+        self._next_ns += (max(0, now - self._next_ns) // self._interval_ns + 1) * self._interval_ns
+        return None if before is None else (now - before) / 1e9
+
+
 class Pulse:
     """Publish responses as a sign of life, and their numbering as proof that none was lost."""
 

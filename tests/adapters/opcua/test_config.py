@@ -60,6 +60,12 @@ def test_the_library_is_not_imported_with_the_adapter():
         ({"url": "opc.tcp://user:secret@10.0.0.5:4840"}, "HOST:PORT"),
         ({"url": "opc.tcp://10.0.0.5:4840 "}, "HOST:PORT"),
         ({"timeout": "6s"}, "less than or equal to 5"),
+        (
+            {"publishing_interval": "1s", "sampling_interval": "50ms"},
+            "samples 20 times between two publishes; set it to 20",
+        ),
+        ({"watch": "listening"}, "'subscription' or 'polling'"),
+        ({"watch": "polling", "poll_interval": "1ms"}, "greater than or equal to 0.01"),
         ({"timeout": 4}, "duration with its unit"),
         ({"timeout": "4"}, "duration with its unit"),
         ({"sampling_interval": "0ms"}, "greater than 0"),

@@ -12,6 +12,7 @@ from opcua_site import options_of, outcome_writes, read_site, selection_of
 from recorded import Recorded
 
 from adapters.opcua import ADAPTER
+from adapters.opcua.link import Link, Monitored
 from bridge.api import Address, Code, LinkError, OutcomeField, Quality, Record, Session, SessionContext, Write
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -250,11 +251,85 @@ async def test_it_tells_its_intervals_and_how_well_they_are_kept(peer, monkeypat
     assert sorted(recorded.spacings["keep_alive"])[1] >= 0.5 * quiet
 
 
+async def test_changes_that_the_server_could_not_keep_are_counted_as_lost(peer, monkeypatch, caplog):
+    """A queue that was made too short is told at once, its overflow bits are counted, and the newest value stands all the same."""
+    monitored = Link._monitored
+
+    def short(link, *details):
+        item = monitored(link, *details)
+        item.RequestedParameters.QueueSize = 2  # as a server does that has no room for more
+        return item
+
+    monkeypatch.setattr("adapters.opcua.link.Link._monitored", short)
+    async with opened(peer, publishing_interval="500ms", sampling_interval="10ms", queue_size=50) as session:
+        (entry,) = [entry for entry in caplog.records if entry.message == "opcua_queue_too_short"]
+        assert entry.given == 2
+        assert entry.needed >= 10
+        assert not told(caplog, "opcua_changes_lost")
+        await peer.order("flood", path=f"{REGISTRATION}/RequestSeq", times=40, every=25)
+        await peer.set(f"{REGISTRATION}/Request", 1)
+        record = await next_record(session)
+        assert record.request == "40"
+    losses = told(caplog, "opcua_changes_lost")
+    assert losses
+    assert losses[-1].since_open == sum(entry.count for entry in losses)
+
+
+async def test_a_queue_that_is_long_enough_loses_nothing(peer, caplog):
+    """The same flood with the queue that the options give."""
+    async with opened(peer, publishing_interval="500ms", sampling_interval="10ms", queue_size=50) as session:
+        await peer.order("flood", path=f"{REGISTRATION}/RequestSeq", times=40, every=25)
+        await peer.set(f"{REGISTRATION}/Request", 1)
+        assert (await next_record(session)).request == "40"
+    assert not told(caplog, "opcua_changes_lost")
+    assert not told(caplog, "opcua_queue_too_short")
+
+
+def told(caplog, message):
+    return [entry for entry in caplog.records if entry.message == message]
+
+
+# polling
+
+
+async def test_polling_finds_requests_without_any_subscription(peer):
+    """For a server whose subscriptions cannot be had or trusted; what was asked before is found at once."""
+    recorded = Recorded()
+    context = peer.context(watch="polling", poll_interval="50ms")._replace(intervals=recorded)
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(context) as session:
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(next_record(session))
+            await recorded.until("poll", 2)
+            await peer.request("BESS002")
+        assert (waiting.result().place, waiting.result().request) == ("BESS002", "1")
+        await peer.request("BESS003")
+        assert (await next_record(session)).place == "BESS003"
+        assert (await peer.order("stats"))["subscriptions"] == []
+    assert recorded.said["poll"] == (0.05, None)
+    assert "publishing" not in recorded.said
+
+
+async def test_polling_ends_with_the_link(peer):
+    """A poll that gets no answer is a lost link, as everywhere."""
+    async with opened(peer, watch="polling", poll_interval="20ms") as session:
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(ends(session))
+            await peer.order("drop")
+        assert isinstance(waiting.result(), LinkError)
+
+
+async def ends(session):
+    try:
+        await session.receive()
+    except LinkError as error:
+        return error
+
+
 async def test_a_server_that_watches_nothing_is_no_use(peer, monkeypatch):
     """Without a single watched trigger nothing would ever be noticed: the session does not open."""
 
     async def refuse(_link, _subscription, nodes):
-        return [(0x80DB0000, 0.0) for _ in nodes]
+        return [Monitored(0x80DB0000, 0.0, 0) for _ in nodes]
 
     monkeypatch.setattr("adapters.opcua.link.Link.monitor", refuse)
     with pytest.raises(LinkError, match="BadTooManyMonitoredItems for every node"):
@@ -426,13 +501,13 @@ async def test_a_session_that_was_closed_says_so(peer):
 # when: change
 
 
-def changing(peer: Peer) -> SessionContext:
+def changing(peer: Peer, deadband=None, **changes) -> SessionContext:
     site = read_site()
     flow = site["flows"]["batteries"]
-    flow["submit"] = {"when": "change"}
+    flow["submit"] = {"when": "change", "deadband": deadband or {}}
     context = peer.context()
     return context._replace(options=options_of(site, url=peer.url, security=peer.security(), sampling_interval="10ms",
-                                               publishing_interval="20ms"),
+                                               publishing_interval="20ms", **changes),
                             selections=[selection_of("batteries", flow)])  # fmt: skip
 
 
@@ -450,3 +525,32 @@ async def test_under_change_every_record_comes_once_and_then_when_it_changes(pee
         await peer.order("set", path=f"{BASE}/MaxExport_kW", status="UncertainNoCommunicationLastUsableValue")
         record = await next_record(session)
         assert record.fields["export_kw"].quality is Quality.UNCERTAIN
+
+
+@pytest.mark.parametrize("changes", [{}, {"watch": "polling", "poll_interval": "20ms"}], ids=["told", "polled"])
+async def test_a_number_must_move_by_more_than_its_deadband(peer, changes):
+    """By the server's filter or by our own eyes; what moved meanwhile comes along with the next change that counts."""
+    context = changing(peer, {"export_kw": 100, "voltage_kv": 0.5}, **changes)
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(context) as session:
+        first: list[Record] = []
+        while len(first) < 3:
+            first += [record for arrival in await session.receive() for record in arrival.records]
+        await asyncio.sleep(0.1)  # a sample without a change
+        await peer.set(f"{BASE}/MaxExport_kW", 49590)
+        await asyncio.sleep(0.1)
+        await peer.set(f"{ASSETS}/BESS002/Name", "Renamed")
+        record = await next_record(session)
+        assert (record.place, record.fields["name"].value) == ("BESS002", "Renamed")
+        await peer.set(f"{BASE}/MaxExport_kW", 49601)
+        record = await next_record(session)
+        assert (record.place, record.fields["export_kw"].value) == (PLACE, 49601)
+
+
+async def test_a_server_without_deadbands_is_watched_all_the_same(peer):
+    """A text has none: the server refuses the filter, and tells every change."""
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(changing(peer, {"name": 5})) as session:
+        first: list[Record] = []
+        while len(first) < 3:
+            first += [record for arrival in await session.receive() for record in arrival.records]
+        await peer.set(f"{BASE}/Name", "Renamed")
+        assert (await next_record(session)).fields["name"].value == "Renamed"

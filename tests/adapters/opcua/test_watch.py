@@ -8,7 +8,7 @@ from adapters.opcua.batch import ReadBatch
 from adapters.opcua.fetch import Fetch
 from adapters.opcua.places import Place
 from adapters.opcua.structures import Shapes
-from adapters.opcua.watch import Due, Pulse, Watched, is_repeat
+from adapters.opcua.watch import Changes, Due, Pulse, Rhythm, Watched, is_repeat
 from bridge.api import LinkError, Quality, Reading
 
 
@@ -145,3 +145,52 @@ async def test_a_failed_read_is_the_links_error_and_leaves_nobody_waiting():
     fetch = Fetch(Broken(), Shapes(Broken()), {"f": Flow()}, StillClock(), lambda: None)
     with pytest.raises(LinkError, match="gone"):
         await fetch.collect([watched("A"), watched("B")])
+
+
+def test_changes_add_up_to_a_deadband():
+    """Against what the record held, not against the value before: slow drift is seen in the end."""
+    changes, one = Changes(), watched("A")
+    assert changes.matters(one, "node", 0, 100.0, 2.0)
+    changes.take(one, "node", 0, 100.0)
+    assert [changes.matters(one, "node", 0, value, 2.0) for value in (101.0, 102.0, 102.5, 97.9)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert changes.matters(watched("B"), "node", 0, 100.0, 2.0)
+    assert changes.matters(one, "other", 0, 100.0, 2.0)
+
+
+def test_what_is_no_number_has_no_deadband():
+    """Text, truth, nothing, lists and another status are changes however near they lie."""
+    changes, one = Changes(), watched("A")
+    values = [(0, "a"), (0, "b"), (0, True), (0, False), (0, None), (0, [1]), (0, [2]), (0, 1), (0x40000000, 1), (0, 1)]
+    for status, value in values:
+        assert changes.matters(one, "node", status, value, 5.0), value
+        changes.take(one, "node", status, value)
+        assert not changes.matters(one, "node", status, value, 0.0), value
+
+
+def test_not_a_number_stays_what_it_is():
+    """It is never equal to itself, and yet no news."""
+    changes, one = Changes(), watched("A")
+    changes.take(one, "node", 0, float("nan"))
+    assert not changes.matters(one, "node", 0, float("nan"), 0.0)
+    assert changes.matters(one, "node", 0, 1.0, 0.0)
+
+
+def test_polls_lie_on_a_grid_that_does_not_drift():
+    """However long one takes: the next one begins on its beat, and missed beats are left out."""
+    clock = StillClock()
+    rhythm = Rhythm(clock, 1.0)
+    assert rhythm.left_s() == 1.0
+    clock.ns += 1_200_000_000
+    assert rhythm.begin() is None
+    assert rhythm.left_s() == pytest.approx(0.8)
+    clock.ns += 800_000_000
+    assert rhythm.begin() == pytest.approx(0.8)
+    clock.ns += 3_500_000_000
+    assert rhythm.left_s() == 0
+    assert rhythm.begin() == pytest.approx(3.5)
+    assert rhythm.left_s() == pytest.approx(0.5)

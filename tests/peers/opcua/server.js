@@ -10,6 +10,7 @@
  *   {"op": "stop"}                                  → {}; closes every connection and stops listening; the values stay
  *   {"op": "drop"}                                  → {}; closes every connection and goes on listening
  *   {"op": "set", "path": …, "value": …, "status": …, "source": "2026-…Z"}              → {}; what is not given stays
+ *   {"op": "flood", "path": …, "times": N, "every": ms} → {}; raises a number by one, N times
  *   {"op": "get", "path": …}                        → {"value": …, "status": …}
  *   {"op": "refuse", "path": …, "status": "BadUserAccessDenied"}                        → {}; writes there get this status; null: no more
  *   {"op": "tear", "read": path, "bump": path, "times": N}                              → {}; each read of one raises the other by one, N times
@@ -243,6 +244,15 @@ const orders = {
         if ("value" in order) entry.value = order.value;
         if ("status" in order) entry.status = order.status;
         entry.source = order.source ? new Date(order.source) : new Date();
+    },
+
+    async flood(order) {
+        const entry = model.get(order.path);
+        for (let count = 0; count < order.times; count += 1) {
+            entry.value += 1;
+            entry.source = new Date();
+            await new Promise((done) => setTimeout(done, order.every));
+        }
     },
 
     async get(order) {
