@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
@@ -75,8 +75,7 @@ class ItemValidator(Protocol):
         """Everything against this item."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluated:
+class Evaluated(NamedTuple):
     """A record as the flow sees it: either `content` and `digest`, or a `refusal`, or neither (its registration is awaited).
 
     `unusual` holds what the rules warn of, a line each without the value; `rendered` is the item as it would stand in a call.

@@ -1,9 +1,9 @@
 """From a record of the EMS to an item in the host's own words. Compiled once per flow into closures; pure, and never raises for what an EMS can hold."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 
@@ -27,15 +27,14 @@ _MISSING: Final = object()  # no default: refuse
 _GOOD: Final = Quality.GOOD
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mapped:
+class Mapped(NamedTuple):
     """What a record became: `item` is whole only when `refusals` is empty. `members` are the references of a unit's aligned assets.
 
     An aligned asset whose capacity or asset id the payload does not give is left without it: the market side fills both from what is registered when it signs.
     """
 
     key: str | None
-    item: Mapping[str, object] = field(default_factory=dict)
+    item: Mapping[str, object] = {}
     refusals: tuple[Refusal, ...] = ()
     members: tuple[str, ...] = ()
 

@@ -3,7 +3,7 @@
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from bridge.clock import Stamp
 
@@ -16,8 +16,7 @@ class Quality(enum.Enum):
     BAD = "bad"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(NamedTuple):
     """One value with quality, source time (UTC ns, None where the protocol has none) and a short detail for a bad one.
 
     `absent` marks a value that the EMS does not have at all (no such JSON member, null); a flow's `default:` may stand in for it, never for a bad value.
@@ -38,8 +37,7 @@ class Trigger(enum.Enum):
     MESSAGE = "message"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(NamedTuple):
     """The readings of one asset or unit, read together at one place of the EMS.
 
     `place` names where in the EMS (a browse path, a slot number as text, a topic's own part); it is never the key.

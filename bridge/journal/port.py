@@ -26,7 +26,7 @@ Stamps = Mapping[str, Stamp]
 # ------------------------------------------------------------------------------------------------ field side: commit 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen: one is made for each record, and that would take three times as long
 class Candidate:
     """One record of an EMS on its way in: mapped to an item (`content`), refused by the host (`refusal`), or a request whose registration is awaited (neither).
 
@@ -55,8 +55,7 @@ class Candidate:
     progress: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
+class Accepted(NamedTuple):
     """What one candidate became."""
 
     admission: Admission
