@@ -88,9 +88,9 @@ class MqttSession:
             log.warning("mqtt_password_in_clear", extra=fields)
         await self._link.open(self._book.filters())
         if self._link.kept_s is not None:
-            asked = int(self._options.session_expiry)
-            fields = {"site": self._context.site, "adapter": self._context.adapter, "asked_s": asked}
-            log.warning("mqtt_session_expiry_shortened", extra={**fields, "kept_s": self._link.kept_s})
+            where = {"site": self._context.site, "adapter": self._context.adapter}
+            told = {"asked_s": int(self._options.session_expiry), "kept_s": self._link.kept_s}
+            log.warning("mqtt_session_expiry_shortened", extra={**where, **told})
 
     async def close(self) -> None:
         """Leave the broker; acknowledgements that come later do nothing."""
