@@ -4,7 +4,7 @@
 
 It says `{"environment": {...}}` (what the bridge's site files need), then answers each line of JSON on standard input with one:
 
-    {"op": "request", "site": "rugby", "count": 2}   → {"references": [...]}; new records, whose registration is asked for
+    {"op": "request", "site": "rugby", "count": 2}   → {"references": [...]}; new records, whose registration is asked for as soon as there is a place
     {"op": "shown"}                                  → {"shown": {reference: [state word, transaction id]}, "requested": N}
     {"op": "forget", "references": [...]}            → {}; the EMS no longer waits for these: their places may be used again
     {"op": "raised"}                                 → {"waiting": N}; requests that a handshake still keeps from being made
@@ -19,6 +19,7 @@ import json
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Hashable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -86,7 +87,7 @@ class Program(ABC):
 
     async def stands(self) -> str:
         """Where the program is, for a person."""
-        return f"{len(self.requested)} requested, {len(self.forgotten)} forgotten, {len(self._empty)} places at rest"
+        return f"{len(self.requested)} requested, {len(self.forgotten)} forgotten, {len(self._empty)} places at rest, {self.waiting()} to be raised"
 
 
 class OpcUaProgram(Program):
@@ -98,20 +99,29 @@ class OpcUaProgram(Program):
         super().__init__()
         self._peer = _one_at_a_time(peer)
         self._places: dict[str, str] = dict.fromkeys(places, "")
+        self._asked: deque[str] = deque()
         self._raised: set[str] = set()
 
+    async def request(self) -> str:
+        reference = self._new_reference()
+        self._asked.append(reference)
+        return reference
+
+    def waiting(self) -> int:
+        return len(self._asked)
+
     async def run(self) -> None:
-        """Take requests back that were heard."""
+        """Take requests back that were heard, and raise what was asked for once there is a place."""
         while True:
             for place in list(self._raised):
                 if (await self._word(place))[0]:
                     self._raised.discard(place)
                     await self._peer.set(f"{ASSETS}/{place}/Registration/Request", 0)
+            while self._asked and (place := await self._free()):
+                await self._raise(self._asked.popleft(), place)
             await asyncio.sleep(POLL_S)
 
-    async def request(self) -> str:
-        place = await self._free()
-        reference = self._new_reference()
+    async def _raise(self, reference: str, place: str) -> None:
         registration = f"{ASSETS}/{place}/Registration"
         self._raised.discard(place)
         for name, value in (("Request", 0), ("State", 0), ("TransactionId", "")):
@@ -120,23 +130,23 @@ class OpcUaProgram(Program):
         self._places[place] = reference
         await self._peer.request(place)
         self._raised.add(place)
-        return reference
 
     async def shown(self) -> dict[str, tuple[str, str]]:
         now = {reference: await self._word(place) for place, reference in self._places.items() if reference}
-        return {**self._past, **now}
+        return {**dict.fromkeys(self.requested, ("", "")), **self._past, **now}
 
     async def _free(self) -> str:
+        """A place that was never used or has rested, '' while there is none; what is over is emptied then."""
         for place, reference in self._places.items():
             if not reference and place not in self._empty:
                 return place
-        while (found := self._rested()) is None:
-            for place, reference in self._places.items():
-                if reference and self._over(reference, await self._word(place)):
-                    await self._peer.set(f"{ASSETS}/{place}/AssetReference", "")
-                    self._places[place], self._empty[place] = "", time.monotonic()
-            await asyncio.sleep(POLL_S)
-        return found
+        if (found := self._rested()) is not None:
+            return str(found)
+        for place, reference in self._places.items():
+            if reference and self._over(reference, await self._word(place)):
+                await self._peer.set(f"{ASSETS}/{place}/AssetReference", "")
+                self._places[place], self._empty[place] = "", time.monotonic()
+        return ""
 
     async def _word(self, place: str) -> tuple[str, str]:
         registration = f"{ASSETS}/{place}/Registration"
@@ -167,7 +177,7 @@ class ModbusProgram(Program):
 
     async def stands(self) -> str:
         header = await self._device.words(0, len(layout2.HEADER))
-        return f"{await super().stands()}, {self._asked.qsize()} to be raised, {self._does}, header {header}"
+        return f"{await super().stands()}, {self._does}, header {header}"
 
     async def run(self) -> None:
         """Raise what was asked for, one handshake after the other, however long the bridge is away; a record never changes under a handshake."""
