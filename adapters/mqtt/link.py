@@ -1,8 +1,6 @@
-"""One MQTT connection, used once, driven by the event loop's own readers and writers. The only file that touches the protocol library."""
+"""One MQTT connection, used once, driven by the event loop's own readers and writers. Beside client.py the only file that touches the protocol library."""
 
 import asyncio
-import os
-import socket
 import ssl
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -10,23 +8,19 @@ from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, WebsocketConnectionError
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.exception import MQTTException
-from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from adapters.mqtt.book import SHARED
+from adapters.mqtt.client import AT_LEAST_ONCE, OFFLINE, ONLINE, connect, correlated, made, reply_of, without_delay
 from adapters.mqtt.codec import printable
-from adapters.mqtt.config import MqttOptions, Version
+from adapters.mqtt.config import MqttOptions
 from adapters.mqtt.outbox import Message
 from adapters.mqtt.replies import Reply
-from adapters.mqtt.trust import trust
 from bridge.api import LinkError, LinkRefused
 
-AT_LEAST_ONCE: Final = 1
-OFFLINE: Final = b"offline"
-ONLINE: Final = b"online"
 CLOSE_S: Final = 1.0
 BURST: Final = 200  # packets read in one turn of the event loop
 WINDOW: Final = 20  # messages published and not yet acknowledged; the broker may ask for fewer
@@ -34,11 +28,10 @@ LATE_S: Final = 30.0  # for the answer to a subscription that stands behind mess
 LONGEST_TICK_S: Final = 1.0
 NOBODYS: Final = "smp-bridge/nobody"  # a filter that is never subscribed, to be taken back: every broker answers, and nothing changes
 
-_PROTOCOLS: Final = {Version.V311: MQTTProtocolVersion.MQTTv311, Version.V5: MQTTProtocolVersion.MQTTv5}
 # Reason codes of MQTT 5 (3.2.2.2); the library translates those of 3.1.1 into them.
 _REFUSALS: Final = {
     132: "is `version` one that the broker speaks?",
-    133: "does the broker limit client ids? this one is made of the site's and the adapter's name",
+    133: "does the broker prescribe client ids? set `client_id`; otherwise it is made of the site's and the adapter's name",
     134: "are `user` and `password` the ones that the broker knows?",
     135: "is this user allowed to connect, and are `user` and `password` right?",
     138: "the broker has banned this client",
@@ -91,7 +84,8 @@ class Link:
         """For how long the broker keeps our session, where it said that this is shorter than was asked."""
         self._refused: dict[int, str] = {}
         self._tick: asyncio.TimerHandle | None = None
-        self._client = self._make(client_id)
+        self._client = made(options, client_id)
+        self._listen()
 
     async def open(self, filters: Sequence[str]) -> None:
         """Connect, subscribe, and say that we are there. Raises `LinkRefused` or `LinkError`.
@@ -119,7 +113,7 @@ class Link:
             for position, message in enumerate(messages[start : start + self._window], start):
                 with self._translated("publishing"):
                     info = self._client.publish(
-                        message.topic, message.payload, AT_LEAST_ONCE, message.retain, _correlated(message)
+                        message.topic, message.payload, AT_LEAST_ONCE, message.retain, correlated(message)
                     )
                 if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
                     raise self.fail(f"publishing failed ({info.rc.name})")
@@ -192,36 +186,19 @@ class Link:
 
     # opening ---------------------------------------------------------------------------------------------------------
 
-    def _make(self, client_id: str) -> Client:
-        options = self._options
-        clean = None if options.version is Version.V5 else False
-        client = Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=client_id,
-            clean_session=clean,
-            protocol=_PROTOCOLS[options.version],
-            transport="tcp" if options.websocket is None else "websockets",
-            reconnect_on_failure=False,
-            manual_ack=True,
-        )
-        client.connect_timeout = options.timeout
-        if options.websocket is not None:
-            client.ws_set_options(path=options.websocket.path)
-        if options.user is not None:
-            client.username_pw_set(options.user, options.password.reveal() if options.password is not None else None)
-        if options.status_topic is not None:
-            client.will_set(options.status_topic, OFFLINE, AT_LEAST_ONCE, retain=True)
+    def _listen(self) -> None:
+        """Take what the library tells."""
+        client = self._client
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
         client.on_unsubscribe = self._on_unsubscribe
         client.on_publish = self._on_publish
         client.on_message = self._on_message
-        return client
 
     async def _dial(self) -> None:
         """Name look-up, TCP and TLS in a thread: the library blocks there. A cancelled caller leaves no socket behind."""
-        dialling = self._loop.run_in_executor(None, self._connect)
+        dialling = self._loop.run_in_executor(None, connect, self._client, self._options)
         try:
             with self._translated("connecting"):
                 await asyncio.shield(dialling)
@@ -230,25 +207,12 @@ class Link:
             raise
         self._attach()
 
-    def _connect(self) -> None:
-        """Runs in a thread, before the event loop knows of the socket; so the first packet is written from here."""
-        options = self._options
-        if options.tls is not None:
-            self._client.tls_set_context(trust(options.tls))
-        extra: dict[str, Any] = {}
-        if options.version is Version.V5:
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.SessionExpiryInterval = int(options.session_expiry)
-            properties.ReceiveMaximum = options.max_unacknowledged
-            extra = {"clean_start": False, "properties": properties}
-        self._client.connect(options.host, options.port, keepalive=int(options.keepalive), **extra)
-
     def _attach(self) -> None:
         client = self._client
         self._socket = client.socket()
         if self._socket is None:
             raise self.fail("the connection broke at once", hint=self._closed_hint())
-        _without_delay(self._socket)
+        without_delay(self._socket)
         client.on_socket_close = self._on_socket_close
         client.on_socket_register_write = self._on_writing
         client.on_socket_unregister_write = self._on_written
@@ -437,7 +401,7 @@ class Link:
             topic = message.topic
         except UnicodeDecodeError:
             topic = ""  # fits no template: acknowledged and put aside
-        self._heard(Heard(topic, bytes(message.payload), mid, _reply(message)))
+        self._heard(Heard(topic, bytes(message.payload), mid, reply_of(message)))
 
     # ending ----------------------------------------------------------------------------------------------------------
 
@@ -496,27 +460,3 @@ class Link:
             self._loop.remove_reader(sock)
             self._loop.remove_writer(sock)
             sock.close()
-
-
-def _reply(message: MQTTMessage) -> Reply | None:
-    """What a message of MQTT 5 says about its answer; the library has an attribute only for what came."""
-    topic = getattr(message.properties, "ResponseTopic", "")
-    correlation = getattr(message.properties, "CorrelationData", None)
-    return Reply(topic, correlation) if topic or correlation is not None else None
-
-
-def _correlated(message: Message) -> Properties | None:
-    if message.correlation is None:
-        return None
-    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    properties.CorrelationData = message.correlation
-    return properties
-
-
-def _without_delay(sock: Any) -> None:
-    """Send each packet at once: otherwise an acknowledgement may hold the next outcome back until the peer's delayed TCP answer, 40 ms later.
-
-    The option belongs to the open connection, so it may be set through a second descriptor of it, whatever the library has put around the first.
-    """
-    with socket.socket(fileno=os.dup(sock.fileno())) as twin:
-        twin.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

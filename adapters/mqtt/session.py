@@ -83,14 +83,13 @@ class MqttSession:
 
     async def open(self) -> None:
         """Connect and subscribe."""
+        where = {"site": self._context.site, "adapter": self._context.adapter}
         if self._options.tls is None and self._options.password is not None:
-            fields = {"site": self._context.site, "adapter": self._context.adapter}
-            log.warning("mqtt_password_in_clear", extra=fields)
+            log.warning("mqtt_password_in_clear", extra=where)
         await self._link.open(self._book.filters())
         if self._link.kept_s is not None:
-            where = {"site": self._context.site, "adapter": self._context.adapter}
-            told = {"asked_s": int(self._options.session_expiry), "kept_s": self._link.kept_s}
-            log.warning("mqtt_session_expiry_shortened", extra={**where, **told})
+            kept = {"asked_s": int(self._options.session_expiry), "kept_s": self._link.kept_s}
+            log.warning("mqtt_session_expiry_shortened", extra={**where, **kept})
 
     async def close(self) -> None:
         """Leave the broker; acknowledgements that come later do nothing."""

@@ -1,0 +1,82 @@
+"""The protocol library's client as the options want it, and what of a message the library keeps in properties. Nothing here knows an event loop."""
+
+import os
+import socket
+from contextlib import suppress
+from typing import Any, Final
+
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from adapters.mqtt.config import MqttOptions, Version
+from adapters.mqtt.outbox import Message
+from adapters.mqtt.replies import Reply
+from adapters.mqtt.trust import trust
+
+AT_LEAST_ONCE: Final = 1
+OFFLINE: Final = b"offline"
+ONLINE: Final = b"online"
+
+_PROTOCOLS: Final = {Version.V311: MQTTProtocolVersion.MQTTv311, Version.V5: MQTTProtocolVersion.MQTTv5}
+
+
+def made(options: MqttOptions, client_id: str) -> Client:
+    """A client that is not connected yet. It acknowledges and reconnects by itself never; its last will is the status topic's."""
+    client = Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=client_id,
+        clean_session=None if options.version is Version.V5 else False,
+        protocol=_PROTOCOLS[options.version],
+        transport="tcp" if options.websocket is None else "websockets",
+        reconnect_on_failure=False,
+        manual_ack=True,
+    )
+    client.connect_timeout = options.timeout
+    if options.websocket is not None:
+        client.ws_set_options(path=options.websocket.path)
+    if options.user is not None:
+        client.username_pw_set(options.user, options.password.reveal() if options.password is not None else None)
+    if options.status_topic is not None:
+        client.will_set(options.status_topic, OFFLINE, AT_LEAST_ONCE, retain=True)
+    return client
+
+
+def connect(client: Client, options: MqttOptions) -> None:
+    """Look the name up, connect, secure, and greet. It blocks, so it runs in a thread, before any event loop knows of the socket."""
+    if options.tls is not None:
+        client.tls_set_context(trust(options.tls))
+    extra: dict[str, Any] = {}
+    if options.version is Version.V5:
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = int(options.session_expiry)
+        properties.ReceiveMaximum = options.max_unacknowledged
+        extra = {"clean_start": False, "properties": properties}
+    client.connect(options.host, options.port, keepalive=int(options.keepalive), **extra)
+
+
+def without_delay(sock: Any) -> None:
+    """Send each packet at once: otherwise an acknowledgement may hold the next outcome back until the peer's delayed TCP answer, 40 ms later.
+
+    The option belongs to the open connection, so it may be set through a second descriptor of it, whatever the library has put around the first.
+    A connection that has just broken needs none; that it broke is told where it is read.
+    """
+    with suppress(OSError), socket.socket(fileno=os.dup(sock.fileno())) as twin:
+        twin.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def reply_of(message: MQTTMessage) -> Reply | None:
+    """What a message of MQTT 5 says about its answer; the library has an attribute only for what came."""
+    topic = getattr(message.properties, "ResponseTopic", "")
+    correlation = getattr(message.properties, "CorrelationData", None)
+    return Reply(topic, correlation) if topic or correlation is not None else None
+
+
+def correlated(message: Message) -> Properties | None:
+    """The properties that a message is published with; None for none."""
+    if message.correlation is None:
+        return None
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.CorrelationData = message.correlation
+    return properties
