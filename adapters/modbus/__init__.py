@@ -1,7 +1,8 @@
-"""Modbus TCP: records in blocks of registers, a request handshake in a header, outcomes written beside each record."""
+"""Modbus over TCP, TLS and serial lines: records in blocks of registers, a request handshake in a header, outcomes written beside each record."""
 
 from contextlib import AbstractAsyncContextManager
 
+from adapters.modbus.certificates import certificates
 from adapters.modbus.check import check, check_word
 from adapters.modbus.config import ChangeSubmit, ModbusOptions, ModbusOutcome, ModbusRecords, ModbusWord, RequestSubmit
 from adapters.modbus.guess import Registers
@@ -16,7 +17,7 @@ def _open(context: SessionContext) -> AbstractAsyncContextManager[Session]:
 
 ADAPTER = Adapter(
     protocol="modbus",
-    summary="Modbus TCP: record blocks in holding registers, with a request handshake or on change",
+    summary="Modbus over TCP, TLS, RTU: record blocks in holding registers, with a request handshake or on change",
     options=ModbusOptions,
     records=ModbusRecords,
     submit={Trigger.REQUEST: RequestSubmit, Trigger.CHANGE: ChangeSubmit},
@@ -26,4 +27,5 @@ ADAPTER = Adapter(
     word=ModbusWord,
     check_word=check_word,
     codec=Registers(),
+    certificates=certificates,
 )

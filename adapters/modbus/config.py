@@ -3,10 +3,11 @@
 import enum
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, FilePath, field_validator, model_validator
 
 from adapters.modbus.codec import (
     BITS,
@@ -24,6 +25,7 @@ from adapters.modbus.codec import (
 from bridge.api import Options, Outcome, OutcomeField, RecordsOptions
 
 LAST_REGISTER: Final = 65535
+SECURE_PORT: Final = 802  # "mbap/s", MODBUS/TCP Security (MB-TCP-Security-v36)
 READ_LIMIT: Final = 125  # FC03 answers at most 125 registers
 WRITE_LIMIT: Final = 123  # FC16 writes at most 123
 SCALE_FACTOR: Final = Shape(kind=Kind.INT16, registers=1, missing=SUNSPEC_MISSING[Kind.INT16])
@@ -105,11 +107,53 @@ class WriteFunction(enum.Enum):
     AUTO = "auto"
 
 
-class ModbusOptions(Options):
-    """One Modbus TCP device. Addresses count from 0, as on the wire."""
+class Framing(enum.Enum):
+    """How requests are framed over TCP: with Modbus TCP's own header, or as RTU frames with their CRC, as serial gateways hand them through."""
 
-    host: Annotated[str, Field(min_length=1)]
+    TCP = "tcp"
+    RTU = "rtu"
+
+
+class Tls(Options):
+    """How the device is known, and how we are. Without `ca` the authorities of this machine are trusted; a device is never trusted unseen."""
+
+    ca: FilePath | None = None
+    certificate: FilePath | None = None
+    private_key: FilePath | None = None
+
+    @model_validator(mode="after")
+    def _pair(self) -> Self:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("`certificate` and `private_key` belong together; give both, or neither")
+        return self
+
+
+class Parity(enum.Enum):
+    """The parity bit of a serial line."""
+
+    NONE = "N"
+    EVEN = "E"
+    ODD = "O"
+
+
+class Serial(Options):
+    """A serial line with RTU frames. Modbus over serial line V1.02 (2.5) asks for even parity and 1 stop bit, or for 2 stop bits without parity."""
+
+    device: Path
+    baudrate: Annotated[int, Field(ge=300, le=4_000_000)] = 19200
+    parity: Parity = Parity.EVEN
+    stop_bits: Literal[1, 2] = 1
+    data_bits: Literal[7, 8] = 8
+
+
+class ModbusOptions(Options):
+    """One Modbus device: over TCP, TLS or RTU over TCP (`host`), or on a serial line (`serial`)."""
+
+    host: str = ""
     port: Annotated[int, Field(ge=1, le=65535)] = 502
+    framing: Framing = Framing.TCP
+    tls: Tls | None = None
+    serial: Serial | None = None
     unit: Annotated[int, Field(ge=0, le=255)] = 1
     timeout: WaitSeconds = 1.0
     poll: PollSeconds = 0.25
@@ -128,6 +172,28 @@ class ModbusOptions(Options):
     version: Fixed | None = None
     heartbeat: Heartbeat | None = None
     writable: tuple[Registers, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _secure_port(cls, value: object) -> object:
+        if isinstance(value, Mapping) and value.get("tls") is not None and "port" not in value:
+            return {**value, "port": SECURE_PORT}
+        return value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if bool(self.host) == (self.serial is not None):
+            raise ValueError("needs either `host` (Modbus TCP, or a gateway) or `serial` (RTU on a serial line)")
+        if self.serial is not None and (self.tls is not None or self.framing is not Framing.TCP):
+            raise ValueError("a serial line has RTU frames and no TLS; leave `framing` and `tls` out")
+        if self.tls is not None and self.framing is Framing.RTU:
+            raise ValueError("`framing: rtu` has no TLS; a gateway with TLS speaks Modbus TCP inside")
+        return self
+
+    @property
+    def where(self) -> str:
+        """The device for a person's eyes."""
+        return f"{self.host}:{self.port}" if self.serial is None else str(self.serial.device)
 
     @property
     def gap(self) -> int:

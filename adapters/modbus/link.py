@@ -1,19 +1,21 @@
-"""One Modbus TCP connection, used once: one request in flight, every answer checked. The only file that touches the protocol library."""
+"""One connection to a device, used once: one request in flight, every answer checked. Beside `transport`, the only file that touches the protocol library."""
 
 import asyncio
 import logging
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
-from pymodbus.client import AsyncModbusTcpClient
+from pymodbus.client.base import ModbusBaseClient
 from pymodbus.exceptions import ModbusException
 from pymodbus.pdu import ModbusPDU
 
 from adapters.modbus.config import ModbusOptions, WriteFunction
 from adapters.modbus.layout import Image, Span, requests
-from bridge.api import LinkError
+from adapters.modbus.transport import client_of
+from bridge.api import LinkError, LinkRefused
 
 READ: Final = 3
 WRITE_ONE: Final = 6
@@ -29,6 +31,10 @@ _EXCEPTIONS: Final[Mapping[int, str]] = {
     8: "memory parity error",
     10: "gateway path unavailable",
     11: "gateway target does not answer",
+}
+_HINTS: Final = {
+    True: "is the device switched on, and are host and port right?",
+    False: "is the line there and ours to open, and does nobody else have it open?",
 }
 _LIBRARY_LOG: Final = "pymodbus.logging"
 
@@ -47,24 +53,24 @@ class Link:
         self._resting = False
         self._next = 0.0
         self.lost: Callable[[LinkError], None] = lambda _: None
-        self._client = AsyncModbusTcpClient(
-            options.host,
-            port=options.port,
-            timeout=options.timeout,
-            retries=0,
-            reconnect_delay=0,
-            trace_connect=self._traced,
-        )
-        self._client.set_max_no_responses(0)
+        self._client: ModbusBaseClient | None = None
+        self._why: OSError | None = None
 
     async def connect(self) -> None:
-        """Connect. Raises `LinkError` when nobody is there."""
+        """Connect. Raises `LinkError` when nobody is there, `LinkRefused` when TLS cannot come about."""
+        options = self._options
+        if self._client is None:
+            self._client = await client_of(options, self._traced, self._failed)
         if not await self._client.connect():
+            if isinstance(self._why, ssl.SSLError):
+                raise LinkRefused(
+                    f"{options.where}: no TLS: {self._why.reason or self._why}", hint="smp-bridge certificates doctor"
+                )
             raise LinkError(
-                f"{self._options.host}:{self._options.port}: no connection within {self._options.timeout:g} s",
-                hint="is the device switched on, and are host and port right?",
+                f"{options.where}: no connection within {options.timeout:g} s", hint=_HINTS[options.serial is None]
             )
-        await asyncio.sleep(self._options.pause_after_connect)
+        # On a serial line a late answer to somebody before us would be taken for the answer to our first request: it has no number.
+        await asyncio.sleep(max(options.pause_after_connect, 0 if options.serial is None else options.timeout))
 
     async def rest(self) -> None:
         """Between two polls: close the connection where the device wants that; the next request opens it again. Raises `LinkError` once the link has ended."""
@@ -72,16 +78,22 @@ class Link:
             async with self._lock:
                 self.check()
                 self._resting = True
-                self._client.close()
+                self._shut()
+
+    @property
+    def client(self) -> ModbusBaseClient:
+        """The library's client; there is one once `connect` was called."""
+        assert self._client is not None
+        return self._client
 
     def close(self) -> None:
         """Close the connection."""
-        self._client.close()
+        self._shut()
 
     async def read(self, span: Span) -> bytes:
         """The bytes of at most `max_registers_per_read` holding registers. Raises `Refused` or `LinkError`."""
         answer = await self._ask(
-            lambda: self._client.read_holding_registers(span.start, count=span.size, device_id=self._options.unit),
+            lambda: self.client.read_holding_registers(span.start, count=span.size, device_id=self._options.unit),
             READ,
             span,
         )
@@ -103,7 +115,7 @@ class Link:
     async def _write_one(self, register: int, word: int) -> None:
         span = Span(register, 1)
         answer = await self._ask(
-            lambda: self._client.write_register(register, word, device_id=self._options.unit), WRITE_ONE, span
+            lambda: self.client.write_register(register, word, device_id=self._options.unit), WRITE_ONE, span
         )
         if (answer.address, list(answer.registers)) != (register, [word]):
             raise self.fail(f"wrote {word} to {span}, the answer speaks of {answer.registers} at {answer.address}")
@@ -111,7 +123,7 @@ class Link:
     async def _write_several(self, start: int, words: list[int]) -> None:
         span = Span(start, len(words))
         answer = await self._ask(
-            lambda: self._client.write_registers(start, words, device_id=self._options.unit), WRITE, span
+            lambda: self.client.write_registers(start, words, device_id=self._options.unit), WRITE, span
         )
         if (answer.address, answer.count) != (start, span.size):
             raise self.fail(f"wrote {span}, the answer speaks of {answer.count} from {answer.address}")
@@ -137,10 +149,10 @@ class Link:
 
     def fail(self, text: str) -> LinkError:
         """End this link: the error is told to its owner, and returned to be raised."""
-        error = LinkError(f"{self._options.host}:{self._options.port} unit {self._options.unit}: {text}")
+        error = LinkError(f"{self._options.where} unit {self._options.unit}: {text}")
         if self._error is None:
             self._error = error
-            self._client.close()
+            self._shut()
             self.lost(error)
         return error
 
@@ -148,6 +160,13 @@ class Link:
         """Raise `LinkError` when the link has ended."""
         if self._error is not None:
             raise LinkError(str(self._error), hint=self._error.hint)
+
+    def _shut(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    def _failed(self, error: OSError) -> None:
+        self._why = error
 
     def _traced(self, connected: bool) -> None:  # noqa: FBT001 - the library's own form
         if not connected and not self._resting:

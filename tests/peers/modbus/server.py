@@ -11,6 +11,7 @@
     {"op": "only", "functions": [3, 6]}            → {}; any other function is answered with exception 1
     {"op": "tear", "at": 7, "from": 100, "times": 2} → {}; after each read that begins at 100 or above, register 7 grows by one, so many times
     {"op": "beat", "at": 5, "on": true}            → {}; register 5 grows by one with every request
+    {"op": "serial", "device": "/dev/pts/3", "unit": 1} → {}; answers RTU frames on this line too
     {"op": "stats"}                                → {"reads": N, "writes": N, "connections": N, "log": [[function, start, count], ...]}
 It runs in a process of its own with nothing but the standard library and Debian's libmodbus5.
 """
@@ -25,6 +26,7 @@ import sys
 
 REGISTERS = 65536
 TCP_HEADER = 7
+RTU_HEADER = 1
 READS = {1, 2, 3, 4}
 COUNTED = {*READS, 15, 16}
 MAX_ADU = 260
@@ -51,6 +53,11 @@ def load():
     lib = ctypes.CDLL("libmodbus.so.5", use_errno=True)
     lib.modbus_new_tcp.restype = ctypes.c_void_p
     lib.modbus_new_tcp.argtypes = [ctypes.c_char_p, ctypes.c_int]
+    lib.modbus_new_rtu.restype = ctypes.c_void_p
+    lib.modbus_new_rtu.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_char, ctypes.c_int, ctypes.c_int]
+    lib.modbus_set_slave.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    lib.modbus_connect.argtypes = [ctypes.c_void_p]
+    lib.modbus_get_socket.argtypes = [ctypes.c_void_p]
     lib.modbus_mapping_new.restype = ctypes.POINTER(Mapping)
     lib.modbus_mapping_new.argtypes = [ctypes.c_int] * 4
     lib.modbus_tcp_listen.argtypes = [ctypes.c_void_p, ctypes.c_int]
@@ -76,6 +83,7 @@ class Device:
         self.context = None
         self.listener = None
         self.connections = {}
+        self.lines = {}
         self.busy = (0, 6)
         self.refused = []
         self.mute = False
@@ -96,6 +104,14 @@ class Device:
             return {"error": os.strerror(ctypes.get_errno())}
         self.listener = socket.socket(fileno=fd)
         return {"port": self.port}
+
+    def op_serial(self, order):
+        context = self.lib.modbus_new_rtu(order["device"].encode(), 19200, b"E", 8, 1)
+        self.lib.modbus_set_slave(context, order["unit"])
+        if self.lib.modbus_connect(context) < 0:
+            return {"error": os.strerror(ctypes.get_errno())}
+        self.lines[self.lib.modbus_get_socket(context)] = context
+        return {}
 
     def op_set(self, order):
         table = self.tables[order.get("table", "holding")]
@@ -153,7 +169,7 @@ class Device:
         stdin = sys.stdin.fileno()
         pending = b""
         while True:
-            sources = [stdin, *([self.listener.fileno()] if self.listener else []), *self.connections]
+            sources = [stdin, *([self.listener.fileno()] if self.listener else []), *self.connections, *self.lines]
             for fd in select.select(sources, [], [])[0]:
                 if fd == stdin:
                     data = os.read(stdin, 65536)
@@ -167,7 +183,7 @@ class Device:
                     connection, _ = self.listener.accept()
                     self.connections[connection.fileno()] = connection
                     self.counts["connections"] += 1
-                elif fd in self.connections:
+                elif fd in self.connections or fd in self.lines:
                     self.request(fd)
 
     def obey(self, order):
@@ -176,34 +192,38 @@ class Device:
         sys.stdout.flush()
 
     def request(self, fd):
-        self.lib.modbus_set_socket(self.context, fd)
+        serial = fd in self.lines
+        context, header = (self.lines[fd], RTU_HEADER) if serial else (self.context, TCP_HEADER)
+        if not serial:
+            self.lib.modbus_set_socket(self.context, fd)
         query = ctypes.create_string_buffer(MAX_ADU)
-        length = self.lib.modbus_receive(self.context, query)
+        length = self.lib.modbus_receive(context, query)
         if length <= 0:
-            self.connections.pop(fd).close()
+            if not serial:
+                self.connections.pop(fd).close()
             return
         raw = query.raw[:length]
-        function = raw[TCP_HEADER]
-        start = int.from_bytes(raw[TCP_HEADER + 1 : TCP_HEADER + 3], "big")
-        count = int.from_bytes(raw[TCP_HEADER + 3 : TCP_HEADER + 5], "big") if function in COUNTED else 1
+        function = raw[header]
+        start = int.from_bytes(raw[header + 1 : header + 3], "big")
+        count = int.from_bytes(raw[header + 3 : header + 5], "big") if function in COUNTED else 1
         self.counts["reads" if function in READS else "writes"] += 1
         self.counts["log"].append([function, start, count])
         if self.beat is not None:
             self.grow(self.beat)
-        if not self.mute and raw[TCP_HEADER - 1] not in self.muted:
-            self.answer(query, length, function, start, count)
+        if not self.mute and raw[header - 1] not in self.muted:
+            self.answer(context, query, length, function, start, count)
 
-    def answer(self, query, length, function, start, count):
+    def answer(self, context, query, length, function, start, count):
         times, code = self.busy
         if times:
             self.busy = (times - 1, code)
-            self.lib.modbus_reply_exception(self.context, query, code)
+            self.lib.modbus_reply_exception(context, query, code)
         elif self.only is not None and function not in self.only:
-            self.lib.modbus_reply_exception(self.context, query, 1)
+            self.lib.modbus_reply_exception(context, query, 1)
         elif any(first < start + count and start <= last for first, last in self.refused):
-            self.lib.modbus_reply_exception(self.context, query, 2)
+            self.lib.modbus_reply_exception(context, query, 2)
         else:
-            self.lib.modbus_reply(self.context, query, length, self.map)
+            self.lib.modbus_reply(context, query, length, self.map)
             if function == 3 and self.tear and self.tear["times"] and start >= self.tear["from"]:
                 self.tear["times"] -= 1
                 self.grow(self.tear["at"])

@@ -1,0 +1,100 @@
+"""The library's client for each way to a device: TCP, TLS, RTU frames over TCP, RTU on a serial line. Beside `link`, the only file that touches the library."""
+
+import asyncio
+import ssl
+import termios
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
+from pymodbus.client.base import ModbusBaseClient
+from pymodbus.framer import FramerType
+from pymodbus.transport import CommParams, CommType
+
+from adapters.modbus.config import Framing, ModbusOptions, Tls
+from bridge.api import LinkRefused
+
+
+class _TlsClient(AsyncModbusTcpClient):
+    """TLS with the framer of TCP: the library's own one for TLS ignores the frame's length and takes an answer in two records for two answers."""
+
+    def __init__(self, options: ModbusOptions, context: ssl.SSLContext, traced: Callable[[bool], None]) -> None:
+        self.comm_params = CommParams(
+            comm_type=CommType.TLS,
+            host=options.host,
+            port=options.port,
+            sslctx=context,
+            comm_name="comm",
+            reconnect_delay=0,
+            reconnect_delay_max=0,
+            timeout_connect=options.timeout,
+        )
+        super().__init__("", framer=FramerType.SOCKET, retries=0, trace_connect=traced)
+
+
+async def client_of(
+    options: ModbusOptions, traced: Callable[[bool], None], failed: Callable[[OSError], None]
+) -> ModbusBaseClient:
+    """A client that is not connected yet and never repeats or reconnects by itself. Raises `LinkRefused` for certificates that cannot be used."""
+    client: ModbusBaseClient
+    if options.serial is not None:
+        if find_spec("serial") is None:
+            raise LinkRefused(
+                "a serial line needs pyserial, which is not installed", hint="pip install 'smp-bridge[serial]'"
+            )
+        client = AsyncModbusSerialClient(
+            str(options.serial.device),
+            framer=FramerType.RTU,
+            baudrate=options.serial.baudrate,
+            bytesize=options.serial.data_bits,
+            parity=options.serial.parity.value,
+            stopbits=options.serial.stop_bits,
+            timeout=options.timeout,
+            retries=0,
+            reconnect_delay=0,
+            trace_connect=traced,
+        )
+    elif options.tls is not None:
+        client = _TlsClient(options, await asyncio.to_thread(_context, options.tls), traced)
+    else:
+        client = AsyncModbusTcpClient(
+            options.host,
+            port=options.port,
+            framer=FramerType.RTU if options.framing is Framing.RTU else FramerType.SOCKET,
+            timeout=options.timeout,
+            retries=0,
+            reconnect_delay=0,
+            trace_connect=traced,
+        )
+    client.set_max_no_responses(0)
+    _watch(client, failed)
+    return client
+
+
+def _watch(client: ModbusBaseClient, failed: Callable[[OSError], None]) -> None:
+    """Tell why a connection does not come about: the library itself only says that it does not."""
+    create = client.ctx.call_create
+
+    async def told() -> object:
+        try:
+            return await create()
+        except (OSError, termios.error) as error:  # a line that does not take its settings
+            known = error if isinstance(error, OSError) else OSError(str(error))
+            failed(known)
+            raise known from error
+
+    client.ctx.call_create = told
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    """Whom we trust and who we are; a device is never trusted unseen. Raises `LinkRefused`."""
+    try:
+        context = ssl.create_default_context(cafile=tls.ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if tls.certificate is not None:
+            context.load_cert_chain(tls.certificate, tls.private_key)
+    except (ssl.SSLError, OSError) as error:
+        raise LinkRefused(
+            f"the certificates of `tls:` cannot be used: {error}", hint="smp-bridge certificates doctor says more"
+        ) from error
+    return context
