@@ -32,8 +32,8 @@ async def _open(context: SessionContext) -> AsyncIterator[Session]:
 
 async def _handshake(context: SessionContext) -> str:
     """See `bridge.api.Adapter`."""
-    link = await asyncio.to_thread(import_module, "adapters.opcua.link")
-    return str(await link.shake_hands(context.options, context.clock))
+    servers = await asyncio.to_thread(import_module, "adapters.opcua.servers")
+    return str(await servers.shake_hands(context.options, context.clock))
 
 
 ADAPTER: Final = Adapter(

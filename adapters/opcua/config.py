@@ -110,6 +110,7 @@ class OpcUaOptions(Options):
     """`adapters.<name>` of a site, without `protocol`."""
 
     url: Annotated[str, AfterValidator(_url)]
+    redundant_urls: Annotated[tuple[Annotated[str, AfterValidator(_url)], ...], Field(max_length=3)] = ()
     security: Security
     application_uri: str | None = None
     namespaces: Mapping[str, str] = Field(default_factory=dict)
@@ -120,6 +121,18 @@ class OpcUaOptions(Options):
     poll_interval: Annotated[Duration, Field(ge=0.01, le=3600)] = 0.25
     timeout: Annotated[Duration, Field(le=5)] = 4.0
     writable: tuple[AbsolutePath, ...] = ()
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Every server of the set, in the order in which they are tried."""
+        return (self.url, *self.redundant_urls)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "OpcUaOptions":
+        twice = sorted({url for url in self.urls if self.urls.count(url) > 1})
+        if twice:
+            raise ValueError(f"`redundant_urls` names {', '.join(twice)} twice; name each other server of the set once")
+        return self
 
     @model_validator(mode="after")
     def _queue(self) -> "OpcUaOptions":

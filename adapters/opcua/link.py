@@ -149,33 +149,45 @@ class Monitored(NamedTuple):
 class Link:
     """Services of one client object, which serves one connection and is never used again."""
 
-    def __init__(self, options: OpcUaOptions, clock: Clock) -> None:
+    def __init__(self, options: OpcUaOptions, clock: Clock, url: str = "") -> None:
         # The library shows whole requests, a password among them, and tracebacks of what is translated here; a level that was set stays.
         library_log = logging.getLogger(_LIBRARY_LOG)
         if library_log.level == logging.NOTSET:
             library_log.setLevel(logging.CRITICAL + 1)
         self._options = options
         self._clock = clock
-        self._lost: Callable[[str], None] = log.debug
+        self.url = url or options.url
+        self._told: Callable[[str], None] | None = None
+        self._broken = ""
         self._trusted: tuple[x509.Certificate, ...] = ()
         self._limits = {service: ours for service, (ours, _) in _LIMITS.items()}
-        client = _GuardedClient(options.url, timeout=options.timeout, watchdog_intervall=PROBE_S)
+        client = _GuardedClient(self.url, timeout=options.timeout, watchdog_intervall=PROBE_S)
         client.name = client.description = "smp-bridge"
         client.product_uri = "urn:smp-bridge"
         client.session_timeout = SESSION_TIMEOUT_MS
         self._client = client
 
-    async def open(self, lost: Callable[[str], None]) -> None:
-        """Connect and learn the server's limits; `lost` is called when the connection or the subscription ends later."""
-        self._lost = lost
-        with translated(f"connecting to {self._options.url}"):
+    def listen(self, lost: Callable[[str], None]) -> None:
+        """`lost` is called with the reason when the connection or the subscription ends, at once if it has ended already."""
+        self._told = lost
+        if self._broken:
+            lost(self._broken)
+
+    def _lost(self, reason: str) -> None:
+        self._broken = self._broken or reason
+        if self._told is not None:
+            self._told(reason)
+
+    async def open(self) -> None:
+        """Connect and learn the server's limits. Raises `LinkError` or `LinkRefused`."""
+        with translated(f"connecting to {self.url}"):
             if self._options.security.policy is Policy.NONE:
-                log.warning("opcua_link_not_protected", extra={"url": self._options.url})
+                log.warning("opcua_link_not_protected", extra={"url": self.url})
             else:
                 await self._secure(self._options.security)
 
             async def connection_lost(error: Exception) -> None:
-                lost(f"the connection broke: {type(error).__name__}: {printable(error)}")
+                self._lost(f"the connection broke: {type(error).__name__}: {printable(error)}")
 
             self._client.connection_lost_callback = connection_lost
             await self._client.connect()
@@ -407,21 +419,6 @@ class Link:
                     raise LinkError(f"{service}: {len(answered)} results for {len(part)} items")
                 results.extend(answered)
         return results
-
-
-async def shake_hands(options: OpcUaOptions, clock: Clock) -> str:
-    """Open a secured session with the configured user and close it again; says how. Raises `LinkRefused` or `LinkError`."""
-    link, security = Link(options, clock), options.security
-    try:
-        await link.open(log.debug)
-    finally:
-        await link.close()
-    if security.policy is Policy.NONE:
-        return "connected without any protection"
-    user = security.user or ("the user's certificate" if security.user_certificate is not None else "anonymous")
-    return (
-        f"the EMS and this host trust each other: {security.policy.value}, {security.mode.value}, as {printable(user)}"
-    )
 
 
 def _choose(endpoints: Sequence[Any], security: Security) -> Any:

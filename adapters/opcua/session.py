@@ -9,9 +9,10 @@ from adapters.opcua.access import Access, allowed_targets
 from adapters.opcua.config import OpcUaOptions, Watch, needed_queue
 from adapters.opcua.fetch import Fetch
 from adapters.opcua.library import ua
-from adapters.opcua.link import Link, Monitored, Subscribed, log, status_name, translated
+from adapters.opcua.link import Monitored, Subscribed, log, status_name, translated
 from adapters.opcua.paths import absolute
 from adapters.opcua.places import Place, find_places, find_word, namespaces
+from adapters.opcua.servers import HEALTHY, SERVICE_LEVEL, Reached, connect, stated_level
 from adapters.opcua.structures import Shapes
 from adapters.opcua.values import content, overflowed, reading
 from adapters.opcua.watch import Due, Pulse, Rhythm, Watched
@@ -40,14 +41,14 @@ _BAD: Final = 0x80000000  # the severity of a status code
 @asynccontextmanager
 async def open_session(context: SessionContext) -> AsyncIterator[Session]:
     """Connect, find every address, subscribe and read all triggers. A new client object for every session."""
-    link = Link(context.options, context.clock)
-    session = OpcUaSession(context, link)
+    reached = await connect(context.options, context.clock)
+    session = OpcUaSession(context, reached)
     try:
         await session.open()
         yield session
     finally:
         session.ended = True
-        await link.close()
+        await reached.link.close()
 
 
 class OpcUaSession:
@@ -55,9 +56,10 @@ class OpcUaSession:
 
     can_read = True
 
-    def __init__(self, context: SessionContext, link: Link) -> None:
+    def __init__(self, context: SessionContext, reached: Reached) -> None:
         self._context = context
-        self._link = link
+        self._link = link = reached.link
+        self._level = reached.level
         self._options: OpcUaOptions = context.options
         self._selections: Mapping[str, Selection] = {each.flow: each for each in context.selections}
         self._places: dict[tuple[str, str], Place] = {}
@@ -76,7 +78,7 @@ class OpcUaSession:
 
     async def open(self) -> None:
         """Everything up to the first `receive`; raises `LinkError` or `LinkRefused`."""
-        await self._link.open(self._lost)
+        self._link.listen(self._lost)
         with translated("finding the configured addresses"):
             indexes = await namespaces(self._link, self._options.namespaces)
             for selection in self._selections.values():
@@ -138,9 +140,12 @@ class OpcUaSession:
 
     async def _subscribe(self) -> None:
         watched = [(self._watched_node(*entry), self._deadband(*entry)) for entry in self._handles]
+        if self._redundant:
+            watched.append((SERVICE_LEVEL, 0.0))
         made = self._subscribed = await self._link.subscribe(KEEP_ALIVE_S, self._published)
         self._pulse.start(2 * made.quiet_s + self._options.timeout)
         monitored = await self._link.monitor(made.id, watched)
+        del monitored[len(self._handles) :]  # a server without a service level is watched all the same
         self._tell_intervals(made, [each for each in monitored if not each.code & _BAD])
         refused = [
             (watched.place.name, status_name(each.code))
@@ -229,6 +234,9 @@ class OpcUaSession:
 
     def _changed(self, item: Any) -> bool:
         """Takes one notification; returns whether changes before it were lost."""
+        if item.ClientHandle == len(self._handles) and self._redundant:
+            self._note_level(item.Value)
+            return False
         if not 0 <= item.ClientHandle < len(self._handles):
             return False
         lost = overflowed(item.Value)
@@ -246,6 +254,16 @@ class OpcUaSession:
                     self._context.heard()
                 return
         self._note(watched, role, found)
+
+    @property
+    def _redundant(self) -> bool:
+        return len(self._options.urls) > 1
+
+    def _note_level(self, value: Any) -> None:
+        """A server that says it can serve less than when it was chosen is left for a better one; raises `LinkError`."""
+        level = stated_level(value)
+        if level < min(self._level, HEALTHY):
+            raise LinkError(f"the service level of {self._link.url} fell from {self._level} to {level}")
 
     def _lose(self, count: int) -> None:
         """The newest value of each node did come, and each record is read whole: what is lost is what stood between."""
@@ -294,8 +312,11 @@ class OpcUaSession:
             if spacing_s is not None:
                 self._context.intervals.achieved("poll", spacing_s)
             nodes = [self._watched_node(*entry) for entry in self._handles]
-            for handle, value in enumerate(await self._link.read_values(nodes)):
+            *values, level = await self._link.read_values([*nodes, SERVICE_LEVEL])
+            for handle, value in enumerate(values):
                 self._take(handle, value)
+            if self._redundant:
+                self._note_level(level)
 
     # the end ------------------------------------------------------------------------------------------
 

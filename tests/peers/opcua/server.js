@@ -11,6 +11,7 @@
  *   {"op": "drop"}                                  → {}; closes every connection and goes on listening
  *   {"op": "set", "path": …, "value": …, "status": …, "source": "2026-…Z"}              → {}; what is not given stays
  *   {"op": "flood", "path": …, "times": N, "every": ms} → {}; raises a number by one, N times
+ *   {"op": "level", "value": 0 to 255}               → {}; the service level that the server states
  *   {"op": "get", "path": …}                        → {"value": …, "status": …}
  *   {"op": "refuse", "path": …, "status": "BadUserAccessDenied"}                        → {}; writes there get this status; null: no more
  *   {"op": "tear", "read": path, "bump": path, "times": N}                              → {}; each read of one raises the other by one, N times
@@ -30,6 +31,7 @@ const model = new Map(); // path → {type, value, length, writable, status, sou
 let server = null;
 let port = 0;
 let tears = [];
+let level = 255;
 let stats = freshStats();
 
 function freshStats() {
@@ -162,6 +164,10 @@ function build(namespaces, twice) {
         const dataType = entry.enumeration ? enumeration.nodeId : structure ? structure.nodeId : entry.type === "ExtensionObject" ? "Structure" : null;
         addVariable(space, folder(parts.join("/")), path, name, dataType);
     }
+    const serviceLevel = addressSpace.findNode("i=2267");
+    serviceLevel.minimumSamplingInterval = 5;
+    const levelNow = () => new DataValue({ value: new Variant({ dataType: DataType.Byte, value: level }), sourceTimestamp: new Date() });
+    serviceLevel.bindVariable({ timestamped_get: levelNow }, true);
     for (const path of twice) {
         const parent = folder(path.split("/").slice(0, -1).join("/"));
         parent.addReference({ referenceType: "HasComponent", nodeId: folder(path).nodeId });
@@ -244,6 +250,10 @@ const orders = {
         if ("value" in order) entry.value = order.value;
         if ("status" in order) entry.status = order.status;
         entry.source = order.source ? new Date(order.source) : new Date();
+    },
+
+    async level(order) {
+        level = order.value;
     },
 
     async flood(order) {
