@@ -19,7 +19,7 @@ from bridge.submission import SubmissionState
 from bridge.testing.lane import Then
 from bridge.testing.proxy import Way
 
-QUICK = Form(pairs=3, seconds=2.0, rate=40, share=0.5, plus_ms=15)
+QUICK = Form(pairs=3, seconds=2.0, rate=40, share=0.5, plus_ms=40)
 FULL = Form(pairs=5, seconds=5.0, rate=40, share=0.2, plus_ms=2)
 # One journal has one writer, so that a flood's calls of 1,000 are in others' way for as long as one commit of theirs takes.
 FLOOD = Form(pairs=5, seconds=5.0, rate=40, share=0.2, plus_ms=50)
