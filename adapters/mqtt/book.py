@@ -169,6 +169,8 @@ class FlowBook:
         if not self._needed <= heard.keys():
             taken.good = taken.good or not taken.aside
             self._known.pop(place, None)
+            if not heard:
+                del self._heard[place]
             return
         made = {
             name: heard[source.text][1] if source.text in heard else reading({}, source, placeholders)

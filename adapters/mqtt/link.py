@@ -96,6 +96,10 @@ class Link:
         self._filters = filters
         await self._dial()
         await self._until(lambda: self._connected, "connecting")
+        # The session may remember a time before the group: with both subscriptions every member would hear every request.
+        alone = [topic.split("/", 2)[2] for topic in filters if topic.startswith(SHARED)]
+        if alone:
+            self._client.unsubscribe(alone)
         self._client.subscribe([(topic, AT_LEAST_ONCE) for topic in filters])
         await self._until(lambda: self._subscribed or self._visited, "subscribing")
         if not self._subscribed:

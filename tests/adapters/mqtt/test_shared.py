@@ -26,10 +26,10 @@ from adapters.mqtt import ADAPTER
 def member(broker):
     """A session of one host of the group."""
     flow = read_site()["flows"]["chargers"]
-    flow["submit"] |= {"share": "hosts"}
 
     @asynccontextmanager
-    async def opened(name):
+    async def opened(name, share="hosts"):
+        flow["submit"]["share"] = share
         options = options_of(read_site(), **broker.options(version="5", client_id=name, status_topic=None))
         async with ADAPTER.open(context_of(options, selection_of("chargers", flow))) as session:
             yield session
@@ -52,6 +52,19 @@ async def test_each_request_goes_to_one_member_and_registrations_to_all(member, 
         for arrivals in (at_one, at_two):
             assert ids(arrivals) == sorted(ids(arrivals))
             assert all(arrival.records[0].complete for arrival in arrivals)
+
+
+async def test_a_host_that_joins_a_group_leaves_its_own_subscription(member, ems):
+    """The persistent session remembers the time before the group; the member would hear every request."""
+    for name in ("host-a", "host-b"):
+        async with member(name, share=None):
+            pass
+    async with member("host-a") as one, member("host-b") as two:
+        for number in range(10):
+            await ems.publish(REQUEST.format("EV001"), request(f"r-{number}"))
+        assert sorted(ids(await take(one, 5)) + ids(await take(two, 5))) == [f"r-{number}" for number in range(10)]
+        await nothing(one, 0.1)
+        await nothing(two, 0.1)
 
 
 async def test_what_a_member_has_not_acknowledged_waits_for_it(member, ems):
