@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import Final
 
+from adapters.opcua.check import check, check_word
 from adapters.opcua.config import (
     OnChange,
     OnRequest,
@@ -14,8 +15,6 @@ from adapters.opcua.config import (
     OpcUaRecords,
     OpcUaWord,
     certificates,
-    check,
-    check_word,
 )
 from bridge.api import Adapter, Session, SessionContext, Trigger
 

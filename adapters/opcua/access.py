@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from adapters.opcua.addresses import layout_of
+from adapters.opcua.check import writable
 from adapters.opcua.codec import encode, read_back
-from adapters.opcua.config import OpcUaOptions, writable
+from adapters.opcua.config import OpcUaOptions
 from adapters.opcua.link import Link, status_name
-from adapters.opcua.paths import absolute, relative
 from adapters.opcua.places import Place
 from adapters.opcua.structures import Shapes
 from adapters.opcua.values import reading, variant_of
@@ -96,9 +97,9 @@ def allowed_targets(options: OpcUaOptions, selections: Sequence[Selection]) -> f
     return frozenset(
         (selection.flow, target)
         for selection in selections
-        for each in (absolute(selection.records.each),)
-        for target, path in selection.outcome.targets().items()
-        if inside(each.below(relative(path, each)))
+        for layout in (layout_of(selection.records),)
+        for target, text in selection.outcome.targets().items()
+        if all(inside(each) for each in layout.spread(layout.address(text)))
     )
 
 

@@ -2,24 +2,22 @@
 
 import enum
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, DirectoryPath, Field, FilePath, model_validator
 
-from adapters.opcua.paths import BrowsePath, absolute, relative, split_member
+from adapters.opcua.addresses import pattern
+from adapters.opcua.paths import absolute
 from bridge.api import (
     CertificateRole,
     CertificateUse,
     Options,
     Outcome,
     OutcomeField,
-    Problem,
     RecordsOptions,
     Secret,
-    Selection,
-    Trigger,
 )
 
 _UNITS_S: Final = {"ms": 0.001, "s": 1.0, "min": 60.0}
@@ -45,8 +43,14 @@ def _absolute(text: str) -> str:
     return text
 
 
+def _pattern(text: str) -> str:
+    pattern(text)
+    return text
+
+
 Duration = Annotated[float, BeforeValidator(_duration_s), Field(gt=0)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+Pattern = Annotated[str, AfterValidator(_pattern)]
 RelativePath = Annotated[str, Field(min_length=1)]
 
 
@@ -120,7 +124,8 @@ class OpcUaOptions(Options):
     watch: Watch = Watch.SUBSCRIPTION
     poll_interval: Annotated[Duration, Field(ge=0.01, le=3600)] = 0.25
     timeout: Annotated[Duration, Field(le=5)] = 4.0
-    writable: tuple[AbsolutePath, ...] = ()
+    writable: tuple[Pattern, ...] = ()
+    methods: tuple[AbsolutePath, ...] = ()
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -150,20 +155,27 @@ def needed_queue(publishing_s: float, sampling_s: float) -> int:
 
 
 class OpcUaRecords(RecordsOptions):
-    """`records:` of a flow: one record per node that `each` matches; `fields` are paths below it."""
+    """`records:` of a flow: one record per node that `each` matches, `fields` being paths below it; or one for each of `places`, `fields` being node ids."""
 
-    each: AbsolutePath
+    each: AbsolutePath | None = None
+    places: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = ()
     fields: Annotated[Mapping[str, RelativePath], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _keyed(self) -> "OpcUaRecords":
         if self.key not in self.fields:
             raise ValueError(f"`key: {self.key}` must be one of the names in `fields`")
+        if (self.each is None) == (not self.places):
+            raise ValueError(
+                "give `each` (a path from Objects) or `places` (a list of names for node ids), one of them"
+            )
+        if len(set(self.places)) != len(self.places):
+            raise ValueError("`places` names one twice")
         return self
 
 
 class OnRequest(Options):
-    """`submit:` with `when: request`: the node that asks (not 0) and the one that counts the requests."""
+    """`submit:` with `when: request`: the node that asks (not 0), and the one that counts the requests or the method that numbers them."""
 
     request: RelativePath
     sequence: RelativePath
@@ -200,33 +212,6 @@ class OpcUaWord(Options):
     node: AbsolutePath
 
 
-def check_word(options: Any, selections: Sequence[Selection], word: Any) -> Sequence[Problem]:
-    """One node, inside `writable:`, and none that a flow reads or writes."""
-    place, path = "alarms.word.node", absolute(word.node)
-    if path.has_glob:
-        return [Problem(path=place, text="must name one node; * is only allowed in `each` and `writable`")]
-    found = [Problem(path=place, text=text) for text in _prefixes(path, frozenset(options.namespaces))]
-    if not found and not writable(options)(path):
-        text = f'is outside `writable:` of its adapter; add "{path}" there, or name another node'
-        found.append(Problem(path=place, text=text))
-    for selection in selections:
-        each = absolute(selection.records.each)
-        texts = [*selection.records.fields.values(), *selection.outcome.targets().values()]
-        if any(_below(each, text).covers(path) for text in texts):
-            found.append(
-                Problem(path=place, text=f"is a node of the flow {selection.flow}; give the word one of its own")
-            )
-    return found
-
-
-def _below(each: BrowsePath, text: str) -> BrowsePath:
-    """A flow's node; the flow's own check tells of one that cannot be read."""
-    try:
-        return each.below(relative(split_member(text)[0], each))
-    except ValueError:
-        return each
-
-
 def certificates(options: Any) -> Sequence[CertificateUse]:
     """This host's own certificate with the servers that it believes, and the user's."""
     security: Security = options.security
@@ -254,69 +239,3 @@ def certificates(options: Any) -> Sequence[CertificateUse]:
             )
         )
     return uses
-
-
-def writable(options: OpcUaOptions) -> Callable[[BrowsePath], bool]:
-    """Tells whether a node path lies inside `writable:`."""
-    patterns = [absolute(text) for text in options.writable]
-    return lambda path: any(pattern.covers(path) for pattern in patterns)
-
-
-def check(options: Any, selections: Sequence[Selection]) -> Sequence[Problem]:
-    """Every path below `each`, every prefix, and every outcome address against `writable:`."""
-    known = frozenset(options.namespaces)
-    problems = [
-        Problem(path=f"adapter.writable[{index}]", text=text)
-        for index, pattern in enumerate(options.writable)
-        for text in _prefixes(absolute(pattern), known)
-    ]
-    for selection in selections:
-        problems.extend(_check_flow(options, selection, known))
-    return problems
-
-
-def _check_flow(options: OpcUaOptions, selection: Selection, known: frozenset[str]) -> Iterator[Problem]:
-    base = f"flows.{selection.flow}"
-    each = absolute(selection.records.each)
-    for text in _prefixes(each, known):
-        yield Problem(path=f"{base}.records.each", text=text)
-    for name, text in selection.records.fields.items():
-        place = f"{base}.records.fields.{name}"
-        try:
-            yield from _check_path(place, split_member(text)[0], each, known)
-        except ValueError as error:
-            yield Problem(path=place, text=str(error))
-    if selection.trigger is Trigger.REQUEST:
-        yield from _check_path(f"{base}.submit.request", selection.submit.request, each, known)
-        yield from _check_path(f"{base}.submit.sequence", selection.submit.sequence, each, known)
-    else:
-        for name in selection.submit.deadband:
-            place = f"{base}.submit.deadband.{name}"
-            if name not in selection.records.fields:
-                yield Problem(path=place, text=f"is no field; the fields are {', '.join(selection.records.fields)}")
-            elif "#" in selection.records.fields[name]:
-                yield Problem(path=place, text="lies in a structure, of which the server tells every change; remove it")
-    allowed = writable(options)
-    for target, text in selection.outcome.targets().items():
-        place = f"{base}.outcome.{target.value}"
-        flaws = list(_check_path(place, text, each, known))
-        yield from flaws
-        if not flaws and not allowed(path := each.below(relative(text, each))):
-            yield Problem(
-                path=place, text=f'is outside `writable:` of its adapter; add "{path}" there, or name another node'
-            )
-
-
-def _check_path(place: str, text: str, each: BrowsePath, known: frozenset[str]) -> Iterator[Problem]:
-    try:
-        path = relative(text, each)
-    except ValueError as error:
-        yield Problem(path=place, text=str(error))
-        return
-    for problem in _prefixes(path, known | each.prefixes):
-        yield Problem(path=place, text=problem)
-
-
-def _prefixes(path: BrowsePath, known: frozenset[str]) -> Iterator[str]:
-    for prefix in sorted(path.prefixes - known):
-        yield f'the prefix `{prefix}` is not in `namespaces:` of its adapter; add `{prefix}: "urn:…"` there'

@@ -2,14 +2,19 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
 
 from adapters.opcua.batch import ReadBatch
+from adapters.opcua.calls import Method, number_of
 from adapters.opcua.link import Link
 from adapters.opcua.places import Place
 from adapters.opcua.structures import Shapes
 from adapters.opcua.values import content, reading
 from adapters.opcua.watch import Changes, Watched, is_repeat
 from bridge.api import Clock, LinkError, Quality, Reading, Record, Selection, Torn, Trigger, read_guarded
+
+_ATTEMPTS: Final = 3
+_TORN: Final = "{} moved in each of three attempts to read it; raise the request after the values stand"
 
 
 class _NotReadable(Exception):
@@ -36,20 +41,21 @@ class Fetch:
 
     async def collect(self, due: Sequence[Watched]) -> list[Record]:
         """Read all of these together: their requests share the server's read calls."""
-        batch = ReadBatch(self._link.read_values)
+        batch, calls = ReadBatch(self._link.read_values), ReadBatch(self._link.call)
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._fetch(batch, watched)) for watched in due]
+                tasks = [group.create_task(self._fetch(batch, calls, watched)) for watched in due]
         except BaseExceptionGroup as error:
             raise _reason(error) from error
         return [record for task in tasks if (record := task.result()) is not None]
 
-    async def _fetch(self, batch: ReadBatch, watched: Watched) -> Record | None:
+    async def _fetch(self, batch: ReadBatch, calls: ReadBatch, watched: Watched) -> Record | None:
+        if watched.place.method is not None:
+            return await self._fetch_numbered(batch, calls, watched, watched.place.method)
         if self._selections[watched.place.flow].trigger is Trigger.REQUEST:
             return await self._fetch_request(batch, watched)
         fields = await self._fields(batch, watched.place, (), watched)
-        shown = tuple((name, each.value, each.quality) for name, each in fields.items())
-        return None if is_repeat(watched, shown) else self._record(watched.place, fields)
+        return None if is_repeat(watched, _shown(fields)) else self._record(watched.place, fields)
 
     async def _fetch_request(self, batch: ReadBatch, watched: Watched) -> Record | None:
         """The record between two equal sequences; the one that woke us serves as the first, which saves a round trip."""
@@ -73,12 +79,29 @@ class Fetch:
         except _NotReadable:
             return None
         except Torn:
-            problem = (
-                "its sequence moved in each of three attempts to read it; raise the request after the values stand"
-            )
+            problem = _TORN.format("its sequence")
             number, fields = watched.sequence or 0, {}
         else:
             problem = ""
+        if not watched.request or is_repeat(watched, (watched.request, number)):
+            return None
+        return self._record(place, fields, request=str(number), problem=problem)
+
+    async def _fetch_numbered(
+        self, batch: ReadBatch, calls: ReadBatch, watched: Watched, method: Method
+    ) -> Record | None:
+        """The record that was the same before and after; the method is called once, for each call may give the next number."""
+        place = watched.place
+        fields = await self._fields(batch, place, (watched,))
+        if not watched.asks:
+            return None
+        number, problem = await number_of(calls, method, place.name, fields)
+        for _ in range(_ATTEMPTS):
+            before, fields = fields, await self._fields(batch, place, (watched,))
+            if _shown(before) == _shown(fields):
+                break
+        else:
+            problem, fields = problem or _TORN.format("a field"), {}
         if not watched.request or is_repeat(watched, (watched.request, number)):
             return None
         return self._record(place, fields, request=str(number), problem=problem)
@@ -114,6 +137,10 @@ class Fetch:
             request=request,
             problem=problem,
         )
+
+
+def _shown(fields: Mapping[str, Reading]) -> tuple[object, ...]:
+    return tuple((name, each.value, each.quality) for name, each in fields.items())
 
 
 def _absent(path: str) -> Reading:

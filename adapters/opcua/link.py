@@ -62,6 +62,7 @@ _NO_FILTER: Final = frozenset(
 _LIMITS: Final = {
     "read": (1000, 11705),
     "write": (500, 11707),
+    "call": (100, 11709),
     "browse": (200, 11710),
     "translate": (500, 11712),
     "monitor": (500, 11714),
@@ -242,6 +243,14 @@ class Link:
             return [status.value for status in await self._client.uaclient.session.write(parameters)]
 
         return await self._chunked("write", values, call)
+
+    async def call(self, requests: Sequence[Any]) -> list[Any]:
+        """One CallMethodResult for each CallMethodRequest."""
+
+        async def call(part: Sequence[Any]) -> list[Any]:
+            return list(await self._client.uaclient.session.call(list(part)))
+
+        return await self._chunked("call", requests, call)
 
     async def browse(self, nodes: Sequence[Any]) -> list[list[Any]]:
         """The children (ReferenceDescriptions, forward hierarchical) of each node."""

@@ -60,8 +60,10 @@ class BrowsePath:
         """`other`, taken from here."""
         return BrowsePath(self.segments + other.segments)
 
-    def covers(self, other: "BrowsePath") -> bool:
-        """Whether everything that `other` can match is matched by this path too."""
+    def covers(self, other: object) -> bool:
+        """Whether everything that `other` can match is matched by this path too; an address of another kind never is."""
+        if not isinstance(other, BrowsePath):
+            return False
         return len(self.segments) == len(other.segments) and all(
             mine.covers(theirs) for mine, theirs in zip(self.segments, other.segments, strict=True)
         )

@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from adapters.opcua.addresses import NodeIdText, Tree, call, layout_of
+from adapters.opcua.calls import Method, find_method
 from adapters.opcua.codec import Target, builtin_type
 from adapters.opcua.library import ua
 from adapters.opcua.link import Link, log
-from adapters.opcua.paths import BrowsePath, Segment, absolute, relative, split_member
+from adapters.opcua.paths import BrowsePath, Segment, relative, split_member
 from adapters.opcua.words import printable
 from bridge.api import LinkError, OutcomeField, Selection, Trigger
 
@@ -27,6 +29,7 @@ class Place:
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     request: Any = None
     sequence: Any = None
+    method: Method | None = None
 
 
 async def namespaces(link: Link, wanted: Mapping[str, str]) -> Mapping[str, int]:
@@ -44,17 +47,47 @@ async def namespaces(link: Link, wanted: Mapping[str, str]) -> Mapping[str, int]
 
 async def find_places(link: Link, indexes: Mapping[str, int], selection: Selection) -> list[Place]:
     """Every place of a flow with its nodes; raises `LinkError` when an address exists nowhere."""
-    each = absolute(selection.records.each)
-    found = await _find_each(link, indexes, each)
-    paths = _paths_below(selection, each)
-    asked = [(node, _names(path, indexes)) for node in found.values() for path in paths.values()]
-    nodes = await link.translate(asked)
-    width = len(paths)
-    rows = [dict(zip(paths, nodes[start : start + width], strict=True)) for start in range(0, len(nodes), width)]
-    _require(selection, paths, rows)
-    places = [_place(selection, name, row) for name, row in zip(found, rows, strict=True)]
+    layout, texts = layout_of(selection.records), _texts(selection)
+    addresses: Mapping[tuple[str, str], BrowsePath | NodeIdText]
+    if isinstance(layout, Tree):
+        found = await _find_each(link, indexes, layout.each)
+        below = {name: relative(text, layout.each) for name, text in texts.items()}
+        asked = [(node, _names(path, indexes)) for node in found.values() for path in below.values()]
+        names, addresses, nodes = list(found), below, await link.translate(asked)
+    else:
+        listed = {name: layout.address(text) for name, text in texts.items()}
+        wanted = [_node_id(address.at(place), indexes) for place in layout.places for address in listed.values()]
+        names, addresses, nodes = list(layout.places), listed, await _existing(link, wanted)
+    width = len(addresses)
+    rows = [dict(zip(addresses, nodes[start : start + width], strict=True)) for start in range(0, len(nodes), width)]
+    _require(selection, addresses, rows)
+    places = [_place(selection, name, row) for name, row in zip(names, rows, strict=True)]
     await _learn_types(link, places)
+    await _learn_method(link, indexes, selection, places)
     return places
+
+
+async def _existing(link: Link, nodes: Sequence[Any]) -> list[Any | None]:
+    """Each node that is a variable on this server, None for the others."""
+    values = await link.read([(node, ua.AttributeIds.NodeClass) for node in nodes])
+    return [
+        node if value.StatusCode.is_good() and _content(value) == ua.NodeClass.Variable else None
+        for node, value in zip(nodes, values, strict=True)
+    ]
+
+
+def _node_id(text: NodeIdText, indexes: Mapping[str, int]) -> Any:
+    return ua.NodeId(text.value(), indexes[text.prefix])
+
+
+async def _learn_method(link: Link, indexes: Mapping[str, int], selection: Selection, places: Sequence[Place]) -> None:
+    """The method that numbers the requests of a flow, where it is no variable that does."""
+    wanted = call(selection.submit.sequence) if selection.trigger is Trigger.REQUEST else None
+    if wanted is None:
+        return
+    method = await find_method(link, indexes, wanted)
+    for place in places:
+        place.method = method
 
 
 async def find_word(link: Link, indexes: Mapping[str, int], path: BrowsePath) -> Place | None:
@@ -80,17 +113,19 @@ def _place(selection: Selection, name: str, row: Mapping[tuple[str, str], Any]) 
     )
 
 
-def _paths_below(selection: Selection, each: BrowsePath) -> Mapping[tuple[str, str], BrowsePath]:
+def _texts(selection: Selection) -> Mapping[tuple[str, str], str]:
+    """Every address of a flow that each of its places has."""
     texts = {("fields", name): split_member(text)[0] for name, text in selection.records.fields.items()}
     texts |= {("outcome", target.value): path for target, path in selection.outcome.targets().items()}
     if selection.trigger is Trigger.REQUEST:
         texts["submit", "request"] = selection.submit.request
-        texts["submit", "sequence"] = selection.submit.sequence
-    return {address: relative(path, each) for address, path in texts.items()}
+        if call(selection.submit.sequence) is None:
+            texts["submit", "sequence"] = selection.submit.sequence
+    return texts
 
 
 def _require(
-    selection: Selection, paths: Mapping[tuple[str, str], BrowsePath], rows: Sequence[Mapping[tuple[str, str], Any]]
+    selection: Selection, paths: Mapping[tuple[str, str], object], rows: Sequence[Mapping[tuple[str, str], Any]]
 ) -> None:
     """An address that no place has is a mistake in the site's file; one that some places lack is told in a log line."""
     lacking = {address: sum(row[address] is None for row in rows) for address in paths}

@@ -132,7 +132,9 @@ class OpcUaSession:
     def _watch(self, selection: Selection, place: Place) -> None:
         watched = Watched(place=place)
         if selection.trigger is Trigger.REQUEST:
-            if place.request is not None and place.sequence is not None:
+            if place.request is not None and place.method is not None:
+                self._handles.append((watched, "request"))
+            elif place.request is not None and place.sequence is not None:
                 self._handles += [(watched, "request"), (watched, "sequence")]
             return
         names = {node: name for name, node in place.fields.items()}  # several fields may lie in one structure

@@ -19,7 +19,10 @@ class Watched:
 
     @property
     def asks(self) -> bool:
-        """Whether the trigger asks for something that was not returned yet."""
+        """Whether the trigger asks for something that was not returned yet. A request that a method numbers is told by its own value alone."""
+        if self.place.method is not None:
+            answered = self.seen[0] if isinstance(self.seen, tuple) else 0
+            return bool(self.request) and answered != self.request
         return bool(self.request) and self.sequence is not None and self.seen != (self.request, self.sequence)
 
     def note_request(self, reading: Reading) -> None:

@@ -121,6 +121,11 @@ class Peer:
             await self.variable(f"{UNIT}/{name}", type_name, value)
         await self.variable(f"{UNIT}/AlignedAssets", "String", ["REF1", "REF2"], length=0)
         await self._registration(UNIT)
+        number = f"{ASSETS}/$/Registration/RequestSeq"
+        await self.order("method", path="EMS/Register", arguments=[["assetName", "String"]], number=number)
+        await self.order(
+            "method", path="EMS/Count", arguments=[["kw", "Int32"]], number=f"{ASSETS}/BESS001/MaxExport_kW"
+        )
 
     async def _asset(self, base: str, number: int) -> None:
         for name, type_name, value in (

@@ -289,6 +289,113 @@ def told(caplog, message):
     return [entry for entry in caplog.records if entry.message == message]
 
 
+# other ways to records
+
+
+def by_node_ids(peer: Peer, places=("BESS001", "BESS003"), **changes) -> SessionContext:
+    site = read_site()
+    flow = site["flows"]["batteries"]
+    below = "ns=ems;s=EMS/Assets/{place}/"
+    flow["records"]["fields"] = {name: below + path for name, path in flow["records"]["fields"].items()}
+    flow["records"] = {**flow["records"], "each": None, "places": list(places)}
+    for part in (flow["submit"], flow["outcome"]):
+        part.update({name: below + path for name, path in part.items() if name != "when"})
+    context = peer.context(writable=["ns=ems;s=EMS/Assets/*/Registration/*"], **changes)
+    return context._replace(selections=[selection_of("batteries", flow)])
+
+
+async def test_records_are_found_by_their_node_ids(peer):
+    """Only the places that are named; read, requested and written as those that were browsed."""
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(by_node_ids(peer)) as session:
+        assert session.places("batteries") == ["BESS001", "BESS003"]
+        await peer.request("BESS002")
+        await peer.request("BESS003")
+        record = await next_record(session)
+        assert (record.place, record.fields["reference"].value, record.request) == ("BESS003", "REF3", "1")
+        written = await session.write(outcome_writes("batteries", "BESS003"))
+        assert [entry.error for entry in written] == [""] * 5
+    assert await peer.value(f"{ASSETS}/BESS003/Registration/State") == 3
+
+
+async def test_node_ids_are_found_again_when_namespaces_are_numbered_anew(peer):
+    """Their namespace is a URI, as that of a path."""
+    await peer.again(namespaces=["urn:other", "urn:acme:ems"])
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(by_node_ids(peer)) as session:
+        assert (await reading(session, "reference", "BESS003")).value == "REF3"
+
+
+async def test_node_ids_that_are_not_there_are_told(peer, caplog):
+    """For one place in the log, for all as an error."""
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(by_node_ids(peer, ("BESS001", "BESS999"))) as session:
+        assert (await reading(session, "reference", "BESS999")).quality is Quality.BAD
+    assert told(caplog, "opcua_nodes_missing")
+    with pytest.raises(LinkError, match="no record has ns=ems;s=EMS/Assets/{place}/AssetReference"):
+        await open_and_close(by_node_ids(peer, ("BESS998", "BESS999")))
+
+
+def by_method(peer: Peer, sequence="Objects/ems:EMS/ems:Register($place)", **changes) -> SessionContext:
+    site = read_site()
+    flow = site["flows"]["batteries"]
+    flow["submit"]["sequence"] = sequence
+    context = peer.context(methods=["Objects/ems:EMS/*"], **changes)
+    return context._replace(selections=[selection_of("batteries", flow)])
+
+
+@pytest.mark.parametrize("changes", [{}, {"watch": "polling", "poll_interval": "20ms"}], ids=["told", "polled"])
+async def test_a_method_numbers_the_requests(peer, changes):
+    """`Register(assetName)` of the EMS, called once for each request that is raised, and again only after it was taken back."""
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(by_method(peer, **changes)) as session:
+        await peer.request("BESS002")
+        record = await next_record(session)
+        assert (record.place, record.request, record.problem) == ("BESS002", "1", "")
+        assert record.fields["reference"].value == "REF2"
+        assert (await peer.order("stats"))["calls"] == [["BESS002"]]
+        await peer.set(f"{ASSETS}/BESS002/Registration/Request", 0)
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(next_record(session))
+            await asyncio.sleep(0.2)  # the request was seen to be taken back
+            await peer.request("BESS002")
+        assert (waiting.result().place, waiting.result().request) == ("BESS002", "2")
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(by_method(peer, **changes)) as session:
+        assert (await next_record(session)).request == "2"
+
+
+async def test_an_argument_may_be_a_field(peer):
+    """Its value as the method's own type."""
+    await peer.request("BESS003")
+    async with (
+        asyncio.timeout(WITHIN_S),
+        ADAPTER.open(by_method(peer, "Objects/ems:EMS/ems:Count(export_kw)")) as session,
+    ):
+        record = await next_record(session)
+    assert (record.request, record.problem) == ("49500", "")
+
+
+async def test_a_method_that_refuses_is_the_records_problem(peer):
+    """With the method and the status; the session goes on."""
+    await peer.request("BESS001")
+    async with (
+        asyncio.timeout(WITHIN_S),
+        ADAPTER.open(by_method(peer, "Objects/ems:EMS/ems:Register(name)")) as session,
+    ):
+        record = await next_record(session)
+        assert record.problem == "Objects/ems:EMS/ems:Register: the server answered BadNoEntryExists"
+        assert (await reading(session, "reference")).value == "REF1"
+    async with (
+        asyncio.timeout(WITHIN_S),
+        ADAPTER.open(by_method(peer, "Objects/ems:EMS/ems:Register(export_kw)")) as session,
+    ):
+        assert "export_kw does not fit the type String" in (await next_record(session)).problem
+
+
+async def test_a_method_that_is_not_there_or_takes_other_arguments_is_told_at_opening(peer):
+    """With what it takes."""
+    with pytest.raises(LinkError, match="the server has no method Objects/ems:EMS/ems:Enrol"):
+        await open_and_close(by_method(peer, "Objects/ems:EMS/ems:Enrol($place)"))
+    with pytest.raises(LinkError, match=r"takes 1 arguments \(assetName\), and 2 are given"):
+        await open_and_close(by_method(peer, "Objects/ems:EMS/ems:Register($place, name)"))
+
+
 # polling
 
 

@@ -12,12 +12,14 @@
  *   {"op": "set", "path": …, "value": …, "status": …, "source": "2026-…Z"}              → {}; what is not given stays
  *   {"op": "flood", "path": …, "times": N, "every": ms} → {}; raises a number by one, N times
  *   {"op": "level", "value": 0 to 255}               → {}; the service level that the server states
+ *   {"op": "method", "path": …, "arguments": [[name, type], …], "number": PATH}         → {}; before "start"; gives the value of the variable
+ *        at PATH, in which $ stands for the first argument
  *   {"op": "get", "path": …}                        → {"value": …, "status": …}
  *   {"op": "refuse", "path": …, "status": "BadUserAccessDenied"}                        → {}; writes there get this status; null: no more
  *   {"op": "tear", "read": path, "bump": path, "times": N}                              → {}; each read of one raises the other by one, N times
  *   {"op": "end-subscriptions"}                     → {"count": N}; the server ends them, as after a configuration download
  *   {"op": "mute-subscriptions"}                    → {"count": N}; they stand, and never publish again
- *   {"op": "stats"}                                 → {"reads": N, "most": N, "writes": […], "monitored": [[sampling ms, queue], …],
+ *   {"op": "stats"}                                 → {"reads": N, "most": N, "writes": […], "calls": [arguments, …], "monitored": [[sampling ms, queue], …],
  *        "subscriptions": [[publishing ms, keep-alive, lifetime], …], "sessions": N}
  */
 "use strict";
@@ -30,12 +32,13 @@ const {
 const model = new Map(); // path → {type, value, length, writable, status, source, refuse}
 let server = null;
 let port = 0;
+const methods = []; // added to the tree at start: {path, argument, number: path of the variable that it gives, with $ for the argument}
 let tears = [];
 let level = 255;
 let stats = freshStats();
 
 function freshStats() {
-    return { reads: 0, most: 0, writes: [], monitored: [] };
+    return { reads: 0, most: 0, writes: [], monitored: [], calls: [] };
 }
 
 function statusOf(name) {
@@ -168,6 +171,21 @@ function build(namespaces, twice) {
     serviceLevel.minimumSamplingInterval = 5;
     const levelNow = () => new DataValue({ value: new Variant({ dataType: DataType.Byte, value: level }), sourceTimestamp: new Date() });
     serviceLevel.bindVariable({ timestamped_get: levelNow }, true);
+    for (const order of methods) {
+        const parts = order.path.split("/");
+        const name = parts.pop();
+        const method = space.addMethod(folder(parts.join("/")), {
+            browseName: name,
+            inputArguments: order.arguments.map(([argument, type]) => ({ name: argument, dataType: DataType[type] })),
+            outputArguments: [{ name: "sequence", dataType: DataType.UInt32 }],
+        });
+        method.bindMethod((inputs, context, callback) => {
+            stats.calls.push(inputs.map((each) => each.value));
+            const entry = model.get(order.number.replace("$", inputs.length ? inputs[0].value : ""));
+            if (!entry) return callback(null, { statusCode: StatusCodes.BadNoEntryExists });
+            callback(null, { statusCode: StatusCodes.Good, outputArguments: [{ dataType: DataType.UInt32, value: entry.value }] });
+        });
+    }
     for (const path of twice) {
         const parent = folder(path.split("/").slice(0, -1).join("/"));
         parent.addReference({ referenceType: "HasComponent", nodeId: folder(path).nodeId });
@@ -231,6 +249,10 @@ const orders = {
         await server.start();
         port = server.endpoints[0].port;
         return { port };
+    },
+
+    async method(order) {
+        methods.push(order);
     },
 
     async stop() {
