@@ -11,6 +11,7 @@ from cryptography import x509
 
 from adapters.opcua.config import Mode, OpcUaOptions, Policy, Security
 from adapters.opcua.library import Client, security_policies, ua, uacrypto
+from adapters.opcua.requests import browse_description, browse_path, monitored_item, supertype_description
 from adapters.opcua.trust import Identity, check_server, load_identity, load_trusted, load_user, parse_der
 from adapters.opcua.words import hint_for, is_refusal, printable
 from bridge.api import Clock, LinkError, LinkRefused
@@ -256,14 +257,22 @@ class Link:
         """The children (ReferenceDescriptions, forward hierarchical) of each node."""
 
         async def call(part: Sequence[Any]) -> list[list[Any]]:
-            parameters = ua.BrowseParameters()
-            parameters.View.Timestamp = ua.get_win_epoch()
-            parameters.RequestedMaxReferencesPerNode = 0
-            parameters.NodesToBrowse = [_browse_description(node) for node in part]
-            results = await self._client.uaclient.session.browse(parameters)
-            return [await self._all_references(result) for result in results]
+            results = await self._browse(part)
+            found = [await self._all_references(result) for result in results if not _postponed(result)]
+            for index, result in enumerate(results):
+                if _postponed(result):
+                    (alone,) = await self._browse(part[index : index + 1])
+                    found.insert(index, await self._all_references(alone))
+            return found
 
         return await self._chunked("browse", nodes, call)
+
+    async def _browse(self, nodes: Sequence[Any]) -> list[Any]:
+        parameters = ua.BrowseParameters()
+        parameters.View.Timestamp = ua.get_win_epoch()
+        parameters.RequestedMaxReferencesPerNode = 0
+        parameters.NodesToBrowse = [browse_description(node) for node in nodes]
+        return list(await self._client.uaclient.session.browse(parameters))
 
     async def supertypes(self, data_types: Sequence[Any]) -> list[Any | None]:
         """The data type that each of these was derived from, None where the server does not say."""
@@ -272,7 +281,7 @@ class Link:
             parameters = ua.BrowseParameters()
             parameters.View.Timestamp = ua.get_win_epoch()
             parameters.RequestedMaxReferencesPerNode = 1
-            parameters.NodesToBrowse = [_supertype_description(node) for node in part]
+            parameters.NodesToBrowse = [supertype_description(node) for node in part]
             results = await self._client.uaclient.session.browse(parameters)
             return [result.References[0].NodeId if result.References else None for result in results]
 
@@ -282,7 +291,7 @@ class Link:
         """The node at the end of each (start, ((namespace index, browse name), …)), None where there is none."""
 
         async def call(part: Sequence[tuple[Any, Sequence[tuple[int, str]]]]) -> list[Any | None]:
-            asked = [_browse_path(start, names) for start, names in part]
+            asked = [browse_path(start, names) for start, names in part]
             results = await self._client.uaclient.session.translate_browsepaths_to_nodeids(asked)
             return [
                 result.Targets[0].TargetId if result.StatusCode.is_good() and result.Targets else None
@@ -342,22 +351,7 @@ class Link:
         return found
 
     def _monitored(self, handle: int, node: Any, deadband: float) -> Any:
-        item = ua.MonitoredItemCreateRequest()
-        item.ItemToMonitor = ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.Value)
-        item.MonitoringMode = ua.MonitoringMode.Reporting
-        item.RequestedParameters = ua.MonitoringParameters(
-            ClientHandle=handle,
-            SamplingInterval=self._options.sampling_interval * 1000,
-            QueueSize=self._options.queue_size,
-            DiscardOldest=True,
-        )
-        if deadband:
-            item.RequestedParameters.Filter = ua.DataChangeFilter(
-                Trigger=ua.DataChangeTrigger.StatusValue,
-                DeadbandType=int(ua.DeadbandType.Absolute),
-                DeadbandValue=deadband,
-            )
-        return item
+        return monitored_item(handle, node, self._options.sampling_interval, self._options.queue_size, deadband)
 
     async def _secure(self, security: Security) -> None:
         """Ask the server who it is, check that against the trust list, and only then prepare the secured connection."""
@@ -400,12 +394,17 @@ class Link:
                 self._limits[service] = min(self._limits[service], stated)
 
     async def _all_references(self, result: Any) -> list[Any]:
+        """All pages; raises `LinkError` where a page is missing, for what is left out would be taken as not there."""
         references = list(result.References or ())
         while result.ContinuationPoint:
             parameters = ua.BrowseNextParameters()
             parameters.ContinuationPoints = [result.ContinuationPoint]
             (result,) = await self._client.uaclient.session.browse_next(parameters)
+            if result.StatusCode.value & 0x80000000:
+                raise LinkError(f"browsing: the server answered {status_name(result.StatusCode.value)} for the rest")
             references.extend(result.References or ())
+        if _postponed(result):
+            raise LinkError("browsing: the server has no continuation point even for one node alone")
         return references
 
     async def _chunked(
@@ -430,6 +429,11 @@ class Link:
         return results
 
 
+def _postponed(result: Any) -> bool:
+    """A server that keeps too few continuation points for all nodes of a request wants to be asked again for the rest (OPC 10000-4, 5.9.2)."""
+    return bool(result.StatusCode.value == ua.StatusCodes.BadNoContinuationPoints)
+
+
 def _choose(endpoints: Sequence[Any], security: Security) -> Any:
     policy, mode = _POLICIES[security.policy].URI, _MODES[security.mode]
     for endpoint in endpoints:
@@ -442,40 +446,3 @@ def _choose(endpoints: Sequence[Any], security: Security) -> Any:
         f"the server does not offer {security.policy.value}/{security.mode.value}; it offers {printable(', '.join(offered))}",
         hint="choose one of these in `security:`, or have the EMS enable the one you want",
     )
-
-
-def _browse_description(node: Any) -> Any:
-    description = ua.BrowseDescription()
-    description.NodeId = node
-    description.BrowseDirection = ua.BrowseDirection.Forward
-    description.ReferenceTypeId = ua.NodeId(ua.ObjectIds.HierarchicalReferences)
-    description.IncludeSubtypes = True
-    description.NodeClassMask = ua.NodeClass.Object | ua.NodeClass.Variable
-    description.ResultMask = ua.BrowseResultMask.BrowseName
-    return description
-
-
-def _supertype_description(node: Any) -> Any:
-    description = ua.BrowseDescription()
-    description.NodeId = node
-    description.BrowseDirection = ua.BrowseDirection.Inverse
-    description.ReferenceTypeId = ua.NodeId(ua.ObjectIds.HasSubtype)
-    description.IncludeSubtypes = False
-    description.NodeClassMask = ua.NodeClass.DataType
-    description.ResultMask = 0
-    return description
-
-
-def _browse_path(start: Any, names: Sequence[tuple[int, str]]) -> Any:
-    path = ua.BrowsePath()
-    path.StartingNode = start
-    path.RelativePath.Elements = [
-        ua.RelativePathElement(
-            ReferenceTypeId=ua.NodeId(ua.ObjectIds.HierarchicalReferences),
-            IsInverse=False,
-            IncludeSubtypes=True,
-            TargetName=ua.QualifiedName(name, index),
-        )
-        for index, name in names
-    ]
-    return path
