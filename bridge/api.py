@@ -178,8 +178,15 @@ class Intervals:
         """It came round once more, so long after the time before: the start of a poll after that of the last one, say."""
 
 
+def _uncounted(_count: int) -> None:
+    """Where nobody counts what was lost."""
+
+
 class SessionContext(NamedTuple):
-    """What a session is opened with. `heard()` is called whenever a good value arrived (health is the age of the last one); see `Intervals`."""
+    """What a session is opened with. `heard()` is called whenever a good value arrived (health is the age of the last one); see `Intervals`.
+
+    `lost(count)` is called when the EMS says that it could not keep so many changes until they were fetched.
+    """
 
     site: str
     adapter: str
@@ -190,6 +197,7 @@ class SessionContext(NamedTuple):
     client_id: str = ""
     word: Any = None
     intervals: Intervals = Intervals()
+    lost: Callable[[int], None] = _uncounted
 
 
 class AlarmWord(NamedTuple):

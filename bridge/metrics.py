@@ -102,6 +102,12 @@ class Metrics:
             registry=at,
         )
         self.sessions = Counter("smp_bridge_sessions_total", "Sessions opened", ["site", "adapter"], registry=at)
+        self.changes_lost = Counter(
+            "smp_bridge_changes_lost_total",
+            "Changes that the EMS says it could not keep until they were fetched",
+            ["site", "adapter"],
+            registry=at,
+        )
         self.answers = Counter(
             "smp_bridge_answers_total", "Answers of SMP by their class", ["participant", "answer"], registry=at
         )

@@ -83,6 +83,10 @@ class FieldReport(FieldMetrics):
         if up:
             self._metrics.sessions.labels(site, adapter).inc()
 
+    def lost(self, site: str, adapter: str, count: int) -> None:
+        """See `FieldMetrics`."""
+        self._metrics.changes_lost.labels(site, adapter).inc(count)
+
     def heard(self, site: str, adapter: str, mono_ns: int) -> None:
         """See `FieldMetrics`."""
         self._heard_ns[f"{site}/{adapter}"] = mono_ns

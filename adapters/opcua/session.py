@@ -270,6 +270,7 @@ class OpcUaSession:
     def _lose(self, count: int) -> None:
         """The newest value of each node did come, and each record is read whole: what is lost is what stood between."""
         self._losses += count
+        self._context.lost(count)
         fields = {"count": count, "since_open": self._losses, "queue_size": self._options.queue_size}
         log.warning("opcua_changes_lost", extra=self._named(fields))
 

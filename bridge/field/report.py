@@ -31,5 +31,8 @@ class FieldMetrics:
     def heard(self, site: str, adapter: str, mono_ns: int) -> None:
         """A good value came."""
 
+    def lost(self, site: str, adapter: str, count: int) -> None:
+        """The EMS says that it could not keep so many changes until they were fetched."""
+
     def wrote_back(self, flow: FlowPlan, state: str, *, final: bool) -> None:
         """A write-back ended with this state."""

@@ -150,6 +150,7 @@ class Supervisor:
             client_id=self._client_id,
             word=self._word,
             intervals=self._metrics.intervals(self._site, self._name),
+            lost=lambda count: self._metrics.lost(self._site, self._name, count),
         )
         async with self._adapter.open(context) as session:
             opened.set()

@@ -186,3 +186,13 @@ def test_the_write_back_is_a_stage_of_the_flow():
     for hop in ("mapped", "journalled", "written_back"):
         field.stage("north", "assets", hop, stamp(0), stamp(4))
     assert [name for name, _ in book.flow(NORTH).figures(0)] == ["written_back"]
+
+
+def test_what_an_ems_could_not_keep_is_counted():
+    """By site and adapter, as the sessions tell it."""
+    metrics = Metrics()
+    field = FieldReport(metrics, SimpleNamespace(mono_ns=lambda: 0))
+    field.lost("north", "ems", 3)
+    field.lost("north", "ems", 2)
+    labels = {"site": "north", "adapter": "ems"}
+    assert metrics.registry.get_sample_value("smp_bridge_changes_lost_total", labels) == 5

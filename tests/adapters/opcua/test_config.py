@@ -1,6 +1,8 @@
 """What a site file may say about OPC UA, and what its parts say together."""
 
 import copy
+import enum
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -199,6 +201,54 @@ def test_a_glob_below_each_is_a_problem():
     found = problems(change)
     assert "must name one node" in found["flows.batteries.submit.request"]
     assert "must name one node" in found["flows.batteries.outcome.state"]
+
+
+def test_a_deadband_is_for_a_number_that_is_watched_by_itself():
+    """A field that exists, and no part of a structure."""
+
+    def change(site):
+        flow = site["flows"]["batteries"]
+        flow["submit"] = {"when": "change", "deadband": {"export_kw": 10, "serial": 1, "rating": 1}}
+        flow["records"]["fields"]["rating"] = "Nameplate#Rating"
+
+    found = problems(change)
+    assert "is no field; the fields are reference" in found["flows.batteries.submit.deadband.serial"]
+    assert "lies in a structure" in found["flows.batteries.submit.deadband.rating"]
+    assert len(found) == 2
+
+
+def test_a_field_of_a_structure_is_named_behind_its_path():
+    """Dots part the names; an empty one is a slip."""
+
+    def change(site):
+        fields = site["flows"]["batteries"]["records"]["fields"]
+        fields["name"] = "Nameplate#Address.Street"
+        fields["postcode"] = "Nameplate#Address."
+        fields["gsp_group"] = "Nameplate#"
+
+    found = problems(change)
+    assert set(found) == {f"flows.batteries.records.fields.{name}" for name in ("postcode", "gsp_group")}
+    assert "such as Nameplate#Address.Postcode" in found["flows.batteries.records.fields.postcode"]
+
+
+@pytest.mark.parametrize(("model", "heading"), [(OpcUaOptions, "## Options"), (Security, "### `security`")])
+def test_the_readme_lists_every_option_with_its_default(model, heading):
+    """The tables are what the models are: nothing missing, nothing too much, no other default."""
+    readme = (Path(__file__).parents[3] / "adapters/opcua/README.md").read_text()
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|([^|]*)\|", readme.split(heading)[1].split("\n#")[0], re.MULTILINE)
+    listed = {name: default.strip() for names, default in rows for name in re.findall(r"\w+", names)}
+    assert set(listed) == set(model.model_fields)
+    for name, field in model.model_fields.items():
+        if isinstance(field.default, int | float) and not isinstance(field.default, bool):
+            shown = listed[name].strip("`")
+            value = (
+                shown
+                if shown.isdigit()
+                else OpcUaOptions.model_validate({"url": URL, "security": OPEN, "poll_interval": shown}).poll_interval
+            )
+            assert float(value) == pytest.approx(field.default), name
+        elif isinstance(field.default, enum.Enum):
+            assert listed[name] == f"`{field.default.value}`", name
 
 
 def test_the_key_must_be_a_field():

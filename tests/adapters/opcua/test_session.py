@@ -261,7 +261,9 @@ async def test_changes_that_the_server_could_not_keep_are_counted_as_lost(peer, 
         return item
 
     monkeypatch.setattr("adapters.opcua.link.Link._monitored", short)
-    async with opened(peer, publishing_interval="500ms", sampling_interval="10ms", queue_size=50) as session:
+    counted: list[int] = []
+    context = peer.context(publishing_interval="500ms", sampling_interval="10ms", queue_size=50)
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(context._replace(lost=counted.append)) as session:
         (entry,) = [entry for entry in caplog.records if entry.message == "opcua_queue_too_short"]
         assert entry.given == 2
         assert entry.needed >= 10
@@ -272,7 +274,8 @@ async def test_changes_that_the_server_could_not_keep_are_counted_as_lost(peer, 
         assert record.request == "40"
     losses = told(caplog, "opcua_changes_lost")
     assert losses
-    assert losses[-1].since_open == sum(entry.count for entry in losses)
+    assert counted == [entry.count for entry in losses]
+    assert losses[-1].since_open == sum(counted)
 
 
 async def test_a_queue_that_is_long_enough_loses_nothing(peer, caplog):
