@@ -183,9 +183,7 @@ class Link:
     async def open(self) -> None:
         """Connect and learn the server's limits. Raises `LinkError` or `LinkRefused`."""
         with translated(f"connecting to {self.url}"):
-            if self._options.security.policy is Policy.NONE:
-                log.warning("opcua_link_not_protected", extra={"url": self.url})
-            else:
+            if self._options.security.policy is not Policy.NONE:
                 await self._secure(self._options.security)
 
             async def connection_lost(error: Exception) -> None:
@@ -194,6 +192,8 @@ class Link:
             self._client.connection_lost_callback = connection_lost
             await self._client.connect()
             await self._learn_limits()
+        if self._options.security.policy is Policy.NONE:
+            log.warning("opcua_link_not_protected", extra={"url": self.url})
 
     async def close(self) -> None:
         """Say good-bye where that is quick, then make sure that neither a socket nor a task of the library stays."""

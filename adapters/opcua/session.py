@@ -311,15 +311,18 @@ class OpcUaSession:
             async with asyncio.timeout(rhythm.left_s()):
                 await self._due.stirred.wait()
         except TimeoutError:
-            spacing_s = rhythm.begin()
-            if spacing_s is not None:
-                self._context.intervals.achieved("poll", spacing_s)
-            nodes = [self._watched_node(*entry) for entry in self._handles]
-            *values, level = await self._link.read_values([*nodes, SERVICE_LEVEL])
-            for handle, value in enumerate(values):
-                self._take(handle, value)
-            if self._redundant:
-                self._note_level(level)
+            pass
+        else:
+            return
+        spacing_s = rhythm.begin()
+        if spacing_s is not None:
+            self._context.intervals.achieved("poll", spacing_s)
+        nodes = [self._watched_node(*entry) for entry in self._handles]
+        *values, level = await self._link.read_values([*nodes, SERVICE_LEVEL])
+        for handle, value in enumerate(values):
+            self._take(handle, value)
+        if self._redundant:
+            self._note_level(level)
 
     # the end ------------------------------------------------------------------------------------------
 
