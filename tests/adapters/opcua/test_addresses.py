@@ -4,7 +4,7 @@ import copy
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opcua_site import options_of, read_site, selections_of
 from pydantic import ValidationError
@@ -67,6 +67,7 @@ def test_a_glob_covers_texts_of_its_own_namespace_and_kind():
     assert pattern("ns=ems;s=Tag[1].State").covers(node_id("ns=ems;s=Tag[1].State"))
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1), st.text(min_size=1, max_size=5))
 def test_every_text_is_an_identifier(text, place):
     """What stands behind s= is anybody's to choose, and a place is put in wherever it is asked for."""
