@@ -70,6 +70,7 @@ class OpcUaSession:
         self._due = Due()
         self._pulse = Pulse(context.clock)
         self._losses = 0
+        self._polled: Sequence[int] = ()
         self._rhythm: Rhythm | None = None
         self._subscribed: Subscribed | None = None
         self._failure: LinkError | None = None
@@ -92,7 +93,7 @@ class OpcUaSession:
             if self._context.word is not None:
                 self._word = await find_word(self._link, indexes, absolute(self._context.word.node))
         if self._options.watch is Watch.POLLING:
-            self._poll()
+            self._poll(range(len(self._handles)))
         else:
             await self._subscribe()
         await self._read_triggers()
@@ -149,16 +150,19 @@ class OpcUaSession:
         monitored = await self._link.monitor(made.id, watched)
         del monitored[len(self._handles) :]  # a server without a service level is watched all the same
         self._tell_intervals(made, [each for each in monitored if not each.code & _BAD])
-        refused = [
-            (watched.place.name, status_name(each.code))
-            for (watched, _), each in zip(self._handles, monitored, strict=True)
-            if each.code & _BAD
-        ]
-        if refused and len(refused) == len(monitored):
-            raise LinkError(f"subscribing: the server answered {refused[0][1]} for every node")
-        if refused:
-            fields = {"count": len(refused), "first_place": printable(refused[0][0]), "status": refused[0][1]}
-            log.error("opcua_nodes_not_watched", extra=self._named(fields))
+        refused = [handle for handle, each in enumerate(monitored) if each.code & _BAD]
+        if not refused:
+            return
+        status = status_name(monitored[refused[0]].code)
+        if len(refused) == len(monitored):
+            raise LinkError(f"subscribing: the server answered {status} for every node")
+        fields = {
+            "count": len(refused),
+            "first_place": printable(self._handles[refused[0]][0].place.name),
+            "status": status,
+        }
+        log.warning("opcua_nodes_polled", extra=self._named(fields))
+        self._poll(refused)
 
     def _tell_intervals(self, made: Subscribed, monitored: Sequence[Monitored]) -> None:
         intervals, options = self._context.intervals, self._options
@@ -172,7 +176,9 @@ class OpcUaSession:
         if queue < needed:
             log.warning("opcua_queue_too_short", extra=self._named({"needed": needed, "given": queue}))
 
-    def _poll(self) -> None:
+    def _poll(self, handles: Sequence[int]) -> None:
+        """From now on these are asked for at every beat, because nobody tells of them."""
+        self._polled = handles
         self._rhythm = Rhythm(self._context.clock, self._options.poll_interval)
         self._context.intervals.agreed("poll", configured_s=self._options.poll_interval)
 
@@ -290,36 +296,39 @@ class OpcUaSession:
             self._due.drop(watched)
 
     async def _wait(self) -> None:
-        """Until a record is due; raises `LinkError` once the link is lost or silent for too long."""
+        """Until a record is due; raises `LinkError` once the link is lost or silent for too long. A poll comes at its beat however busy it is."""
+        await self._poll_at_beat()
         while not self._due:
             self._check()
             self._due.stirred.clear()
-            if self._rhythm is not None:
-                await self._poll_next(self._rhythm)
-                continue
             try:
-                async with asyncio.timeout(max(0.0, self._pulse.left_s())):
+                async with asyncio.timeout(self._quiet_s()):
                     await self._due.stirred.wait()
             except TimeoutError as error:
-                if self._pulse.left_s() <= 0:
+                if self._subscribed is not None and self._pulse.left_s() <= 0:
                     raise LinkError("the subscription has fallen silent") from error
+            await self._poll_at_beat()
         self._check()
 
-    async def _poll_next(self, rhythm: Rhythm) -> None:
-        """Wait for the next beat, then read every watched node; a lost link wakes it at once."""
-        try:
-            async with asyncio.timeout(rhythm.left_s()):
-                await self._due.stirred.wait()
-        except TimeoutError:
-            pass
-        else:
+    def _quiet_s(self) -> float:
+        """How long there may be nothing to do: until a silence is too long, or until the next poll."""
+        limits = [] if self._subscribed is None else [max(0.0, self._pulse.left_s())]
+        if self._rhythm is not None:
+            limits.append(self._rhythm.left_s())
+        return min(limits)
+
+    async def _poll_at_beat(self) -> None:
+        """Read what is polled, if it is time."""
+        rhythm = self._rhythm
+        if rhythm is None or rhythm.left_s() > 0:
             return
+        self._check()
         spacing_s = rhythm.begin()
         if spacing_s is not None:
             self._context.intervals.achieved("poll", spacing_s)
-        nodes = [self._watched_node(*entry) for entry in self._handles]
+        nodes = [self._watched_node(*self._handles[handle]) for handle in self._polled]
         *values, level = await self._link.read_values([*nodes, SERVICE_LEVEL])
-        for handle, value in enumerate(values):
+        for handle, value in zip(self._polled, values, strict=True):
             self._take(handle, value)
         if self._redundant:
             self._note_level(level)

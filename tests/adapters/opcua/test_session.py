@@ -221,14 +221,19 @@ async def test_a_node_that_is_reached_over_two_references_is_one_place(peer):
         assert (await next_record(session)).place == PLACE
 
 
-async def test_what_the_server_does_not_watch_is_found_at_the_next_connect(peer, caplog):
-    """Triggers beyond the server's limit of watched variables are told in the log, and read at each opening."""
+async def test_what_the_server_does_not_watch_is_polled(peer, caplog):
+    """Triggers beyond the server's limit of watched variables are told in the log, read at each opening, and asked for from then on."""
     await peer.again(capabilities={"maxMonitoredItemsPerSubscription": 2})
     await peer.request("BESS003")
-    async with opened(peer) as session:
+    async with opened(peer, poll_interval="50ms") as session:
         record = await next_record(session)
-    assert record.place == "BESS003"
-    (entry,) = [entry for entry in caplog.records if entry.message == "opcua_nodes_not_watched"]
+        assert record.place == "BESS003"
+        await peer.request("BESS002")
+        assert (await next_record(session)).place == "BESS002"
+        assert len((await peer.order("stats"))["subscriptions"]) == 1
+        await peer.request("BESS001")  # one that is watched
+        assert (await next_record(session)).place == "BESS001"
+    (entry,) = told(caplog, "opcua_nodes_polled")
     assert (entry.count, entry.status) == (6, "BadTooManyMonitoredItems")
 
 
