@@ -138,6 +138,8 @@ async def test_a_failed_read_is_the_links_error_and_leaves_nobody_waiting():
         async def read_values(self, _nodes):
             raise LinkError("gone")
 
+        call = read_values
+
     class Flow:
         trigger = None
         records = None
