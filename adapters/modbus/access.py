@@ -1,14 +1,18 @@
 """Reading and writing single addresses of a device, grouped into few requests."""
 
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from adapters.modbus.codec import Kind, Shape, Unencodable, decode, encode, merge
-from adapters.modbus.config import FieldTarget, ModbusOptions, Target
-from adapters.modbus.layout import Image, Layout, Members, Span, bad, members_of, reading_of, values_of
+from adapters.modbus.config import ModbusOptions
+from adapters.modbus.layout import Image, Layout, Members, bad, members_of, reading_of, values_of
 from adapters.modbus.link import Link, Refused
-from bridge.api import Address, Code, OutcomeField, Reading, Write, Written, fit_transaction_id
+from adapters.modbus.places import Span
+from adapters.modbus.shared import Shared
+from adapters.modbus.targets import FieldTarget, OutcomeTarget, Target
+from bridge.api import Address, Code, OutcomeField, Quality, Reading, Write, Written, fit_transaction_id
 
 _SEPARATOR: Final = "; "
 
@@ -17,6 +21,8 @@ class _Place(NamedTuple):
     target: Target
     span: Span
     factor: Span | None
+    column: str = ""
+    """The field of the file that is joined on this one."""
 
 
 class _Job(NamedTuple):
@@ -37,6 +43,7 @@ class Access:
         self._link = link
         self._options = options
         self._layouts = layouts
+        self._shared = Shared()
 
     async def read(self, addresses: Sequence[Address]) -> list[Reading]:
         """One reading each, in the same order. Raises `LinkError`."""
@@ -50,14 +57,23 @@ class Access:
             if isinstance(place, _Place) and isinstance(place.target, FieldTarget) and place.target.members:
                 members[place] = members_of(place.target, place.span, image, self._layouts)
         await self._link.fetch([span for found in members.values() for _, span in found.keys], image)
-        return [
-            bad(place)
-            if isinstance(place, str)
-            else values_of(members[place], image)
-            if place in members
-            else reading_of(place.target, place.span, image, place.factor)
-            for place in places
-        ]
+        return [self._reading(address, place, members, image) for address, place in zip(addresses, places, strict=True)]
+
+    def _reading(
+        self, address: Address, place: _Place | str, members: Mapping[_Place, Members], image: Image
+    ) -> Reading:
+        if isinstance(place, str):
+            return bad(place)
+        if place in members:
+            return values_of(members[place], image)
+        reading = reading_of(place.target, place.span, image, place.factor)
+        sheet = self._layouts[address.flow].sheet
+        if place.column and sheet is not None:
+            return sheet.reading(place.column, reading)
+        shown = (
+            self._shared.shown(place.span, address, reading.value) if reading.quality is Quality.GOOD else reading.value
+        )
+        return reading if shown is reading.value else Reading(value=shown)
 
     async def write(self, writes: Sequence[Write]) -> list[Written]:
         """One result each, in the same order; the state of a place is written after the rest of its outcome. Raises `LinkError`."""
@@ -75,16 +91,19 @@ class Access:
 
     async def _write(self, group: Sequence[_Job]) -> dict[int, Written]:
         try:
-            await self._link.write(group[0].span.start, await self._data(group))
+            data = await self._data(group)
+            await self._link.write(Span(group[0].span.start, len(data) // 2, group[0].span.table), data)
         except Refused as error:
             if len(group) > 1:
                 return {index: found for job in group for index, found in (await self._write([job])).items()}
             return {group[0].turn: Written(address=group[0].write.address, error=str(error))}
+        for job in group:
+            self._shared.wrote(job.span, job.write.address, job.value)
         return {job.turn: Written(address=job.write.address, value=job.value) for job in group}
 
     async def _data(self, group: Sequence[_Job]) -> bytes:
         first = group[0]
-        if first.shape.part is not None:
+        if not first.data:
             return merge(first.shape, await self._link.read(first.span), first.value)
         return b"".join(job.data for job in group)
 
@@ -96,6 +115,10 @@ class Access:
         number = layout.number(address.place)
         if number is None:
             return f"there is no record {address.place[:20]!r}; they are numbered 0 to {layout.count - 1}"
+        sheet, name = layout.sheet, address.name
+        if sheet is not None and isinstance(name, str) and name in sheet.columns:
+            joined = layout.fields[sheet.on]
+            return _Place(joined, layout.at(number, joined), layout.factor(number, joined), name)
         target = layout.target(address.name)
         if target is None:
             return f"{address.flow} has no {address.name.value if isinstance(address.name, OutcomeField) else address.name}"
@@ -113,6 +136,10 @@ class Access:
         shape = place.target.shape
         try:
             value = held_as(write.address.name, write.value, shape)
+            if isinstance(place.target, OutcomeTarget) and place.target.fixed:
+                value = self._shared.put(place.span, write.address, value)
+            if place.span.table.holds_bits:
+                return _Job(index, write, shape, place.span, bool(value), struct.pack(">H", bool(value)))
             if shape.part is not None:
                 held = decode(shape, merge(shape, bytes(2 * shape.registers), value))
                 return _Job(index, write, shape, place.span, held, b"")
@@ -140,7 +167,8 @@ def groups(jobs: Sequence[_Job], limit: int) -> Iterator[list[_Job]]:
 
 def _joins(group: Sequence[_Job], job: _Job, limit: int) -> bool:
     return (
-        bool(group[-1].data)
+        group[-1].span.table is job.span.table
+        and bool(group[-1].data)
         and bool(job.data)
         and group[-1].span.end == job.span.start
         and job.span.end - group[0].span.start <= limit

@@ -1,11 +1,11 @@
 """What no single model can see: addresses outside `writable:`, types that cannot hold their value, flows in each other's way. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from adapters.modbus.codec import INTEGERS, MOMENTS, Kind
 from adapters.modbus.config import (
-    LAST_REGISTER,
     CountFrom,
     ModbusOptions,
     ModbusOutcome,
@@ -13,7 +13,11 @@ from adapters.modbus.config import (
     ModbusWord,
     RequestSubmit,
 )
-from adapters.modbus.layout import Span, block_of
+from adapters.modbus.layout import block_of, blocks_of, outcome_blocks
+from adapters.modbus.places import LAST_REGISTER, AddressBase, Span, Table
+from adapters.modbus.sidecar import read_sheet
+from adapters.modbus.targets import FieldTarget, OutcomeTarget, Target
+from adapters.modbus.wire import Wire, span_of
 from bridge.api import OutcomeField, Problem, Selection
 
 _TEXT: Final = frozenset({Kind.STRING})
@@ -33,45 +37,61 @@ _TAKES: Final[Mapping[OutcomeField, frozenset[Kind]]] = {
 def check(options: Any, selections: Sequence[Selection]) -> Sequence[Problem]:
     """Every problem of one device's flows, laid side by side."""
     assert isinstance(options, ModbusOptions)
-    found: list[Problem] = []
-    for selection in selections:
-        found += _records(selection, selections)
-        found += _outcome(options, selection)
-        found += _answers(options, selection)
-    found += _commands(selections)
-    return found
+    wire = Wire(options)
+    device, flows = wire.options(), [wire.selection(selection) for selection in selections]
+    found = wire.problems
+    if found:  # places that are nowhere would only seem to be in each other's way
+        return found
+    for selection in flows:
+        found += _records(selection, flows)
+        found += _outcome(device, selection)
+        found += _answers(device, selection)
+    found += _commands(flows)
+    return _counted(options, found)
 
 
 def check_word(options: Any, selections: Sequence[Selection], word: Any) -> Sequence[Problem]:
     """The register of the alarm word is writable, and nobody else's."""
     assert isinstance(options, ModbusOptions)
     assert isinstance(word, ModbusWord)
-    register, path = word.register_, "alarms.word.register"
-    found = []
-    if not options.may_write(register, 1):
-        text = f"{Span(register, 1)} is outside `writable:` of its adapter; add it there, or name another"
+    wire, path = Wire(options), "alarms.word.register"
+    device, flows, place = wire.options(), [wire.selection(selection) for selection in selections], wire.word(word)
+    found = [problem for problem in wire.problems if problem.path == path]
+    if found or wire.problems:
+        return found  # `check` tells the rest
+    if not device.may_write(*place):
+        text = f"{place} is outside `writable:` of its adapter; add it there, or name another"
         found.append(Problem(path=path, text=text))
     found += [
-        Problem(path=path, text=f"{Span(register, 1)} is {owner}; give the word one of its own")
-        for owner in _owners(options, selections, register)
+        Problem(path=path, text=f"{place} is {owner}; give the word one of its own")
+        for owner in _owners(device, flows, place)
     ]
-    return found
+    return _counted(options, found)
 
 
-def _owners(options: ModbusOptions, selections: Sequence[Selection], register: int) -> Iterator[str]:
+def _counted(options: ModbusOptions, found: Sequence[Problem]) -> Sequence[Problem]:
+    """Problems name addresses as they are on the wire; where the site file counts otherwise, they say so."""
+    if options.address_base is AddressBase.ZERO:
+        return found
+    return [replace(problem, text=f"{problem.text} (addresses here count from 0, as on the wire)") for problem in found]
+
+
+def _owners(options: ModbusOptions, selections: Sequence[Selection], register: Span) -> Iterator[str]:
     """What this register is already."""
     watched = {"magic": options.magic, "version": options.version, "heartbeat": options.heartbeat}
-    yield from (f"the device's {name}" for name, held in watched.items() if held is not None and held.at == register)
+    yield from (
+        f"the device's {name}" for name, held in watched.items() if held is not None and span_of(held) == register
+    )
     for selection in selections:
         submit, each = selection.submit, selection.records.each
         if isinstance(submit, RequestSubmit) and register in header(submit):
             yield f"part of the handshake of the flow {selection.flow}"
-        if isinstance(each.count, CountFrom) and each.count.source == register:
+        if isinstance(each.count, CountFrom) and count_place(each.count) == register:
             yield f"the count of the flow {selection.flow}"
-        spans = [block_of(selection.records)]
-        spans += [Span(target.at, target.width) for target in selection.outcome.targets().values()]
-        offsets = [register - each.base - each.stride * number for number in range(each.most)]
-        if any(span.start <= offset < span.end for offset in offsets for span in spans):
+        block, targets = block_of(selection.records), selection.outcome.targets().values()
+        spans = [blocks_of(selection.records).at(number, *block[:2]) for number in range(each.most)]
+        spans += [span for target in targets for _, span in outcome_spans(selection, target)]
+        if any(span.table is register.table and span.start <= register.start < span.end for span in spans):
             yield f"inside a record of the flow {selection.flow}"
 
 
@@ -79,10 +99,12 @@ def _records(selection: Selection, selections: Sequence[Selection]) -> Iterator[
     records, path = selection.records, f"flows.{selection.flow}.records"
     assert isinstance(records, ModbusRecords)
     each, block = records.each, block_of(records)
-    if records.key not in records.fields:
+    key = records.fields.get(records.key)
+    if key is None:
         yield Problem(path=f"{path}.key", text=f"is not a field; known are {', '.join(sorted(records.fields))}")
-    elif records.fields[records.key].type in {Kind.BIT, Kind.BITSET}:
+    elif isinstance(key, FieldTarget) and key.type in {Kind.BIT, Kind.BITSET}:
         yield Problem(path=f"{path}.key", text="must be a field of text or a number")
+    yield from _sidecar(records, f"{path}.csv")
     if each.most > 1 and block.end > each.stride:
         yield Problem(
             path=f"{path}.each.stride",
@@ -90,11 +112,41 @@ def _records(selection: Selection, selections: Sequence[Selection]) -> Iterator[
         )
     if each.base + each.stride * (each.most - 1) + block.end - 1 > LAST_REGISTER:
         yield Problem(path=f"{path}.each", text=f"runs past register {LAST_REGISTER}")
-    for name, field in records.fields.items():
+    for name, field in records.registers.items():
         if field.members is not None:
             text = _stands_for(field.members, selections)
             if text:
                 yield Problem(path=f"{path}.fields.{name}.of", text=text)
+        text = _one_bit(blocks_of(records).table, field)
+        if text:
+            yield Problem(path=f"{path}.fields.{name}.type", text=text)
+
+
+def _sidecar(records: ModbusRecords, path: str) -> Iterator[Problem]:
+    """The file beside the map: read as a whole, so that each line that is wrong is told before anything starts."""
+    if records.csv is None:
+        if records.columns:
+            name = next(iter(records.columns))
+            yield Problem(
+                path=path,
+                text=f"is missing: the field {name} is read from a CSV file; name it with `csv: {{file: …, on: …}}`",
+            )
+        return
+    if records.csv.on not in records.registers:
+        known = ", ".join(sorted(records.registers))
+        yield Problem(path=f"{path}.on", text=f"must be a field that is read from registers; known are {known}")
+    if not records.columns:
+        yield Problem(path=path, text="is read for nothing: no field is `{csv: COLUMN}`")
+        return
+    for text in read_sheet(records.csv, records.columns).problems:
+        yield Problem(path=f"{path}.file", text=text)
+
+
+def _one_bit(table: Table, target: Target) -> str:
+    """What is wrong with a value of a table of bits, '' for all that is well."""
+    if table.holds_bits and (target.type is not Kind.BIT or target.bit):
+        return f"{table.value} are single bits; write `type: bit, bit: 0`"
+    return ""
 
 
 def _stands_for(members: tuple[str, str], selections: Sequence[Selection]) -> str:
@@ -102,19 +154,24 @@ def _stands_for(members: tuple[str, str], selections: Sequence[Selection]) -> st
     known = {selection.flow: selection.records for selection in selections}
     if flow not in known:
         return f"there is no flow {flow} on this adapter; known are {', '.join(sorted(known))}"
-    if field not in known[flow].fields:
-        return f"{flow} has no field {field}; known are {', '.join(sorted(known[flow].fields))}"
-    if known[flow].fields[field].members is not None:
+    if field not in known[flow].registers:
+        return f"{flow} has no field {field} in registers; known are {', '.join(sorted(known[flow].registers))}"
+    if known[flow].registers[field].members is not None:
         return f"{flow}.{field} is itself a list of record numbers; name a field of text"
-    if known[flow].fields[field].scale_at is not None:
+    if known[flow].registers[field].scale_at is not None:
         return f"{flow}.{field} has a scale factor, so it names no record; name a field of text"
     return ""
 
 
 def _outcome(options: ModbusOptions, selection: Selection) -> Iterator[Problem]:
-    outcome, each = selection.outcome, selection.records.each
+    outcome = selection.outcome
     assert isinstance(outcome, ModbusOutcome)
-    used: dict[int, tuple[OutcomeField, bool]] = {}
+    blocks = outcome_blocks(selection.records, outcome)
+    most = selection.records.each.most
+    if outcome.each is not None and most > 1 and not blocks.stride:
+        text = "several records need `stride`, the distance from one outcome to the next"
+        yield Problem(path=f"flows.{selection.flow}.outcome.each", text=text)
+    used: dict[tuple[bool, Table, int], tuple[OutcomeField, bool]] = {}
     for name, target in outcome.targets().items():
         path = f"flows.{selection.flow}.outcome.{name.value}"
         if target.type not in _TAKES[name]:
@@ -123,25 +180,41 @@ def _outcome(options: ModbusOptions, selection: Selection) -> Iterator[Problem]:
         if target.width > options.max_registers_per_write:
             text = f"takes {target.width} registers, more than one request writes ({options.max_registers_per_write})"
             yield Problem(path=path, text=text)
-        outside = _outside(options, each.base + target.at, target.width, each.stride, each.most)
-        if outside:
-            yield Problem(path=path, text=outside)
-        whole = target.shape.part is None  # bits and bytes may share a register with each other
-        places = range(target.at, target.at + target.width)
+        text = _outside(options, selection, target)
+        if text:
+            yield Problem(path=path, text=text)
+        table = (target.table or Table.HOLDING) if target.fixed else blocks.table
+        text = _one_bit(table, target)
+        if text:
+            yield Problem(path=f"{path}.type", text=text)
+        whole = target.shape.part is None or table.holds_bits  # bits and bytes may share a register with each other
+        places = [(target.fixed, table, at) for at in range(target.at, target.at + target.width)]
         other = next((used[at][0] for at in places if at in used and (whole or used[at][1])), None)
         if other is not None:
             yield Problem(path=path, text=f"shares registers with {other.value}")
         used |= dict.fromkeys(places, (name, whole))
 
 
-def _outside(options: ModbusOptions, first: int, width: int, stride: int, most: int) -> str:
-    """The first record whose registers are not all writable, as a text; '' when all are."""
-    for number in range(most):
-        span = Span(first + stride * number, width)
+def outcome_spans(selection: Selection, target: OutcomeTarget) -> Iterator[tuple[int, Span]]:
+    """Where this value of an outcome is, record by record; once for a place that all share."""
+    if target.fixed:
+        yield 0, Span(target.at, target.width, target.table or Table.HOLDING)
+        return
+    blocks = outcome_blocks(selection.records, selection.outcome)
+    for number in range(selection.records.each.most):
+        yield number, blocks.at(number, target.at, target.width)
+
+
+def _outside(options: ModbusOptions, selection: Selection, target: OutcomeTarget) -> str:
+    """The first record whose place is not writable, as a text; '' when all are."""
+    for number, span in outcome_spans(selection, target):
+        if not span.table.writable:
+            return f"{span} cannot be written; say where outcomes are (`outcome.each`), or give an address with `fixed: true`"
         if span.end - 1 > LAST_REGISTER:
             return f"runs past register {LAST_REGISTER}"
         if not options.may_write(*span):
-            return f"{span} (record {number}) is outside `writable:`; add the range there, or correct the address"
+            whose = "" if target.fixed else f" (record {number})"
+            return f"{span}{whose} is outside `writable:`; add the range there, or correct the address"
     return ""
 
 
@@ -149,21 +222,27 @@ def _answers(options: ModbusOptions, selection: Selection) -> Iterator[Problem]:
     submit = selection.submit
     if not isinstance(submit, RequestSubmit):
         return
-    for name, register in submit.answers:
-        if not options.may_write(register, 1):
-            text = f"{Span(register, 1)} is outside `writable:`; the host answers there, so add it"
-            yield Problem(path=f"flows.{selection.flow}.submit.{name}", text=text)
+    path = f"flows.{selection.flow}.submit"
+    for name, place in submit.answers:
+        if not options.may_write(*span_of(place)):
+            text = f"{span_of(place)} is outside `writable:`; the host answers there, so add it"
+            yield Problem(path=f"{path}.{name}", text=text)
+    if span_of(submit.request).table.holds_bits and submit.equals != 1:
+        yield Problem(path=f"{path}.equals", text=f"is {submit.equals}, but {span_of(submit.request)} can only be 1")
+    for name, place in submit.places:
+        if name in {"sequence", "error"} and span_of(place).table.holds_bits:
+            yield Problem(path=f"{path}.{name}", text=f"is {span_of(place)}; it holds a number, so it needs a register")
 
 
 def _commands(selections: Sequence[Selection]) -> Iterator[Problem]:
     """Flows that share a command register agree on the other registers and differ in the command."""
-    seen: dict[int, list[Selection]] = {}
+    seen: dict[Span, list[Selection]] = {}
     for selection in selections:
         submit = selection.submit
         if not isinstance(submit, RequestSubmit):
             continue
         path = f"flows.{selection.flow}.submit"
-        for other in seen.setdefault(submit.request, []):
+        for other in seen.setdefault(span_of(submit.request), []):
             if other.submit.equals == submit.equals:
                 yield Problem(
                     path=f"{path}.equals", text=f"is the command of {other.flow} too; each flow needs its own"
@@ -173,9 +252,15 @@ def _commands(selections: Sequence[Selection]) -> Iterator[Problem]:
                     path=path,
                     text=f"shares `request` with {other.flow}, so sequence, status and error must be the same",
                 )
-        seen[submit.request].append(selection)
+        seen[span_of(submit.request)].append(selection)
 
 
-def header(submit: RequestSubmit) -> tuple[int, int, int | None, int | None]:
-    """The registers of one handshake."""
-    return submit.request, submit.sequence, submit.status, submit.error
+def header(submit: RequestSubmit) -> tuple[Span | None, ...]:
+    """The addresses of one handshake."""
+    places = (submit.request, submit.sequence, submit.status, submit.error)
+    return tuple(None if place is None else span_of(place) for place in places)
+
+
+def count_place(count: CountFrom) -> Span:
+    """The register that says how many records there are."""
+    return Span(count.source, 1, count.table or Table.HOLDING)

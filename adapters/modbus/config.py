@@ -4,31 +4,17 @@ import enum
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple, Self
-from zoneinfo import ZoneInfo
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, FilePath, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, FilePath, Tag, field_validator, model_validator
 
-from adapters.modbus.codec import (
-    BITS,
-    FLOATS,
-    INTEGERS,
-    LOCAL,
-    PADS,
-    SUNSPEC_MISSING,
-    UNSIGNED,
-    WIDTHS,
-    Kind,
-    Shape,
-    orders_of,
-)
+from adapters.modbus.places import LAST_REGISTER, AddressBase, Table
+from adapters.modbus.targets import LAST_REFERENCE, READ_LIMIT, Address, Column, FieldTarget, OutcomeTarget, Register
 from bridge.api import Options, Outcome, OutcomeField, RecordsOptions
 
-LAST_REGISTER: Final = 65535
 SECURE_PORT: Final = 802  # "mbap/s", MODBUS/TCP Security (MB-TCP-Security-v36)
-READ_LIMIT: Final = 125  # FC03 answers at most 125 registers
+BIT_LIMIT: Final = 2000  # FC01 and FC02 answer at most 2000 bits
 WRITE_LIMIT: Final = 123  # FC16 writes at most 123
-SCALE_FACTOR: Final = Shape(kind=Kind.INT16, registers=1, missing=SUNSPEC_MISSING[Kind.INT16])
 
 _UNITS_S: Final[Mapping[str, float]] = {"ms": 0.001, "s": 1.0, "min": 60.0}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min)")
@@ -42,7 +28,6 @@ def _seconds(value: object) -> object:
     return float(match[1]) * _UNITS_S[match[2]]
 
 
-Register = Annotated[int, Field(ge=0, le=LAST_REGISTER)]
 Word = Annotated[int, Field(ge=0, le=0xFFFF)]
 PollSeconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0.01, le=3600)]
 WaitSeconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0.01, le=60)]
@@ -53,8 +38,9 @@ StaleSeconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0.1, le=3600
 class Registers(Options):
     """A range of registers, both ends included, repeated `count` times at a distance of `every`. `"8..9"` and `8` are short for one without repeats."""
 
-    first: Annotated[Register, Field(alias="from")]
-    last: Annotated[Register, Field(alias="to")]
+    first: Annotated[Address, Field(alias="from")]
+    last: Annotated[Address, Field(alias="to")]
+    table: Table | None = None
     every: Annotated[int, Field(ge=0, le=LAST_REGISTER)] = 0
     count: Annotated[int, Field(ge=1, le=LAST_REGISTER)] = 1
 
@@ -74,7 +60,8 @@ class Registers(Options):
             raise ValueError(f"ends at {self.last}, before its begin {self.first}")
         if self.count > 1 and self.every <= self.last - self.first:
             raise ValueError("repeats need `every`, longer than the range itself")
-        if self.last + self.every * (self.count - 1) > LAST_REGISTER:
+        bound = LAST_REGISTER + 1 if self.last <= LAST_REGISTER + 1 else LAST_REFERENCE
+        if self.last + self.every * (self.count - 1) > bound:
             raise ValueError(f"runs past register {LAST_REGISTER}")
         return self
 
@@ -85,17 +72,27 @@ class Registers(Options):
         return self.first + moved <= start and start + count - 1 <= self.last + moved
 
 
-class Fixed(Options):
+class Place(Options):
+    """One address of the device. A number alone is short for `{at: NUMBER}`."""
+
+    at: Address
+    table: Table | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        return {"at": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class Fixed(Place):
     """A register that must hold this value; anything else is another device, or another version of its map."""
 
-    at: Register
     value: Annotated[Word, Field(alias="is")]
 
 
-class Heartbeat(Options):
+class Heartbeat(Place):
     """A register that the EMS keeps changing; unchanged for `stale`, its values are not used."""
 
-    at: Register
     stale: StaleSeconds = 10.0
 
 
@@ -157,8 +154,9 @@ class ModbusOptions(Options):
     unit: Annotated[int, Field(ge=0, le=255)] = 1
     timeout: WaitSeconds = 1.0
     poll: PollSeconds = 0.25
-    address_base: Literal[0] = 0
+    address_base: AddressBase = AddressBase.ZERO
     max_registers_per_read: Annotated[int, Field(ge=1, le=READ_LIMIT)] = READ_LIMIT
+    max_bits_per_read: Annotated[int, Field(ge=1, le=BIT_LIMIT)] = BIT_LIMIT
     max_registers_per_write: Annotated[int, Field(ge=1, le=WRITE_LIMIT)] = WRITE_LIMIT
     max_gap: Annotated[int, Field(ge=0, le=READ_LIMIT)] = 16
     one_field_per_request: bool = False
@@ -200,173 +198,26 @@ class ModbusOptions(Options):
         """How many unused registers are fetched along rather than asking twice; -1 where not even neighbours are fetched together."""
         return -1 if self.one_field_per_request else self.max_gap
 
-    def may_write(self, start: int, count: int) -> bool:
-        """Whether all these registers lie inside `writable:`."""
-        return any(registers.covers(start, count) for registers in self.writable)
-
-
-class BitRange(NamedTuple):
-    """Some bits of a register or number, both ends included, counted from the least significant."""
-
-    first: int
-    last: int
-
-
-def _bit_range(value: object) -> object:
-    if isinstance(value, BitRange):
-        return value
-    match = _RANGE.fullmatch(str(value).strip()) if isinstance(value, str | int) else None
-    if match is None or int(match[2] or match[1]) < int(match[1]):
-        raise ValueError('must be "FIRST..LAST" or one bit, counted from the least significant, which is 0')
-    return BitRange(int(match[1]), int(match[2] or match[1]))
-
-
-def _zone_name(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (ValueError, OSError, KeyError):
-        raise ValueError(f"{value!r} is no time zone; it must be a name such as UTC or Europe/London") from None
-    return value
-
-
-class Pad(enum.Enum):
-    """What fills up the registers of a text. `both` is written as NUL."""
-
-    BOTH = "both"
-    NUL = "nul"
-    SPACE = "space"
-
-
-_PADS: Final[Mapping[Pad, str]] = {Pad.BOTH: PADS, Pad.NUL: "\0", Pad.SPACE: " "}
-
-
-class Target(Options):
-    """One value: where it begins in its record, and how it lies there."""
-
-    at: Register
-    type: Kind
-    registers: Annotated[int | None, Field(ge=1, le=READ_LIMIT)] = None
-    order: str = ""
-    bit: Annotated[int | None, Field(ge=0, lt=BITS)] = None
-    bits: Annotated[BitRange, BeforeValidator(_bit_range)] | None = None
-    pad: Pad = Pad.BOTH
-    zone: Annotated[str, AfterValidator(_zone_name)] = "UTC"
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        width = WIDTHS.get(self.type)
-        if width is None and self.registers is None:
-            raise ValueError(f"a {self.type.value} needs `registers`, how many it takes")
-        if width is not None and self.registers not in {None, width}:
-            raise ValueError(f"a {self.type.value} takes {width} registers; leave `registers` out")
-        if (self.type is Kind.BIT) != (self.bit is not None):
-            raise ValueError("`bit` (0 is the least significant) belongs to the type bit, and only there")
-        known = orders_of(self.type)
-        if self.order and self.order not in known:
-            raise ValueError(f"the type {self.type.value} has the orders {', '.join(known)}")
-        self._belongs()
-        return self
-
-    def _belongs(self) -> None:
-        if self.bits is not None and self.type not in UNSIGNED:
-            raise ValueError("`bits` belongs to uint16, uint32 and uint64")
-        if self.bits is not None and self.bits.last >= BITS * self.width:
-            raise ValueError(f"`bits` names bit {self.bits.last}; a {self.type.value} has 0 to {BITS * self.width - 1}")
-        if self.pad is not Pad.BOTH and self.type is not Kind.STRING:
-            raise ValueError("`pad` belongs to the type string")
-        if self.zone != "UTC" and self.type not in LOCAL:
-            raise ValueError("`zone` belongs to the types datetime48 and datetime64")
-
-    @property
-    def width(self) -> int:
-        """How many registers it takes."""
-        return WIDTHS.get(self.type) or self.registers or 1
-
-    @property
-    def shape(self) -> Shape:
-        """How the value lies in its registers."""
-        return Shape(
-            kind=self.type,
-            registers=self.width,
-            order=self.order,
-            bit=self.bit or 0,
-            bits=None if self.bits is None else (self.bits.first, self.bits.last - self.bits.first + 1),
-            pad=_PADS[self.pad],
-            missing=self._missing_bytes(),
-            zone=self.zone,
+    def may_write(self, start: int, count: int, table: Table = Table.HOLDING) -> bool:
+        """Whether all these addresses, counted from 0, lie inside `writable:`; for options as they are on the wire."""
+        return any(
+            registers.covers(start, count) for registers in self.writable if (registers.table or Table.HOLDING) is table
         )
-
-    def _missing_bytes(self) -> bytes | None:
-        return None
-
-
-class FieldTarget(Target):
-    """A field of a record.
-
-    `of: FLOW.FIELD` turns a bit set's record numbers into that field's values, within the same guarded read.
-    `scale_at` is the register of the record that holds the power of ten of a whole number, signed. `missing` is what means "not implemented".
-    """
-
-    of: Annotated[str | None, Field(pattern=r"^[^.]+\.[^.]+$")] = None
-    scale_at: Register | None = None
-    missing: Literal["sunspec"] | int | None = None
-
-    @model_validator(mode="after")
-    def _of_bits(self) -> Self:
-        if self.of is not None and self.type is not Kind.BITSET:
-            raise ValueError("`of` belongs to the type bitset")
-        if self.scale_at is not None and self.type not in INTEGERS:
-            raise ValueError(f"`scale_at` belongs to whole numbers; a {self.type.value} is none")
-        self._missing_fits()
-        return self
-
-    def _missing_fits(self) -> None:
-        if self.missing is None:
-            return
-        if self.missing == "sunspec":
-            if self.type not in SUNSPEC_MISSING:
-                known = ", ".join(kind.value for kind in SUNSPEC_MISSING)
-                raise ValueError(f"SunSpec has no value for a missing {self.type.value}; it has for {known}")
-            return
-        size = BITS * self.width
-        if self.type not in INTEGERS | FLOATS | {Kind.EPOCH32}:
-            raise ValueError("`missing` belongs to numbers and epoch32; empty text is missing anyway")
-        if not -(1 << size - 1) <= self.missing < 1 << size:
-            raise ValueError(f"`missing` is {self.missing}, which does not fit {self.width} registers")
-
-    def _missing_bytes(self) -> bytes | None:
-        if self.missing is None:
-            return None
-        if self.missing == "sunspec":
-            return SUNSPEC_MISSING[self.type]
-        size = 2 * self.width
-        return (self.missing % (1 << 8 * size)).to_bytes(size, "big")
-
-    @property
-    def factor(self) -> Shape | None:
-        """How the scale factor lies in its register, if there is one."""
-        return None if self.scale_at is None else SCALE_FACTOR
-
-    @property
-    def members(self) -> tuple[str, str] | None:
-        """The flow and field that the record numbers stand for."""
-        if self.of is None:
-            return None
-        flow, _, field = self.of.partition(".")
-        return flow, field
 
 
 class CountFrom(Options):
     """The number of records stands in a register of the device; `max` bounds what is believed."""
 
-    source: Annotated[Register, Field(alias="from")]
+    source: Annotated[Address, Field(alias="from")]
+    table: Table | None = None
     max: Annotated[int, Field(ge=1, le=LAST_REGISTER)]
 
 
 class Each(Options):
     """Where the records are: the first at `base`, the next `stride` registers on."""
 
-    base: Register
+    base: Address
+    table: Table | None = None
     stride: Annotated[int, Field(ge=0, le=LAST_REGISTER)] = 0
     count: Annotated[int, Field(ge=1, le=LAST_REGISTER)] | CountFrom = 1
 
@@ -396,29 +247,79 @@ class Crc(Options):
         return over
 
 
+class Sidecar(Options):
+    """The CSV file beside the map. `on` is the field of the record that it is joined on, `column` what that is called in the file (the same by default)."""
+
+    file: FilePath
+    on: str
+    column: str = ""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ";"
+    decimal: Literal[".", ","] = "."
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.delimiter == self.decimal:
+            raise ValueError(
+                "`delimiter` and `decimal` must differ; a file with decimal commas has semicolons, as a rule"
+            )
+        return self
+
+    @property
+    def joined(self) -> str:
+        """The column that is joined on."""
+        return self.column or self.on
+
+
+def _where_it_stands(value: object) -> str:
+    return "csv" if isinstance(value, Column) or (isinstance(value, Mapping) and "csv" in value) else "register"
+
+
+RecordField = Annotated[
+    Annotated[FieldTarget, Tag("register")] | Annotated[Column, Tag("csv")], Discriminator(_where_it_stands)
+]
+
+
 class ModbusRecords(RecordsOptions):
     """A flow's records: blocks of registers that repeat."""
 
     each: Each
-    fields: Annotated[Mapping[str, FieldTarget], Field(min_length=1)]
+    fields: Annotated[Mapping[str, RecordField], Field(min_length=1)]
     crc: Crc | None = None
+    csv: Sidecar | None = None
+
+    @property
+    def registers(self) -> Mapping[str, FieldTarget]:
+        """The fields that stand in the device."""
+        return {name: field for name, field in self.fields.items() if isinstance(field, FieldTarget)}
+
+    @property
+    def columns(self) -> Mapping[str, Column]:
+        """The fields that stand in the file."""
+        return {name: field for name, field in self.fields.items() if isinstance(field, Column)}
 
 
 class RequestSubmit(Options):
-    """`when: request`: the EMS raises `sequence` and sets `request` to `equals`; the host answers in `status` and `error`. All are registers of the device."""
+    """`when: request`: the EMS raises `sequence` and sets `request` to `equals`; the host answers in `status` and `error`. All are addresses of the device.
 
-    request: Register
+    Without `sequence` each rise of `request` is one more request. `request` and `status` may be coils.
+    """
+
+    request: Place
     equals: Annotated[int, Field(ge=1, le=0xFFFF)] = 1
-    sequence: Register
-    status: Register | None = None
-    error: Register | None = None
+    sequence: Place | None = None
+    status: Place | None = None
+    error: Place | None = None
 
     @property
-    def answers(self) -> Iterator[tuple[str, int]]:
-        """The registers that the host writes, by name."""
-        for name, register in (("status", self.status), ("error", self.error)):
-            if register is not None:
-                yield name, register
+    def places(self) -> Iterator[tuple[str, Place]]:
+        """Every address, by name."""
+        named = {"request": self.request, "sequence": self.sequence, "status": self.status, "error": self.error}
+        return ((name, place) for name, place in named.items() if place is not None)
+
+    @property
+    def answers(self) -> Iterator[tuple[str, Place]]:
+        """The addresses that the host writes, by name."""
+        return ((name, place) for name, place in self.places if name in {"status", "error"})
 
 
 class ChangeSubmit(Options):
@@ -428,23 +329,38 @@ class ChangeSubmit(Options):
 class ModbusWord(Options):
     """`alarms.word` of a site: the register of the device that takes the alarm word (16 bits, unsigned)."""
 
-    register_: Annotated[Register, Field(alias="register")]
+    register_: Annotated[Address, Field(alias="register")]
+
+
+class OutcomeEach(Options):
+    """Where outcomes are, when not beside the records: the first record's at `base`, the next `stride` on."""
+
+    base: Address
+    table: Table | None = None
+    stride: Annotated[int, Field(ge=0, le=LAST_REGISTER)] = 0
 
 
 class ModbusOutcome(Outcome):
-    """Where an outcome is written, relative to the record."""
+    """Where an outcome is written: relative to the record, or to `each`."""
 
-    state: Target
-    transaction_id: Annotated[Target | None, Field(alias="transactionId")] = None
-    error_code: Annotated[Target | None, Field(alias="errorCode")] = None
-    error_text: Annotated[Target | None, Field(alias="errorText")] = None
-    error_count: Annotated[Target | None, Field(alias="errorCount")] = None
-    asset_id: Annotated[Target | None, Field(alias="assetId")] = None
-    updated_at: Annotated[Target | None, Field(alias="updatedAt")] = None
-    request_id: Annotated[Target | None, Field(alias="requestId")] = None
-    alarm: Target | None = None
+    each: OutcomeEach | None = None
+    state: OutcomeTarget | None = None
+    transaction_id: Annotated[OutcomeTarget | None, Field(alias="transactionId")] = None
+    error_code: Annotated[OutcomeTarget | None, Field(alias="errorCode")] = None
+    error_text: Annotated[OutcomeTarget | None, Field(alias="errorText")] = None
+    error_count: Annotated[OutcomeTarget | None, Field(alias="errorCount")] = None
+    asset_id: Annotated[OutcomeTarget | None, Field(alias="assetId")] = None
+    updated_at: Annotated[OutcomeTarget | None, Field(alias="updatedAt")] = None
+    request_id: Annotated[OutcomeTarget | None, Field(alias="requestId")] = None
+    alarm: OutcomeTarget | None = None
 
-    def targets(self) -> Mapping[OutcomeField, Target]:
+    @model_validator(mode="after")
+    def _somewhere(self) -> Self:
+        if not self.targets():
+            raise ValueError("names nothing to write; give at least `state`, or an `alarm`")
+        return self
+
+    def targets(self) -> Mapping[OutcomeField, OutcomeTarget]:
         """The outcome fields that the site wants written."""
         given: Mapping[OutcomeField, Any] = {
             OutcomeField.STATE: self.state,

@@ -1,18 +1,23 @@
-"""The request handshake of a header: the EMS raises a sequence and sets a command, the host answers in a status register (DOMAIN 6, layout 2)."""
+"""The request handshake of a header: the EMS raises a sequence and sets a command, the host answers in a status register (DOMAIN 6, layout 2).
+
+A map with less has a coil that asks and a coil that acknowledges (layout 3): then each rise of the request is one more, numbered by the host.
+"""
 
 import enum
 import logging
 import struct
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from adapters.modbus.config import RequestSubmit
 from adapters.modbus.inbox import Inbox
-from adapters.modbus.layout import Image, Span
+from adapters.modbus.layout import Image
 from adapters.modbus.link import Link, Refused
+from adapters.modbus.places import Span, Table
 from adapters.modbus.records import Reader
-from bridge.api import Arrival, HostReason, LinkError
+from adapters.modbus.wire import span_of
+from bridge.api import Arrival, Clock, HostReason, LinkError
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +31,11 @@ class Status(enum.IntEnum):
     UNREADABLE = 4
 
 
+_NS_PER_MS: Final = 1_000_000
+
+
 class Command(NamedTuple):
-    """What the EMS asks: the command word and the sequence that it raised for it."""
+    """What the EMS asks: the command word and the sequence that it raised for it, or that the host gave to this rise."""
 
     word: int
     sequence: int
@@ -45,8 +53,14 @@ class Handshake:
         reader: Reader,
         inbox: Inbox,
         wake: Callable[[], None],
+        clock: Clock,
     ) -> None:
-        self._submit = submit
+        self._request = span_of(submit.request)
+        self._sequence = None if submit.sequence is None else span_of(submit.sequence)
+        self._status = None if submit.status is None else span_of(submit.status)
+        self._error = None if submit.error is None else span_of(submit.error)
+        self._clock = clock
+        self._rise = 0
         self._flows = flows
         self._link = link
         self._reader = reader
@@ -57,15 +71,19 @@ class Handshake:
 
     def spans(self) -> list[Span]:
         """What has to be read at each poll."""
-        registers = {self._submit.request, self._submit.sequence, *(register for _, register in self._submit.answers)}
-        return [Span(register, 1) for register in registers]
+        places = {self._request, self._sequence, self._status, self._error}
+        return [place for place in places if place is not None]
 
     async def step(self, image: Image) -> None:
         """Look at a fresh header: take a new command up, or end the handshake when the EMS has cleared it. Raises `LinkError`."""
-        command = Command(image.word(self._submit.request), image.word(self._submit.sequence))
+        if not image.word(self._request):
+            self._rise = 0
+        elif not self._rise:
+            self._rise = self._clock.wall_ns() // _NS_PER_MS
+        command = self._command(image)
         if not command.word:
             self._handled = None
-            if self._submit.status is not None and image.word(self._submit.status) != Status.IDLE:
+            if self._status is not None and image.word(self._status) != Status.IDLE:
                 await self._answer(Status.IDLE, 0)
         elif command != self._handled:
             await self._take_up(command)
@@ -109,29 +127,36 @@ class Handshake:
 
     async def _refuse(self, command: Command, text: str) -> None:
         self._handled = command
-        log.warning("request_unreadable", extra={"register": self._submit.request, "error": text})
+        log.warning("request_unreadable", extra={"register": str(self._request), "error": text})
         await self._answer(Status.UNREADABLE, HostReason.UNREADABLE)
 
     async def _now(self) -> Command:
         """The command and its sequence as they stand, fresh from the device."""
-        spans = [Span(self._submit.request, 1), Span(self._submit.sequence, 1)]
+        spans = [self._request] if self._sequence is None else [self._request, self._sequence]
         image = Image()
         await self._link.fetch(spans, image)
         for span in spans:
             if image.get(span) is None:
                 raise LinkError(image.why(span))
-        return Command(image.word(self._submit.request), image.word(self._submit.sequence))
+        return self._command(image)
+
+    def _command(self, image: Image) -> Command:
+        number = self._rise if self._sequence is None else image.word(self._sequence)
+        return Command(image.word(self._request), number)
 
     async def _answer(self, status: Status, error: int) -> None:
         """Write the status after its error code, in one request where they stand side by side."""
-        place, reason = self._submit.status, self._submit.error
+        place, reason = self._status, self._error
         try:
-            if place is not None and reason == place + 1:
-                await self._link.write(place, struct.pack(">HH", status, error))
+            if place is not None and place.table is Table.HOLDING and reason == Span(place.start + 1, 1):
+                await self._link.write(Span(place.start, 2), struct.pack(">HH", status, error))
                 return
             if reason is not None:
                 await self._link.write(reason, struct.pack(">H", error))
-            if place is not None:
+            if place is not None and place.table is Table.COILS:
+                if status is not Status.BUSY:  # a coil says no more than whether the request is ours by now
+                    await self._link.write(place, struct.pack(">H", status is Status.JOURNALLED))
+            elif place is not None:
                 await self._link.write(place, struct.pack(">H", status))
         except Refused as refused:
             raise self._link.fail(f"the host's answer cannot be written: {refused}") from refused

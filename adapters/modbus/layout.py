@@ -2,61 +2,61 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from adapters.modbus.codec import Kind, Undecodable, blank, crc16, decode, decoder, scaled
-from adapters.modbus.config import READ_LIMIT, SCALE_FACTOR, Crc, FieldTarget, ModbusOutcome, ModbusRecords, Target
+from adapters.modbus.config import BIT_LIMIT, Crc, ModbusOutcome, ModbusRecords
+from adapters.modbus.places import Span, Table
+from adapters.modbus.sidecar import Sheet
+from adapters.modbus.targets import READ_LIMIT, SCALE_FACTOR, FieldTarget, OutcomeTarget, Target
 from bridge.api import OutcomeField, Quality, Reading, Selection
 
-_REGISTERS: Final = 65536
+_ADDRESSES: Final = 65536
 
 
-class Span(NamedTuple):
-    """Consecutive registers."""
+def requests(spans: Iterable[Span], limit: int, gap: int, *, bits: int = BIT_LIMIT) -> list[Span]:
+    """The fewest requests of at most `limit` registers or `bits` bits that fetch these spans; longer spans are cut, near ones fetched together.
 
-    start: int
-    size: int
-
-    @property
-    def end(self) -> int:
-        """The first register after it."""
-        return self.start + self.size
-
-    def __str__(self) -> str:
-        return f"register {self.start}" if self.size == 1 else f"registers {self.start}..{self.end - 1}"
-
-
-def requests(spans: Iterable[Span], limit: int, gap: int) -> list[Span]:
-    """The fewest requests of at most `limit` registers that fetch these spans; longer spans are cut, near ones fetched together.
-
-    At most `gap` unused registers lie between what is fetched together; -1 keeps neighbours apart too.
+    At most `gap` unused addresses lie between what is fetched together; -1 keeps neighbours apart too.
     """
     found: list[Span] = []
-    for span in sorted(set(spans)):
-        last = found[-1] if found else None
-        if last is not None and span.start - last.end <= gap and max(span.end, last.end) - last.start <= limit:
-            found[-1] = Span(last.start, max(span.end, last.end) - last.start)
+    for span in sorted(set(spans), key=_BY_TABLE):
+        most = bits if span.table.holds_bits else limit
+        last = found[-1] if found and found[-1].table is span.table else None
+        if last is not None and span.start - last.end <= gap and max(span.end, last.end) - last.start <= most:
+            found[-1] = Span(last.start, max(span.end, last.end) - last.start, span.table)
             continue
-        found += [Span(start, min(limit, span.end - start)) for start in range(span.start, span.end, limit)]
+        found += [Span(at, min(most, span.end - at), span.table) for at in range(span.start, span.end, most)]
     return found
 
 
+_BY_TABLE: Final = itemgetter(2, 0, 1)
+
+
+class _Held(NamedTuple):
+    """One table's part of an image: two bytes for each address, and whether they are known."""
+
+    data: bytearray
+    known: bytearray
+
+
 class Image:
-    """What was read of the device's registers, and what it refused to show."""
+    """What was read of the device's tables, and what it refused to show."""
 
     def __init__(self) -> None:
-        self._data = bytearray(2 * _REGISTERS)
-        self._known = bytearray(_REGISTERS)
+        self._tables: dict[Table, _Held] = {}
         self._refusals: dict[Span, str] = {}
 
-    def put(self, start: int, data: bytes) -> None:
-        """Keep the bytes of registers from `start` on."""
-        self._data[2 * start : 2 * start + len(data)] = data
-        self._known[start : start + len(data) // 2] = b"\1" * (len(data) // 2)
+    def put(self, span: Span, data: bytes) -> None:
+        """Keep the bytes of these addresses, two for each."""
+        held = self._held(span.table)
+        held.data[2 * span.start : 2 * span.end] = data
+        held.known[span.start : span.end] = b"\1" * span.size
 
     def settle(self, span: Span) -> None:
         """What was not read of these registers is of no interest: it counts as zeros."""
-        self._known[span.start : span.end] = b"\1" * span.size
+        self._held(span.table).known[span.start : span.end] = b"\1" * span.size
 
     def refuse(self, span: Span, text: str) -> None:
         """Keep why the device did not show these."""
@@ -66,22 +66,28 @@ class Image:
         """The bytes of these registers, None where one of them is not known."""
         if not self.knows(span):
             return None
-        return bytes(self._data[2 * span.start : 2 * span.end])
+        return bytes(self._tables[span.table].data[2 * span.start : 2 * span.end])
 
     def knows(self, span: Span) -> bool:
         """Whether all of these registers are known."""
-        return 0 not in self._known[span.start : span.end]
+        held = self._tables.get(span.table)
+        return held is not None and 0 not in held.known[span.start : span.end]
 
-    def word(self, register: int) -> int:
-        """One register that was read."""
-        return int.from_bytes(self._data[2 * register : 2 * register + 2], "big")
+    def word(self, span: Span) -> int:
+        """One register, or bit, that was read."""
+        return int.from_bytes(self._held(span.table).data[2 * span.start : 2 * span.start + 2], "big")
 
     def why(self, span: Span) -> str:
         """Why these registers are not known."""
         for refused, text in self._refusals.items():
-            if refused.start < span.end and span.start < refused.end:
+            if refused.table is span.table and refused.start < span.end and span.start < refused.end:
                 return text
         return f"{span} were not read"
+
+    def _held(self, table: Table) -> _Held:
+        if table not in self._tables:
+            self._tables[table] = _Held(bytearray(2 * _ADDRESSES), bytearray(_ADDRESSES))
+        return self._tables[table]
 
 
 class Cut(NamedTuple):
@@ -96,18 +102,31 @@ class Cut(NamedTuple):
     """Where its scale factor begins, for a field that has one."""
 
 
+class Blocks(NamedTuple):
+    """Where blocks that repeat are: the first at `base`, the next `stride` on."""
+
+    base: int
+    stride: int
+    table: Table
+
+    def at(self, number: int, offset: int, size: int) -> Span:
+        """These addresses of one block."""
+        return Span(self.base + self.stride * number + offset, size, self.table)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """One flow's registers. A place is the number of a record as text, counted from 0."""
 
     flow: str
-    base: int
-    stride: int
+    records: Blocks
+    outcomes: Blocks
     count: int
-    key: str
+    sheet: Sheet | None
+    """The file that holds the rest of the fields."""
     fields: Mapping[str, FieldTarget]
     crc: Crc | None
-    targets: Mapping[OutcomeField, Target]
+    targets: Mapping[OutcomeField, OutcomeTarget]
     block: Span
     """From the first to the last register of each record that is of interest, as offsets."""
     chunks: tuple[Span, ...]
@@ -128,21 +147,24 @@ class Layout:
 
     def span(self, number: int) -> Span:
         """From the first to the last register of one record that is of interest."""
-        return Span(self.base + self.stride * number + self.block.start, self.block.size)
+        return self.records.at(number, self.block.start, self.block.size)
 
     def chunks_of(self, number: int) -> list[Span]:
         """The registers that are read of one record."""
-        start = self.base + self.stride * number
-        return [Span(start + chunk.start, chunk.size) for chunk in self.chunks]
+        return [self.records.at(number, chunk.start, chunk.size) for chunk in self.chunks]
 
     def at(self, number: int, target: Target) -> Span:
         """The registers of one value of one record."""
-        return Span(self.base + self.stride * number + target.at, target.width)
+        if not isinstance(target, OutcomeTarget):
+            return self.records.at(number, target.at, target.width)
+        if target.fixed:
+            return Span(target.at, target.width, target.table or Table.HOLDING)
+        return self.outcomes.at(number, target.at, target.width)
 
     def factor(self, number: int, target: Target) -> Span | None:
         """The register of its scale factor, for a value of one record that has one."""
         at = target.scale_at if isinstance(target, FieldTarget) else None
-        return None if at is None else Span(self.base + self.stride * number + at, 1)
+        return None if at is None else self.records.at(number, at, 1)
 
     def target(self, name: str | OutcomeField) -> Target | None:
         """The value that an address names, if there is one."""
@@ -174,37 +196,46 @@ class Layout:
         """Why the record as a whole cannot be used, '' when it can."""
         if self.crc is None:
             return ""
-        start = self.base + self.stride * number
-        parts = [image.get(Span(start + first, last - first + 1)) or b"" for first, last in self.crc.over]
-        held, right = image.word(start + self.crc.at), crc16(b"".join(parts))
-        return (
-            ""
-            if held == right
-            else f"CRC: register {start + self.crc.at} holds {held:04X}, the record gives {right:04X}"
-        )
+        spans = [self.records.at(number, first, last - first + 1) for first, last in self.crc.over]
+        place = self.records.at(number, self.crc.at, 1)
+        held, right = image.word(place), crc16(b"".join(image.get(span) or b"" for span in spans))
+        return "" if held == right else f"CRC: {place} holds {held:04X}, the record gives {right:04X}"
 
 
-def layout_of(selection: Selection, count: int, gap: int) -> Layout:
+def layout_of(selection: Selection, count: int, gap: int, sheet: Sheet | None = None) -> Layout:
     """The registers of a flow with so many records; at most `gap` unused ones are read along."""
     records, outcome = selection.records, selection.outcome
     assert isinstance(records, ModbusRecords)
     assert isinstance(outcome, ModbusOutcome)
     block = block_of(records)
-    cuts = tuple(_cut(name, target, block) for name, target in records.fields.items())
+    key = records.csv.on if records.csv is not None and records.key in records.columns else records.key
+    cuts = tuple(_cut(name, target, block) for name, target in records.registers.items())
     return Layout(
         flow=selection.flow,
-        base=records.each.base,
-        stride=records.each.stride,
+        records=blocks_of(records),
+        outcomes=outcome_blocks(records, outcome),
         count=count,
-        key=records.key,
-        fields=records.fields,
+        fields=records.registers,
+        sheet=sheet,
         crc=records.crc,
         targets=outcome.targets(),
         block=block,
         chunks=tuple(requests(_parts(records), READ_LIMIT, gap)),
         cuts=cuts,
-        texts=tuple((cut.start, cut.end) for cut in cuts if cut.name == records.key or cut.target.type is Kind.STRING),
+        texts=tuple((cut.start, cut.end) for cut in cuts if cut.name == key or cut.target.type is Kind.STRING),
     )
+
+
+def blocks_of(records: ModbusRecords) -> Blocks:
+    """Where the records of a flow are."""
+    each = records.each
+    return Blocks(each.base, each.stride, each.table or Table.HOLDING)
+
+
+def outcome_blocks(records: ModbusRecords, outcome: ModbusOutcome) -> Blocks:
+    """Where the outcomes of a flow are: in the records themselves unless the site says otherwise."""
+    each = outcome.each
+    return blocks_of(records) if each is None else Blocks(each.base, each.stride, each.table or Table.HOLDING)
 
 
 def _cut(name: str, target: FieldTarget, block: Span) -> Cut:
@@ -218,15 +249,15 @@ _factor: Final = decoder(SCALE_FACTOR)
 
 def block_of(records: ModbusRecords) -> Span:
     """From the first to the last register of a record that is of interest, as offsets."""
-    spans = _parts(records)
+    spans = _parts(records) or [Span(0, 1)]
     start = min(span.start for span in spans)
     return Span(start, max(span.end for span in spans) - start)
 
 
 def _parts(records: ModbusRecords) -> list[Span]:
     """The registers of a record that are of interest, as offsets: its fields, their scale factors, what its CRC covers."""
-    spans = [Span(target.at, target.width) for target in records.fields.values()]
-    spans += [Span(target.scale_at, 1) for target in records.fields.values() if target.scale_at is not None]
+    spans = [Span(target.at, target.width) for target in records.registers.values()]
+    spans += [Span(target.scale_at, 1) for target in records.registers.values() if target.scale_at is not None]
     if records.crc is not None:
         taken = {register for span in spans for register in range(span.start, span.end)}
         covered = {register for first, last in records.crc.over for register in range(first, last + 1)}

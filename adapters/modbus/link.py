@@ -4,7 +4,7 @@ import asyncio
 import logging
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -12,14 +12,18 @@ from pymodbus.client.base import ModbusBaseClient
 from pymodbus.exceptions import ModbusException
 from pymodbus.pdu import ModbusPDU
 
-from adapters.modbus.config import ModbusOptions, WriteFunction
-from adapters.modbus.layout import Image, Span, requests
+from adapters.modbus.config import Framing, ModbusOptions, WriteFunction
+from adapters.modbus.layout import Image, requests
+from adapters.modbus.places import Span, Table
 from adapters.modbus.transport import client_of
 from bridge.api import LinkError, LinkRefused
 
-READ: Final = 3
+_READS: Final[Mapping[Table, int]] = {Table.COILS: 1, Table.DISCRETE: 2, Table.HOLDING: 3, Table.INPUT: 4}
+WRITE_COIL: Final = 5
 WRITE_ONE: Final = 6
+WRITE_COILS: Final = 15
 WRITE: Final = 16
+_BYTE: Final = 8  # bits are answered in whole bytes
 _BUSY: Final = frozenset({5, 6})
 _EXCEPTIONS: Final[Mapping[int, str]] = {
     1: "illegal function",
@@ -69,8 +73,9 @@ class Link:
             raise LinkError(
                 f"{options.where}: no connection within {options.timeout:g} s", hint=_HINTS[options.serial is None]
             )
-        # On a serial line a late answer to somebody before us would be taken for the answer to our first request: it has no number.
-        await asyncio.sleep(max(options.pause_after_connect, 0 if options.serial is None else options.timeout))
+        # RTU frames have no number: a late answer to a request of our last session would be taken for the answer to our first.
+        numbered = options.serial is None and options.framing is Framing.TCP
+        await asyncio.sleep(max(options.pause_after_connect, 0 if numbered or self._resting else options.timeout))
 
     async def rest(self) -> None:
         """Between two polls: close the connection where the device wants that; the next request opens it again. Raises `LinkError` once the link has ended."""
@@ -91,59 +96,78 @@ class Link:
         self._shut()
 
     async def read(self, span: Span) -> bytes:
-        """The bytes of at most `max_registers_per_read` holding registers. Raises `Refused` or `LinkError`."""
-        answer = await self._ask(
-            lambda: self.client.read_holding_registers(span.start, count=span.size, device_id=self._options.unit),
-            READ,
-            span,
-        )
-        registers = answer.registers
-        if len(registers) != span.size:
-            raise self.fail(f"asked for {span.size} registers from {span.start}, got {len(registers)}")
-        return struct.pack(f">{span.size}H", *registers)
+        """The bytes of these registers, or bits as registers of 0 or 1; no more than one request may ask for. Raises `Refused` or `LinkError`."""
+        client, function = self.client, _READS[span.table]
+        ask = {
+            Table.COILS: client.read_coils,
+            Table.DISCRETE: client.read_discrete_inputs,
+            Table.INPUT: client.read_input_registers,
+            Table.HOLDING: client.read_holding_registers,
+        }[span.table]
+        answer = await self._ask(lambda: ask(span.start, count=span.size, device_id=self._options.unit), function, span)
+        if not span.table.holds_bits:
+            if len(answer.registers) != span.size:
+                raise self.fail(f"asked for {span.size} registers from {span.start}, got {len(answer.registers)}")
+            return struct.pack(f">{span.size}H", *answer.registers)
+        if len(answer.bits) != -(-span.size // _BYTE) * _BYTE:
+            raise self.fail(f"asked for {span.size} bits from {span.start}, got {len(answer.bits)}")
+        return struct.pack(f">{span.size}H", *answer.bits[: span.size])
 
-    async def write(self, start: int, data: bytes) -> None:
-        """Write these registers, in one request unless the device takes only one register at a time. Raises `Refused` or `LinkError`."""
-        words = struct.unpack(f">{len(data) // 2}H", data)
+    async def write(self, span: Span, data: bytes) -> None:
+        """Write these, in one request unless the device takes only one at a time. Raises `Refused` or `LinkError`."""
+        words = struct.unpack(f">{span.size}H", data)
         function = self._options.write_function
-        if function is WriteFunction.SINGLE or (function is WriteFunction.AUTO and len(words) == 1):
-            for offset, word in enumerate(words):
-                await self._write_one(start + offset, word)
+        if span.table is Table.COILS:
+            one_by_one = function is WriteFunction.SINGLE or span.size == 1  # hardly a device writes one coil by 15
         else:
-            await self._write_several(start, list(words))
+            one_by_one = function is WriteFunction.SINGLE or (function is WriteFunction.AUTO and span.size == 1)
+        if not one_by_one:
+            await self._write_several(span, list(words))
+            return
+        for offset, word in enumerate(words):
+            await self._write_one(Span(span.start + offset, 1, span.table), word)
 
-    async def _write_one(self, register: int, word: int) -> None:
-        span = Span(register, 1)
-        answer = await self._ask(
-            lambda: self.client.write_register(register, word, device_id=self._options.unit), WRITE_ONE, span
-        )
-        if (answer.address, list(answer.registers)) != (register, [word]):
-            raise self.fail(f"wrote {word} to {span}, the answer speaks of {answer.registers} at {answer.address}")
+    async def _write_one(self, span: Span, word: int) -> None:
+        client, at, unit = self.client, span.start, self._options.unit
+        if span.table is Table.COILS:
+            answer = await self._ask(lambda: client.write_coil(at, bool(word), device_id=unit), WRITE_COIL, span)
+            held: list[int] = list(answer.bits[:1])
+        else:
+            answer = await self._ask(lambda: client.write_register(at, word, device_id=unit), WRITE_ONE, span)
+            held = list(answer.registers)
+        if (answer.address, held) != (at, [word]):
+            raise self.fail(f"wrote {word} to {span}, the answer speaks of {held} at {answer.address}")
 
-    async def _write_several(self, start: int, words: list[int]) -> None:
-        span = Span(start, len(words))
-        answer = await self._ask(
-            lambda: self.client.write_registers(start, words, device_id=self._options.unit), WRITE, span
-        )
-        if (answer.address, answer.count) != (start, span.size):
+    async def _write_several(self, span: Span, words: list[int]) -> None:
+        client, at, unit = self.client, span.start, self._options.unit
+        if span.table is Table.COILS:
+            bits = [bool(word) for word in words]
+            answer = await self._ask(lambda: client.write_coils(at, bits, device_id=unit), WRITE_COILS, span)
+        else:
+            answer = await self._ask(lambda: client.write_registers(at, words, device_id=unit), WRITE, span)
+        if (answer.address, answer.count) != (at, span.size):
             raise self.fail(f"wrote {span}, the answer speaks of {answer.count} from {answer.address}")
 
     async def fetch(self, spans: list[Span], image: Image) -> None:
         """Read these spans into the image in as few requests as there can be; what the device refuses is noted there. Raises `LinkError`."""
-        for request in requests(spans, self._options.max_registers_per_read, self._options.gap):
+        for request in self._requests(spans):
             try:
-                image.put(request.start, await self.read(request))
+                image.put(request, await self.read(request))
             except Refused as error:
-                inside = [span for span in spans if request.start <= span.start and span.end <= request.end]
+                inside = [span for span in spans if _within(span, request)]
                 if len(set(inside)) > 1:
                     await self._one_by_one(inside, image)
                 else:
                     image.refuse(request, str(error))
 
+    def _requests(self, spans: Iterable[Span]) -> list[Span]:
+        options = self._options
+        return requests(spans, options.max_registers_per_read, options.gap, bits=options.max_bits_per_read)
+
     async def _one_by_one(self, spans: list[Span], image: Image) -> None:
         for span in dict.fromkeys(spans):
             try:
-                image.put(span.start, await self.read(span))
+                image.put(span, await self.read(span))
             except Refused as error:
                 image.refuse(span, str(error))
 
@@ -180,7 +204,11 @@ class Link:
                 return answer
             code = answer.exception_code
             if code not in _BUSY or not left:
-                hint = "; does the device take another `write_function`?" if code == 1 and function != READ else ""
+                hint = (
+                    "; does the device take another `write_function`?"
+                    if code == 1 and function in {WRITE_ONE, WRITE}
+                    else ""
+                )
                 text = f"{span}: the device answers exception {code} ({_EXCEPTIONS.get(code, 'unknown')}){hint}"
                 raise Refused(text)
             await asyncio.sleep(self._options.busy_pause)
@@ -214,6 +242,10 @@ class Link:
         pause = self._next - asyncio.get_running_loop().time()
         if pause > 0:
             await asyncio.sleep(pause)
+
+
+def _within(span: Span, request: Span) -> bool:
+    return span.table is request.table and request.start <= span.start and span.end <= request.end
 
 
 @asynccontextmanager

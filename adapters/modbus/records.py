@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from adapters.modbus.layout import Image, Layout, Members, Span, bitsets, members_of, values_of
+from adapters.modbus.layout import Image, Layout, Members, bitsets, members_of, values_of
 from adapters.modbus.link import Link
+from adapters.modbus.places import Span
 from bridge.api import Clock, LinkError, Reading, Record, Torn, read_guarded
 
 _STEP: Final = 32  # records that are made in one go; a thousand at once would hold the loop for long
@@ -126,9 +127,12 @@ class Reader:
         return records
 
     def _fields(self, layout: Layout, number: int, block: bytes, fetched: _Fetched) -> dict[str, Reading]:
-        return {
+        fields = {
             cut.name: values_of(fetched.members[layout.at(number, cut.target)], fetched.image)
             if cut.target.members is not None
             else layout.reading(number, cut, block)
             for cut in layout.cuts
         }
+        if layout.sheet is not None:
+            fields |= layout.sheet.readings(fields[layout.sheet.on])
+        return fields

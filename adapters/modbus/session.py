@@ -6,14 +6,17 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from adapters.modbus.access import Access
-from adapters.modbus.check import header
+from adapters.modbus.check import count_place, header
 from adapters.modbus.config import CountFrom, ModbusOptions, RequestSubmit
 from adapters.modbus.handshake import Handshake
 from adapters.modbus.inbox import Inbox
-from adapters.modbus.layout import Image, Layout, Span, layout_of
+from adapters.modbus.layout import Image, Layout, layout_of
 from adapters.modbus.link import Link, Refused, connected
+from adapters.modbus.places import Span
 from adapters.modbus.records import Reader
+from adapters.modbus.sidecar import Sheet, read_sheet
 from adapters.modbus.watch import Watch
+from adapters.modbus.wire import Wire
 from bridge.api import (
     Address,
     AlarmWord,
@@ -36,16 +39,24 @@ MOST_ARRIVALS: Final = 16
 @asynccontextmanager
 async def open_session(context: SessionContext) -> AsyncIterator["ModbusSession"]:
     """Connect, look at every flow's registers, and poll until left. Raises `LinkError`."""
-    options = context.options
-    assert isinstance(options, ModbusOptions)
+    assert isinstance(context.options, ModbusOptions)
+    wire = Wire(context.options)
+    options = wire.options()
+    context = context._replace(options=options, selections=[wire.selection(given) for given in context.selections])
     async with connected(options) as link:
         counts = await _counts(link, context.selections)
+        sheets = await asyncio.to_thread(_sheets, context.selections)
         layouts = {
-            selection.flow: layout_of(selection, counts.get(selection.flow, selection.records.each.most), options.gap)
+            selection.flow: layout_of(
+                selection,
+                counts.get(selection.flow, selection.records.each.most),
+                options.gap,
+                sheets.get(selection.flow),
+            )
             for selection in context.selections
         }
         await _verify(link, layouts)
-        session = ModbusSession(context, link, layouts, Watch(options, _expected(context.selections, counts)))
+        session = ModbusSession(context, wire, link, layouts, Watch(options, _expected(context.selections, counts)))
         failure: LinkError | None = None
         async with asyncio.TaskGroup() as group:
             polling = group.create_task(session.poll())
@@ -60,23 +71,36 @@ async def open_session(context: SessionContext) -> AsyncIterator["ModbusSession"
             raise failure
 
 
+def _sheets(selections: Sequence[Selection]) -> dict[str, Sheet]:
+    """The files beside the maps, read afresh: a row that was added is there after the next connect. Raises `LinkError` for one that is spoilt."""
+    sheets: dict[str, Sheet] = {}
+    for selection in selections:
+        if selection.records.csv is not None:
+            sheet = read_sheet(selection.records.csv, selection.records.columns)
+            if sheet.problems:
+                raise LinkError(sheet.problems[0], hint="smp-bridge check names every line that is wrong")
+            sheets[selection.flow] = sheet
+    return sheets
+
+
 async def _counts(link: Link, selections: Sequence[Selection]) -> dict[str, int]:
     """How many records each flow has whose count stands in the device."""
     counts: dict[str, int] = {}
     for flow, count in _counted(selections):
-        image = await _known(link, [Span(count.source, 1)], f"the count of {flow}")
-        counts[flow] = image.word(count.source)
+        place = count_place(count)
+        image = await _known(link, [place], f"the count of {flow}")
+        counts[flow] = image.word(place)
         if counts[flow] > count.max:
             raise LinkError(
-                f"{flow}: register {count.source} counts {counts[flow]} records, `max` allows {count.max}",
+                f"{flow}: {place} counts {counts[flow]} records, `max` allows {count.max}",
                 hint="is that the right register? if so, raise `max` and add the new records to `writable:`",
             )
     return counts
 
 
-def _expected(selections: Sequence[Selection], counts: Mapping[str, int]) -> dict[int, int]:
+def _expected(selections: Sequence[Selection], counts: Mapping[str, int]) -> dict[Span, int]:
     """Registers that must stay as they were at opening: a changed count is another layout."""
-    return {count.source: counts[flow] for flow, count in _counted(selections)}
+    return {count_place(count): counts[flow] for flow, count in _counted(selections)}
 
 
 def _counted(selections: Sequence[Selection]) -> Iterator[tuple[str, CountFrom]]:
@@ -108,8 +132,11 @@ class ModbusSession:
 
     can_read = True
 
-    def __init__(self, context: SessionContext, link: Link, layouts: Mapping[str, Layout], watch: Watch) -> None:
+    def __init__(
+        self, context: SessionContext, wire: Wire, link: Link, layouts: Mapping[str, Layout], watch: Watch
+    ) -> None:
         self._context = context
+        self._wire = wire
         self._options: ModbusOptions = context.options
         self._link = link
         self._watch = watch
@@ -150,12 +177,12 @@ class ModbusSession:
 
     async def write_word(self, word: AlarmWord) -> str:
         """See `bridge.api.WordSession`."""
-        register, data = self._context.word.register_, word.bits.to_bytes(2, "big")
-        if not self._options.may_write(register, 1):
-            return f"register {register} is outside `writable:`"
+        place, data = self._wire.word(self._context.word), word.bits.to_bytes(2, "big")
+        if not self._options.may_write(*place):
+            return f"{place} is outside `writable:`"
         try:
-            await self._link.write(register, data)
-            held = await self._link.read(Span(register, 1))
+            await self._link.write(place, data)
+            held = await self._link.read(place)
         except Refused as error:
             return str(error)
         return "" if held == data else f"read back {int.from_bytes(held, 'big')}, wrote {word.bits}"
@@ -221,8 +248,8 @@ class ModbusSession:
 
     def _shake_hands(self) -> list[Handshake]:
         """One handshake for each header; flows that share one are told apart by the command."""
-        flows: dict[tuple[int, int, int | None, int | None], dict[int, str]] = {}
-        submits: dict[tuple[int, int, int | None, int | None], RequestSubmit] = {}
+        flows: dict[tuple[Span | None, ...], dict[int, str]] = {}
+        submits: dict[tuple[Span | None, ...], RequestSubmit] = {}
         for selection in self._context.selections:
             if isinstance(selection.submit, RequestSubmit):
                 key = header(selection.submit)
@@ -236,6 +263,7 @@ class ModbusSession:
                 reader=self._reader,
                 inbox=self._inbox,
                 wake=self._woken.set,
+                clock=self._context.clock,
             )
             for key, submit in submits.items()
         ]

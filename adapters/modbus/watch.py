@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 
 from adapters.modbus.config import ModbusOptions
-from adapters.modbus.layout import Image, Span
+from adapters.modbus.layout import Image
+from adapters.modbus.places import Span
+from adapters.modbus.wire import span_of
 from bridge.api import LinkError
 
 
@@ -13,9 +15,9 @@ class Watch:
     With a heartbeat nothing is believed before it was seen to move once: after a freeze a device still answers with its last values.
     """
 
-    def __init__(self, options: ModbusOptions, counts: Mapping[int, int]) -> None:
+    def __init__(self, options: ModbusOptions, counts: Mapping[Span, int]) -> None:
         named = {"magic": options.magic, "version": options.version}
-        self._fixed = {name: (fixed.at, fixed.value) for name, fixed in named.items() if fixed is not None}
+        self._fixed = {name: (span_of(fixed), fixed.value) for name, fixed in named.items() if fixed is not None}
         self._counts = counts
         self._heartbeat = options.heartbeat
         self._beat: int | None = None
@@ -24,10 +26,10 @@ class Watch:
 
     def spans(self) -> list[Span]:
         """What has to be read at each poll."""
-        registers = [at for at, _ in self._fixed.values()] + list(self._counts)
+        spans = [span for span, _ in self._fixed.values()] + list(self._counts)
         if self._heartbeat is not None:
-            registers.append(self._heartbeat.at)
-        return [Span(register, 1) for register in registers]
+            spans.append(span_of(self._heartbeat))
+        return spans
 
     @property
     def vouches(self) -> bool:
@@ -36,18 +38,18 @@ class Watch:
 
     def moved(self, image: Image, now_ns: int) -> bool:
         """Whether this poll shows a living EMS. Raises `LinkError` for another device, another layout or a stale heartbeat."""
-        for name, (register, value) in self._fixed.items():
-            if image.word(register) != value:
+        for name, (span, value) in self._fixed.items():
+            if image.word(span) != value:
                 raise LinkError(
-                    f"register {register} ({name}) holds {image.word(register):#06x}, the site file says {value:#06x}",
-                    hint="another device, another firmware, or an address base of 1?",
+                    f"{span} ({name}) holds {image.word(span):#06x}, the site file says {value:#06x}",
+                    hint="another device, another firmware, or another `address_base`?",
                 )
-        for register, count in self._counts.items():
-            if image.word(register) != count:
-                raise LinkError(
-                    f"register {register} now counts {image.word(register)} records, it was {count}; opening again"
-                )
-        return self._heartbeat is None or self._beats(image.word(self._heartbeat.at), now_ns, self._heartbeat.stale)
+        for span, count in self._counts.items():
+            if image.word(span) != count:
+                raise LinkError(f"{span} now counts {image.word(span)} records, it was {count}; opening again")
+        return self._heartbeat is None or self._beats(
+            image.word(span_of(self._heartbeat)), now_ns, self._heartbeat.stale
+        )
 
     def _beats(self, beat: int, now_ns: int, stale_s: float) -> bool:
         if beat != self._beat:

@@ -1,4 +1,4 @@
-"""A libmodbus device in a process of its own, and a malformed one, for tests."""
+"""A libmodbus or jsmodbus device in a process of its own, and a malformed one, for tests."""
 
 import asyncio
 import json
@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-SERVER = Path(__file__).parents[1] / "peers" / "modbus" / "server.py"
+PEERS = Path(__file__).parents[1] / "peers" / "modbus"
+LIBMODBUS = (sys.executable, str(PEERS / "server.py"))
+JSMODBUS = ("node", str(PEERS / "device.cjs"))
 ANSWER_S = 10.0
 
 
 class Device:
-    """The orders of `tests/peers/modbus/server.py`, and the bytes of registers."""
+    """The orders of `tests/peers/modbus/server.py` (jsmodbus knows the first few), and the bytes of registers."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -26,7 +28,7 @@ class Device:
         async with self._turn, asyncio.timeout(ANSWER_S):
             self._process.stdin.write(json.dumps({"op": op, **details}).encode() + b"\n")
             line = await self._process.stdout.readline()
-        assert line, "the libmodbus device has ended; is Debian's libmodbus5 installed?"
+        assert line, "the device has ended; is Debian's libmodbus5 installed, or jsmodbus beside it?"
         answer = json.loads(line)
         assert "error" not in answer, answer
         return answer
@@ -51,21 +53,21 @@ class Device:
         """Registers as their big-endian bytes."""
         return struct.pack(f">{count}H", *await self.words(at, count))
 
-    async def until(self, at: int, *words: int) -> None:
-        """Wait until registers hold these words, bounded."""
+    async def until(self, at: int, *words: int, table: str = "holding") -> None:
+        """Wait until registers or bits hold these words, bounded."""
         try:
             async with asyncio.timeout(ANSWER_S):
-                while await self.words(at, len(words)) != list(words):  # noqa: ASYNC110 - a device has no events
+                while await self.words(at, len(words), table) != list(words):  # noqa: ASYNC110 - a device has no events
                     await asyncio.sleep(0.005)
         except TimeoutError:
-            raise AssertionError(f"registers from {at} hold {await self.words(at, len(words))}, not {words}") from None
+            raise AssertionError(f"{table} from {at}: {await self.words(at, len(words), table)}, not {words}") from None
 
 
 @asynccontextmanager
-async def modbus_device() -> AsyncIterator[Device]:
+async def modbus_device(command: tuple[str, ...] = LIBMODBUS) -> AsyncIterator[Device]:
     """A device that listens, all registers zero."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(SERVER), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     try:
         device = Device(process)

@@ -28,7 +28,7 @@ from adapters.modbus.codec import (
     orders_of,
     scaled,
 )
-from adapters.modbus.config import FieldTarget
+from adapters.modbus.targets import FieldTarget
 
 VECTORS = Path(__file__).parent / "vectors"
 

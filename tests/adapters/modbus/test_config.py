@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from modbus_site import SAMPLE, options_of, read_site, selection_of, selections_of
 from pydantic import ValidationError
+from ruamel.yaml import YAML
 
 from adapters.modbus import ADAPTER
-from adapters.modbus.config import Each, FieldTarget, ModbusOptions, Registers
+from adapters.modbus.config import Each, ModbusOptions, Registers
+from adapters.modbus.targets import FieldTarget
 from bridge.api import Trigger
 
 CONFIG = Path(__file__).parents[3] / "config" / "sites" / "rugby.yaml"
@@ -30,6 +32,21 @@ def test_the_samples_values_are_the_defaults():
     own = {"host", "magic", "version", "heartbeat", "writable"}
     for name in set(ModbusOptions.model_fields) - own:
         assert getattr(options, name) == getattr(defaults, name), name
+
+
+def test_the_readme_lists_every_option_and_its_default():
+    """The table of options is the model's own."""
+    table = (SAMPLE.parent / "README.md").read_text("utf-8").split("## Options")[1].split("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in table.splitlines() if line.startswith("| `")]
+    told = {name.strip("`"): default for name, default in rows}
+    assert list(told) == list(dict.fromkeys(told))
+    assert set(told) == set(ModbusOptions.model_fields)
+    for name, field in ModbusOptions.model_fields.items():
+        if told[name] in {"none", "nothing"}:
+            assert field.default in {None, (), ""}, name
+        else:
+            given = YAML(typ="safe").load(told[name].strip("`"))
+            assert getattr(ModbusOptions.model_validate({"host": "x", name: given}), name) == field.default, name
 
 
 def test_the_library_is_not_imported_with_the_adapter():
@@ -115,7 +132,7 @@ def test_a_field_that_cannot_be_is_refused(bad):
 
 @pytest.mark.parametrize(
     "bad",
-    [{"poll": 1}, {"poll": "1ms"}, {"poll": "fast"}, {"address_base": 1}, {"port": 0}, {"max_registers_per_read": 126}],
+    [{"poll": 1}, {"poll": "1ms"}, {"poll": "fast"}, {"address_base": 2}, {"port": 0}, {"max_registers_per_read": 126}],
 )
 def test_an_option_out_of_its_range_is_refused(bad):
     """Durations have units and bounds; the library's limits are limits here too."""

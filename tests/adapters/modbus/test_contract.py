@@ -1,9 +1,9 @@
-"""The adapter contract against a libmodbus device."""
+"""The adapter contract against devices of libmodbus and of jsmodbus."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from modbus_device import Device, modbus_device
+from modbus_device import JSMODBUS, Device, modbus_device
 from modbus_records import COMMAND, HEADER, SEQUENCE, record
 from modbus_site import SAMPLE, options_of, read_site, selections_of
 
@@ -60,6 +60,15 @@ class TestModbus(AdapterContract):
     @asynccontextmanager
     async def rig(self) -> AsyncIterator[Rig]:
         async with modbus_device() as device:
+            rig = ModbusRig(device)
+            await rig.prepare()
+            yield rig
+
+
+class TestJsmodbus(AdapterContract):
+    @asynccontextmanager
+    async def rig(self) -> AsyncIterator[Rig]:
+        async with modbus_device(JSMODBUS) as device:
             rig = ModbusRig(device)
             await rig.prepare()
             yield rig

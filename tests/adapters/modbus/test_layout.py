@@ -3,18 +3,19 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.modbus.layout import Image, Span, requests
+from adapters.modbus.layout import Image, requests
+from adapters.modbus.places import Span, Table
 
-SPANS = st.lists(st.builds(Span, st.integers(0, 2000), st.integers(1, 300)), max_size=40)
+SPANS = st.lists(st.builds(Span, st.integers(0, 2000), st.integers(1, 300), st.sampled_from(Table)), max_size=40)
 
 
 @given(SPANS, st.integers(1, 125), st.integers(0, 20))
 def test_requests_cover_every_register_within_the_limit(spans, limit, gap):
     """Whatever is wanted is fetched, and no request is longer than the device allows."""
-    found = requests(spans, limit, gap)
-    fetched = {register for span in found for register in range(span.start, span.end)}
-    assert {register for span in spans for register in range(span.start, span.end)} <= fetched
-    assert all(1 <= span.size <= limit for span in found)
+    found = requests(spans, limit, gap, bits=2 * limit)
+    fetched = {(span.table, at) for span in found for at in range(span.start, span.end)}
+    assert {(span.table, at) for span in spans for at in range(span.start, span.end)} <= fetched
+    assert all(1 <= span.size <= (2 * limit if span.table.holds_bits else limit) for span in found)
 
 
 def test_neighbours_are_fetched_together():
@@ -38,9 +39,9 @@ def test_long_spans_are_cut():
 def test_an_image_knows_what_it_was_given():
     """Registers that were never read are not zeros."""
     image = Image()
-    image.put(10, b"\0\1\0\2")
+    image.put(Span(10, 2), b"\0\1\0\2")
     assert image.get(Span(10, 2)) == b"\0\1\0\2"
-    assert image.word(11) == 2
+    assert image.word(Span(11, 1)) == 2
     assert image.get(Span(10, 3)) is None
     image.refuse(Span(12, 4), "exception 2")
     assert image.why(Span(10, 3)) == "exception 2"

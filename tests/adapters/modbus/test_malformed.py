@@ -1,5 +1,8 @@
 """Answers that no Modbus device should give."""
 
+import asyncio
+import contextlib
+import random
 import struct
 
 import pytest
@@ -95,3 +98,50 @@ async def test_a_wrong_answer_ends_the_attempt(answer):
         with pytest.raises(LinkError):
             async with ADAPTER.open(context_of(options, selections_of(site))):
                 raise AssertionError("the session opened")
+
+
+def crc(data: bytes) -> bytes:
+    value = 0xFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = (value >> 1) ^ 0xA001 if value & 1 else value >> 1
+    return struct.pack("<H", value)
+
+
+def drawn(chance: random.Random, frame: bytes) -> bytes:
+    """An answer that nobody would think of: any function, any length, now and then a right header or a right checksum around it."""
+    pdu = bytes([chance.choice([1, 2, 3, 4, 5, 6, 15, 16, 0x83, 0x90, chance.randrange(256)])])
+    pdu += chance.randbytes(chance.choice([0, 1, 2, 5, chance.randrange(250)]))
+    whole = bytes([frame[6] if len(frame) > 6 else frame[0]]) + pdu
+    return chance.choice(
+        [
+            lambda: reply(frame, pdu) if len(frame) > 7 else whole + crc(whole),
+            lambda: reply(frame, pdu, length=chance.randrange(65536)) if len(frame) > 7 else whole + bytes(2),
+            lambda: whole + crc(whole),
+            lambda: chance.randbytes(chance.randrange(1, 300)),
+        ]
+    )()
+
+
+@pytest.mark.parametrize("framing", ["tcp", "rtu"])
+@pytest.mark.parametrize("seed", range(6))
+async def test_drawn_answers_never_break_more_than_the_session(seed, framing):
+    """Whatever comes back, in either framing: a lost link, never another error, and never a session on top of it."""
+    chance = random.Random(seed)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while frame := await reader.read(512):
+                writer.write(drawn(chance, frame))
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        options = options_of(read_site(SAMPLE), port=port, timeout="150ms", poll="10ms", framing=framing)
+        for _ in range(3):
+            with pytest.raises(LinkError):
+                async with ADAPTER.open(context_of(options, selections_of(read_site(SAMPLE)))):
+                    raise AssertionError("the session opened")

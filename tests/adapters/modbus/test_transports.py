@@ -85,6 +85,35 @@ async def test_a_silent_line_ends_the_session(device):
                 pass
 
 
+GARBAGE = {
+    "silence": b"",
+    "noise": bytes(range(256)),
+    "one byte": b"\x01",
+    "a wrong CRC": bytes.fromhex("01 03 02 53 4D 00 00"),
+    "another unit": bytes.fromhex("02 03 02 53 4D 00 E1"),
+    "an exception with a wrong CRC": bytes.fromhex("01 83 02 00 00"),
+    "too few registers": b"\x01\x03\x00\x20\xf0",
+}
+
+
+@pytest.mark.parametrize("answer", GARBAGE.values(), ids=GARBAGE)
+async def test_no_answer_breaks_more_than_the_session(answer):
+    """Whatever comes back over RTU: the session ends as a lost link, and nothing else happens."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(256):
+            writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        with pytest.raises(LinkError):
+            async with opened(
+                host="127.0.0.1", port=server.sockets[0].getsockname()[1], framing="rtu", timeout="200ms"
+            ):
+                pass
+
+
 async def test_a_line_that_is_not_there():
     """The device of the line is named."""
     with pytest.raises(LinkError, match="/dev/no-such-line"):
