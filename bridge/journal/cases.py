@@ -197,10 +197,19 @@ class JournalCases(PeopleCases, AssetCases, ReaderCases):
 
     async def next_call(self, participant: str, now_ns: int, *, allow: Sequence[Operation]) -> DueCall | NoneDue:
         """See the port."""
-        due, revision = await self._reader.run(lambda rows: outbound.next_call(rows, participant, now_ns, allow))
-        if isinstance(due, DueCall):
-            self._offered[due.submission] = revision
-        return due
+        due = await self.next_calls(participant, now_ns, allow=allow, most=1)
+        return due if isinstance(due, NoneDue) else due[0]
+
+    async def next_calls(
+        self, participant: str, now_ns: int, *, allow: Sequence[Operation], most: int
+    ) -> Sequence[DueCall] | NoneDue:
+        """See the port."""
+        due = await self._reader.run(lambda rows: outbound.next_calls(rows, participant, now_ns, allow, most))
+        if isinstance(due, NoneDue):
+            return due
+        for call, revision in due:
+            self._offered[call.submission] = revision
+        return [call for call, _ in due]
 
     async def past_deadline(self, participant: str, now_ns: int) -> tuple[Sequence[str], int]:
         """See the port."""

@@ -57,8 +57,13 @@ class Submission:
 
 def find(rows: Rows, where: str, args: tuple[object, ...]) -> Submission | None:
     """The first submission for which `where` (SQL of ours) holds."""
-    row = rows.one(f"SELECT {COLUMNS} FROM submissions WHERE {where} LIMIT 1", args)  # noqa: S608
-    return Submission(*row) if row else None
+    return next(iter(find_all(rows, where, args, 1)), None)
+
+
+def find_all(rows: Rows, where: str, args: tuple[object, ...], most: int) -> list[Submission]:
+    """The first submissions, so many at most, for which `where` (SQL of ours) holds."""
+    found = rows.all(f"SELECT {COLUMNS} FROM submissions WHERE {where} LIMIT ?", (*args, most))  # noqa: S608
+    return [Submission(*row) for row in found]
 
 
 def load(rows: Rows, submission: str) -> Submission:

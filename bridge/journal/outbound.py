@@ -8,7 +8,7 @@ from bridge.errors import IllegalMove, Replaced
 from bridge.journal import writebacks
 from bridge.journal.calls import insert_call, load_call, same_call
 from bridge.journal.holds import SITE_HELD, held, participant_held
-from bridge.journal.moves import COLUMNS, Submission, check_revision, find, load, move
+from bridge.journal.moves import COLUMNS, Submission, check_revision, find_all, load, move
 from bridge.journal.port import AnswerNote, DueCall, Fence, NoneDue, ParkedReturn, SignedCall, WaitingItem
 from bridge.journal.returns import waiting_for
 from bridge.journal.standing import members
@@ -22,6 +22,7 @@ _DETAIL_CHARS: Final = 500
 # A clock that was set back by less is not told from a caller that looked at it a moment before the last commit.
 SET_BACK_NS: Final = 10_000_000_000
 _MOST_LATE: Final = 100
+_MOST_TOGETHER: Final = 1000  # items of the calls that are given out at once
 _ANEW: Final = 1  # `resend` of a person: a new message; 2 is the same message again
 _SAME: Final = 2
 _OF_ATTEMPT: Final = frozenset({"sent", "answered"})  # hops that a further attempt goes through again, or does not
@@ -40,29 +41,43 @@ _NEXT_DEADLINE: Final = f"SELECT min(deadline_ns) FROM submissions WHERE {_IN_LI
 # --------------------------------------------------------------------------------------------------------- what is due
 
 
-def next_call(
-    rows: Rows, participant: str, now_ns: int, allow: Sequence[Operation]
-) -> tuple[DueCall, int] | tuple[NoneDue, int]:
-    """What may go out, with the revision of its items that the caller is about to sign."""
+def next_calls(
+    rows: Rows, participant: str, now_ns: int, allow: Sequence[Operation], most: int
+) -> list[tuple[DueCall, int]] | NoneDue:
+    """What may go out, so many at most, each with the revision of its items that the caller is about to sign."""
     allowed = dump([operation.value for operation in allow])
-    found = find(
+    found = find_all(
         rows,
         f"{_IN_LINE} AND deadline_ns > 0 AND deadline_ns <= ? AND {_ALLOWED} ORDER BY deadline_ns",
         (participant, now_ns, allowed),
+        most,
     )
-    if found is None and not participant_held(rows, participant):
-        found = find(
-            rows,
-            f"{_AGAIN} AND {_DUE} AND NOT {SITE_HELD} AND {_ALLOWED} ORDER BY position, seq",
-            (participant, now_ns, now_ns + SET_BACK_NS, allowed),
-        ) or find(
+    if not found and not participant_held(rows, participant):
+        args = (participant, now_ns, now_ns + SET_BACK_NS, allowed)
+        found = find_all(
+            rows, f"{_AGAIN} AND {_DUE} AND NOT {SITE_HELD} AND {_ALLOWED} ORDER BY position, seq", args, most
+        )
+        found += find_all(
             rows,
             f"{_IN_LINE} AND blocked = 0 AND {_DUE} AND NOT {SITE_HELD} AND {_ALLOWED} ORDER BY position, seq",
-            (participant, now_ns, now_ns + SET_BACK_NS, allowed),
+            args,
+            most - len(found),
         )
-    if found is None:
-        return NoneDue(next_ns=_next_ns(rows, participant, now_ns, allowed)), 0
-    return _due_call(rows, found), found.revision
+    if not found:
+        return NoneDue(next_ns=_next_ns(rows, participant, now_ns, allowed))
+    return [(_due_call(rows, one), one.revision) for one in _together(found)]
+
+
+def _together(found: Sequence[Submission]) -> list[Submission]:
+    """As many of these, from the front, as are signed in one go: one large one, or several small ones."""
+    taken = list(found[:1])
+    items = taken[0].items
+    for one in found[1:]:
+        items += one.items
+        if items > _MOST_TOGETHER:
+            break
+        taken.append(one)
+    return taken
 
 
 def past_deadline(rows: Rows, participant: str, now_ns: int) -> tuple[list[str], int]:

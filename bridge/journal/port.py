@@ -463,6 +463,12 @@ class Journal(JournalReader, People, AssetImporter, Protocol):
         """
         ...
 
+    async def next_calls(
+        self, participant: str, now_ns: int, *, allow: Sequence[Operation], most: int
+    ) -> Sequence[DueCall] | NoneDue:
+        """As many submissions that may go out now, in the order in which `next_call` would give them out one by one, together with 1,000 items at most."""
+        ...
+
     async def past_deadline(self, participant: str, now_ns: int) -> tuple[Sequence[str], int]:
         """Submissions that wait although their deadline is over (the first of them), and when the next one's is (UTC ns, 0 = none)."""
         ...

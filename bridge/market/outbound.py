@@ -188,11 +188,13 @@ class Outbound:
                 return self._pace.wait_s()
             try:
                 await self._tokens.get()
-                due = await self._journal.next_call(self._participant, self._clock.wall_ns(), allow=ALLOWED)
+                due = await self._journal.next_calls(
+                    self._participant, self._clock.wall_ns(), allow=ALLOWED, most=max(1, self._pace.slots())
+                )
                 if isinstance(due, NoneDue):
                     self._behind = False
                     return max(0.001, (due.next_ns - self._clock.wall_ns()) / 1e9) if due.next_ns else None
-                await self._start(due)
+                await self._start_all(due)
             except RetryLater as error:
                 return self._pace.trip(str(error), delay_s=error.delay_s)
             except AccountStopped as error:
@@ -226,6 +228,17 @@ class Outbound:
         if found is not None:
             self._traces.ended(found, state, found.stamps, cause="host")
 
+    async def _start_all(self, due: Sequence[DueCall]) -> None:
+        """Start these side by side, so that one commit serves them all. Raises what one of them raises, after all were tried."""
+        if len(due) == 1:
+            await self._start(due[0])
+            return
+        results = await asyncio.gather(*(self._start(one) for one in due), return_exceptions=True)
+        failed = [result for result in results if isinstance(result, BaseException)]
+        # Newer content for one of them is no reason to wait: whatever else happened goes first.
+        for error in sorted(failed, key=lambda error: isinstance(error, Replaced)):
+            raise error
+
     async def _start(self, due: DueCall) -> None:
         # What is in doubt left before, so it can neither expire nor be refused by us.
         doubtful = due.state is SubmissionState.IN_DOUBT
@@ -239,7 +252,7 @@ class Outbound:
         if isinstance(made, Refusal):
             await self._refuse(due.submission, SubmissionState.REJECTED, made)
             return
-        if self._closing or self._pace.held:
+        if self._closing or not self._pace.free():  # it stands in line as before, and is given out again
             return
         self._pace.take()  # before the commit, so that a stop waits for what is on disk as SENDING then
         try:

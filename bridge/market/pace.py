@@ -73,6 +73,13 @@ class Pace:
             self.in_flight < self._room and not self.circuit_open and not self._held() and self._fill() >= self._needed
         )
 
+    def slots(self) -> int:
+        """How many calls may leave now."""
+        if not self.free():
+            return 0
+        room = self._room - self.in_flight
+        return min(room, max(1, int(self._fill() - self._needed + 1.0))) if self._rate else room
+
     @property
     def _needed(self) -> float:
         """What the bucket must hold before a call may leave; a poll that waits gets every other token."""

@@ -22,6 +22,41 @@ async def test_oldest_goes_first(kit):
     assert (await kit.due()).submission == first.accepted[0].submission
 
 
+async def several(kit, most):
+    due = await kit.journal.next_calls("acme", kit.clock.ns, allow=list(Operation), most=most)
+    assert not isinstance(due, NoneDue)
+    return [[item.key for item in call.items] for call in due]
+
+
+async def test_several_are_given_out_at_once_in_their_order(kit):
+    """As many as may leave; nothing is lost by asking for more than there are."""
+    for key in ("A", "B", "C", "D"):
+        await kit.accept(kit.asset(key, max_items=1))
+    assert await several(kit, 3) == [["A"], ["B"], ["C"]]
+    assert await several(kit, 9) == [["A"], ["B"], ["C"], ["D"]]
+    await kit.send()
+    assert await several(kit, 2) == [["B"], ["C"]]
+    assert (await kit.due()).items[0].key == "B"
+
+
+async def test_what_is_given_out_at_once_is_bounded_by_its_items(kit):
+    """Calls of a thousand records are signed one after the other, however many may leave."""
+    for first in (0, 600, 1200):
+        await kit.accept(*(kit.asset(f"A{number}", max_items=600) for number in range(first, first + 600)))
+    assert [len(call) for call in await several(kit, 3)] == [600]
+
+
+async def test_what_is_sent_again_is_given_out_before_what_waits(kit):
+    """In doubt, and sent again by a person: with what stands behind it in one answer."""
+    await kit.accept(kit.asset("A", max_items=1))
+    due = await kit.send()
+    await kit.journal.answered(
+        kit.market, due.submission, SubmissionState.IN_DOUBT, kit.answer(""), retry_ns=kit.clock.ns
+    )
+    await kit.accept(kit.asset("B", max_items=1))
+    assert await several(kit, 2) == [["A"], ["B"]]
+
+
 async def test_nothing_due(kit):
     """An empty line has no next time either."""
     due = await kit.next()
