@@ -387,7 +387,11 @@ class Link:
         check_server(certificate, server.ApplicationUri, self._trusted, self._clock.wall_ns())
 
     async def _learn_limits(self) -> None:
-        values = await self.read_values([ua.NodeId(node) for _, node in _LIMITS.values()])
+        nodes = [ua.NodeId(node) for _, node in _LIMITS.values()]
+        values = [
+            *await self.read_values(nodes[:5]),
+            *await self.read_values(nodes[5:]),
+        ]  # some take five, and say so there
         for service, value in zip(_LIMITS, values, strict=True):
             stated = value.Value.Value if value.Value is not None and value.StatusCode.is_good() else 0
             if isinstance(stated, int) and stated > 0:
