@@ -7,6 +7,7 @@ from three_sites import ASSET_TOPIC, sites
 from bridge.sandbox import Knobs
 
 ANSWERS = "acme/crawley/answers/{}"
+HOST_STATUS = "acme/host/status"
 CHANGES = {
     "    host: {env: SMP_BRIDGE_CRAWLEY_HOST": "    session_expiry: 1d\n    host: {env: SMP_BRIDGE_CRAWLEY_HOST",
     'default: "3.1.1"}': 'default: "5"}',
@@ -28,7 +29,12 @@ async def test_an_answer_goes_where_its_request_asked(tmp_path):
     """From the request to SMP's outcome; the same request again is a repeat, and its standing outcome goes where this one asked."""
     async with sites(tmp_path, profile="default", knobs=Knobs(), change=at_version_5) as made:
         async with Peer(made.mqtt._broker, protocol=MQTTProtocolVersion.MQTTv5) as scheduler:
-            await scheduler.subscribe(ANSWERS.format("+"))
+            await scheduler.subscribe(ANSWERS.format("+"), HOST_STATUS)
+
+            async def there():
+                return any(message.payload == b"online" for message in scheduler.messages)
+
+            await made.until(there, True)  # a broker keeps no request for a host that it has never seen
             for number in (1, 2):
                 own = ANSWERS.format(number)
 

@@ -292,8 +292,10 @@ async def _programs(stack: AsyncExitStack, directory: Path, places: int, slots: 
     modbus = await stack.enter_async_context(modbus_device())
     await modbus.put(0, *layout2.HEADER)
     await modbus.order("beat", at=HEARTBEAT, on=True)
+    # By default it throws away what exceeds 1,000 messages for one client, and each visit of the bridge asks for all that is retained.
+    queue = "max_queued_messages 0"
     broker = await stack.enter_async_context(
-        mosquitto(directory / "mqtt", tls=True, user="smp-bridge", password="secret")
+        mosquitto(directory / "mqtt", tls=True, user="smp-bridge", password="secret", extra=queue)
     )
     mqtt = await stack.enter_async_context(MqttPeer(broker))
     await mqtt.subscribe(TOPIC.format("+") + "/result", HOST_STATUS)
