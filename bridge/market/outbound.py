@@ -235,9 +235,8 @@ class Outbound:
             return
         results = await asyncio.gather(*(self._start(one) for one in due), return_exceptions=True)
         failed = [result for result in results if isinstance(result, BaseException)]
-        # Newer content for one of them is no reason to wait: whatever else happened goes first.
-        for error in sorted(failed, key=lambda error: isinstance(error, Replaced)):
-            raise error
+        if failed:  # newer content for one of them is no reason to wait: whatever else happened goes first
+            raise min(failed, key=lambda error: isinstance(error, Replaced))
 
     async def _start(self, due: DueCall) -> None:
         # What is in doubt left before, so it can neither expire nor be refused by us.

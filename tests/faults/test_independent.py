@@ -20,7 +20,7 @@ from bridge.testing.lane import Then
 from bridge.testing.proxy import Way
 
 # Among all other tests, two of which run at a time: what is looked for there is work that stands still, not what a busy machine takes.
-QUICK = Form(pairs=3, seconds=2.0, rate=40, share=1.0, plus_ms=250)
+QUICK = Form(pairs=3, seconds=2.0, rate=40, share=1.0, plus_ms=100)
 FULL = Form(pairs=5, seconds=5.0, rate=40, share=0.2, plus_ms=2)
 # One journal has one writer, so that a flood's calls of 1,000 are in others' way for as long as one commit of theirs takes.
 FLOOD = Form(pairs=5, seconds=5.0, rate=40, share=0.2, plus_ms=50)

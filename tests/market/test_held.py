@@ -76,3 +76,22 @@ async def test_a_wrong_clock_ends_nothing_as_late(tmp_path):
         rig.outbound.wake()
         await rig.until("EXPIRED")
         assert rig.peer.script.on(ASSETS) == []
+
+
+async def test_what_waits_leaves_together(tmp_path, monkeypatch):
+    """Calls that stood in line are committed as many at a time as may leave, not one after the other, and each leaves once."""
+    held, together = Held(), []
+    held.now = True
+    async with market(tmp_path, *[TAKEN] * 6, held=held) as rig:
+        serve = rig.journal._writer._serve
+        monkeypatch.setattr(rig.journal._writer, "_serve", lambda batch: (together.append(len(batch)), serve(batch)))
+        for number in range(6):
+            await rig.submit(f"BESS{number:03}", max_items=1)
+        together.clear()
+        held.now = False
+        rig.outbound.wake()
+        async with asyncio.timeout(8):
+            while {view.state.value for view in await rig.journal.submissions()} != {"AWAITING_RETURN"}:
+                await asyncio.sleep(0.01)
+        assert max(together) > 1
+        assert len(rig.creates) == 6
