@@ -5,7 +5,7 @@ import socket
 from contextlib import suppress
 from typing import Any, Final
 
-from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.client import Client, MQTTMessage, _WebsocketWrapper
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -18,6 +18,7 @@ from adapters.mqtt.trust import trust
 AT_LEAST_ONCE: Final = 1
 OFFLINE: Final = b"offline"
 ONLINE: Final = b"online"
+_CONTROL: Final = 0x8  # the bit of an opcode that marks frames of control (RFC 6455, 5.5)
 
 _PROTOCOLS: Final = {Version.V311: MQTTProtocolVersion.MQTTv311, Version.V5: MQTTProtocolVersion.MQTTv5}
 
@@ -54,6 +55,21 @@ def connect(client: Client, options: MqttOptions) -> None:
         properties.ReceiveMaximum = options.max_unacknowledged
         extra = {"clean_start": False, "properties": properties}
     client.connect(options.host, options.port, keepalive=int(options.keepalive), **extra)
+    wrapper = client.socket()
+    if isinstance(wrapper, _WebsocketWrapper):
+        wrapper.__class__ = _Masking
+
+
+class _Masking(_WebsocketWrapper):
+    """The library's WebSocket, answering pings and closing as RFC 6455 asks."""
+
+    def _create_frame(self, opcode: int, data: bytearray, do_masking: int = 1) -> bytearray:  # noqa: ARG002 - the library's own signature
+        """Every frame of a client is masked (5.1), or a strict gateway ends the connection. One of control waits for the end of the one under way (5.4)."""
+        frame = super()._create_frame(opcode, data, 1)
+        if opcode & _CONTROL and self._sendbuffer:
+            self._sendbuffer += frame
+            return bytearray()
+        return frame
 
 
 def without_delay(sock: Any) -> None:

@@ -36,6 +36,10 @@ class Aedes:
             settings.setdefault("tls", {"key": str(self.certificates.key), "cert": str(self.certificates.chain)})
         return (await self._order("listen", port=port, **settings))["port"]
 
+    async def ping(self, payload: str) -> list[str]:
+        """Send a WebSocket ping on every WebSocket; what each answered."""
+        return (await self._order("ping", payload=payload))["answers"]
+
     def options(self, **changes: object) -> dict:
         """The adapter's options for it, as a site file would spell them."""
         found: dict = {"host": self.host, "port": self.port}

@@ -1,5 +1,6 @@
 """MQTT over WebSocket: mosquitto behind a gateway of the `ws` library (Debian builds mosquitto without WebSockets), and aedes itself."""
 
+import asyncio
 import socket
 from contextlib import asynccontextmanager
 
@@ -9,6 +10,7 @@ from mosquitto import HOST, Peer, free_port, mosquitto
 from mqtt_site import ASSET, REQUEST, RESULT, context_of, options_of, outcome, read_site, registration, request, take
 
 from adapters.mqtt import ADAPTER
+from adapters.mqtt.client import _Masking
 from bridge.api import LinkError, LinkRefused
 
 PATH = "/plant/mqtt"
@@ -48,6 +50,42 @@ async def test_a_request_and_its_outcome_through_a_websocket(tmp_path, version, 
             ems.client.publish(REQUEST.format("EV001"), f'{{"reqId":"s-{number}","action":"create"}}', 1)
         arrivals = await take(link, 300)
         assert [arrival.records[0].request for arrival in arrivals] == [f"s-{number}" for number in range(300)]
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
+async def test_a_gateway_that_pings(tmp_path, tls):
+    """Its pings are answered with their own payload, masked (RFC 6455, 5.1 and 5.5.3), while the session is idle; requests and outcomes go on after."""
+    async with (
+        gateway(tmp_path / "peer", tls=tls) as peer,
+        open_at(**peer.options(websocket={"path": PATH}, status_topic=None)) as link,
+    ):
+        for payload in ("", "are you there?", "x" * 125):
+            assert await peer.ping(payload) == [payload]
+        assert not any(entry.error for entry in await link.write(outcome("EV001", "r-1")))
+
+
+def test_an_answer_to_a_ping_waits_for_the_end_of_the_frame_under_way():
+    """RFC 6455, 5.4: a frame is not interrupted. What is left of it goes first; without one under way the answer goes at once."""
+    wrapper = object.__new__(_Masking)
+    wrapper._sendbuffer = bytearray(b"the rest")
+    assert wrapper._create_frame(0xA, bytearray(b"x")) == b""
+    assert wrapper._sendbuffer.startswith(b"the rest\x8a\x81")
+    assert len(wrapper._sendbuffer) == len("the rest") + 2 + 4 + 1
+    wrapper._sendbuffer = bytearray()
+    assert len(wrapper._create_frame(0xA, bytearray(b"x"))) == 2 + 4 + 1
+    assert not wrapper._sendbuffer
+
+
+@pytest.mark.long
+async def test_an_idle_link_is_kept_by_mqtts_own_pings(tmp_path):
+    """aedes ends a connection that says nothing for one and a half keepalives: MQTT's ping goes through the WebSocket, and is answered there."""
+    async with (
+        gateway(tmp_path / "peer") as peer,
+        open_at(**peer.options(websocket={"path": PATH}, keepalive="2s")) as link,
+    ):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(link.receive(), 3.5)
+        await link.caught_up()
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])

@@ -3,6 +3,7 @@
    Orders are JSON lines on standard input, each answered by one line on standard output:
    {op: "listen", port, websocket, upstream, tls: {key, cert, ca}, user, password} -> {port}; port 0 is a free one. websocket is the path at
    which MQTT over WebSocket is spoken, upstream the port of the broker behind it (none: aedes); with tls.ca a client certificate is asked for.
+   {op: "ping", payload} sends a WebSocket ping on every connection and waits for the answers -> {answers}.
    {op: "stop"} closes every listener and connection; what aedes keeps (sessions, retained messages) stays. */
 import { readFileSync } from 'node:fs'
 import { createServer as httpServer } from 'node:http'
@@ -17,6 +18,7 @@ const HOST = '127.0.0.1'
 const aedes = await Aedes.createBroker({ queueLimit: 10000, maxClientsIdLength: 64 })
 const open = new Set()
 const servers = []
+const webSockets = new Set()
 let known = null
 
 aedes.authenticate = (client, user, password, done) => {
@@ -51,7 +53,11 @@ function listener({ websocket, upstream, tls }) {
   if (!websocket) return options ? tlsServer(options, handle) : tcpServer(handle)
   const server = options ? httpsServer(options) : httpServer()
   const sockets = new WebSocketServer({ server, path: websocket, handleProtocols: (asked) => asked.has('mqtt') && 'mqtt' })
-  sockets.on('connection', (socket) => handle(createWebSocketStream(socket)))
+  sockets.on('connection', (socket) => {
+    webSockets.add(socket)
+    socket.on('close', () => webSockets.delete(socket))
+    handle(createWebSocketStream(socket))
+  })
   return server
 }
 
@@ -69,6 +75,18 @@ const orders = {
       server.listen(order.port ?? 0, HOST, () => resolve({ port: server.address().port }))
       servers.push(server)
     }),
+  ping: async ({ payload }) => ({
+    answers: await Promise.all(
+      [...webSockets].map(
+        (socket) =>
+          new Promise((resolve) => {
+            socket.once('pong', (data) => resolve(String(data)))
+            socket.once('close', (code) => resolve(`closed with ${code}`))
+            socket.ping(payload)
+          })
+      )
+    )
+  }),
   stop: async () => {
     const ended = servers.splice(0).map((server) => new Promise((resolve) => server.close(resolve)))
     for (const socket of open) socket.destroy()
