@@ -182,10 +182,15 @@ def _uncounted(_count: int) -> None:
     """Where nobody counts what was lost."""
 
 
+def _unheard(_text: str) -> None:
+    """Where nobody hears what is left out."""
+
+
 class SessionContext(NamedTuple):
     """What a session is opened with. `heard()` is called whenever a good value arrived (health is the age of the last one); see `Intervals`.
 
     `lost(count)` is called when the EMS says that it could not keep so many changes until they were fetched.
+    `beyond(text)` is called when the EMS offers more than the adapter keeps, with what is left out; it is an alarm for as long as the session lasts.
     """
 
     site: str
@@ -198,6 +203,7 @@ class SessionContext(NamedTuple):
     word: Any = None
     intervals: Intervals = Intervals()
     lost: Callable[[int], None] = _uncounted
+    beyond: Callable[[str], None] = _unheard
 
 
 class AlarmWord(NamedTuple):

@@ -68,12 +68,13 @@ class Due:
 
 @dataclass(slots=True)
 class Taken:
-    """What became of one message: records that are acknowledged together with it, records that are not, and why it was put aside if it was."""
+    """What became of one message: records that are acknowledged together with it, records that are not, why it was put aside if it was, and what is beyond a bound."""
 
     asking: list[Due] = field(default_factory=list)
     freed: list[Due] = field(default_factory=list)
     good: bool = False
     aside: list[str] = field(default_factory=list)
+    beyond: str = ""
 
 
 _Take = Callable[[Mapping[str, str], bytes, Taken], None]
@@ -149,7 +150,7 @@ class FlowBook:
             self._known.pop(place, None)
             return
         if place not in self._known and len(self._known) >= MOST_PLACES:
-            taken.aside.append(f"there are more than {MOST_PLACES} registrations")
+            self._leave_out(taken)
             return
         self._keep(place, self._read(placeholders, payload), taken)
 
@@ -157,7 +158,7 @@ class FlowBook:
         """A message on the topic of one value of a registration. An empty one says that the value is gone."""
         place = self.place(placeholders)
         if place not in self._heard and len(self._heard) >= MOST_PLACES:
-            taken.aside.append(f"there are more than {MOST_PLACES} registrations")
+            self._leave_out(taken)
             return
         heard = self._heard.setdefault(place, {})
         heard.pop(address, None)
@@ -178,6 +179,10 @@ class FlowBook:
         }
         raw = b"\n".join(part.encode() + b"=" + held for part, (held, _) in heard.items())
         self._keep(place, Registration(fields=made, raw=raw), taken)
+
+    def _leave_out(self, taken: Taken) -> None:
+        taken.beyond = f"{self.name}: there are more than {MOST_PLACES} registrations; those beyond are left out"
+        taken.aside.append(f"there are more than {MOST_PLACES} registrations")
 
     def _value(self, address: str, payload: bytes) -> Reading:
         """One value of a registration whose values have topics of their own."""

@@ -155,6 +155,8 @@ class MqttSession:
         taken = self._book.take(heard.topic, heard.payload)
         if taken.good:
             self._context.heard()
+        if taken.beyond:
+            self._context.beyond(taken.beyond)
         if taken.aside:
             self._put_aside(heard.topic, "; ".join(taken.aside))
         if taken.asking or taken.freed:

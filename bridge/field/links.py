@@ -1,4 +1,4 @@
-"""A link that is down for too long, or refused, told as alarms."""
+"""A link that is down for too long, refused, or has more behind it than is kept, told as alarms."""
 
 import asyncio
 from typing import Final
@@ -9,12 +9,13 @@ from bridge.journal.port import Journal
 
 DOWN: Final = "LINK_DOWN"
 REFUSED: Final = "LINK_REFUSED"
+BEYOND: Final = "BEYOND_LIMIT"
 AGAIN_S: Final = 1.0
 _TEXT_CHARS: Final = 500
 
 
 class LinkAlarms:
-    """The alarms of one adapter's link. LINK_REFUSED at once, LINK_DOWN after `after_s` without a session; both are cleared when one opens."""
+    """The alarms of one adapter's link. LINK_REFUSED at once, LINK_DOWN after `after_s` without a session, both cleared when one opens; BEYOND_LIMIT ends with its session."""
 
     def __init__(
         self, *, site: str, adapter: str, participant: str, journal: Journal, clock: Clock, after_s: float
@@ -29,18 +30,26 @@ class LinkAlarms:
         self._since_ns: int | None = clock.mono_ns()
         self._reason = "it was never open"
         self._refusal = ""
+        self._left_out = ""
         # What the journal says; None = what an earlier process left there.
-        self._told: dict[str, bool | None] = {DOWN: None, REFUSED: None}
+        self._told: dict[str, bool | None] = {DOWN: None, REFUSED: None, BEYOND: None}
 
     def opened(self) -> None:
         """A session is open."""
         self._since_ns, self._refusal = None, ""
         self._changed.set()
 
+    def beyond(self, text: str) -> None:
+        """The EMS offers more than the adapter keeps; the first text of a session stands. It may come before the session is open."""
+        if not self._left_out:
+            self._left_out = text[:_TEXT_CHARS]
+            self._changed.set()
+
     def lost(self, error: BaseException) -> None:
         """A session ended, or none could be opened."""
         if self._since_ns is None:
             self._since_ns = self._clock.mono_ns()
+        self._left_out = ""
         self._reason = f"{type(error).__name__}: {error}"[:_TEXT_CHARS]
         if isinstance(error, LinkRefused):
             self._refusal = str(error)[:_TEXT_CHARS]
@@ -66,6 +75,7 @@ class LinkAlarms:
         text = f"no session for {self._after_s:g} s: {self._reason}"
         await self._set(DOWN, text if down else "")
         await self._set(REFUSED, self._refusal)
+        await self._set(BEYOND, self._left_out)
 
     async def _set(self, code: str, text: str) -> None:
         """Raise it once, or clear it once; what an earlier process left is cleared when a session opens, not before."""

@@ -151,6 +151,7 @@ class Supervisor:
             word=self._word,
             intervals=self._metrics.intervals(self._site, self._name),
             lost=lambda count: self._metrics.lost(self._site, self._name, count),
+            beyond=self._links.beyond,
         )
         async with self._adapter.open(context) as session:
             opened.set()

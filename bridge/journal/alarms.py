@@ -36,6 +36,7 @@ RUNBOOK: Final[Mapping[str, str]] = {
     "CLOCK_UNSYNCHRONISED": "Nothing synchronises this machine's clock, or it cannot be asked; the text says which. Nothing is held. Set up NTP on the machine (or on the host of a container); where somebody else answers for the clock, `clock: {source: none}`.",
     "LINK_DOWN": "There was no session with this EMS for the stated time; it is tried again by itself. Look at the device, the network between, and the service's log.",
     "LINK_REFUSED": "The EMS refuses us: user, password, certificate or policy. Correct the credentials or the trust on one of the two sides; it is tried again every half minute.",
+    "BEYOND_LIMIT": "The EMS offers more than its adapter keeps; the text says of which flow and how much is kept. What is beyond is left out, and requests for it are refused. Divide the flow into several by their topics or places, or take from the EMS what is not meant; the alarm ends with the connection, and the next one looks anew.",
     "ALARM_WORD": "The EMS does not take the site's alarm word; outcomes are not affected. Check the rights on its address; it is tried again by itself and at each reconnect.",
     "MOVED": "Another asset stands at this place now; nothing was written there. Ask for the registration again at its new place.",
 }

@@ -259,3 +259,17 @@ async def test_an_unreadable_request_is_answered_as_such(tmp_path, problem):
         rig.ems.request("assets", "B9", problem=problem)
         await rig.ems.until(lambda: rig.ems.last("B9") == 7)
         await rig.ems.until(lambda: rig.ems.acked == [(("B9",), False)])
+
+
+async def test_what_the_adapter_leaves_out_is_an_alarm(tmp_path):
+    """A session tells it; the row names the site, the adapter and what is left out, and ends with the session."""
+    async with running(tmp_path) as rig:
+        rig.ems.context.beyond("assets: there are more than 10 places")
+        async with asyncio.timeout(5):
+            while not (rows := await rig.journal.alarms()):
+                await asyncio.sleep(0.01)
+            assert [(row.code, row.site, row.subject) for row in rows] == [("BEYOND_LIMIT", "ipswich", "ems")]
+            assert "more than 10 places" in rows[0].text
+            rig.ems.cut()
+            while await rig.journal.alarms():
+                await asyncio.sleep(0.01)

@@ -48,6 +48,7 @@ class MemoryEms:
         self.broken = asyncio.Event()
         self.reachable = True
         self.refuses = ""
+        self.context = None  # of the session that is open
         self.changed = asyncio.Event()
         self.garble = False
         self.line = None  # where messages stand in line: a coroutine function that ends once they have come
@@ -146,6 +147,7 @@ def memory_adapter(ems, protocol="memory"):
         if ems.refuses:
             raise LinkRefused(ems.refuses)
         ems.sessions += 1
+        ems.context = context
         ems.broken.clear()
         ems.changed.set()
         yield (_Session if ems.line is None else _InLine)(ems)

@@ -67,6 +67,22 @@ async def test_down_after_the_stated_time():
         assert rows.said.count(("LINK_DOWN", False)) == 2
 
 
+async def test_what_is_left_out_is_an_alarm_as_long_as_the_session_lasts():
+    """It may be told before the session is open; the first text stands, and it ends with the session. What an earlier process left is cleared by one that keeps all."""
+    async with watched(after_s=60) as (rows, alarms):
+        alarms.beyond("chargers: more than 10 registrations")
+        alarms.opened()
+        alarms.beyond("units: more than 10 registrations")
+        await rows.until(["BEYOND_LIMIT"])
+        assert rows.standing["BEYOND_LIMIT"].startswith("chargers")
+        alarms.lost(LinkError("cable"))
+        await rows.until([])
+    async with watched(after_s=60) as (rows, alarms):
+        rows.standing["BEYOND_LIMIT"] = "of an earlier process"
+        alarms.opened()
+        await rows.until([])
+
+
 async def test_a_short_loss_is_none():
     """Back before the time is over."""
     async with watched(after_s=60) as (rows, alarms):
