@@ -70,10 +70,12 @@ class Operation(enum.Enum):
     ASSET_CREATE = "asset.create"
     UNIT_CREATE = "unit.create"
 
-    @property
-    def kind(self) -> Kind:
-        """The kind of item this operation creates."""
-        return Kind.ASSET if self is Operation.ASSET_CREATE else Kind.UNIT
+    kind: Kind
+    """The kind of item this operation creates; set below, for a property would cost a call at each look."""
+
+
+for _operation in Operation:
+    _operation.kind = Kind(_operation.value.partition(".")[0])
 
 
 class EmsState(enum.IntEnum):

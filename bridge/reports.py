@@ -5,9 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Final, Generic, TypeVar
 
-from prometheus_client import Histogram
+from prometheus_client import Gauge, Histogram
 
 from bridge.api import Intervals
 from bridge.clock import Clock, Stamp
@@ -26,16 +26,19 @@ from bridge.submission import Admission
 
 log = logging.getLogger(__name__)
 
+M = TypeVar("M", Gauge, Histogram)
 
-class _Children(dict[tuple[str, ...], Histogram]):
-    """The histograms of a family by their labels: finding one again costs more than observing it."""
 
-    def __init__(self, family: Histogram) -> None:
+class _Children(dict[tuple[str, ...], M], Generic[M]):
+    """The metrics of a family by their labels: finding one again costs more than observing it."""
+
+    def __init__(self, family: M) -> None:
         super().__init__()
-        self._family = family
+        self._family: M = family
 
-    def __missing__(self, labels: tuple[str, ...]) -> Histogram:
-        child = self[labels] = self._family.labels(*labels)
+    def __missing__(self, labels: tuple[str, ...]) -> M:
+        child: M = self._family.labels(*labels)
+        self[labels] = child
         return child
 
 
@@ -50,11 +53,12 @@ class FieldReport(FieldMetrics):
         self._book = book or Book()
         self._intervals = intervals or IntervalBook(clock.mono_ns)
         self._site_stage = _Children(metrics.site_stage)
+        self._heard = _Children(metrics.heard)
         self._heard_ns: dict[str, int | None] = {}
 
-    def admitted(self, flow: FlowPlan, admission: Admission) -> None:
+    def admitted(self, flow: FlowPlan, admission: Admission, count: int) -> None:
         """See `FieldMetrics`."""
-        self._metrics.records.labels(flow.site, flow.name, admission.value).inc()
+        self._metrics.records.labels(flow.site, flow.name, admission.value).inc(count)
 
     def unusual(self, flow: FlowPlan) -> None:
         """See `FieldMetrics`."""
@@ -90,7 +94,7 @@ class FieldReport(FieldMetrics):
     def heard(self, site: str, adapter: str, mono_ns: int) -> None:
         """See `FieldMetrics`."""
         self._heard_ns[f"{site}/{adapter}"] = mono_ns
-        self._metrics.heard.labels(site, adapter).set(mono_ns / 1e9)
+        self._heard[site, adapter].set(mono_ns / 1e9)
 
     def wrote_back(self, flow: FlowPlan, state: str, *, final: bool) -> None:
         """See `FieldMetrics`."""

@@ -157,7 +157,7 @@ def reading(body: Mapping[str, Any], source: Source, placeholders: Mapping[str, 
         return Reading(value=None, quality=Quality.BAD, detail=f"{source.text} is not there", absent=True)
     if isinstance(value, float) and not math.isfinite(value):
         return Reading(value=None, quality=Quality.BAD, detail=f"{source.text} is not a finite number")
-    return Reading(value=value)
+    return Reading(value)
 
 
 def request_id(body: Mapping[str, Any], source: Source) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
@@ -17,11 +17,11 @@ class Template:
 
     text: str
     levels: tuple[tuple[str, str], ...]
+    names: tuple[str, ...] = field(init=False)
+    """The placeholders in their order."""
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The placeholders in their order."""
-        return tuple(name for _, name in self.levels if name)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(name for _, name in self.levels if name))
 
     @property
     def filter(self) -> str:

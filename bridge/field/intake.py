@@ -75,13 +75,15 @@ class IntakeDesk:
         for arrival in arrivals:
             arrival.ack(not _unreadable(arrival))
         self._say_refused(batch, intake)
-        turns = Turns()
+        turns, admitted = Turns(), Counter[tuple[str, Admission]]()
         for plan, accepted, candidate in zip(batch.plans, intake.accepted, batch.candidates, strict=True):
             await turns.give()
-            self._metrics.admitted(plan, accepted.admission)
+            admitted[plan.name, accepted.admission] += 1
             received = candidate.stamps.get("received")
             if received is not None:
                 self._metrics.stage(self._site, plan.name, "journalled", candidate.stamps["mapped"], intake.journalled)
+        for (flow, admission), count in admitted.items():
+            self._metrics.admitted(self._plans[flow], admission, count)
         return intake
 
     async def refuse_unregistered(self, plan: FlowPlan, place: str, request: str, received: Stamp) -> None:
@@ -257,8 +259,12 @@ def _unreadable(arrival: Arrival) -> bool:
 
 def _source_ns(record: Record) -> int:
     """The newest source time among the readings, 0 where the protocol has none; a server's "never" (year 9999) is none."""
-    times = (reading.source_ns or 0 for reading in record.fields.values())
-    return max((found for found in times if 0 < found < _MOST_NS), default=0)
+    newest = 0
+    for reading in record.fields.values():
+        found = reading.source_ns
+        if found is not None and newest < found < _MOST_NS:
+            newest = found
+    return newest
 
 
 def _evidence(record: Record) -> bytes:

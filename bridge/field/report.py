@@ -9,8 +9,8 @@ from bridge.submission import Admission
 class FieldMetrics:
     """What the field side reports; the composition root hands in one that counts."""
 
-    def admitted(self, flow: FlowPlan, admission: Admission) -> None:
-        """One record was journalled with this admission."""
+    def admitted(self, flow: FlowPlan, admission: Admission, count: int) -> None:
+        """So many records were journalled with this admission."""
 
     def unusual(self, flow: FlowPlan) -> None:
         """A rule warned of a record that goes on all the same."""
