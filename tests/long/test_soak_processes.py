@@ -117,9 +117,11 @@ async def test_nothing_is_lost_and_nothing_leaks(tmp_path, request):
     assert not row.red
     assert requested == len(asked) == len(set(asked)), "what the EMSs asked for is not what was counted"
     assert sum(ledger.creates.values()) == row.accepted_once, "SMP created what nobody counts"
-    assert {key for keys in doubtful.values() for key in keys} == {
-        reference for reference, fate in fates.of.items() if fate == Fates.IN_DOUBT
-    }
+    held = {key for keys in doubtful.values() for key in keys}
+    told = {reference for reference, fate in fates.of.items() if fate == Fates.IN_DOUBT}
+    # What SMP refused goes again with its slot's next request (DOMAIN 6, layout 2): its EMS may have gone by the refusal while that second call is in doubt.
+    again = {reference for reference in held - told if fates.of.get(reference) == Fates.REFUSED}
+    assert held - again == told, "the journal and the EMSs differ on what is in doubt"
     assert after["resident_kib"] - before["resident_kib"] < GROWTH_KIB, (before, after)
     for name, more in MORE.items():
         assert after[name] <= before[name] + more, (before, after)
