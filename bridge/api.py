@@ -58,6 +58,7 @@ __all__ = [
     "Written",
     "fit_transaction_id",
     "read_guarded",
+    "tls_certificates",
 ]
 
 ENTRY_POINT_GROUP: Final = "smp_bridge.adapters"
@@ -310,6 +311,17 @@ class CertificateUse:
     trusted: tuple[Path, ...] = ()
     trust: Path | None = None
     warning: str = ""
+
+
+def tls_certificates(tls: Any, warning: str) -> Sequence[CertificateUse]:
+    """The files of options `tls:` with `ca`, `certificate` and `private_key`: who vouches for the peer and who we are. `warning` says what it means that there are none."""
+    if tls is None:
+        return [CertificateUse(path="tls", role=CertificateRole.TLS_CLIENT, warning=warning)]
+    if tls.ca is None and tls.certificate is None:
+        return []
+    trusted = (tls.ca,) if tls.ca is not None else ()
+    own = {"certificate": tls.certificate, "private_key": tls.private_key}
+    return [CertificateUse(path="tls", role=CertificateRole.TLS_CLIENT, trusted=trusted, **own)]
 
 
 class Guess(NamedTuple):

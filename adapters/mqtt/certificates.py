@@ -1,25 +1,13 @@
 """Which files protect a link to a broker, for `smp-bridge certificates doctor`. Pure."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-from bridge.api import CertificateRole, CertificateUse
+from bridge.api import CertificateUse, tls_certificates
+
+_OPEN: Final = "no `tls:`: whoever reaches this network can read and change what travels, the password too"
 
 
 def certificates(options: Any) -> Sequence[CertificateUse]:
     """The authority that vouches for the broker and, where the broker asks for one, this host's own certificate."""
-    tls = options.tls
-    if tls is None:
-        text = "no `tls:`: whoever reaches this network can read and change what travels, the password too"
-        return [CertificateUse(path="tls", role=CertificateRole.TLS_CLIENT, warning=text)]
-    if tls.ca is None and tls.certificate is None:
-        return []
-    return [
-        CertificateUse(
-            path="tls",
-            role=CertificateRole.TLS_CLIENT,
-            certificate=tls.certificate,
-            private_key=tls.private_key,
-            trusted=(tls.ca,) if tls.ca is not None else (),
-        )
-    ]
+    return tls_certificates(options.tls, _OPEN)

@@ -1,15 +1,12 @@
-"""One MQTT connection, used once, driven by the event loop's own readers and writers. Beside client.py the only file that touches the protocol library."""
+"""One MQTT connection, used once, driven by the event loop's own readers and writers. Beside client.py and faults.py the only file that touches the protocol library."""
 
 import asyncio
-import ssl
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, WebsocketConnectionError
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import MQTTErrorCode
-from paho.mqtt.exception import MQTTException
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
@@ -17,9 +14,10 @@ from adapters.mqtt.book import SHARED
 from adapters.mqtt.client import AT_LEAST_ONCE, OFFLINE, ONLINE, connect, correlated, made, reply_of, without_delay
 from adapters.mqtt.codec import printable
 from adapters.mqtt.config import MqttOptions
+from adapters.mqtt.faults import LIBRARY_FAULTS, Faults
 from adapters.mqtt.outbox import Message
 from adapters.mqtt.replies import Reply
-from bridge.api import LinkError, LinkRefused
+from bridge.api import LinkError
 
 CLOSE_S: Final = 1.0
 BURST: Final = 200  # packets read in one turn of the event loop
@@ -27,17 +25,6 @@ WINDOW: Final = 20  # messages published and not yet acknowledged; the broker ma
 LATE_S: Final = 30.0  # for the answer to a subscription that stands behind messages
 LONGEST_TICK_S: Final = 1.0
 NOBODYS: Final = "smp-bridge/nobody"  # a filter that is never subscribed, to be taken back: every broker answers, and nothing changes
-
-# Reason codes of MQTT 5 (3.2.2.2); the library translates those of 3.1.1 into them.
-_REFUSALS: Final = {
-    132: "is `version` one that the broker speaks?",
-    133: "does the broker prescribe client ids? set `client_id`; otherwise it is made of the site's and the adapter's name",
-    134: "are `user` and `password` the ones that the broker knows?",
-    135: "is this user allowed to connect, and are `user` and `password` right?",
-    138: "the broker has banned this client",
-    140: "the broker asks for an authentication that is not supported here",
-}
-_LIBRARY_FAULTS: Final = (OSError, ValueError, TypeError, KeyError, IndexError, struct.error, MQTTException)
 
 
 class Heard(NamedTuple):
@@ -56,7 +43,7 @@ class Link:
         self, options: MqttOptions, client_id: str, *, heard: Callable[[Heard], None], lost: Callable[[], None]
     ) -> None:
         self._options = options
-        self._name = f"{options.host}:{options.port}"
+        self._faults = Faults(options)
         self._heard = heard
         self._lost = lost
         self._loop = asyncio.get_running_loop()
@@ -157,9 +144,9 @@ class Link:
         if self._error is not None:
             raise type(self._error)(str(self._error), hint=self._error.hint)
 
-    def fail(self, text: str, *, hint: str = "") -> LinkError:
+    def fail(self, text: str) -> LinkError:
         """End this link; the error is returned to be raised."""
-        return self._fail(LinkError(f"{self._name}: {text}", hint=hint))
+        return self._fail(self._faults.lost(text))
 
     async def close(self) -> None:
         """Say good-bye where the link is well; otherwise the broker publishes the last will. No socket stays in either case.
@@ -215,7 +202,7 @@ class Link:
         client = self._client
         self._socket = client.socket()
         if self._socket is None:
-            raise self.fail("the connection broke at once", hint=self._closed_hint())
+            raise self._fail(self._faults.broken())
         without_delay(self._socket)
         client.on_socket_close = self._on_socket_close
         client.on_socket_register_write = self._on_writing
@@ -311,14 +298,11 @@ class Link:
     ) -> None:
         self._events += 1
         if reason.is_failure:
-            hint = _REFUSALS.get(reason.value)
-            kind = LinkRefused if hint is not None else LinkError
-            self._fail(kind(f"{self._name}: the broker refuses the connection ({printable(reason)})", hint=hint or ""))
+            self._fail(self._faults.unconnected(reason))
             return
         shared = [topic for topic in self._filters if topic.startswith(SHARED)]
         if shared and getattr(properties, "SharedSubscriptionAvailable", 1) == 0:
-            text = f"{self._name}: the broker has no shared subscriptions"
-            self._fail(LinkRefused(text, hint="leave `share:` out, and let one host alone read the requests"))
+            self._fail(self._faults.unshared())
             return
         kept = getattr(properties, "SessionExpiryInterval", None)
         self.kept_s = kept if isinstance(kept, int) and kept < self._options.session_expiry else None
@@ -340,20 +324,7 @@ class Link:
         self._heard_out.set()
         if self._closing:
             return
-        if flags.is_disconnect_packet_from_server:
-            hint = "another client uses our client id; is this site run twice?" if reason.value == 142 else ""
-            self.fail(f"the broker ended the connection ({printable(reason)})", hint=hint)
-        elif self._connected:
-            self.fail(f"the connection is lost ({printable(reason)})")
-        else:
-            self.fail("the broker closed the connection before it answered", hint=self._closed_hint())
-
-    def _closed_hint(self) -> str:
-        if self._options.websocket is not None:
-            return "is `websocket.path` the broker's, and does it speak MQTT over WebSocket on this port?"
-        if self._options.tls is None:
-            return "does the broker want TLS on this port, or MQTT over WebSocket (`websocket:`)?"
-        return "does the broker speak TLS on this port, and does it want a client certificate?"
+        self._fail(self._faults.ended(reason, told=flags.is_disconnect_packet_from_server, connected=self._connected))
 
     def _on_subscribe(
         self, _client: Client, _userdata: Any, _mid: int, reasons: list[ReasonCode], _properties: Properties | None
@@ -364,9 +335,7 @@ class Link:
             self._late.cancel()
         for topic, reason in zip(self._filters, reasons, strict=False):
             if reason.is_failure:
-                text = f"{self._name}: the broker refuses the subscription of {topic} ({printable(reason)})"
-                hint = "may this user read the topic? ask for it in the broker's access list"
-                self._fail(LinkRefused(text, hint=hint))
+                self._fail(self._faults.unsubscribed(topic, reason))
         self._moved.set()
 
     def _on_unsubscribe(
@@ -387,9 +356,7 @@ class Link:
         if position is not None and reason.is_failure:
             self._refused[position] = f"the broker refuses the message ({printable(reason)})"
         elif mid == self._status_mid and reason.is_failure:
-            text = f"{self._name}: the broker refuses {self._options.status_topic} ({printable(reason)})"
-            hint = "may this user write to `status_topic`? ask for it in the broker's access list"
-            self._fail(LinkRefused(text, hint=hint))
+            self._fail(self._faults.statusless(reason))
         self._moved.set()
 
     def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
@@ -429,23 +396,8 @@ class Link:
         """The one place where the library's errors become ours."""
         try:
             yield
-        except ssl.SSLCertVerificationError as error:
-            hint = "is `tls.ca` the authority of the broker's certificate, and `host` a name inside it?"
-            text = f"{self._name}: the broker's certificate is not trusted ({printable(error.verify_message)})"
-            raise self._fail(LinkRefused(text, hint=hint)) from error
-        except ssl.SSLError as error:
-            reason = printable(error.reason or error)
-            raise self.fail(f"{doing}: TLS failed ({reason})", hint="does the broker speak TLS here?") from error
-        except WebsocketConnectionError as error:
-            path = self._options.websocket.path if self._options.websocket is not None else ""
-            text = f"{doing}: the peer does not open a WebSocket at {printable(path)}"
-            raise self.fail(text, hint=self._closed_hint()) from error
-        except TimeoutError as error:
-            raise self.fail(f"{doing}: no answer within {self._options.timeout:g} s") from error
-        except ConnectionResetError as error:
-            raise self.fail(f"{doing}: the broker broke the connection", hint=self._closed_hint()) from error
-        except _LIBRARY_FAULTS as error:
-            raise self.fail(f"{doing}: {type(error).__name__}: {printable(error)}") from error
+        except LIBRARY_FAULTS as error:
+            raise self._fail(self._faults.of(error, doing)) from error
 
     def _fail(self, error: LinkError) -> LinkError:
         if self._error is None:

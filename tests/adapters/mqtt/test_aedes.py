@@ -91,6 +91,9 @@ async def test_killed_without_an_acknowledgement(broker, ems):
         child.kill()
         await child.wait()
     assert await ems.until("acme/host/status", 2) == ["online", "offline"]
+    async with Peer(broker) as late:  # the last will is retained
+        await late.subscribe("acme/host/status")
+        assert await late.until("acme/host/status") == ["offline"]
     async with open_at(broker) as link:
         (arrival,) = await take(link)
         assert arrival.records[0].request == "r-1"

@@ -7,6 +7,7 @@ from mqtt_site import ASSET, changing, chargers, context_of, options_of, read_si
 
 from adapters.mqtt import ADAPTER, book
 from adapters.mqtt.book import Book
+from bridge.clock import SystemClock
 
 ROOMY = 1_000_000
 PLAIN = {"each": ASSET.format("{asset}"), "format": "plain", "key": "reference"}
@@ -50,3 +51,34 @@ async def test_what_is_left_out_is_told_to_the_core(broker, ems, monkeypatch, ca
         assert arrival.records[0].complete
     assert told == ["chargers: there are more than 2 registrations; those beyond are left out"] * 2
     assert "mqtt_message_put_aside" in caplog.text
+
+
+def test_requests_without_a_registration_are_bounded(monkeypatch):
+    """The oldest place is forgotten: its requests are no longer completed, those of the newer ones are."""
+    monkeypatch.setattr(book, "MOST_AWAITING", 2)
+    kept = Book([chargers()], ROOMY)
+    received = SystemClock.here().now()
+    for place in ("EV001", "EV002", "EV003"):
+        (due,) = kept.take(ASSET.format(place) + "/request", json.dumps(request("r-1")).encode()).asking
+        assert not due.record(received).complete
+    freed = [
+        len(kept.take(ASSET.format(place), json.dumps(registration()).encode()).freed)
+        for place in ("EV001", "EV002", "EV003")
+    ]
+    assert freed == [0, 1, 1]
+
+
+def test_topics_that_were_looked_up_are_bounded(monkeypatch):
+    """A peer that makes up topics without end fills no memory; each is still understood."""
+    monkeypatch.setattr(book, "MOST_ROUTES", 3)
+    kept = Book([chargers()], ROOMY)
+    for number in range(20):
+        assert kept.take(f"elsewhere/{number}", b"x").aside == ["no flow reads this topic"]
+        assert kept.take(ASSET.format(f"EV{number}"), json.dumps(registration()).encode()).good
+        assert len(kept._routes) <= 3
+
+
+def test_registrations_are_subscribed_to_first():
+    """A broker hands out what is retained in that order: a retained request then finds its registration."""
+    each, asked = ASSET.format("+"), ASSET.format("+") + "/request"
+    assert Book([chargers()], ROOMY).filters() == [each, asked]

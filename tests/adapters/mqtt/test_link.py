@@ -147,6 +147,25 @@ async def test_a_subscription_that_the_broker_refuses(version):
         assert "asset/+/registration (" in await refused(host=HOST, port=port, version=version)
 
 
+async def test_a_status_topic_that_the_broker_does_not_let_us_write(tmp_path):
+    """Policy, so a refusal (MQTT 5 tells it): nobody would know whether we are there."""
+    acl = tmp_path / "acl"
+    acl.write_text("topic readwrite acme/crawley/#\n")
+    async with mosquitto(tmp_path / "broker", extra=f"acl_file {acl}") as broker:
+        with pytest.raises(LinkRefused, match="refuses acme/host/status"):
+            async with asyncio.timeout(10), open_at(**broker.options(version="5")) as link:
+                await link.receive()
+
+
+async def test_a_subscription_that_is_never_answered_ends_the_session(monkeypatch):
+    """A broker may hand out what it kept before it answers, so a message ends the wait at opening; the answer itself still has to come."""
+    monkeypatch.setattr("adapters.mqtt.link.LATE_S", 0.2)
+    message = b"\x30\x05\x00\x01xhi"
+    async with silent_server(CONNACK["3.1.1"], message) as (port, _closed):
+        error = await ends(host=HOST, port=port, status_topic=None)
+    assert "subscribing: the broker gave no answer within 0.2 s" in str(error)
+
+
 async def test_a_broker_without_shared_subscriptions_is_refused():
     """It says so in its greeting (MQTT 5, 3.2.2.3.13); a subscription there would end the connection without a word."""
     flow = read_site()["flows"]["chargers"]
@@ -188,6 +207,9 @@ async def test_killed_without_an_acknowledgement(tmp_path, version):
             child.kill()
             await child.wait()
         assert await ems.until("acme/host/status", 2) == ["online", "offline"]
+        async with Peer(broker) as late:  # the last will is retained
+            await late.subscribe("acme/host/status")
+            assert await late.until("acme/host/status") == ["offline"]
         async with open_at(**broker.options(version=version)) as link:
             (arrival,) = await take(link)
             assert arrival.records[0].request == "r-1"

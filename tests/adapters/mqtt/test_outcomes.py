@@ -5,6 +5,7 @@ import json
 import subprocess
 
 import pytest
+from mosquitto import Peer
 from mqtt_site import RESULT, outcome, read_site, selection_of
 
 from bridge.api import OutcomeField, Quality
@@ -147,11 +148,14 @@ async def test_messages_cannot_be_read(session, broker):
         assert reading.quality is Quality.BAD
 
 
-async def test_the_status_topic_tells_whether_we_are_there(session, ems, version):
-    """Retained: online while a session is open, offline after it."""
+async def test_the_status_topic_tells_whether_we_are_there(broker, session, ems, version):
+    """Retained: online while a session is open, offline after it, also to those who ask later."""
     await ems.subscribe("acme/host/status")
     async with session(version=version):
         assert await ems.until("acme/host/status") == ["online"]
+        async with Peer(broker) as late:
+            await late.subscribe("acme/host/status")
+            assert await late.until("acme/host/status") == ["online"]
     assert await ems.until("acme/host/status", 2) == ["online", "offline"]
 
 

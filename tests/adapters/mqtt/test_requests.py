@@ -1,5 +1,6 @@
 """Requests and registrations: what is returned, when it is acknowledged, and what never stops the rest."""
 
+import asyncio
 import json
 import logging
 
@@ -106,6 +107,19 @@ async def test_acknowledgements_leave_in_the_order_of_arrival(session, ems, vers
     async with session(version=version) as link:
         (left,) = await take(link)
         assert left.records[0].request == "r-3"
+
+
+async def test_a_registration_is_acknowledged_after_the_requests_before_it(session, ems, version):
+    """It needs no commit, but its acknowledgement keeps the order too: until the request before it is on disk, both come again."""
+    async with session(version=version) as link:
+        await ems.publish(REQUEST.format("EV001"), request("r-1"))
+        (first,) = await take(link)
+        await ems.publish(ASSET.format("EV001"), registration())
+        (second,) = await take(link)
+        assert [arrival.records[0].complete for arrival in (first, second)] == [False, True]
+    async with session(version=version) as link, asyncio.timeout(10):
+        while not any(arrival.records[0].complete for arrival in await link.receive()):
+            pass
 
 
 async def test_requests_made_while_nobody_is_connected_come_first(session, ems, version):
@@ -301,3 +315,20 @@ async def test_beyond_the_bound_nothing_more_is_read(session, ems, version):
             arrivals = await link.receive() if len(seen) < 30 else []
             assert len(arrivals) <= 5
         assert seen == [f"r-{number}" for number in range(30)]
+
+
+async def test_beyond_so_many_bytes_nothing_more_is_read_either(session, ems, monkeypatch):
+    """Large payloads fill the memory sooner than their number says; none is lost."""
+    monkeypatch.setattr("adapters.mqtt.session.MOST_HELD_BYTES", 250_000)
+    async with session() as link:
+        for number in range(8):
+            await ems.publish(REQUEST.format("EV001"), request(f"r-{number}", remark="x" * 100_000))
+        arrivals = await take(link, 3)
+        await nothing(link, 0.1)
+        seen = []
+        while len(seen) < 8:
+            seen += [arrival.records[0].request for arrival in arrivals]
+            for arrival in arrivals:
+                arrival.ack(True)
+            arrivals = await link.receive() if len(seen) < 8 else []
+        assert seen == [f"r-{number}" for number in range(8)]

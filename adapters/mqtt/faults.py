@@ -1,0 +1,99 @@
+"""What the library's errors and the broker's reason codes mean to a person: ours, with a hint. Nothing here touches a connection."""
+
+import ssl
+import struct
+from typing import Final
+
+from paho.mqtt.client import WebsocketConnectionError
+from paho.mqtt.exception import MQTTException
+from paho.mqtt.reasoncodes import ReasonCode
+
+from adapters.mqtt.codec import printable
+from adapters.mqtt.config import MqttOptions
+from bridge.api import LinkError, LinkRefused
+
+LIBRARY_FAULTS: Final = (OSError, ValueError, TypeError, KeyError, IndexError, struct.error, MQTTException)
+
+# Reason codes of MQTT 5 (3.2.2.2); the library translates those of 3.1.1 into them.
+_REFUSALS: Final = {
+    132: "is `version` one that the broker speaks?",
+    133: "does the broker prescribe client ids? set `client_id`; otherwise it is made of the site's and the adapter's name",
+    134: "are `user` and `password` the ones that the broker knows?",
+    135: "is this user allowed to connect, and are `user` and `password` right?",
+    138: "the broker has banned this client",
+    140: "the broker asks for an authentication that is not supported here",
+}
+_TAKEN_OVER: Final = 142  # MQTT 5, 3.14.2.1
+
+
+class Faults:
+    """Those of one broker, whose address each text begins with."""
+
+    def __init__(self, options: MqttOptions) -> None:
+        self._options = options
+        self._name = f"{options.host}:{options.port}"
+
+    def lost(self, text: str, hint: str = "") -> LinkError:
+        """An error that the core tries again."""
+        return LinkError(f"{self._name}: {text}", hint=hint)
+
+    def of(self, error: Exception, doing: str) -> LinkError:
+        """One of `LIBRARY_FAULTS`."""
+        match error:
+            case ssl.SSLCertVerificationError():
+                hint = "is `tls.ca` the authority of the broker's certificate, and `host` a name inside it?"
+                text = f"the broker's certificate is not trusted ({printable(error.verify_message)})"
+                return LinkRefused(f"{self._name}: {text}", hint=hint)
+            case ssl.SSLError():
+                reason = printable(error.reason or error)
+                return self.lost(f"{doing}: TLS failed ({reason})", "does the broker speak TLS here?")
+            case WebsocketConnectionError():
+                path = self._options.websocket.path if self._options.websocket is not None else ""
+                return self.lost(f"{doing}: the peer does not open a WebSocket at {printable(path)}", self._closed)
+            case TimeoutError():
+                return self.lost(f"{doing}: no answer within {self._options.timeout:g} s")
+            case ConnectionResetError():
+                return self.lost(f"{doing}: the broker broke the connection", self._closed)
+        return self.lost(f"{doing}: {type(error).__name__}: {printable(error)}")
+
+    def unconnected(self, reason: ReasonCode) -> LinkError:
+        """The broker's answer to the greeting is no."""
+        hint = _REFUSALS.get(reason.value)
+        kind = LinkRefused if hint is not None else LinkError
+        return kind(f"{self._name}: the broker refuses the connection ({printable(reason)})", hint=hint or "")
+
+    def unshared(self) -> LinkError:
+        """The broker says that it has no shared subscriptions."""
+        hint = "leave `share:` out, and let one host alone read the requests"
+        return LinkRefused(f"{self._name}: the broker has no shared subscriptions", hint=hint)
+
+    def unsubscribed(self, topic: str, reason: ReasonCode) -> LinkError:
+        """The broker's answer to a subscription is no."""
+        text = f"{self._name}: the broker refuses the subscription of {topic} ({printable(reason)})"
+        return LinkRefused(text, hint="may this user read the topic? ask for it in the broker's access list")
+
+    def statusless(self, reason: ReasonCode) -> LinkError:
+        """The broker does not take our status."""
+        text = f"{self._name}: the broker refuses {self._options.status_topic} ({printable(reason)})"
+        return LinkRefused(text, hint="may this user write to `status_topic`? ask for it in the broker's access list")
+
+    def ended(self, reason: ReasonCode, *, told: bool, connected: bool) -> LinkError:
+        """The connection is gone: the broker said so, or it broke, or it never came about."""
+        if told:
+            hint = "another client uses our client id; is this site run twice?" if reason.value == _TAKEN_OVER else ""
+            return self.lost(f"the broker ended the connection ({printable(reason)})", hint)
+        if connected:
+            return self.lost(f"the connection is lost ({printable(reason)})")
+        return self.lost("the broker closed the connection before it answered", self._closed)
+
+    def broken(self) -> LinkError:
+        """It was gone before anything was said."""
+        return self.lost("the connection broke at once", self._closed)
+
+    @property
+    def _closed(self) -> str:
+        if self._options.websocket is not None:
+            return "is `websocket.path` the broker's, and does it speak MQTT over WebSocket on this port?"
+        if self._options.tls is None:
+            return "does the broker want TLS on this port, or MQTT over WebSocket (`websocket:`)?"
+        return "does the broker speak TLS on this port, and does it want a client certificate?"
