@@ -7,8 +7,9 @@ import socket
 import ssl
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from random import SystemRandom
 from typing import Self
 
 import trustme
@@ -156,10 +157,12 @@ async def mosquitto(directory: Path, **options: object) -> AsyncIterator[Broker]
 
 
 def free_port() -> int:
-    """A port that nobody uses."""
-    with socket.socket() as found:
-        found.bind((HOST, 0))
-        return found.getsockname()[1]
+    """A port that nobody uses, and that no connection going out is given while its server is not there (Linux hands out 32768 and above)."""
+    while True:
+        port = SystemRandom().randrange(15_000, 32_000)
+        with socket.socket() as found, suppress(OSError):
+            found.bind((HOST, port))
+            return port
 
 
 class Peer:
