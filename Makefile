@@ -44,7 +44,7 @@ layers: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 unit: peers
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not long" $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not long" $(ARGS)
 
 test: lint types layers unit
 

@@ -14,6 +14,19 @@ from fault_plugin import pytest_addoption, pytest_configure  # noqa: E402 - only
 
 __all__ = ["pytest_addoption", "pytest_configure"]
 
+# Folders whose files take long, the longest first: a worker that got one of them last would keep all others waiting. The rest follows as it is found.
+LONG_FIRST = ("faults", "processes", "service", "contract", "adapters/opcua", "market", "adapters/mqtt")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of long files come first; the order inside a file stays."""
+    places = {Path(__file__).parent / name: rank for rank, name in enumerate(LONG_FIRST)}
+
+    def rank(item: pytest.Item) -> int:
+        return min((places[folder] for folder in item.path.parents if folder in places), default=len(places))
+
+    items.sort(key=rank)
+
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[object]:

@@ -3,19 +3,32 @@
 import struct
 
 import modbus_records as layout2
+import pytest
+import pytest_asyncio
+from mosquitto import Peer
 from opcua_peer import PLACES
+from paho.mqtt.enums import MQTTProtocolVersion
 from service import every_profile
-from three_sites import ASSET_TOPIC, BASE, CHARGER, RESULT, STRIDE, WORD_REGISTER, WORD_TOPIC, sites
+from three_sites import ASSET_TOPIC, BASE, CHARGER, RESULT, STRIDE, WORD_REGISTER, WORD_TOPIC, opcua_site, sites
 
 from bridge.journal.alarms import AlarmBit
 from bridge.sandbox import Knobs, Refusal
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def opcua(tmp_path_factory):
+    """One server for all of them, as if fresh for each."""
+    async with opcua_site(tmp_path_factory.mktemp("opcua")) as peer:
+        yield peer
+
 
 @every_profile
-async def test_three_protocols_from_request_to_written_back_outcome(tmp_path, profile):
+async def test_three_protocols_from_request_to_written_back_outcome(tmp_path, opcua, profile):
     """Seven assets on three protocols, one refused by SMP; then a unit on each: every EMS holds the right words and transaction ids."""
     refuse = {"REF2": Refusal(code="E77", message="the MPAN is known elsewhere")}
-    async with sites(tmp_path, profile=profile, knobs=Knobs(refuse=refuse)) as made:
+    async with sites(tmp_path, opcua=opcua, profile=profile, knobs=Knobs(refuse=refuse)) as made:
         await made.ask_assets()
         await made.until(made.asset_words, ([3, 4, 3], [3, 3], ["registered", "registered"]))
         assert {made.sandbox.ledger.creates(name) for name in ("REF1", "REF3", "RK1", "RK2", "EV1", "EV2")} == {1}
@@ -32,9 +45,9 @@ async def test_three_protocols_from_request_to_written_back_outcome(tmp_path, pr
         assert result["transactionId"] in ids
 
 
-async def test_bad_values_are_refused_and_hold_nobody_up(tmp_path):
+async def test_bad_values_are_refused_and_hold_nobody_up(tmp_path, opcua):
     """Bad quality, a broken checksum and a number that is none: each is refused with a reason in its own EMS, the others are registered."""
-    async with sites(tmp_path, profile="default", knobs=Knobs()) as made:
+    async with sites(tmp_path, opcua=opcua, profile="default", knobs=Knobs()) as made:
         await made.opcua.set("EMS/Assets/BESS002/MaxExport_kW", 49500, status="BadSensorFailure")
         await made.opcua.set("EMS/Assets/BESS003/Name", "North\nYard")
         await made.modbus.put(BASE + STRIDE + 30, 7)  # the CRC no longer fits
@@ -63,10 +76,10 @@ def with_alarm_word(name, text):
     return f"{text.replace(before, after, 1)}\nalarms: {section}\n"
 
 
-async def test_the_alarm_word_in_three_protocols(tmp_path):
+async def test_the_alarm_word_in_three_protocols(tmp_path, opcua):
     """0 at first; a drift sets the bit of its own site alone; it goes when the cause does, and it is
     written anew into a device that lost it."""
-    async with sites(tmp_path, profile="default", knobs=Knobs(), change=with_alarm_word) as made:
+    async with sites(tmp_path, opcua=opcua, profile="default", knobs=Knobs(), change=with_alarm_word) as made:
         await made.until(made.alarm_words, (0, 0, 0))
         await made.ask_assets()
         await made.until(made.asset_words, ([3, 3, 3], [3, 3], ["registered", "registered"]))
@@ -89,13 +102,13 @@ async def test_the_alarm_word_in_three_protocols(tmp_path):
         await made.until(made.alarm_words, (0, 0, AlarmBit.DRIFT))
 
 
-async def test_outcomes_go_on_without_the_alarm_word(tmp_path):
+async def test_outcomes_go_on_without_the_alarm_word(tmp_path, opcua):
     """The device refuses the register, the server has no such node: outcomes are written all the same."""
 
     def change(name, text):
         return with_alarm_word(name, text).replace("AlarmWord", "NoSuchNode") if name != "crawley" else text
 
-    async with sites(tmp_path, profile="default", knobs=Knobs(), change=change) as made:
+    async with sites(tmp_path, opcua=opcua, profile="default", knobs=Knobs(), change=change) as made:
         await made.until(lambda: made.modbus.words(WORD_REGISTER), [0])
         await made.modbus.order("refuse", **{"from": WORD_REGISTER, "to": WORD_REGISTER})
         await made.ask_assets()
@@ -105,3 +118,52 @@ async def test_outcomes_go_on_without_the_alarm_word(tmp_path):
         await made.until(made.asset_words, ([3, 3, 3], [10, 3], ["registered", "registered"]))
         assert await made.modbus.words(WORD_REGISTER) == [0]
         assert await made.opcua.value("EMS/AlarmWord") == 0xFFFF
+
+
+ANSWERS = "acme/crawley/answers/{}"
+HOST_STATUS = "acme/host/status"
+AT_VERSION_5 = {
+    "    host: {env: SMP_BRIDGE_CRAWLEY_HOST": "    session_expiry: 1d\n    host: {env: SMP_BRIDGE_CRAWLEY_HOST",
+    'default: "3.1.1"}': 'default: "5"}',
+    "    writable: [": f'    writable: ["{ANSWERS.format("+")}", ',
+    "        kw: kw\n    submit:": "        kw: not_null(kva, kw)\n    submit:",
+}
+
+
+def at_version_5(name, text):
+    """The shipped site of Crawley with these changes."""
+    if name == "crawley":
+        for before, after in AT_VERSION_5.items():
+            assert before in text
+            text = text.replace(before, after, 1)
+    return text
+
+
+async def test_an_answer_goes_where_its_request_asked(tmp_path, opcua):
+    """MQTT 5, with a field by JMESPath: from the request to SMP's outcome on its response topic; the same request again is a repeat, and its standing outcome goes where this one asked."""
+    async with sites(tmp_path, opcua=opcua, profile="default", knobs=Knobs(), change=at_version_5) as made:
+        async with Peer(made.mqtt._broker, protocol=MQTTProtocolVersion.MQTTv5) as scheduler:
+            await scheduler.subscribe(ANSWERS.format("+"), HOST_STATUS)
+
+            async def there():
+                return any(message.payload == b"online" for message in scheduler.messages)
+
+            await made.until(there, True)  # a broker keeps no request for a host that it has never seen
+            for number in (1, 2):
+                own = ANSWERS.format(number)
+
+                async def answer(topic=own):
+                    found = scheduler.on(topic)
+                    return found[-1]["state"] if found else ""
+
+                body = {"reqId": "r-1", "action": "create"}
+                carried = {"ResponseTopic": own, "CorrelationData": bytes([number])}
+                await scheduler.publish(ASSET_TOPIC.format("EV1") + "/request", body, **carried)
+                await made.until(answer, "registered")
+                heard = [message for message in scheduler.messages if message.topic == own]
+                assert {message.properties.CorrelationData for message in heard} == {bytes([number])}
+                assert scheduler.on(own)[-1]["reqId"] == "r-1"
+            first, again = (scheduler.on(ANSWERS.format(number))[-1] for number in (1, 2))
+            assert first["transactionId"] == again["transactionId"] != ""
+        assert made.sandbox.ledger.creates("EV1") == 1
+        assert made.mqtt.on(ASSET_TOPIC.format("EV1") + "/result")[-1]["state"] == "registered"

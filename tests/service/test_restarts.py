@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from service import PARTICIPANT, every_profile, fill, linked, made_alarm, service, until_words
 
+from bridge.market.pace import Pace
 from bridge.sandbox import Fault, Knobs
 
 
@@ -74,8 +75,9 @@ async def test_lost_while_waiting_for_another_try(tmp_path):
         assert made.ledger.creates("BESS00001") == 1
 
 
-async def test_lost_while_the_circuit_is_open(tmp_path):
+async def test_lost_while_the_circuit_is_open(tmp_path, monkeypatch):
     """WAITING with nothing burnt: the new process sends it."""
+    monkeypatch.setitem(Pace.__init__.__kwdefaults__, "circuit_s", (1.0,))
     faults = [Fault(operation="asset.create", status=403)]
     async with service(tmp_path, knobs=Knobs(faults=faults)) as made:
         ems = await linked(made)

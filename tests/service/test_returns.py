@@ -4,6 +4,7 @@ import asyncio
 
 from service import PARTICIPANT, every_profile, fill, linked, made_alarm, service, until_words
 
+from bridge.market.pace import Pace
 from bridge.sandbox import Fault, Knobs
 
 
@@ -132,8 +133,9 @@ async def test_a_token_that_expires_is_renewed_once(tmp_path):
         assert made.sandbox.accounts.logins == 2
 
 
-async def test_a_refusal_after_a_fresh_token_opens_the_circuit(tmp_path):
+async def test_a_refusal_after_a_fresh_token_opens_the_circuit(tmp_path, monkeypatch):
     """401 twice: nothing is burnt, the circuit opens with an alarm, and the call leaves when it closes."""
+    monkeypatch.setitem(Pace.__init__.__kwdefaults__, "circuit_s", (1.0,))  # five seconds prove no more
     faults = [Fault(operation="asset.create", status=401)] * 2
     async with service(tmp_path, knobs=Knobs(faults=faults)) as made:
         ems = await linked(made)

@@ -85,13 +85,31 @@ class Sites(World):
 
 
 @asynccontextmanager
-async def sites(directory, *, profile, knobs, change=lambda name, text: text):
-    """Three peers, the sandbox, and a host in this process with the three shipped site files as they are, or as `change` makes them."""
+async def opcua_site(directory):
+    """The OPC UA server of the first site, which listens; it takes seconds to start, so tests may hand it to `sites`, one after the other."""
+    async with opcua_peer(directory) as peer:
+        await peer.layout()
+        await peer.variable("EMS/AlarmWord", "UInt16", 0xFFFF, writable=True)
+        await peer.start()
+        yield peer
+
+
+@asynccontextmanager
+async def sites(directory, *, profile, knobs, change=lambda name, text: text, opcua=None):
+    """Three peers, the sandbox, and a host in this process with the three shipped site files as they are, or as `change` makes them.
+
+    `opcua` is a server of `opcua_site` that is to be used; it is made as if fresh. Without one this site has its own.
+    """
     made = Sites(directory)
     async with AsyncExitStack() as stack:
         await market_side(made, stack, directory, profile=profile, knobs=knobs)
         for file in (CONFIG / "sites").glob("*.yaml"):
             (made.config / "sites" / file.name).write_text(change(file.stem, file.read_text()))
+        if opcua is None:
+            made.opcua = await stack.enter_async_context(opcua_site(directory))
+        else:
+            made.opcua = opcua
+            await opcua.fresh()
         await _peers(made, stack, directory)
         group = await stack.enter_async_context(asyncio.TaskGroup())
         running = made.running = Running()
@@ -118,10 +136,6 @@ async def _beat(device):
 
 
 async def _peers(made, stack, directory):
-    made.opcua = await stack.enter_async_context(opcua_peer(directory))
-    await made.opcua.layout()
-    await made.opcua.variable("EMS/AlarmWord", "UInt16", 0xFFFF, writable=True)
-    await made.opcua.start()
     made.modbus = await stack.enter_async_context(modbus_device())
     await made.modbus.put(0, *layout2.HEADER)
     for number in range(2):
