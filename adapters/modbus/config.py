@@ -151,6 +151,7 @@ class ModbusOptions(Options):
     framing: Framing = Framing.TCP
     tls: Tls | None = None
     serial: Serial | None = None
+    shared: bool = False
     unit: Annotated[int, Field(ge=0, le=255)] = 1
     timeout: WaitSeconds = 1.0
     poll: PollSeconds = 0.25
@@ -192,6 +193,11 @@ class ModbusOptions(Options):
     def where(self) -> str:
         """The device for a person's eyes."""
         return f"{self.host}:{self.port}" if self.serial is None else str(self.serial.device)
+
+    @property
+    def shares(self) -> bool:
+        """Whether all adapters with this address use one connection; nobody else can hold a serial line open."""
+        return self.shared or self.serial is not None
 
     @property
     def gap(self) -> int:

@@ -1,22 +1,26 @@
-"""One connection to a device, used once: one request in flight, every answer checked. Beside `transport`, the only file that touches the protocol library."""
+"""One unit over one connection, used once: one request in flight, every answer checked. With `bus` and `transport` the only files that touch the protocol library."""
 
 import asyncio
 import logging
-import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from typing import Final
 
 from pymodbus.client.base import ModbusBaseClient
 from pymodbus.exceptions import ModbusException
 from pymodbus.pdu import ModbusPDU
 
-from adapters.modbus.config import Framing, ModbusOptions, WriteFunction
+from adapters.modbus.bus import bus_of
+from adapters.modbus.config import ModbusOptions, WriteFunction
 from adapters.modbus.layout import Image, requests
 from adapters.modbus.places import Span, Table
-from adapters.modbus.transport import client_of
-from bridge.api import LinkError, LinkRefused
+from adapters.modbus.transport import Garbled
+from adapters.modbus.turns import Counts, Gone
+from bridge.api import LinkError
+
+log = logging.getLogger(__name__)
 
 _READS: Final[Mapping[Table, int]] = {Table.COILS: 1, Table.DISCRETE: 2, Table.HOLDING: 3, Table.INPUT: 4}
 WRITE_COIL: Final = 5
@@ -36,10 +40,6 @@ _EXCEPTIONS: Final[Mapping[int, str]] = {
     10: "gateway path unavailable",
     11: "gateway target does not answer",
 }
-_HINTS: Final = {
-    True: "is the device switched on, and are host and port right?",
-    False: "is the line there and ours to open, and does nobody else have it open?",
-}
 _LIBRARY_LOG: Final = "pymodbus.logging"
 
 
@@ -52,48 +52,37 @@ class Link:
 
     def __init__(self, options: ModbusOptions) -> None:
         self._options = options
-        self._lock = asyncio.Lock()
         self._error: LinkError | None = None
-        self._resting = False
-        self._next = 0.0
         self.lost: Callable[[LinkError], None] = lambda _: None
-        self._client: ModbusBaseClient | None = None
-        self._why: OSError | None = None
+        self._bus = bus_of(options)
+        self._member = self._bus.join(options, self.fail)
 
     async def connect(self) -> None:
         """Connect. Raises `LinkError` when nobody is there, `LinkRefused` when TLS cannot come about."""
-        options = self._options
-        if self._client is None:
-            self._client = await client_of(options, self._traced, self._failed)
-        if not await self._client.connect():
-            if isinstance(self._why, ssl.SSLError):
-                raise LinkRefused(
-                    f"{options.where}: no TLS: {self._why.reason or self._why}", hint="smp-bridge certificates doctor"
-                )
-            raise LinkError(
-                f"{options.where}: no connection within {options.timeout:g} s", hint=_HINTS[options.serial is None]
-            )
-        # RTU frames have no number: a late answer to a request of our last session would be taken for the answer to our first.
-        numbered = options.serial is None and options.framing is Framing.TCP
-        await asyncio.sleep(max(options.pause_after_connect, 0 if numbered or self._resting else options.timeout))
+        await self._bus.open(self._member)
+        self.check()
 
     async def rest(self) -> None:
         """Between two polls: close the connection where the device wants that; the next request opens it again. Raises `LinkError` once the link has ended."""
         if self._options.close_after_poll:
-            async with self._lock:
+            try:
+                await self._bus.rest(self._member)
+            except Gone:
                 self.check()
-                self._resting = True
-                self._shut()
 
     @property
     def client(self) -> ModbusBaseClient:
         """The library's client; there is one once `connect` was called."""
-        assert self._client is not None
-        return self._client
+        return self._bus.client
+
+    @property
+    def counts(self) -> Counts:
+        """What this unit asked and got since the connection was opened."""
+        return self._member.seat.unit.counts
 
     def close(self) -> None:
-        """Close the connection."""
-        self._shut()
+        """Close the connection, unless others use it too."""
+        self._bus.leave(self._member)
 
     async def read(self, span: Span) -> bytes:
         """The bytes of these registers, or bits as registers of 0 or 1; no more than one request may ask for. Raises `Refused` or `LinkError`."""
@@ -176,7 +165,7 @@ class Link:
         error = LinkError(f"{self._options.where} unit {self._options.unit}: {text}")
         if self._error is None:
             self._error = error
-            self._shut()
+            self._bus.leave(self._member)
             self.lost(error)
         return error
 
@@ -184,17 +173,6 @@ class Link:
         """Raise `LinkError` when the link has ended."""
         if self._error is not None:
             raise LinkError(str(self._error), hint=self._error.hint)
-
-    def _shut(self) -> None:
-        if self._client is not None:
-            self._client.close()
-
-    def _failed(self, error: OSError) -> None:
-        self._why = error
-
-    def _traced(self, connected: bool) -> None:  # noqa: FBT001 - the library's own form
-        if not connected and not self._resting:
-            self.fail("the device closed the connection")
 
     async def _ask(self, send: Callable[[], Awaitable[ModbusPDU]], function: int, span: Span) -> ModbusPDU:
         """One request, repeated with a pause while the device says that it is busy."""
@@ -217,13 +195,12 @@ class Link:
     async def _exchange(self, send: Callable[[], Awaitable[ModbusPDU]], function: int, span: Span) -> ModbusPDU:
         self.check()
         try:
-            async with self._lock:
-                self.check()  # the link may have ended while this request waited for its turn
-                await self._ready()
-                answer = await send()
-                self._next = asyncio.get_running_loop().time() + self._options.pause_between_requests
+            answer = await self._bus.exchange(self._member, send)
+        except Gone:
+            self.check()
+            raise AssertionError("unreachable") from None
         except (ModbusException, OSError) as error:
-            raise self.fail(f"{span}: no answer within {self._options.timeout:g} s, or the connection broke") from error
+            raise self.fail(f"{span}: {_why(error, self._options)}") from error
         except asyncio.CancelledError:
             self.fail("a request was cancelled")
             raise
@@ -231,17 +208,11 @@ class Link:
             raise self.fail(f"{span}: asked with function {function}, answered with {answer.function_code}")
         return answer
 
-    async def _ready(self) -> None:
-        """Connected, and the pause since the last answer is over. Raises `LinkError`."""
-        if self._resting:
-            try:
-                await self.connect()
-            except LinkError as error:
-                raise self.fail("could not be opened again for the next poll") from error
-            self._resting = False
-        pause = self._next - asyncio.get_running_loop().time()
-        if pause > 0:
-            await asyncio.sleep(pause)
+
+def _why(error: Exception, options: ModbusOptions) -> str:
+    if isinstance(error, Garbled):
+        return "the answer cannot be read"
+    return f"no answer within {options.timeout:g} s, or the connection broke"
 
 
 def _within(span: Span, request: Span) -> bool:
@@ -250,13 +221,15 @@ def _within(span: Span, request: Span) -> bool:
 
 @asynccontextmanager
 async def connected(options: ModbusOptions) -> AsyncIterator[Link]:
-    """Connect, and close whatever happens. Raises `LinkError` when nobody is there."""
-    log = logging.getLogger(_LIBRARY_LOG)
-    if log.level == logging.NOTSET:  # the library dumps whole frames on any failure; a level that was set stays
-        log.setLevel(logging.CRITICAL + 1)
+    """Connect, and close whatever happens; at the end the log says what the unit asked and got. Raises `LinkError` when nobody is there."""
+    library = logging.getLogger(_LIBRARY_LOG)
+    if library.level == logging.NOTSET:  # it dumps whole frames on any failure; a level that was set stays
+        library.setLevel(logging.CRITICAL + 1)
     link = Link(options)
     try:
         await link.connect()
         yield link
     finally:
         link.close()
+        if link.counts.answers:
+            log.info("modbus_unit", extra={"link": options.where, "unit": options.unit, **asdict(link.counts)})

@@ -1,18 +1,26 @@
-"""The library's client for each way to a device: TCP, TLS, RTU frames over TCP, RTU on a serial line. Beside `link`, the only file that touches the library."""
+"""The library's client for each way to a device: TCP, TLS, RTU frames over TCP, RTU on a serial line. With `bus` and `link` the only files that touch the library."""
 
 import asyncio
 import ssl
 import termios
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Final
 
 from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
 from pymodbus.client.base import ModbusBaseClient
+from pymodbus.exceptions import ModbusException
 from pymodbus.framer import FramerType
 from pymodbus.transport import CommParams, CommType
 
 from adapters.modbus.config import Framing, ModbusOptions, Tls
 from bridge.api import LinkRefused
+
+_NEVER: Final = 1 << 31
+
+
+class Garbled(ModbusException):
+    """An answer that came whole and cannot be read."""
 
 
 class _TlsClient(AsyncModbusTcpClient):
@@ -66,9 +74,15 @@ async def client_of(
             reconnect_delay=0,
             trace_connect=traced,
         )
-    client.set_max_no_responses(0)
+    client.set_max_no_responses(_NEVER)  # whether a connection is of any more use is for its owner to say
     _watch(client, failed)
+    _guard(client)
     return client
+
+
+def allow(client: ModbusBaseClient, seconds: float) -> None:
+    """How long the next connect or answer may take: what shares a connection may have time-outs of its own."""
+    client.ctx.comm_params.timeout_connect = seconds
 
 
 def _watch(client: ModbusBaseClient, failed: Callable[[OSError], None]) -> None:
@@ -84,6 +98,21 @@ def _watch(client: ModbusBaseClient, failed: Callable[[OSError], None]) -> None:
             raise known from error
 
     client.ctx.call_create = told
+
+
+def _guard(client: ModbusBaseClient) -> None:
+    """A frame that is whole but says nothing is the answer to its request, and no more: the library would break the connection that others may share."""
+    take = client.ctx.callback_data
+
+    def taken(data: bytes, addr: tuple[object, ...] | None = None) -> int:
+        try:
+            return take(data, addr)
+        except ModbusException as error:
+            if not client.ctx.response_future.done():
+                client.ctx.response_future.set_exception(Garbled(str(error)))
+            return len(data)
+
+    client.ctx.callback_data = taken  # type: ignore[method-assign]
 
 
 def _context(tls: Tls) -> ssl.SSLContext:

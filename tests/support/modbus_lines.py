@@ -1,6 +1,7 @@
 """Other ways to a Modbus device than plain TCP: a serial line, a serial gateway, TLS in front. Nothing here knows a frame; bytes are handed on."""
 
 import asyncio
+import contextlib
 import os
 import pty
 import ssl
@@ -11,21 +12,39 @@ from pathlib import Path
 
 
 class Line:
-    """A serial line: two pseudo-terminals whose ends are joined. `ours` is for the adapter, `theirs` for the device."""
+    """A serial line. `ours` is for the adapter, `drops` for the devices.
 
-    def __init__(self) -> None:
-        self._masters, slaves = zip(*(pty.openpty() for _ in range(2)), strict=True)
+    Several devices are numbered from 1 and stand behind a hub that hands each request to the device of its first byte: libmodbus as a slave takes
+    the request after one that was meant for another unit for that unit's answer, when it does not hear the answer.
+    """
+
+    def __init__(self, drops: int) -> None:
+        self._masters, slaves = zip(*(pty.openpty() for _ in range(1 + drops)), strict=True)
         self._slaves = slaves
         for end in slaves:
             tty.setraw(end)
-        self.ours, self.theirs = (Path(os.ttyname(end)) for end in slaves)
+        self.ours, *self.drops = (Path(os.ttyname(end)) for end in slaves)
         loop = asyncio.get_running_loop()
-        first, second = self._masters
-        loop.add_reader(first, self._copy, first, second)
-        loop.add_reader(second, self._copy, second, first)
+        ours, *self._theirs = self._masters
+        loop.add_reader(ours, self._send, ours)
+        for end in self._theirs:
+            loop.add_reader(end, self._answer, end, ours)
 
-    def _copy(self, source: int, target: int) -> None:
-        os.write(target, os.read(source, 4096))
+    @property
+    def theirs(self) -> Path:
+        """The end of the only device."""
+        (drop,) = self.drops
+        return drop
+
+    def _send(self, source: int) -> None:
+        data = os.read(source, 4096)
+        if len(self._theirs) == 1:
+            os.write(self._theirs[0], data)
+        elif data[0] <= len(self._theirs):
+            os.write(self._theirs[data[0] - 1], data)
+
+    def _answer(self, source: int, ours: int) -> None:
+        os.write(ours, os.read(source, 4096))
 
     def close(self) -> None:
         loop = asyncio.get_running_loop()
@@ -36,9 +55,9 @@ class Line:
 
 
 @asynccontextmanager
-async def serial_line() -> AsyncIterator[Line]:
-    """A line with nobody on it yet."""
-    line = Line()
+async def serial_line(drops: int = 1) -> AsyncIterator[Line]:
+    """A line with nobody on it yet, and a place for so many devices."""
+    line = Line(drops)
     try:
         yield line
     finally:
@@ -46,8 +65,8 @@ async def serial_line() -> AsyncIterator[Line]:
 
 
 @asynccontextmanager
-async def gateway(line: Path) -> AsyncIterator[int]:
-    """A gateway that hands RTU frames between TCP and a line, as they are. Yields its port."""
+async def gateway(line: Path, *, most: int = 100) -> AsyncIterator[int]:
+    """A gateway that hands RTU frames between TCP and a line, as they are, and takes so many connections. Yields its port."""
     end = os.open(line, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
     loop = asyncio.get_running_loop()
     writers: list[asyncio.StreamWriter] = []
@@ -58,6 +77,9 @@ async def gateway(line: Path) -> AsyncIterator[int]:
             writer.write(data)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(writers) >= most:
+            writer.close()
+            return
         writers.append(writer)
         while data := await reader.read(4096):
             os.write(end, data)
@@ -75,6 +97,40 @@ async def gateway(line: Path) -> AsyncIterator[int]:
         await server.wait_closed()
         loop.remove_reader(end)
         os.close(end)
+
+
+@asynccontextmanager
+async def one_at_a_time(port: int) -> AsyncIterator[tuple[int, list[int]]]:
+    """A gateway in front of `port` that takes one connection and hangs up on any other. Yields its port and how many it took and refused."""
+    taken = [0, 0]
+    writers: list[asyncio.StreamWriter] = []
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(4096):
+                writer.write(data)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken[bool(writers)] += 1
+        if writers:
+            writer.close()
+            return
+        writers.append(writer)
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(copy(reader, inner_writer))
+            group.create_task(copy(inner_reader, writer))
+        writers.remove(writer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], taken
+    finally:
+        server.close()
+        for writer in list(writers):
+            writer.close()
+        await server.wait_closed()
 
 
 @asynccontextmanager

@@ -8,11 +8,13 @@
     {"op": "busy", "times": 3, "code": 6}          → {}; the next requests are answered with this exception
     {"op": "refuse", "from": 100, "to": 199}       → {}; requests that touch these registers are answered with exception 2
     {"op": "mute", "on": true}                     → {}; requests are read and never answered; "unit": 3 for those of one unit alone
+    {"op": "delay", "ms": 300}                     → {}; each answer takes so long; "unit": 3 for those of one unit alone
     {"op": "only", "functions": [3, 6]}            → {}; any other function is answered with exception 1
     {"op": "tear", "at": 7, "from": 100, "times": 2} → {}; after each read that begins at 100 or above, register 7 grows by one, so many times
     {"op": "beat", "at": 5, "on": true}            → {}; register 5 grows by one with every request
     {"op": "serial", "device": "/dev/pts/3", "unit": 1} → {}; answers RTU frames on this line too
-    {"op": "stats"}                                → {"reads": N, "writes": N, "connections": N, "log": [[function, start, count], ...]}
+    {"op": "stats"}                                → {"reads": N, "writes": N, "connections": N, "log": [[function, start, count], ...], "turns": [[unit, asked, answered], ...]}
+                                                     by CLOCK_MONOTONIC in seconds; answered is null where nothing was
 It runs in a process of its own with nothing but the standard library and Debian's libmodbus5.
 """
 
@@ -23,6 +25,7 @@ import os
 import select
 import socket
 import sys
+import time
 
 REGISTERS = 65536
 TCP_HEADER = 7
@@ -88,10 +91,11 @@ class Device:
         self.refused = []
         self.mute = False
         self.muted = set()
+        self.delays = {}
         self.only = None
         self.tear = None
         self.beat = None
-        self.counts = {"reads": 0, "writes": 0, "connections": 0, "log": []}
+        self.counts = {"reads": 0, "writes": 0, "connections": 0, "log": [], "turns": []}
 
     def op_listen(self, _):
         if not self.port:
@@ -148,6 +152,10 @@ class Device:
             self.muted = self.muted | {order["unit"]} if order["on"] else self.muted - {order["unit"]}
         else:
             self.mute = order["on"]
+        return {}
+
+    def op_delay(self, order):
+        self.delays[order.get("unit")] = order["ms"] / 1000
         return {}
 
     def op_only(self, order):
@@ -210,7 +218,12 @@ class Device:
         self.counts["log"].append([function, start, count])
         if self.beat is not None:
             self.grow(self.beat)
-        if not self.mute and raw[header - 1] not in self.muted:
+        unit = raw[header - 1]
+        turn = [unit, time.monotonic(), None]
+        self.counts["turns"].append(turn)
+        if not self.mute and unit not in self.muted:
+            time.sleep(self.delays.get(unit, self.delays.get(None, 0)))
+            turn[2] = time.monotonic()
             self.answer(context, query, length, function, start, count)
 
     def answer(self, context, query, length, function, start, count):
