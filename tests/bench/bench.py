@@ -8,23 +8,25 @@ import sys
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "support"), str(HERE.parents[1])]
 
 from batch import batch  # noqa: E402
 from compare import compared  # noqa: E402
-from figures import table  # noqa: E402
+from figures import Row, table  # noqa: E402
 from growth import growth  # noqa: E402
 from memory import memory  # noqa: E402
 from onboarding import onboarding  # noqa: E402
 from peers import modbus_peer, mqtt_peer, opcua_peer  # noqa: E402
+from reading import MOST_S, PROTOCOLS  # noqa: E402
 from rig import BenchFailed  # noqa: E402
 from startup import start  # noqa: E402
 from with_returns import returned  # noqa: E402
 from worlds import World  # noqa: E402
 
-FIGURES = ("mqtt", "modbus", "opcua", "batch", "returns", "memory", "start", "onboarding", "growth")
+FIGURES = ("mqtt", "modbus", "opcua", "batch", "returns", "reading", "memory", "start", "onboarding", "growth")
 
 
 def options():
@@ -103,8 +105,22 @@ async def returns(chosen, world, smp):
     return rows, raw
 
 
+async def reading(chosen, world, smp):
+    """1,000 assets with 20 fields each, read whole by each adapter alone."""
+    directory = world.directory / "reading"
+    directory.mkdir(parents=True)
+    rows, raw = [], {}
+    for measure in PROTOCOLS.values():
+        async for row in measure(directory, chosen.runs):
+            took, used = median(row.took_s), median(row.cpu_s)
+            value = f"{took:.2f} (worst {max(row.took_s):.2f}, CPU {used:.2f})"
+            rows.append(Row(figure=f"1,000 assets read whole, {row.name}, s", value=value, goal=f"≤ {MOST_S:g} s", met=took <= MOST_S))  # fmt: skip
+            raw[row.name] = row._asdict()
+    return rows, raw
+
+
 MADE = {
-    "mqtt": mqtt, "modbus": modbus, "opcua": opcua, "batch": batch, "returns": returns, "memory": memory, "start": start, "onboarding": onboarding, "growth": growth,
+    "mqtt": mqtt, "modbus": modbus, "opcua": opcua, "batch": batch, "returns": returns, "reading": reading, "memory": memory, "start": start, "onboarding": onboarding, "growth": growth,
 }  # fmt: skip
 
 

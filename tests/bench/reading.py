@@ -61,7 +61,30 @@ async def mqtt(directory: Path, times: int) -> AsyncIterator[Row]:
                 yield row
 
 
-PROTOCOLS: dict[str, Callable[[Path, int], AsyncIterator[Row]]] = {"mqtt": mqtt}
+async def modbus(directory: Path, times: int) -> AsyncIterator[Row]:
+    """libmodbus and jsmodbus over TCP, and libmodbus behind TLS whose far end is in this process: one request after the other on one session."""
+    import ssl  # noqa: PLC0415
+
+    import trustme  # noqa: PLC0415
+    from modbus_device import JSMODBUS, LIBMODBUS, modbus_device  # noqa: PLC0415
+    from modbus_lines import tls_in_front  # noqa: PLC0415
+    from modbus_whole import fill, read_whole  # noqa: PLC0415
+
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(directory / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    for peer, command in (("libmodbus", LIBMODBUS), ("jsmodbus", JSMODBUS)):
+        async with modbus_device(command) as device:
+            await fill(device)
+            yield Row(f"modbus, {peer}, tcp", *zip(*await read_whole(device, device.port, times), strict=True))
+            if peer == "libmodbus":
+                async with tls_in_front(device.port, context) as port:
+                    found = await read_whole(device, port, times, tls={"ca": str(directory / "ca.pem")})
+                yield Row(f"modbus, {peer}, tls", *zip(*found, strict=True))
+
+
+PROTOCOLS: dict[str, Callable[[Path, int], AsyncIterator[Row]]] = {"mqtt": mqtt, "modbus": modbus}
 
 
 async def main(protocols: list[str], times: int) -> int:
