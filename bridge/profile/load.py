@@ -1,7 +1,9 @@
 """A profile file becomes a `Profile`, or a `ConfigError` with everything that is wrong with it. The only place that reads profile files."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -167,9 +169,15 @@ def load_profile(name_or_path: str | Path, vocabulary: Vocabulary | None = None)
     return parse_profile(_parse(text, str(path)), vocabulary, source=str(path), folder=path.parent)
 
 
+@lru_cache(maxsize=8)
+def _content(text: str) -> Any:
+    """Reading a profile takes a good part of a second, and participants share it. Nobody may change what this returns."""
+    return YAML(typ="safe", pure=True).load(text)
+
+
 def _parse(text: str, source: str) -> Any:
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        return deepcopy(_content(text))
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         wrong = getattr(error, "problem", None) or "is not YAML"

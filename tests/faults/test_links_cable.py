@@ -9,8 +9,7 @@ import pytest
 from faulty_ems import IN_DOUBT, RECOVER_S, REGISTERED, Faulty, Modbus, Mqtt, NodeOpcUa, told
 from faulty_smp import tls_server
 from processes import market_side
-from service import _yaml as write_yaml
-from service import profile_content
+from service import profile_content, write_profile
 from veth import cables
 
 from bridge.sandbox import Knobs
@@ -30,7 +29,7 @@ async def cabled(directory, kind, knobs):
         made.ems_wire, made.smp_wire = found.wires
         made.prefix, made.listener, made.addresses = found.inside, made.ems_wire.listener, (made.ems_wire.host,)
         await market_side(made, stack, directory, profile="default", knobs=knobs)
-        write_yaml(made.config / "profile.yaml", profile_content("default", transport=QUICKLY))
+        write_profile(made.config / "profile.yaml", profile_content("default", transport=QUICKLY))
         trust = ssl.create_default_context(cadata=made.sandbox.ca_pem.decode())
         smp = FaultProxy(
             "127.0.0.1",

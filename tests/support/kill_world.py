@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 from kill_points import ARMED, CREATE_PATHS, MARK, NTH, POINT, VITALS
 from processes import CONFIG
-from service import PARTICIPANT, profile_content
+from service import PARTICIPANT, profile_content, write_profile
 from service import _yaml as write_yaml
 
 from bridge.envelope import Algorithm
@@ -376,7 +376,7 @@ async def world(
     async with asyncio.TaskGroup() as group:
         made = World(directory, group)
         made.profile = parse_profile(content)
-        write_yaml(made.config / "profile.yaml", content)
+        write_profile(made.config / "profile.yaml", content)
         (made.config / "bridge.yaml").write_text((CONFIG / "bridge.yaml").read_text())
         _site_files(made, slots)
         async with _smp(made, keys, knobs) as made.smp, _ems(directory / "ems", places, slots) as (ems, environment):

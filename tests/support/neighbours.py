@@ -23,7 +23,7 @@ from faulty_ems import Modbus
 from faulty_smp import tls_server
 from processes import World, market_side
 from ruamel.yaml import YAML
-from service import ASSETS, CLOCK, PARTICIPANT, profile_content
+from service import ASSETS, CLOCK, PARTICIPANT, profile_content, write_profile
 from service import _yaml as write_yaml
 
 from bridge.envelope import Algorithm
@@ -245,7 +245,7 @@ async def neighbours(directory, *links, profile="default", other=True, inside=Fa
     async with AsyncExitStack() as stack:
         await market_side(made, stack, directory, profile=profile, knobs=Knobs(return_delay_s=0.02))
         quiet = profile_content(profile, poll={"delays_s": [30, 60], "every_s": 300, "until_s": 3600, "overdue_s": 900})
-        write_yaml(made.config / "profile.yaml", quiet)
+        write_profile(made.config / "profile.yaml", quiet)
         for link in made.links:
             await link.begin(made, stack, directory)
         _site(made, "north", PARTICIPANT, beside=made.links[0].site if made.links else "")

@@ -8,8 +8,8 @@ import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from service import CLOCK, PARTICIPANT, profile_content
-from service import _yaml as write_yaml
+from commands import command
+from service import CLOCK, PARTICIPANT, profile_content, write_profile
 
 from bridge.demo.ems_modbus import ModbusEms
 from bridge.envelope import Algorithm
@@ -106,13 +106,8 @@ class World:
 
     async def say(self, *arguments, within_s=60):
         """Run a command to its end beside whatever runs; returns its exit status, what it printed and what it complained of."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", "from bridge.cli import main; main()", *map(str, arguments), "--config", str(self.config),
-            env={**os.environ, **self.environment}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        async with asyncio.timeout(within_s):
-            printed, told = await process.communicate()
-        return process.returncode, printed.decode(), told.decode()
+        given = [*arguments, "--config", self.config]
+        return await command(*given, environment=self.environment, within_s=within_s)
 
     async def read(self, ask):
         journal = await open_reader(self.journal)
@@ -163,7 +158,7 @@ async def market_side(made, stack, directory, *, profile, knobs):
     keys.mkdir()
     (made.config / "sites").mkdir(parents=True)
     content = profile_content(profile)
-    write_yaml(made.config / "profile.yaml", content)
+    write_profile(made.config / "profile.yaml", content)
     made.profile = parse_profile(content)
     (made.config / "bridge.yaml").write_text((CONFIG / "bridge.yaml").read_text())
     write_private(keys / "acme.pem", new_key(Algorithm.ES256))

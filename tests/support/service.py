@@ -3,6 +3,8 @@
 import asyncio
 import json
 from contextlib import AsyncExitStack, asynccontextmanager
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import memory_adapter as memory
@@ -83,15 +85,19 @@ UNIT = {
 
 def profile_content(name, **changes):
     """A shipped profile's content by its name, or a drawn one's (`drawn-7`), with quick waits and these sections changed."""
-    if name in shipped_profiles():
-        content = YAML(typ="safe").load((SHIPPED / f"{name}.yaml").read_text())
-    else:
-        from random_profile import random_profile
-
-        content = random_profile(int(name.removeprefix("drawn-")))
+    content = deepcopy(_content(name))
     for section, values in {**QUICK, **changes}.items():
         content[section] = {**content.get(section, {}), **values} if isinstance(values, dict) else values
     return content
+
+
+@cache
+def _content(name):
+    if name in shipped_profiles():
+        return YAML(typ="safe").load((SHIPPED / f"{name}.yaml").read_text())
+    from random_profile import random_profile
+
+    return random_profile(int(name.removeprefix("drawn-")))
 
 
 class Service:
@@ -278,7 +284,7 @@ def _write(config, keys, content, sandbox, authority, *, listener, host, url):
     ):
         (keys / name).write_bytes(data)
         (keys / name).chmod(0o600)
-    _yaml(config / "profile.yaml", content)
+    write_profile(config / "profile.yaml", content)
     listeners = {"admin": {"port": 0}}
     if listener:
         listeners["returns"] = {
@@ -302,6 +308,11 @@ def _write(config, keys, content, sandbox, authority, *, listener, host, url):
         "participants": {PARTICIPANT: entry},
     }
     _yaml(config / "bridge.yaml", {**document, **host})
+
+
+def write_profile(path, content):
+    """A profile file. JSON is YAML, and sooner written."""
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False))
 
 
 def _yaml(path, content):
