@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from bridge.clock import Clock, Stamp
 from bridge.errors import ConfigError, LinkError, LinkRefused, Problem, RetryLater
+from bridge.inspection import Beside, Browser, Credentials, FlowDraft, Look, Probe, Search, Seen, Trouble
 from bridge.model import UNMAPPED_ERROR_CODE, EmsState, HostReason, Quality, Reading, Record, Trigger
 from bridge.secret import Secret
 
@@ -27,32 +28,41 @@ __all__ = [
     "Address",
     "AlarmWord",
     "Arrival",
+    "Beside",
+    "Browser",
     "CatchingUp",
     "Clock",
     "Code",
     "ConfigError",
+    "Credentials",
     "EmsState",
+    "FlowDraft",
     "Guess",
     "HostReason",
     "Intervals",
     "LinkError",
     "LinkRefused",
+    "Look",
     "Options",
     "Outcome",
     "OutcomeField",
+    "Probe",
     "Problem",
     "Quality",
     "Reading",
     "Record",
     "RecordsOptions",
     "RetryLater",
+    "Search",
     "Secret",
+    "Seen",
     "Selection",
     "Session",
     "SessionContext",
     "Stamp",
     "Torn",
     "Trigger",
+    "Trouble",
     "WordSession",
     "Write",
     "Written",
@@ -365,6 +375,8 @@ class Adapter:
     `certificates` is pure and names the files that protect a link of these options. `handshake` connects until both sides know each other, says in
     a few words with whom and how, and closes; it reads no record and writes nothing. It raises `LinkRefused` or `LinkError` as `open` does.
     `codec` is for protocols whose values are bytes that a person may have to make sense of.
+    `probe` opens a connection of its own that only reads, beside the session of a running bridge and without taking anything from it; it raises as `open`
+    does, but only where there is no connection at all. `browser` shows what there is behind an address.
     """
 
     protocol: str
@@ -381,6 +393,8 @@ class Adapter:
     certificates: Callable[[Any], Sequence[CertificateUse]] | None = None
     handshake: Callable[[SessionContext], Awaitable[str]] | None = None
     codec: Codec | None = None
+    probe: Callable[[SessionContext], AbstractAsyncContextManager[Probe]] | None = None
+    browser: Browser | None = None
 
     api_version: ClassVar[int] = 1
 

@@ -62,6 +62,18 @@ class Reader:
             records += found
         return records
 
+    async def look(self, flow: str) -> tuple[list[Record], dict[int, str]]:
+        """Every record of a flow as it stands, whether anybody asked for it or not, and why those are missing that the device does not show. Raises `LinkError`."""
+        layout, image, lacking = self._layouts[flow], Image(), dict[int, str]()
+        await self._link.fetch([span for number in layout.places() for span in layout.chunks_of(number)], image)
+        for number in layout.places():
+            for span in layout.chunks_of(number):
+                if not image.knows(span):
+                    lacking.setdefault(number, image.why(span))
+        there = [number for number in layout.places() if number not in lacking]
+        fetched = await self._completed(layout, there, image)
+        return await self._records(layout, there, fetched, None), lacking
+
     async def _steady(
         self, layout: Layout, number: int, fetched: _Fetched, signature: bytes
     ) -> tuple[list[Record], bytes]:
@@ -93,6 +105,10 @@ class Reader:
         for span in spans:
             if not image.knows(span):
                 raise LinkError(f"{layout.flow}: {image.why(span)}", hint="do base, stride and count fit the device?")
+        return await self._completed(layout, numbers, image)
+
+    async def _completed(self, layout: Layout, numbers: Collection[int], image: Image) -> _Fetched:
+        """What was read of these records, with the values that their bit sets stand for."""
         if len(layout.chunks) > 1:
             for number in numbers:
                 image.settle(layout.span(number))

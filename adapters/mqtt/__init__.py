@@ -6,7 +6,7 @@ from typing import Final
 from adapters.mqtt.certificates import certificates
 from adapters.mqtt.check import check, check_word
 from adapters.mqtt.config import ChangeSubmit, MessageSubmit, MqttOptions, MqttOutcome, MqttRecords, MqttWord
-from bridge.api import Adapter, Session, SessionContext, Trigger
+from bridge.api import Adapter, Probe, Session, SessionContext, Trigger
 
 __all__ = ["ADAPTER"]
 
@@ -15,6 +15,12 @@ def _open(context: SessionContext) -> AbstractAsyncContextManager[Session]:
     from adapters.mqtt.session import open_session  # noqa: PLC0415 - the protocol library is imported only when a session opens
 
     return open_session(context)
+
+
+def _probe(context: SessionContext) -> AbstractAsyncContextManager[Probe]:
+    from adapters.mqtt.probe import open_probe  # noqa: PLC0415 - as above
+
+    return open_probe(context)
 
 
 ADAPTER: Final = Adapter(
@@ -30,4 +36,5 @@ ADAPTER: Final = Adapter(
     word=MqttWord,
     check_word=check_word,
     certificates=certificates,
+    probe=_probe,
 )

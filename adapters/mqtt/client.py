@@ -24,11 +24,14 @@ _PROTOCOLS: Final = {Version.V311: MQTTProtocolVersion.MQTTv311, Version.V5: MQT
 
 
 def made(options: MqttOptions, client_id: str) -> Client:
-    """A client that is not connected yet. It acknowledges and reconnects by itself never; its last will is the status topic's."""
+    """A client that is not connected yet. It acknowledges and reconnects by itself never; its last will is the status topic's.
+
+    A session that is kept for no time (`session_expiry` 0, which no site file can say) is a clean one: the broker remembers nothing of it.
+    """
     client = Client(
         CallbackAPIVersion.VERSION2,
         client_id=client_id,
-        clean_session=None if options.version is Version.V5 else False,
+        clean_session=None if options.version is Version.V5 else options.session_expiry == 0,
         protocol=_PROTOCOLS[options.version],
         transport="tcp" if options.websocket is None else "websockets",
         reconnect_on_failure=False,

@@ -34,6 +34,7 @@ class Heard(NamedTuple):
     payload: bytes
     mid: int
     reply: Reply | None = None
+    retained: bool = False
 
 
 class Link:
@@ -372,7 +373,7 @@ class Link:
             topic = message.topic
         except UnicodeDecodeError:
             topic = ""  # fits no template: acknowledged and put aside
-        self._heard(Heard(topic, bytes(message.payload), mid, reply_of(message)))
+        self._heard(Heard(topic, bytes(message.payload), mid, reply_of(message), message.retain))
 
     # ending ----------------------------------------------------------------------------------------------------------
 

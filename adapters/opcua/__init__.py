@@ -16,7 +16,7 @@ from adapters.opcua.config import (
     OpcUaWord,
     certificates,
 )
-from bridge.api import Adapter, Session, SessionContext, Trigger
+from bridge.api import Adapter, Probe, Session, SessionContext, Trigger
 
 __all__ = ["ADAPTER"]
 
@@ -26,6 +26,14 @@ async def _open(context: SessionContext) -> AsyncIterator[Session]:
     """The library is loaded when it is first used, in a thread: it takes half a second, in which the records of other sites go on."""
     session = await asyncio.to_thread(import_module, "adapters.opcua.session")
     async with session.open_session(context) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def _probe(context: SessionContext) -> AsyncIterator[Probe]:
+    """See `bridge.api.Adapter`."""
+    probe = await asyncio.to_thread(import_module, "adapters.opcua.probe")
+    async with probe.open_probe(context) as opened:
         yield opened
 
 
@@ -48,4 +56,5 @@ ADAPTER: Final = Adapter(
     check_word=check_word,
     certificates=certificates,
     handshake=_handshake,
+    probe=_probe,
 )

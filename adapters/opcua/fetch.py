@@ -49,6 +49,16 @@ class Fetch:
             raise _reason(error) from error
         return [record for task in tasks if (record := task.result()) is not None]
 
+    async def look(self, places: Sequence[Place]) -> list[Record]:
+        """The records of these places as they stand, whether anybody asked for them or not."""
+        batch = ReadBatch(self._link.read_values)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._fields(batch, place, ())) for place in places]
+        except BaseExceptionGroup as error:
+            raise _reason(error) from error
+        return [self._record(place, task.result()) for place, task in zip(places, tasks, strict=True)]
+
     async def _fetch(self, batch: ReadBatch, calls: ReadBatch, watched: Watched) -> Record | None:
         if watched.place.method is not None:
             return await self._fetch_numbered(batch, calls, watched, watched.place.method)

@@ -45,8 +45,10 @@ async def namespaces(link: Link, wanted: Mapping[str, str]) -> Mapping[str, int]
     return {"": 0, **{prefix: uris.index(uri) for prefix, uri in wanted.items()}}
 
 
-async def find_places(link: Link, indexes: Mapping[str, int], selection: Selection) -> list[Place]:
-    """Every place of a flow with its nodes; raises `LinkError` when an address exists nowhere."""
+async def find_places(
+    link: Link, indexes: Mapping[str, int], selection: Selection, *, whole: bool = True
+) -> list[Place]:
+    """Every place of a flow with its nodes; raises `LinkError` when an address exists nowhere, unless the flow need not be `whole`."""
     layout, texts = layout_of(selection.records), _texts(selection)
     addresses: Mapping[tuple[str, str], BrowsePath | NodeIdText]
     if isinstance(layout, Tree):
@@ -60,7 +62,8 @@ async def find_places(link: Link, indexes: Mapping[str, int], selection: Selecti
         names, addresses, nodes = list(layout.places), listed, await _existing(link, wanted)
     width = len(addresses)
     rows = [dict(zip(addresses, nodes[start : start + width], strict=True)) for start in range(0, len(nodes), width)]
-    _require(selection, addresses, rows)
+    if whole:
+        _require(selection, addresses, rows)
     places = [_place(selection, name, row) for name, row in zip(names, rows, strict=True)]
     await _learn_types(link, places)
     await _learn_method(link, indexes, selection, places)

@@ -51,6 +51,7 @@ def _commands() -> typer.Typer:
         journal,
         jws,
         keys,
+        probe,
         run,
         sandbox,
         submissions,
@@ -59,6 +60,7 @@ def _commands() -> typer.Typer:
     app.command("demo")(demo.demo)
     app.command("run")(run.run)
     app.command("check")(check.check)
+    app.command("probe")(probe.probe)
     app.command("decode")(decode.decode)
     app.command("sandbox")(sandbox.sandbox)
     app.add_typer(submissions.app, name="submissions")

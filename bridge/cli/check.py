@@ -43,8 +43,17 @@ def foreign_owners(distributions: Mapping[str, Sequence[str]]) -> list[Problem]:
     ]
 
 
-def load_here(config: Path, *, find_adapter: AdapterFinder = find, environ: Mapping[str, str] | None = None) -> Config:
-    """The configuration of this machine and process: its environment, its systemd credentials, its installed adapters. Raises `ConfigError`."""
+def load_here(
+    config: Path,
+    *,
+    find_adapter: AdapterFinder = find,
+    environ: Mapping[str, str] | None = None,
+    only: str = "",
+) -> Config:
+    """The configuration of this machine and process: its environment, its systemd credentials, its installed adapters. Raises `ConfigError`.
+
+    `only` names the one site that is of interest.
+    """
     strangers = foreign_owners(owners())
     if strangers:
         raise ConfigError(strangers)
@@ -55,6 +64,7 @@ def load_here(config: Path, *, find_adapter: AdapterFinder = find, environ: Mapp
         find_adapter,
         environ=variables,
         credentials_directory=Path(credentials) if credentials else None,
+        only=only,
     )
 
 

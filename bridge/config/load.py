@@ -43,14 +43,18 @@ def load(
     *,
     environ: Mapping[str, str],
     credentials_directory: Path | None = None,
+    only: str = "",
 ) -> Config:
-    """Read and check a configuration. Raises `ConfigError` with every problem found, each with its file, line and column."""
+    """Read and check a configuration. Raises `ConfigError` with every problem found, each with its file, line and column.
+
+    `only` names the one site that is of interest: what is wrong with the files of others is then no hindrance.
+    """
     outside = Outside(environ=environ, credentials=credentials_directory)
     adapters = cache(adapters)  # looking one up reads what every installed package says of itself
     vocabulary = load_vocabulary()
     problems: list[Problem] = []
     host, participants = _host(directory, outside, problems)
-    sites = _sites(directory, outside, adapters, _Known(vocabulary, participants), problems)
+    sites = _sites(directory, outside, adapters, _Known(vocabulary, participants, only), problems)
     if problems or host is None:
         raise ConfigError(_in_order(problems), hint=HINT)
     return Config(
@@ -74,6 +78,7 @@ def _in_order(problems: list[Problem]) -> list[Problem]:
 class _Known:
     vocabulary: Vocabulary
     participants: Mapping[str, Participant | None]
+    only: str = ""
 
 
 def _host(
@@ -150,6 +155,9 @@ def _sites(
         problems.append(Problem(text="holds no site; put one YAML file per site there", file=str(directory / SITES)))
     for path in paths:
         document = Document.open(path, str(path), outside)
+        if known.only and document.tree.at(("site",)) != known.only and path.stem != known.only:
+            named.setdefault(str(document.tree.at(("site",)) or path.stem), path)
+            continue
         if document.tree.value is not None:
             site = SiteReader(document, adapters, known.vocabulary, known.participants).read(path)
             name = document.tree.at(("site",))
@@ -159,4 +167,7 @@ def _sites(
             elif site is not None:
                 sites[site.name] = site
         problems.extend(document.problems)
+    if known.only and known.only not in named and not problems:
+        text = f"there is no site {known.only}; the sites are {', '.join(sorted(named))}"
+        problems.append(Problem(text=text, file=str(directory / SITES)))
     return sites
