@@ -7,7 +7,8 @@ from adapters.opcua.addresses import layout_of
 from adapters.opcua.check import writable
 from adapters.opcua.codec import encode, read_back
 from adapters.opcua.config import OpcUaOptions
-from adapters.opcua.link import Link, status_name
+from adapters.opcua.errors import status_name
+from adapters.opcua.link import Link
 from adapters.opcua.places import Place
 from adapters.opcua.structures import Shapes
 from adapters.opcua.values import reading, variant_of

@@ -6,8 +6,9 @@ from typing import Any, Final, NamedTuple
 from adapters.opcua.addresses import PLACE_ARGUMENT, Call
 from adapters.opcua.batch import ReadBatch
 from adapters.opcua.codec import BOOLEAN, LOCALIZED_TEXT, STRING, TYPE_NAMES, builtin_type
+from adapters.opcua.errors import status_name
 from adapters.opcua.library import ua
-from adapters.opcua.link import Link, status_name
+from adapters.opcua.link import Link
 from adapters.opcua.words import printable
 from bridge.api import LinkError, Quality, Reading
 

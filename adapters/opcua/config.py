@@ -20,6 +20,9 @@ from bridge.api import (
     Secret,
 )
 
+SAMPLING_S: Final = 0.05
+POLL_S: Final = 0.25
+VALUES_PER_S: Final = 20_000
 _UNITS_S: Final = {"ms": 0.001, "s": 1.0, "min": 60.0}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min)")
 
@@ -119,10 +122,10 @@ class OpcUaOptions(Options):
     application_uri: str | None = None
     namespaces: Mapping[str, str] = Field(default_factory=dict)
     publishing_interval: Duration = 0.05
-    sampling_interval: Duration = 0.05
+    sampling_interval: Duration | None = None
     queue_size: Annotated[int, Field(ge=1, le=10_000)] = 10
     watch: Watch = Watch.SUBSCRIPTION
-    poll_interval: Annotated[Duration, Field(ge=0.01, le=3600)] = 0.25
+    poll_interval: Annotated[Duration, Field(ge=0.01, le=3600)] | None = None
     timeout: Annotated[Duration, Field(le=5)] = 4.0
     writable: tuple[Pattern, ...] = ()
     methods: tuple[AbsolutePath, ...] = ()
@@ -131,6 +134,14 @@ class OpcUaOptions(Options):
     def urls(self) -> tuple[str, ...]:
         """Every server of the set, in the order in which they are tried."""
         return (self.url, *self.redundant_urls)
+
+    def sampling_s(self, changing: int = 0) -> float:
+        """How often the server looks at each watched variable, where so many are watched for a change."""
+        return _paced(self.sampling_interval, SAMPLING_S, changing)
+
+    def poll_s(self, polled: int) -> float:
+        """How often each of so many variables is asked for."""
+        return _paced(self.poll_interval, POLL_S, polled)
 
     @model_validator(mode="after")
     def _distinct(self) -> "OpcUaOptions":
@@ -141,12 +152,17 @@ class OpcUaOptions(Options):
 
     @model_validator(mode="after")
     def _queue(self) -> "OpcUaOptions":
-        needed = needed_queue(self.publishing_interval, self.sampling_interval)
+        needed = needed_queue(self.publishing_interval, self.sampling_s())
         if self.watch is Watch.SUBSCRIPTION and self.queue_size < needed:
             raise ValueError(
                 f"`queue_size: {self.queue_size}` loses changes: the server samples {needed} times between two publishes; set it to {needed} or more"
             )
         return self
+
+
+def _paced(configured_s: float | None, usual_s: float, count: int) -> float:
+    """As configured; else as usual, and slower where that were more than a server on a small machine does beside its own work."""
+    return max(usual_s, count / VALUES_PER_S) if configured_s is None else configured_s
 
 
 def needed_queue(publishing_s: float, sampling_s: float) -> int:

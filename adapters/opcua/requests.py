@@ -1,7 +1,7 @@
 """Parts of requests as the library wants them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from adapters.opcua.library import ua
 
@@ -46,18 +46,31 @@ def browse_path(start: Any, names: Sequence[tuple[int, str]]) -> Any:
     return path
 
 
-def monitored_item(handle: int, node: Any, sampling_s: float, queue_size: int, deadband: float) -> Any:
-    """Watch a node's value: the newest of a full queue is kept; a deadband (0: none) is absolute."""
+class Asked(NamedTuple):
+    """A node whose value is watched: the handle that its notifications carry, how often (s) the server samples it, how many changes it keeps, and a deadband (0: none)."""
+
+    handle: int
+    node: Any
+    sampling_s: float
+    queue_size: int
+    deadband: float = 0.0
+
+
+def monitored_item(watch: Asked) -> Any:
+    """The newest of a full queue is kept; a deadband is absolute."""
     item = ua.MonitoredItemCreateRequest()
-    item.ItemToMonitor = ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.Value)
+    item.ItemToMonitor = ua.ReadValueId(NodeId=watch.node, AttributeId=ua.AttributeIds.Value)
     item.MonitoringMode = ua.MonitoringMode.Reporting
     item.RequestedParameters = ua.MonitoringParameters(
-        ClientHandle=handle, SamplingInterval=sampling_s * 1000, QueueSize=queue_size, DiscardOldest=True
+        ClientHandle=watch.handle,
+        SamplingInterval=watch.sampling_s * 1000,
+        QueueSize=watch.queue_size,
+        DiscardOldest=True,
     )
-    if deadband:
+    if watch.deadband:
         item.RequestedParameters.Filter = ua.DataChangeFilter(
             Trigger=ua.DataChangeTrigger.StatusValue,
             DeadbandType=int(ua.DeadbandType.Absolute),
-            DeadbandValue=deadband,
+            DeadbandValue=watch.deadband,
         )
     return item

@@ -3,19 +3,23 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from math import inf
 from typing import Any, Final
 
 from adapters.opcua.access import Access, allowed_targets
-from adapters.opcua.config import OpcUaOptions, Watch, needed_queue
+from adapters.opcua.config import OpcUaOptions, Watch
+from adapters.opcua.errors import translated
 from adapters.opcua.fetch import Fetch
-from adapters.opcua.library import ua
-from adapters.opcua.link import Monitored, Subscribed, log, status_name, translated
+from adapters.opcua.link import log
 from adapters.opcua.paths import absolute
 from adapters.opcua.places import Place, find_places, find_word, namespaces
+from adapters.opcua.requests import Asked
 from adapters.opcua.servers import HEALTHY, SERVICE_LEVEL, Reached, connect, stated_level
 from adapters.opcua.structures import Shapes
+from adapters.opcua.subscriptions import Subscriptions
 from adapters.opcua.values import content, overflowed, reading
-from adapters.opcua.watch import Due, Pulse, Rhythm, Watched
+from adapters.opcua.watch import Due, Rhythm, Watched
+from adapters.opcua.watching import PART, Watching
 from adapters.opcua.word import write_word
 from adapters.opcua.words import printable
 from bridge.api import (
@@ -33,9 +37,8 @@ from bridge.api import (
     Written,
 )
 
-MAX_RECORDS: Final = 1000
-KEEP_ALIVE_S: Final = 2.0
-_BAD: Final = 0x80000000  # the severity of a status code
+# So many are read together; what they hold is taken in one step, in which nothing else goes on in this process.
+MAX_RECORDS: Final = 100
 
 
 @asynccontextmanager
@@ -68,11 +71,12 @@ class OpcUaSession:
         self._access = Access(link, self._shapes, self._places, allowed_targets(self._options, context.selections))
         self._fetch = Fetch(link, self._shapes, self._selections, context.clock, context.heard)
         self._due = Due()
-        self._pulse = Pulse(context.clock)
+        self._subscriptions = Subscriptions(link, context, self._published, self._lost)
+        self._watching: Watching | None = None
+        self._unread: set[Watched] = set()
         self._losses = 0
-        self._polled: Sequence[int] = ()
+        self._polled: list[int] = []
         self._rhythm: Rhythm | None = None
-        self._subscribed: Subscribed | None = None
         self._failure: LinkError | None = None
         self._word: Place | None = None
         self.ended = False
@@ -95,7 +99,7 @@ class OpcUaSession:
         if self._options.watch is Watch.POLLING:
             self._poll(range(len(self._handles)))
         else:
-            await self._subscribe()
+            await self._watch_triggers()
         await self._read_triggers()
 
     async def receive(self) -> Sequence[Arrival]:
@@ -103,7 +107,9 @@ class OpcUaSession:
         with self._ending():
             while True:
                 await self._wait()
-                records = await self._fetch.collect(self._due.take(MAX_RECORDS))
+                due = self._due.take(MAX_RECORDS)
+                records = await self._fetch.collect(due)
+                self._unread.difference_update(due)
                 if records:
                     return [Arrival(records=(record,), ack=_acknowledge) for record in records]
 
@@ -141,46 +147,44 @@ class OpcUaSession:
         names = {node: name for name, node in place.fields.items()}  # several fields may lie in one structure
         self._handles += [(watched, name) for name in names.values()]
 
-    async def _subscribe(self) -> None:
-        watched = [(self._watched_node(*entry), self._deadband(*entry)) for entry in self._handles]
-        if self._redundant:
-            watched.append((SERVICE_LEVEL, 0.0))
-        made = self._subscribed = await self._link.subscribe(KEEP_ALIVE_S, self._published)
-        self._pulse.start(2 * made.quiet_s + self._options.timeout)
-        monitored = await self._link.monitor(made.id, watched)
-        del monitored[len(self._handles) :]  # a server without a service level is watched all the same
-        self._tell_intervals(made, [each for each in monitored if not each.code & _BAD])
-        refused = [handle for handle, each in enumerate(monitored) if each.code & _BAD]
-        if not refused:
-            return
-        status = status_name(monitored[refused[0]].code)
-        if len(refused) == len(monitored):
-            raise LinkError(f"subscribing: the server answered {status} for every node")
-        fields = {
-            "count": len(refused),
-            "first_place": printable(self._handles[refused[0]][0].place.name),
-            "status": status,
+    async def _watch_triggers(self) -> None:
+        """Requests and the service level now; what may change waits until it was read for the first time."""
+        of = {
+            trigger: [h for h, each in enumerate(self._handles) if self._trigger(each[0]) is trigger]
+            for trigger in Trigger
         }
-        log.warning("opcua_nodes_polled", extra=self._named(fields))
-        self._poll(refused)
+        requests, changes = ([self._asked(handle) for handle in of[each]] for each in (Trigger.REQUEST, Trigger.CHANGE))
+        if self._redundant:
+            requests.append(
+                Asked(len(self._handles), SERVICE_LEVEL, self._options.sampling_s(), self._options.queue_size)
+            )
+        asked = [*requests, *changes]
+        self._watching = Watching(self._context, self._subscriptions, asked, len(self._handles))
+        await self._watch_more(self._watching, len(requests))
 
-    def _tell_intervals(self, made: Subscribed, monitored: Sequence[Monitored]) -> None:
-        intervals, options = self._context.intervals, self._options
-        intervals.agreed("publishing", configured_s=options.publishing_interval, revised_s=made.interval_s)
-        intervals.agreed("keep_alive", configured_s=KEEP_ALIVE_S, revised_s=made.quiet_s)
-        if not monitored:
+    def _asked(self, handle: int) -> Asked:
+        entry = watched, _ = self._handles[handle]
+        count = len(self._handles) if self._trigger(watched) is Trigger.CHANGE else 0
+        sampling_s, queue_size = self._options.sampling_s(count), self._options.queue_size
+        return Asked(handle, self._watched_node(*entry), sampling_s, queue_size, self._deadband(*entry))
+
+    async def _watch_more(self, watching: Watching, count: int = PART) -> None:
+        """What the server refuses to watch is polled from now on."""
+        refused = await watching.some(count)
+        if refused:
+            self._poll(refused)
+        if watching.left or not watching.refused:
             return
-        slowest_s, fastest_s = (choose(each.sampling_s for each in monitored) for choose in (max, min))
-        intervals.agreed("sampling", configured_s=options.sampling_interval, revised_s=slowest_s)
-        needed, queue = needed_queue(made.interval_s, fastest_s), min(each.queue for each in monitored)
-        if queue < needed:
-            log.warning("opcua_queue_too_short", extra=self._named({"needed": needed, "given": queue}))
+        first, _ = self._handles[watching.refused[0]]
+        fields = {"count": len(watching.refused), "first_place": printable(first.place.name), "status": watching.why}
+        log.warning("opcua_nodes_polled", extra=self._named(fields))
 
     def _poll(self, handles: Sequence[int]) -> None:
         """From now on these are asked for at every beat, because nobody tells of them."""
-        self._polled = handles
-        self._rhythm = Rhythm(self._context.clock, self._options.poll_interval)
-        self._context.intervals.agreed("poll", configured_s=self._options.poll_interval)
+        self._polled += handles
+        interval_s = self._options.poll_s(len(self._polled))
+        self._rhythm = Rhythm(self._context.clock, interval_s)
+        self._context.intervals.agreed("poll", configured_s=interval_s)
 
     def _deadband(self, watched: Watched, role: str) -> float:
         if self._trigger(watched) is Trigger.REQUEST:
@@ -201,44 +205,19 @@ class OpcUaSession:
         for watched, _ in self._handles:
             if self._trigger(watched) is Trigger.CHANGE:
                 self._due.add(watched)
+                self._unread.add(watched)
 
     # what the subscription tells ------------------------------------------------------------------
 
-    async def _published(self, result: Any) -> None:
-        """Called by the library for each publish response, awaited before the next is asked for; must never raise."""
-        try:
-            self._take_notification(result)
-        except LinkError as error:
-            self._lost(str(error))
-
-    def _take_notification(self, result: Any) -> None:
-        message = result.NotificationMessage
-        self._measure(self._pulse.beat(), keep_alive=not message.NotificationData)
-        if not message.NotificationData:  # a keep-alive: nothing changed, and the values stand
+    def _published(self, items: Sequence[Any]) -> None:
+        """What one publish response tells; nothing is a keep-alive: nothing changed, and the values stand. Raises `LinkError`."""
+        if not items:
             self._context.heard()
             self._due.stirred.set()
             return
-        for notification in message.NotificationData:
-            if isinstance(notification, ua.StatusChangeNotification):
-                raise LinkError(f"the subscription ended: {status_name(notification.Status.value)}")
-        self._pulse.number(int(message.SequenceNumber))
-        items = [
-            item
-            for notification in message.NotificationData
-            for item in getattr(notification, "MonitoredItems", None) or ()
-        ]
         lost = sum([self._changed(item) for item in items])
         if lost:
             self._lose(lost)
-
-    def _measure(self, spacing_s: float | None, *, keep_alive: bool) -> None:
-        """A keep-alive comes after a known number of publishing intervals without a change (OPC 10000-4, 5.14.1.2), so it measures them too."""
-        if spacing_s is None or self._subscribed is None:
-            return
-        if keep_alive:
-            self._context.intervals.achieved("keep_alive", spacing_s)
-            spacing_s /= self._subscribed.keep_alive_count
-        self._context.intervals.achieved("publishing", spacing_s)
 
     def _changed(self, item: Any) -> bool:
         """Takes one notification; returns whether changes before it were lost."""
@@ -298,24 +277,35 @@ class OpcUaSession:
     async def _wait(self) -> None:
         """Until a record is due; raises `LinkError` once the link is lost or silent for too long. A poll comes at its beat however busy it is."""
         await self._poll_at_beat()
+        await self._watch_on()
         while not self._due:
             self._check()
-            self._due.stirred.clear()
-            try:
-                async with asyncio.timeout(self._quiet_s()):
-                    await self._due.stirred.wait()
-            except TimeoutError as error:
-                if self._subscribed is not None and self._pulse.left_s() <= 0:
-                    raise LinkError("the subscription has fallen silent") from error
+            if not await self._watch_on():
+                await self._stirred()
             await self._poll_at_beat()
         self._check()
 
+    async def _watch_on(self) -> bool:
+        """Watch a few more variables, where some wait and all records were read once; whether it did."""
+        if self._watching is None or not self._watching.left or self._unread:
+            return False
+        await self._watch_more(self._watching)
+        return True
+
+    async def _stirred(self) -> None:
+        """Until something was told, or it is time to look."""
+        self._due.stirred.clear()
+        try:
+            async with asyncio.timeout(self._quiet_s()):
+                await self._due.stirred.wait()
+        except TimeoutError as error:
+            if self._subscriptions.left_s() <= 0:
+                raise LinkError("the subscription has fallen silent") from error
+
     def _quiet_s(self) -> float:
         """How long there may be nothing to do: until a silence is too long, or until the next poll."""
-        limits = [] if self._subscribed is None else [max(0.0, self._pulse.left_s())]
-        if self._rhythm is not None:
-            limits.append(self._rhythm.left_s())
-        return min(limits)
+        beat_s = inf if self._rhythm is None else self._rhythm.left_s()
+        return min(beat_s, max(0.0, self._subscriptions.left_s()))
 
     async def _poll_at_beat(self) -> None:
         """Read what is polled, if it is time."""
@@ -326,9 +316,10 @@ class OpcUaSession:
         spacing_s = rhythm.begin()
         if spacing_s is not None:
             self._context.intervals.achieved("poll", spacing_s)
-        nodes = [self._watched_node(*self._handles[handle]) for handle in self._polled]
+        polled = [handle for handle in self._polled if self._handles[handle][0] not in self._unread]
+        nodes = [self._watched_node(*self._handles[handle]) for handle in polled]
         *values, level = await self._link.read_values([*nodes, SERVICE_LEVEL])
-        for handle, value in zip(self._polled, values, strict=True):
+        for handle, value in zip(polled, values, strict=True):
             self._take(handle, value)
         if self._redundant:
             self._note_level(level)

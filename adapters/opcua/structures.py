@@ -10,8 +10,9 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from uuid import UUID
 
 from adapters.opcua.codec import builtin_type, decode
+from adapters.opcua.errors import status_name
 from adapters.opcua.library import Buffer, ua, unpack
-from adapters.opcua.link import Link, status_name
+from adapters.opcua.link import Link
 from adapters.opcua.values import reading
 from adapters.opcua.words import printable
 from bridge.api import Quality, Reading

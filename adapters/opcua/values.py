@@ -3,8 +3,8 @@
 from typing import Any, Final
 
 from adapters.opcua.codec import LOCALIZED_TEXT, Target, decode
+from adapters.opcua.errors import status_name
 from adapters.opcua.library import ua
-from adapters.opcua.link import status_name
 from bridge.api import Reading
 
 OVERFLOW: Final = 0x0480  # "this is about a value", and "its queue overflowed"

@@ -3,7 +3,8 @@
 from typing import Final
 
 from adapters.opcua.codec import encode
-from adapters.opcua.link import Link, status_name
+from adapters.opcua.errors import status_name
+from adapters.opcua.link import Link
 from adapters.opcua.places import Place
 from adapters.opcua.values import reading, variant_of
 from bridge.api import OutcomeField, Quality

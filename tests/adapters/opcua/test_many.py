@@ -37,7 +37,7 @@ async def test_all_of_them_are_read_and_watched(big, record_property):
     flow = read_site()["flows"]["batteries"]
     flow["submit"] = {"when": "change"}
     flow["records"]["fields"] = FIELDS
-    context = big.context()._replace(selections=[selection_of("batteries", flow)])
+    context = big.context(sampling_interval=None)._replace(selections=[selection_of("batteries", flow)])
     began = time.perf_counter()
     async with asyncio.timeout(WITHIN_S), ADAPTER.open(context) as session:
         opened = time.perf_counter()

@@ -12,7 +12,8 @@ from opcua_site import options_of, outcome_writes, read_site, selection_of
 from recorded import Recorded
 
 from adapters.opcua import ADAPTER
-from adapters.opcua.link import Link, Monitored
+from adapters.opcua.link import Monitored
+from adapters.opcua.requests import monitored_item
 from bridge.api import Address, Code, LinkError, OutcomeField, Quality, Record, Session, SessionContext, Write
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -223,7 +224,7 @@ async def test_a_node_that_is_reached_over_two_references_is_one_place(peer):
 
 async def test_what_the_server_does_not_watch_is_polled(peer, caplog):
     """Triggers beyond the server's limit of watched variables are told in the log, read at each opening, and asked for from then on."""
-    await peer.again(capabilities={"maxMonitoredItemsPerSubscription": 2})
+    await peer.again(capabilities={"maxMonitoredItems": 2})
     await peer.request("BESS003")
     async with opened(peer, poll_interval="50ms") as session:
         record = await next_record(session)
@@ -239,7 +240,7 @@ async def test_what_the_server_does_not_watch_is_polled(peer, caplog):
 
 async def test_it_tells_its_intervals_and_how_well_they_are_kept(peer, monkeypatch):
     """As configured and as the server revised them; a keep-alive measures as many publishing intervals as its count says."""
-    monkeypatch.setattr("adapters.opcua.session.KEEP_ALIVE_S", 0.2)
+    monkeypatch.setattr("adapters.opcua.subscriptions.KEEP_ALIVE_S", 0.2)
     recorded = Recorded()
     context = peer.context(publishing_interval="50ms", sampling_interval="50ms")._replace(intervals=recorded)
     async with asyncio.timeout(WITHIN_S), ADAPTER.open(context):
@@ -258,14 +259,11 @@ async def test_it_tells_its_intervals_and_how_well_they_are_kept(peer, monkeypat
 
 async def test_changes_that_the_server_could_not_keep_are_counted_as_lost(peer, monkeypatch, caplog):
     """A queue that was made too short is told at once, its overflow bits are counted, and the newest value stands all the same."""
-    monitored = Link._monitored
 
-    def short(link, *details):
-        item = monitored(link, *details)
-        item.RequestedParameters.QueueSize = 2  # as a server does that has no room for more
-        return item
+    def short(asked):
+        return monitored_item(asked._replace(queue_size=2))  # as a server does that has no room for more
 
-    monkeypatch.setattr("adapters.opcua.link.Link._monitored", short)
+    monkeypatch.setattr("adapters.opcua.link.monitored_item", short)
     counted: list[int] = []
     context = peer.context(publishing_interval="500ms", sampling_interval="10ms", queue_size=50)
     async with asyncio.timeout(WITHIN_S), ADAPTER.open(context._replace(lost=counted.append)) as session:
@@ -572,7 +570,7 @@ async def test_a_subscription_that_the_server_ends_ends_the_session(peer):
 
 async def test_a_subscription_that_falls_silent_ends_the_session(peer, monkeypatch):
     """The link lives and reads are answered, but nothing is published: after two missed keep-alives the session ends."""
-    monkeypatch.setattr("adapters.opcua.session.KEEP_ALIVE_S", 0.2)
+    monkeypatch.setattr("adapters.opcua.subscriptions.KEEP_ALIVE_S", 0.2)
     async with opened(peer, timeout="1s") as session:
         await peer.mute()
         await peer.request(PLACE)
@@ -582,7 +580,7 @@ async def test_a_subscription_that_falls_silent_ends_the_session(peer, monkeypat
 
 async def test_keep_alives_are_heard(peer, monkeypatch):
     """While nothing changes the values stand: each keep-alive is a sign of health."""
-    monkeypatch.setattr("adapters.opcua.session.KEEP_ALIVE_S", 0.2)
+    monkeypatch.setattr("adapters.opcua.subscriptions.KEEP_ALIVE_S", 0.2)
     heard: list[int] = []
     context = peer.context()._replace(heard=lambda: heard.append(1))
     async with asyncio.timeout(WITHIN_S), ADAPTER.open(context) as session:

@@ -1,0 +1,33 @@
+"""The one place where the library's errors become ours."""
+
+import asyncio
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from adapters.opcua.library import ua
+from adapters.opcua.words import hint_for, is_refusal, printable
+from bridge.api import LinkError, LinkRefused
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Raises `LinkError` or `LinkRefused` for whatever the library raises within; `doing` says what was going on."""
+    try:
+        yield
+    except (LinkError, asyncio.CancelledError):
+        raise
+    except ua.UaStatusCodeError as error:
+        name = status_name(error.code)
+        kind = LinkRefused if is_refusal(name) else LinkError
+        raise kind(f"{doing}: the server answered {name}", hint=hint_for(name)) from error
+    except TimeoutError as error:
+        raise LinkError(f"{doing}: no answer in time") from error
+    except (OSError, ua.UaError, ValueError, TypeError, KeyError, EOFError, struct.error) as error:
+        raise LinkError(f"{doing}: {type(error).__name__}: {printable(error)}") from error
+
+
+def status_name(code: int) -> str:
+    """The name of a status code, without the flags in its lower half."""
+    name = ua.StatusCode(code & 0xFFFF0000).name
+    return str(name) if name else f"0x{code:08X}"
