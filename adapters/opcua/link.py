@@ -10,7 +10,7 @@ from adapters.opcua.config import OpcUaOptions, Policy
 from adapters.opcua.errors import status_name, translated
 from adapters.opcua.library import ua
 from adapters.opcua.parts import LIMITS, Parts
-from adapters.opcua.requests import Asked, browse_description, browse_path, monitored_item, supertype_description
+from adapters.opcua.requests import Asked, browse_description, browse_paths, monitored_item, supertype_description
 from adapters.opcua.words import printable
 from bridge.api import Clock, LinkError
 
@@ -196,7 +196,7 @@ class Link:
         """The node at the end of each (start, ((namespace index, browse name), …)), None where there is none."""
 
         async def call(part: Sequence[tuple[Any, Sequence[tuple[int, str]]]]) -> list[Any | None]:
-            asked = [browse_path(start, names) for start, names in part]
+            asked = browse_paths(part)
             results = await self._client.uaclient.session.translate_browsepaths_to_nodeids(asked)
             return [
                 result.Targets[0].TargetId if result.StatusCode.is_good() and result.Targets else None

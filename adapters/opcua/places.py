@@ -54,7 +54,8 @@ async def find_places(
     if isinstance(layout, Tree):
         found = await _find_each(link, indexes, layout.each)
         below = {name: relative(text, layout.each) for name, text in texts.items()}
-        asked = [(node, _names(path, indexes)) for node in found.values() for path in below.values()]
+        wanted_names = [_names(path, indexes) for path in below.values()]
+        asked = [(node, each) for node in found.values() for each in wanted_names]
         names, addresses, nodes = list(found), below, await link.translate(asked)
     else:
         listed = {name: layout.address(text) for name, text in texts.items()}

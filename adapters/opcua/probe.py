@@ -8,9 +8,10 @@ from adapters.opcua.access import Access
 from adapters.opcua.addresses import call
 from adapters.opcua.codec import encode
 from adapters.opcua.config import OpcUaOptions, Policy
+from adapters.opcua.errors import translated
 from adapters.opcua.fetch import Fetch
 from adapters.opcua.library import ua
-from adapters.opcua.link import Link, translated
+from adapters.opcua.link import Link
 from adapters.opcua.paths import absolute
 from adapters.opcua.places import Place, find_places, find_word, namespaces
 from adapters.opcua.servers import connect

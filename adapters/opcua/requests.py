@@ -30,20 +30,25 @@ def supertype_description(node: Any) -> Any:
     return description
 
 
-def browse_path(start: Any, names: Sequence[tuple[int, str]]) -> Any:
-    """Ask for the node at the end of these browse names."""
-    path = ua.BrowsePath()
-    path.StartingNode = start
-    path.RelativePath.Elements = [
-        ua.RelativePathElement(
-            ReferenceTypeId=ua.NodeId(ua.ObjectIds.HierarchicalReferences),
-            IsInverse=False,
-            IncludeSubtypes=True,
-            TargetName=ua.QualifiedName(name, index),
-        )
-        for index, name in names
-    ]
-    return path
+def browse_paths(paths: Sequence[tuple[Any, Sequence[tuple[int, str]]]]) -> list[Any]:
+    """Ask for the node at the end of these browse names, from each start; equal names share their elements, for there are thousands of them."""
+    known: dict[tuple[tuple[int, str], ...], Any] = {}
+    found = []
+    for start, names in paths:
+        relative = known.get(key := tuple(names))
+        if relative is None:
+            relative = known[key] = ua.RelativePath(Elements=[_element(*each) for each in names])
+        found.append(ua.BrowsePath(StartingNode=start, RelativePath=relative))
+    return found
+
+
+def _element(index: int, name: str) -> Any:
+    return ua.RelativePathElement(
+        ReferenceTypeId=ua.NodeId(ua.ObjectIds.HierarchicalReferences),
+        IsInverse=False,
+        IncludeSubtypes=True,
+        TargetName=ua.QualifiedName(name, index),
+    )
 
 
 class Asked(NamedTuple):

@@ -316,7 +316,9 @@ class OpcUaSession:
         spacing_s = rhythm.begin()
         if spacing_s is not None:
             self._context.intervals.achieved("poll", spacing_s)
-        polled = [handle for handle in self._polled if self._handles[handle][0] not in self._unread]
+        polled = self._polled
+        if self._unread:  # what may change waits until every record was read once
+            polled = [each for each in polled if self._trigger(self._handles[each][0]) is Trigger.REQUEST]
         nodes = [self._watched_node(*self._handles[handle]) for handle in polled]
         *values, level = await self._link.read_values([*nodes, SERVICE_LEVEL])
         for handle, value in zip(polled, values, strict=True):

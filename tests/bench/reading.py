@@ -84,7 +84,22 @@ async def modbus(directory: Path, times: int) -> AsyncIterator[Row]:
                 yield Row(f"modbus, {peer}, tls", *zip(*found, strict=True))
 
 
-PROTOCOLS: dict[str, Callable[[Path, int], AsyncIterator[Row]]] = {"mqtt": mqtt, "modbus": modbus}
+async def opcua(directory: Path, times: int) -> AsyncIterator[Row]:
+    """node-opcua over Basic256Sha256 and SignAndEncrypt: the library alone as the floor, then all of it on change, told and polled."""
+    from opcua_peer import opcua_peer  # noqa: PLC0415 - each protocol's own peers
+    from opcua_whole import fill, read_floor, read_whole  # noqa: PLC0415
+
+    async with opcua_peer(directory) as peer:
+        await fill(peer)
+        await peer.start()
+        found = [await read_floor(peer) for _ in range(times)]
+        yield Row("opcua, node-opcua, the library alone, node ids known", *zip(*found, strict=True))
+        for watch in ("subscription", "polling"):
+            found = [await read_whole(peer, watch=watch) for _ in range(times)]
+            yield Row(f"opcua, node-opcua, {watch}, on change", *zip(*found, strict=True))
+
+
+PROTOCOLS: dict[str, Callable[[Path, int], AsyncIterator[Row]]] = {"mqtt": mqtt, "modbus": modbus, "opcua": opcua}
 
 
 async def main(protocols: list[str], times: int) -> int:

@@ -271,3 +271,13 @@ def test_targets_are_what_is_configured():
     outcome = selection_of("batteries", flow).outcome
     assert outcome.targets() == {OutcomeField.STATE: "Registration/State", OutcomeField.ALARM: "Registration/Alarm"}
     assert outcome.progress is False
+
+
+def test_many_variables_are_looked_at_less_often_unless_it_is_configured():
+    """Twenty thousand values a second is what a server on a small machine does beside its own work."""
+    usual = OpcUaOptions.model_validate({"url": URL, "security": OPEN})
+    assert [usual.sampling_s(), usual.sampling_s(1000), usual.sampling_s(20_000)] == [0.05, 0.05, 1.0]
+    assert [usual.poll_s(7), usual.poll_s(5000), usual.poll_s(20_000)] == [0.25, 0.25, 1.0]
+    given = {"url": URL, "security": OPEN, "sampling_interval": "20ms", "poll_interval": "30ms"}
+    chosen = OpcUaOptions.model_validate(given)
+    assert (chosen.sampling_s(20_000), chosen.poll_s(20_000)) == (0.02, 0.03)

@@ -174,7 +174,7 @@ async def test_the_server_is_checked_again_on_the_secured_session(peer, monkeypa
         if len(seen) == 2:
             raise LinkRefused("the second look")
 
-    monkeypatch.setattr("adapters.opcua.link.check_server", check)
+    monkeypatch.setattr("adapters.opcua.channel.check_server", check)
     await refused(peer.context(), "the second look")
     assert seen[0] == seen[1]
 

@@ -238,6 +238,28 @@ async def test_what_the_server_does_not_watch_is_polled(peer, caplog):
     assert (entry.count, entry.status) == (6, "BadTooManyMonitoredItems")
 
 
+async def test_what_one_subscription_does_not_take_goes_into_another(peer, caplog):
+    """Many servers keep few variables in each; nothing is polled for it, and each subscription tells its changes."""
+    await peer.again(capabilities={"maxMonitoredItemsPerSubscription": 2})
+    async with opened(peer) as session:
+        assert len((await peer.order("stats"))["subscriptions"]) == 4
+        for place in ("BESS003", "BESS001"):
+            await peer.request(place)
+            assert (await next_record(session)).place == place
+    assert not told(caplog, "opcua_nodes_polled")
+
+
+async def test_a_server_with_few_subscriptions_is_polled_for_the_rest(peer, caplog):
+    """The status is that of the variables, for they are what is not watched."""
+    few = {"maxMonitoredItemsPerSubscription": 2, "maxSubscriptionsPerSession": 2}
+    await peer.again(capabilities=few)
+    async with opened(peer, poll_interval="50ms") as session:
+        await peer.request("BESS003")
+        assert (await next_record(session)).place == "BESS003"
+    (entry,) = told(caplog, "opcua_nodes_polled")
+    assert (entry.count, entry.status) == (4, "BadTooManyMonitoredItems")
+
+
 async def test_it_tells_its_intervals_and_how_well_they_are_kept(peer, monkeypatch):
     """As configured and as the server revised them; a keep-alive measures as many publishing intervals as its count says."""
     monkeypatch.setattr("adapters.opcua.subscriptions.KEEP_ALIVE_S", 0.2)
@@ -661,6 +683,18 @@ async def test_a_number_must_move_by_more_than_its_deadband(peer, changes):
         await peer.set(f"{BASE}/MaxExport_kW", 49601)
         record = await next_record(session)
         assert (record.place, record.fields["export_kw"].value) == (PLACE, 49601)
+
+
+async def test_records_are_read_before_their_fields_are_watched(peer):
+    """Watching keeps a server busy; what moves between the two is told by the first notification, and so is not lost."""
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(changing(peer)) as session:
+        first: list[Record] = []
+        while len(first) < 3:
+            first += [record for arrival in await session.receive() for record in arrival.records]
+        assert (await peer.order("stats"))["monitored"] == []
+        await peer.set(f"{ASSETS}/BESS002/Name", "Renamed")
+        record = await next_record(session)
+        assert (record.place, record.fields["name"].value) == ("BESS002", "Renamed")
 
 
 async def test_a_server_without_deadbands_is_watched_all_the_same(peer):
