@@ -10,6 +10,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from functools import cache
 from typing import Any, Final, TypeVar
 
 from bridge.api import (
@@ -76,6 +77,13 @@ class Rig(ABC):
         return False
 
 
+@cache
+def _imports(module: str, library: str) -> bool:
+    """Whether a fresh process that imports the module has the library too; asked once, however many rigs an adapter has."""
+    code = f"import {module}, sys; sys.exit({library!r} in sys.modules)"
+    return subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode != 0
+
+
 class AdapterContract(ABC):
     """The cases. Each is one sentence of `bridge.api`."""
 
@@ -99,9 +107,8 @@ class AdapterContract(ABC):
         """The protocol library is loaded when a session opens, not before."""
         async with self.rig() as rig:
             module = sys.modules[type(rig.options).__module__].__name__.rpartition(".")[0]
-            code = f"import {module}, sys; sys.exit({rig.library!r} in sys.modules)"
-            done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], timeout=60, check=False)
-            assert done.returncode == 0, f"importing {module} already imports {rig.library}"
+            imported = await asyncio.to_thread(_imports, module, rig.library)
+            assert not imported, f"importing {module} already imports {rig.library}"
 
     async def test_a_configuration_that_the_adapter_accepts_has_no_problems(self) -> None:
         """`check` is pure and content with the rig's own configuration."""

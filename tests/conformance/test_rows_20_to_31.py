@@ -5,6 +5,7 @@ import gzip
 import json
 import resource
 import zlib
+from functools import cache
 
 import pytest
 from end_point import FORMS, OTHER, each, errors, listening, signer
@@ -129,7 +130,7 @@ async def raw(smp, head, body=b"", *, more=b"", within_s=15.0):
                 while more and not answer.done():
                     writer.write(more)
                     await writer.drain()
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(0.001)  # a flood all the same, which leaves the processor to others
             except ConnectionError:
                 pass
             return await answer
@@ -167,13 +168,18 @@ async def test_row_22_a_body_that_stops(smp, monkeypatch):
     assert (smp.new_refusals(counted), smp.stored()) == ({"body_too_slow": 1}, before)
 
 
+@cache
+def bomb():
+    """50 MB of blanks as some hundred bytes."""
+    return gzip.compress(gzip.compress(b" " * 50_000_000))
+
+
 @each("gzip", "br", "deflate", "gzip, gzip", "zstd", "x-gzip", "GZIP")
 async def test_row_23_compressed_bodies(smp, coding):
     """Row 23: "`Content-Encoding: gzip`, br, deflate, nested gzip bomb": 415; never decompressed."""
     _, good = await smp.accepted()
     body, tokens = good.sent()
-    bomb = gzip.compress(gzip.compress(b" " * 50_000_000))
-    packed = {"gzip": gzip.compress(body), "deflate": zlib.compress(body), "gzip, gzip": bomb}.get(coding, body)
+    packed = {"gzip": gzip.compress(body), "deflate": zlib.compress(body), "gzip, gzip": bomb()}.get(coding, body)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     await smp.refused(415, "content_encoding", packed, tokens, headers={"Content-Encoding": coding})
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30_000
@@ -404,7 +410,7 @@ async def test_row_31_return_for_a_call_that_smp_had_not_taken(smp, state):
     await smp.accepted(correlation_id=ours)
     assert smp.rows("SELECT verdict FROM returns") == ["conflict"]
     await smp.until("SELECT state FROM submissions", ["SET_ASIDE"])
-    assert smp.rows(ALARMS) == ["CONFLICT", "SET_ASIDE"]
+    await smp.until(ALARMS, ["CONFLICT", "SET_ASIDE"])
     await smp.accepted(correlation_id=ours)
     assert await smp.state(ours) == "SET_ASIDE"
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from mosquitto import ANSWER_S, HOST, Certificates
@@ -58,13 +58,27 @@ class Aedes:
 
 
 @asynccontextmanager
-async def aedes(directory: Path, *, tls: bool = False) -> AsyncIterator[Aedes]:
-    """A broker that runs and does not listen yet."""
+async def aedes(
+    directory: Path, *, tls: bool = False, process: asyncio.subprocess.Process | None = None
+) -> AsyncIterator[Aedes]:
+    """A broker that runs and does not listen yet. One that knows nothing is made of `process` where a test module has it (`aedes_process`)."""
     directory.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        made = Aedes(process or await stack.enter_async_context(aedes_process()), directory, tls=tls)
+        try:
+            yield made
+        finally:
+            if process is not None:
+                await made._order("reset")
+
+
+@asynccontextmanager
+async def aedes_process() -> AsyncIterator[asyncio.subprocess.Process]:
+    """node takes half a second to start."""
     pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
     process = await asyncio.create_subprocess_exec("node", str(SCRIPT), **pipes)
     try:
-        yield Aedes(process, directory, tls=tls)
+        yield process
     finally:
         process.stdin.close()
         try:

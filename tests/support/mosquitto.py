@@ -192,7 +192,7 @@ class Peer:
             self.client.tls_set_context(ssl.create_default_context(cafile=str(broker.ca)))
         if broker.user:
             self.client.username_pw_set(broker.user, broker.password)
-        self.client.reconnect_delay_set(1, 1)
+        self.client.reconnect_delay_set(0.05, 0.2)
         self.client.on_message = self._on_message
         self.client.on_subscribe = lambda *_: self._subscribed.set()
         self._broker = broker

@@ -3,6 +3,8 @@
 from contextlib import asynccontextmanager
 
 import pytest
+import pytest_asyncio
+from aedes import aedes_process
 from mosquitto import Peer, mosquitto
 from mqtt_site import context_of, options_of, read_site
 
@@ -37,3 +39,10 @@ def session(broker):
             yield session
 
     return opened
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def node():
+    """The process of the aedes brokers of a module whose tests run on one loop."""
+    async with aedes_process() as process:
+        yield process

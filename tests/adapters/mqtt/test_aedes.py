@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from aedes import aedes
 from mosquitto import Peer
 from mqtt_site import (
@@ -26,18 +27,20 @@ from mqtt_site import (
 from adapters.mqtt import ADAPTER
 from bridge.api import LinkRefused
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 CHILD = Path(__file__).parents[2] / "support" / "mqtt_child.py"
 ENVIRONMENT = os.environ | {"PYTHONPATH": f"{CHILD.parents[2]}:{CHILD.parent}"}
 
 
-@pytest.fixture
-async def broker(tmp_path):
-    async with aedes(tmp_path / "broker") as broker:
+@pytest_asyncio.fixture(loop_scope="module")
+async def broker(tmp_path, node):
+    async with aedes(tmp_path / "broker", process=node) as broker:
         await broker.start()
         yield broker
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def ems(broker):
     async with Peer(broker) as peer:
         yield peer
@@ -110,9 +113,9 @@ async def test_hundreds_of_outcomes_are_all_acknowledged(broker, ems):
     assert [body["reqId"] for body in found] == [f"r-{number}" for number in range(256)]
 
 
-async def test_a_wrong_password_is_refused(tmp_path):
+async def test_a_wrong_password_is_refused(tmp_path, node):
     """With a hint, and without the password."""
-    async with aedes(tmp_path / "secured", tls=True) as broker:
+    async with aedes(tmp_path / "secured", tls=True, process=node) as broker:
         broker.port = await broker.listen(user="smp-bridge", password="right")
         async with open_at(broker, user="smp-bridge", password="right"):
             pass
@@ -123,9 +126,9 @@ async def test_a_wrong_password_is_refused(tmp_path):
         assert "wrong-secret" not in str(caught.value)
 
 
-async def test_a_client_certificate(tmp_path):
+async def test_a_client_certificate(tmp_path, node):
     """Where the broker asks for one it is shown."""
-    async with aedes(tmp_path / "secured", tls=True) as broker:
+    async with aedes(tmp_path / "secured", tls=True, process=node) as broker:
         files = broker.certificates
         tls = {"key": str(files.key), "cert": str(files.chain), "ca": str(files.ca)}
         own = files.authority.issue_cert("smp-bridge")

@@ -1,4 +1,4 @@
-"""An EMS that offers more than is kept: the rest is left out, and that is told."""
+"""What is bounded and what waits: an EMS that offers more than is kept is told of, and frames of WebSocket are not interrupted."""
 
 import json
 
@@ -7,6 +7,7 @@ from mqtt_site import ASSET, changing, chargers, context_of, options_of, read_si
 
 from adapters.mqtt import ADAPTER, book
 from adapters.mqtt.book import Book
+from adapters.mqtt.client import _Masking
 from bridge.clock import SystemClock
 
 ROOMY = 1_000_000
@@ -82,3 +83,15 @@ def test_registrations_are_subscribed_to_first():
     """A broker hands out what is retained in that order: a retained request then finds its registration."""
     each, asked = ASSET.format("+"), ASSET.format("+") + "/request"
     assert Book([chargers()], ROOMY).filters() == [each, asked]
+
+
+def test_an_answer_to_a_ping_waits_for_the_end_of_the_frame_under_way():
+    """RFC 6455, 5.4: a frame is not interrupted. What is left of it goes first; without one under way the answer goes at once."""
+    wrapper = object.__new__(_Masking)
+    wrapper._sendbuffer = bytearray(b"the rest")
+    assert wrapper._create_frame(0xA, bytearray(b"x")) == b""
+    assert wrapper._sendbuffer.startswith(b"the rest\x8a\x81")
+    assert len(wrapper._sendbuffer) == len("the rest") + 2 + 4 + 1
+    wrapper._sendbuffer = bytearray()
+    assert len(wrapper._create_frame(0xA, bytearray(b"x"))) == 2 + 4 + 1
+    assert not wrapper._sendbuffer

@@ -12,6 +12,8 @@ from adapters.mqtt import ADAPTER
 from bridge.api import Trigger
 from bridge.testing.contract import AdapterContract, Rig
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 class MqttRig(Rig):
     library = "paho"
@@ -108,9 +110,13 @@ class TestChange(_Mqtt):
 class TestAedes(_Mqtt):
     """Another broker, at MQTT 3.1.1 over TLS. What it keeps outlives its connections: they and the listener end when it stops, its memory stays."""
 
+    @pytest.fixture(autouse=True)
+    def _node(self, node):
+        self.node = node
+
     @asynccontextmanager
     async def rig(self) -> AsyncIterator[Rig]:
-        async with aedes(self.directory / "broker", tls=True) as broker:
+        async with aedes(self.directory / "broker", tls=True, process=self.node) as broker:
             await broker.start()
             async with Peer(broker) as peer:
                 rig = MqttRig(broker, peer, self.selection(), version=self.version)

@@ -10,10 +10,11 @@ from mosquitto import HOST, Peer, free_port, mosquitto
 from mqtt_site import ASSET, REQUEST, RESULT, context_of, options_of, outcome, read_site, registration, request, take
 
 from adapters.mqtt import ADAPTER
-from adapters.mqtt.client import _Masking
 from bridge.api import LinkError, LinkRefused
 
 PATH = "/plant/mqtt"
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def open_at(**options):
@@ -21,20 +22,20 @@ def open_at(**options):
 
 
 @asynccontextmanager
-async def gateway(directory, *, tls=False, upstream=0, path=PATH):
+async def gateway(directory, node, *, tls=False, upstream=0, path=PATH):
     """Yields the gateway's options for the adapter."""
-    async with aedes(directory, tls=tls) as peer:
+    async with aedes(directory, tls=tls, process=node) as peer:
         peer.port = await peer.listen(websocket=path, upstream=upstream)
         yield peer
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
-async def test_a_request_and_its_outcome_through_a_websocket(tmp_path, version, tls):
+async def test_a_request_and_its_outcome_through_a_websocket(tmp_path, node, version, tls):
     """To mosquitto, at both versions: 300 kB in, an outcome out, and 300 messages that share WebSocket frames and TLS records."""
     async with (
         mosquitto(tmp_path / "broker", extra="max_inflight_messages 0") as broker,
         Peer(broker) as ems,
-        gateway(tmp_path / "gateway", tls=tls, upstream=broker.port) as peer,
+        gateway(tmp_path / "gateway", node, tls=tls, upstream=broker.port) as peer,
         open_at(**peer.options(version=version, websocket={"path": PATH})) as link,
     ):
         await ems.subscribe(RESULT.format("+"))
@@ -53,10 +54,10 @@ async def test_a_request_and_its_outcome_through_a_websocket(tmp_path, version, 
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
-async def test_a_gateway_that_pings(tmp_path, tls):
+async def test_a_gateway_that_pings(tmp_path, node, tls):
     """Its pings are answered with their own payload, masked (RFC 6455, 5.1 and 5.5.3), while the session is idle; requests and outcomes go on after."""
     async with (
-        gateway(tmp_path / "peer", tls=tls) as peer,
+        gateway(tmp_path / "peer", node, tls=tls) as peer,
         open_at(**peer.options(websocket={"path": PATH}, status_topic=None)) as link,
     ):
         for payload in ("", "are you there?", "x" * 125):
@@ -64,23 +65,11 @@ async def test_a_gateway_that_pings(tmp_path, tls):
         assert not any(entry.error for entry in await link.write(outcome("EV001", "r-1")))
 
 
-def test_an_answer_to_a_ping_waits_for_the_end_of_the_frame_under_way():
-    """RFC 6455, 5.4: a frame is not interrupted. What is left of it goes first; without one under way the answer goes at once."""
-    wrapper = object.__new__(_Masking)
-    wrapper._sendbuffer = bytearray(b"the rest")
-    assert wrapper._create_frame(0xA, bytearray(b"x")) == b""
-    assert wrapper._sendbuffer.startswith(b"the rest\x8a\x81")
-    assert len(wrapper._sendbuffer) == len("the rest") + 2 + 4 + 1
-    wrapper._sendbuffer = bytearray()
-    assert len(wrapper._create_frame(0xA, bytearray(b"x"))) == 2 + 4 + 1
-    assert not wrapper._sendbuffer
-
-
 @pytest.mark.long
-async def test_an_idle_link_is_kept_by_mqtts_own_pings(tmp_path):
+async def test_an_idle_link_is_kept_by_mqtts_own_pings(tmp_path, node):
     """aedes ends a connection that says nothing for one and a half keepalives: MQTT's ping goes through the WebSocket, and is answered there."""
     async with (
-        gateway(tmp_path / "peer") as peer,
+        gateway(tmp_path / "peer", node) as peer,
         open_at(**peer.options(websocket={"path": PATH}, keepalive="2s")) as link,
     ):
         with pytest.raises(TimeoutError):
@@ -89,10 +78,10 @@ async def test_an_idle_link_is_kept_by_mqtts_own_pings(tmp_path):
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
-async def test_a_broker_that_speaks_websocket_itself(tmp_path, tls):
+async def test_a_broker_that_speaks_websocket_itself(tmp_path, node, tls):
     """aedes, with a status topic, and the broker gone in the end."""
     async with (
-        gateway(tmp_path / "peer", tls=tls) as peer,
+        gateway(tmp_path / "peer", node, tls=tls) as peer,
         open_at(**peer.options(websocket={"path": PATH})) as link,
     ):
         assert not any(entry.error for entry in await link.write(outcome("EV001", "r-1")))
@@ -101,17 +90,17 @@ async def test_a_broker_that_speaks_websocket_itself(tmp_path, tls):
             await link.receive()
 
 
-async def test_the_certificate_is_checked_there_too(tmp_path):
+async def test_the_certificate_is_checked_there_too(tmp_path, node):
     """`wss` trusts nobody unseen."""
-    async with gateway(tmp_path / "peer", tls=True) as peer:
+    async with gateway(tmp_path / "peer", node, tls=True) as peer:
         with pytest.raises(LinkRefused, match="certificate is not trusted"):
             async with open_at(**peer.options(websocket={"path": PATH}, tls={})):
                 pass
 
 
-async def test_a_wrong_path_and_a_port_without_websocket(tmp_path):
+async def test_a_wrong_path_and_a_port_without_websocket(tmp_path, node):
     """Each error says which path was asked for, and what may be wrong."""
-    async with gateway(tmp_path / "peer") as peer, mosquitto(tmp_path / "broker") as broker:
+    async with gateway(tmp_path / "peer", node) as peer, mosquitto(tmp_path / "broker") as broker:
         for options in (peer.options(websocket={"path": "/else"}), broker.options(websocket={})):
             with pytest.raises(LinkError) as caught:
                 async with open_at(**options):
@@ -131,10 +120,10 @@ async def test_nobody_there():
 
 
 @pytest.mark.parametrize("over", ["tcp", "tls", "ws", "wss"])
-async def test_packets_leave_at_once(tmp_path, over):
+async def test_packets_leave_at_once(tmp_path, node, over):
     """Without TCP_NODELAY an outcome may wait 40 ms for the peer's delayed TCP answer to the packet before it."""
     websocket = PATH if over.startswith("ws") else None
-    async with aedes(tmp_path / "peer", tls=over in {"tls", "wss"}) as peer:
+    async with aedes(tmp_path / "peer", tls=over in {"tls", "wss"}, process=node) as peer:
         peer.port = await peer.listen(websocket=websocket)
         async with open_at(**peer.options(websocket={"path": PATH} if websocket else None)) as link:
             with socket.socket(fileno=link._link._socket.fileno()) as twin:

@@ -4,7 +4,8 @@
    {op: "listen", port, websocket, upstream, tls: {key, cert, ca}, user, password} -> {port}; port 0 is a free one. websocket is the path at
    which MQTT over WebSocket is spoken, upstream the port of the broker behind it (none: aedes); with tls.ca a client certificate is asked for.
    {op: "ping", payload} sends a WebSocket ping on every connection and waits for the answers -> {answers}.
-   {op: "stop"} closes every listener and connection; what aedes keeps (sessions, retained messages) stays. */
+   {op: "stop"} closes every listener and connection; what aedes keeps (sessions, retained messages) stays.
+   {op: "reset"} stops, and forgets that too. */
 import { readFileSync } from 'node:fs'
 import { createServer as httpServer } from 'node:http'
 import { createServer as httpsServer } from 'node:https'
@@ -15,16 +16,21 @@ import { Aedes } from 'aedes'
 import { WebSocketServer, createWebSocketStream } from 'ws'
 
 const HOST = '127.0.0.1'
-const aedes = await Aedes.createBroker({ queueLimit: 10000, maxClientsIdLength: 64 })
+const OPTIONS = { queueLimit: 10000, maxClientsIdLength: 64 }
+let aedes = await made()
 const open = new Set()
 const servers = []
 const webSockets = new Set()
 let known = null
 
-aedes.authenticate = (client, user, password, done) => {
-  const right = !known || (user === known.user && String(password) === known.password)
-  const refusal = Object.assign(new Error('refused'), { returnCode: 4 })
-  done(right ? null : refusal, right)
+async function made() {
+  const broker = await Aedes.createBroker(OPTIONS)
+  broker.authenticate = (client, user, password, done) => {
+    const right = !known || (user === known.user && String(password) === known.password)
+    const refusal = Object.assign(new Error('refused'), { returnCode: 4 })
+    done(right ? null : refusal, right)
+  }
+  return broker
 }
 
 /* A connection that breaks is the test's own doing. */
@@ -91,6 +97,13 @@ const orders = {
     const ended = servers.splice(0).map((server) => new Promise((resolve) => server.close(resolve)))
     for (const socket of open) socket.destroy()
     await Promise.all(ended)
+    return {}
+  },
+  reset: async () => {
+    await orders.stop()
+    known = null
+    await new Promise((resolve) => aedes.close(resolve))
+    aedes = await made()
     return {}
   }
 }
