@@ -16,11 +16,13 @@ from adapters.modbus.targets import FieldTarget
 from bridge.api import Trigger
 
 CONFIG = Path(__file__).parents[3] / "config" / "sites" / "rugby.yaml"
+VENDOR_MAP = SAMPLE.parent / "vendor_map.yaml"
 
 
-@pytest.mark.parametrize("path", [SAMPLE, CONFIG], ids=lambda path: path.name)
-def test_the_shipped_sites_are_accepted(path):
-    """The sample and the demo's site fit the models, and nothing is wrong between their parts."""
+@pytest.mark.parametrize("path", [SAMPLE, CONFIG, VENDOR_MAP], ids=lambda path: path.name)
+def test_the_shipped_sites_are_accepted(path, monkeypatch):
+    """The samples and the demo's site fit the models, and nothing is wrong between their parts."""
+    monkeypatch.chdir(path.parent)  # the file beside a site is named as from there
     site = read_site(path)
     assert list(ADAPTER.check(options_of(site), selections_of(site))) == []
 
