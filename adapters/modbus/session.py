@@ -14,6 +14,7 @@ from adapters.modbus.layout import Image, Layout, layout_of
 from adapters.modbus.link import Link, Refused, connected
 from adapters.modbus.places import Span
 from adapters.modbus.records import Reader
+from adapters.modbus.schedule import Schedule
 from adapters.modbus.sidecar import Sheet, read_sheet
 from adapters.modbus.watch import Watch
 from adapters.modbus.wire import Wire
@@ -193,24 +194,22 @@ class ModbusSession:
 
     async def poll(self) -> None:
         """Poll until the link is lost; that is told through the inbox."""
-        due_ns = self._context.clock.mono_ns()
-        period_ns = int(self._options.poll * 1e9)
-        began_ns = 0
+        now_ns = self._context.clock.mono_ns
+        schedule = Schedule(now_ns(), self._options.poll)
         self._context.intervals.agreed("poll", configured_s=self._options.poll)
         try:
             while True:
                 await self._answer_acks()
-                now_ns = self._context.clock.mono_ns()
-                if now_ns >= due_ns:
-                    if began_ns:
-                        self._context.intervals.achieved("poll", (now_ns - began_ns) / 1e9)
-                    began_ns = now_ns
-                    await self._look()
-                    await self._link.rest()
-                    late_ns = self._context.clock.mono_ns() - due_ns
-                    due_ns += period_ns * (1 + late_ns // period_ns)  # polls that were missed are not made up for
-                else:
-                    await self._wait((due_ns - now_ns) / 1e9)
+                left_s = schedule.wait_s(now_ns())
+                if left_s > 0:
+                    await self._wait(left_s)
+                    continue
+                achieved_s = schedule.begin(now_ns())
+                if achieved_s is not None:
+                    self._context.intervals.achieved("poll", achieved_s)
+                await self._look()
+                await self._link.rest()
+                schedule.end(now_ns())
         except LinkError as error:
             self._inbox.fail(error)
 

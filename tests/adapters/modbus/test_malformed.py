@@ -10,7 +10,7 @@ from modbus_device import malformed_device
 from modbus_site import SAMPLE, context_of, options_of, read_site, selections_of
 
 from adapters.modbus import ADAPTER
-from bridge.api import LinkError
+from bridge.api import Address, Code, LinkError, OutcomeField, Write
 
 
 def reply(
@@ -145,3 +145,61 @@ async def test_drawn_answers_never_break_more_than_the_session(seed, framing):
             with pytest.raises(LinkError):
                 async with ADAPTER.open(context_of(options, selections_of(read_site(SAMPLE)))):
                     raise AssertionError("the session opened")
+
+
+def to_writes(pdu: bytes):
+    """A device of zeros whose answer to any write is this."""
+
+    def answer(frame: bytes) -> bytes:
+        function, count = frame[7], int.from_bytes(frame[10:12], "big")
+        if function == 3:
+            data = b"\0\1" if frame[8:10] == b"\0\2" else bytes(2 * count)  # register 2 counts one record
+            return reply(frame, bytes((3, len(data))) + data)
+        return reply(frame, bytes([function]) + pdu)
+
+    return answer
+
+
+@pytest.mark.parametrize("function", [6, 16])
+@pytest.mark.parametrize(
+    "pdu", ["00A1 0001", "00A0 0007", "00A0"], ids=["another address", "another number", "cut short"]
+)
+async def test_a_write_that_is_answered_wrongly_ends_the_session(pdu, function):
+    """What was written is not known then, so nothing is reported as written."""
+    site = read_site(SAMPLE)
+    del site["flows"]["unit"]
+    site["flows"]["batteries"]["records"]["crc"] = None
+    async with malformed_device(to_writes(bytes.fromhex(pdu))) as port:
+        options = options_of(
+            site,
+            port=port,
+            timeout="200ms",
+            poll="60min",
+            write_function=function,
+            magic=None,
+            version=None,
+            heartbeat=None,
+        )
+        async with asyncio.timeout(30), ADAPTER.open(context_of(options, selections_of(site))) as session:
+            with pytest.raises(LinkError):
+                await session.write([Write(address=Address("batteries", "0", OutcomeField.STATE), value=Code(1, "x"))])
+
+
+@pytest.mark.parametrize("bits", [b"", b"\0\0"], ids=["none", "too many"])
+async def test_bits_of_another_number_end_the_attempt(bits):
+    """One bit was asked for: one byte is the answer, no more and no less."""
+    site = read_site(SAMPLE)
+    del site["flows"]["unit"]
+    site["flows"]["batteries"]["records"] |= {"crc": None, "each": {"base": 100}}
+    site["flows"]["batteries"]["submit"] = {"when": "request", "request": {"at": 6, "table": "coils"}}
+
+    def answer(frame: bytes) -> bytes:
+        if frame[7] == 1:
+            return reply(frame, bytes((1, len(bits))) + bits)
+        return to_writes(b"")(frame)
+
+    async with malformed_device(answer) as port:
+        options = options_of(site, port=port, timeout="200ms", poll="10ms", magic=None, version=None, heartbeat=None)
+        async with asyncio.timeout(30), ADAPTER.open(context_of(options, selections_of(site))) as session:
+            with pytest.raises(LinkError, match="coil 6|bits from 6"):
+                await session.receive()

@@ -328,3 +328,28 @@ async def test_who_shares_a_connection_agrees_on_it():
                 async with opened(2, framing="rtu", **way):
                     pass
             await session.read([STATE])
+
+
+async def test_a_gateway_that_says_that_a_unit_does_not_answer_is_believed():
+    """Exception 11 took the gateway's time as a silence takes ours: that unit is asked more and more seldom."""
+    asked: list[float] = []
+
+    def behind(frame: bytes) -> bytes:
+        if frame[6] != 2:
+            return answers(frame)
+        asked.append(asyncio.get_running_loop().time())
+        return struct.pack(">HHHB", int.from_bytes(frame[:2], "big"), 0, 3, 2) + bytes((frame[7] | 0x80, 11))
+
+    site = read_site(SAMPLE)["flows"]["batteries"]
+    site["submit"] = {"when": "change"}
+    options = {"host": "127.0.0.1", "shared": True, "writable": WRITABLE}
+    async with malformed_device(behind) as port, asyncio.timeout(WITHIN_S):
+        one = ModbusOptions.model_validate({**options, "port": port})
+        async with ADAPTER.open(context_of(one, selections_of({"flows": {"batteries": site}}))):
+            dead = asyncio.create_task(keeps_opening(2, timeout="100ms", port=port, host="127.0.0.1", shared=True))
+            await asyncio.sleep(0.9)
+            dead.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await dead
+    assert 2 <= len(asked) <= 3
+    assert asked[1] - asked[0] >= 0.09
