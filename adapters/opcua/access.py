@@ -66,9 +66,7 @@ class Access:
     def _back(self, address: Address, content: Any) -> Reading:
         """A target reads back as it was written, though a server may give null for an empty text."""
         if not isinstance(address.name, OutcomeField):
-            return self._shapes.reading(
-                content, self._places[address.flow, address.place].members.get(address.name, ())
-            )
+            return self._shapes.field(self._places[address.flow, address.place], address.name, content)
         found = reading(content)
         if not found.absent:
             return found

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from adapters.opcua.config import Mode, OpcUaOptions, Policy, Security
 from adapters.opcua.library import Client, security_policies, ua, uacrypto
@@ -69,15 +70,15 @@ async def secure(client: Any, options: OpcUaOptions, clock: Clock) -> None:
     identity = await asyncio.to_thread(load_identity, security, options.application_uri, clock.wall_ns())
     trusted = await asyncio.to_thread(load_trusted, security)
     endpoint = _choose(await client.connect_and_get_server_endpoints(), security)
-    certificate = parse_der(endpoint.ServerCertificate or b"")
-    check_server(certificate, endpoint.Server.ApplicationUri, trusted, clock.wall_ns())
+    own, *above = parse_der(endpoint.ServerCertificate or b"")
+    check_server(own, endpoint.Server.ApplicationUri, trusted, clock.wall_ns(), above)
 
     async def validate(certificate: x509.Certificate, server: Any) -> None:
         """The library's hook, called before the session is activated: the discovery that came before was not authenticated."""
-        check_server(certificate, server.ApplicationUri, trusted, clock.wall_ns())
+        check_server(certificate, server.ApplicationUri, trusted, clock.wall_ns(), above)
 
     client.certificate_validator = validate
-    await _arm(client, security, identity, endpoint.ServerCertificate, clock)
+    await _arm(client, security, identity, own.public_bytes(Encoding.DER), clock)
 
 
 async def _arm(client: Any, security: Security, identity: Identity, server_certificate: bytes, clock: Clock) -> None:

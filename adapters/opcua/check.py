@@ -107,7 +107,9 @@ def _check_deadband(base: str, selection: Selection) -> Iterator[Problem]:
         if name not in selection.records.fields:
             yield Problem(path=place, text=f"is no field; the fields are {', '.join(selection.records.fields)}")
         elif "#" in selection.records.fields[name]:
-            yield Problem(path=place, text="lies in a structure, of which the server tells every change; remove it")
+            yield Problem(
+                path=place, text="is part of a structure or a name, of which the server tells every change; remove it"
+            )
 
 
 def _check_sequence(

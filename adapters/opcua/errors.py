@@ -4,10 +4,17 @@ import asyncio
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from adapters.opcua.library import ua
 from adapters.opcua.words import hint_for, is_refusal, printable
 from bridge.api import LinkError, LinkRefused
+
+# What the library raises when it takes a broken reply apart, or works with what came out of it.
+_OF_BROKEN_REPLIES: Final = (
+    OSError, ua.UaError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, EOFError,
+    struct.error, RecursionError, MemoryError,
+)  # fmt: skip
 
 
 @contextmanager
@@ -23,7 +30,7 @@ def translated(doing: str) -> Iterator[None]:
         raise kind(f"{doing}: the server answered {name}", hint=hint_for(name)) from error
     except TimeoutError as error:
         raise LinkError(f"{doing}: no answer in time") from error
-    except (OSError, ua.UaError, ValueError, TypeError, KeyError, EOFError, struct.error) as error:
+    except _OF_BROKEN_REPLIES as error:
         raise LinkError(f"{doing}: {type(error).__name__}: {printable(error)}") from error
 
 

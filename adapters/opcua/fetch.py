@@ -128,9 +128,7 @@ class Fetch:
         if changing is not None:
             for node, value in found.items():
                 self.changes.take(changing, node, *content(value))
-        present = {
-            name: self._shapes.reading(found[node], place.members.get(name, ())) for name, node in place.fields.items()
-        }
+        present = {name: self._shapes.field(place, name, found[node]) for name, node in place.fields.items()}
         if any(each.quality is Quality.GOOD for each in present.values()):
             self._heard()
         wanted = self._selections[place.flow].records.fields

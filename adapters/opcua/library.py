@@ -7,6 +7,7 @@ import asyncua
 import asyncua.crypto.security_policies
 import asyncua.crypto.uacrypto
 from asyncua.common.utils import Buffer as _Buffer
+from asyncua.ua import ua_binary as _binary
 from asyncua.ua.ua_binary import unpack_uatype
 
 _asyncua: Any = asyncua
@@ -15,6 +16,26 @@ Client: Final[Any] = _asyncua.Client
 ua: Final[Any] = _asyncua.ua
 security_policies: Final[Any] = asyncua.crypto.security_policies
 uacrypto: Final[Any] = asyncua.crypto.uacrypto
+
+
+_array_reader: Final[Any] = _binary._create_uatype_array_deserializer  # noqa: SLF001 - the library has no other door
+
+
+def _bounded_array_reader(kind: Any) -> Any:
+    """Elements of every type but Null take bytes, so that a message bounds their number; two thousand million nulls fit into five bytes."""
+    reader = _array_reader(kind)
+    if kind != ua.VariantType.Null:
+        return reader
+
+    def read(data: Any) -> Any:
+        if _binary.Primitives.Int32.unpack(data) > 0:
+            raise ua.UaError("a list of nothing")
+        return []
+
+    return read
+
+
+setattr(_binary, _array_reader.__name__, _bounded_array_reader)
 
 
 class Buffer(_Buffer):

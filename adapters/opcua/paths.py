@@ -5,6 +5,7 @@ from fnmatch import fnmatchcase
 from typing import Final, NamedTuple
 
 ROOT: Final = "Objects"
+NAME: Final = "$name"  # behind #: an enumeration's value by its name
 _GLOB: Final = frozenset("*?[")
 
 
@@ -89,13 +90,16 @@ def relative(text: str, parent: BrowsePath) -> BrowsePath:
 
 
 def split_member(text: str) -> tuple[str, tuple[str, ...]]:
-    """A field's path and, behind `#`, the way into the structure that stands there: `Nameplate#Address.Postcode`. Raises `ValueError`."""
+    """A field's path and, behind `#`, the way into the structure that stands there, `Nameplate#Address.Postcode`, or `$name`. Raises `ValueError`."""
     path, mark, member = text.partition("#")
     names = tuple(member.split(".")) if mark else ()
     if not all(names):
         raise ValueError(
             "behind # stand names of a structure's fields, separated by dots, such as Nameplate#Address.Postcode"
         )
+    unknown = [each for each in names if each.startswith("$")]
+    if unknown and names != (NAME,):
+        raise ValueError(f"behind # stands {unknown[0]}, and only {NAME} alone is known there")
     return path, names
 
 

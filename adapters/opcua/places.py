@@ -27,6 +27,7 @@ class Place:
     targets: Mapping[OutcomeField, Any]
     types: dict[OutcomeField, Target] = field(default_factory=dict)
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    names: dict[str, Mapping[int, str]] = field(default_factory=dict)  # of enumerations whose names are asked for
     request: Any = None
     sequence: Any = None
     method: Method | None = None

@@ -144,7 +144,7 @@ class _Looked:
     async def flow(self, selection: Selection, places: Sequence[Place]) -> None:
         """Its records, its triggers, its targets."""
         self.troubles += _lacking(selection, places)
-        await self._shapes.learn([each.fields[name] for each in places for name in each.members if name in each.fields])
+        await self._shapes.learn(places)
         self.records += await self._fetch.look(places)
         if selection.trigger is Trigger.REQUEST:
             await self._triggers(selection, places)

@@ -90,10 +90,7 @@ class OpcUaSession:
                 for place in await find_places(self._link, indexes, selection):
                     self._places[place.flow, place.name] = place
                     self._watch(selection, place)
-            structured = [
-                each.fields[name] for each in self._places.values() for name in each.members if name in each.fields
-            ]
-            await self._shapes.learn(structured)
+            await self._shapes.learn(list(self._places.values()))
             if self._context.word is not None:
                 self._word = await find_word(self._link, indexes, absolute(self._context.word.node))
         if self._options.watch is Watch.POLLING:

@@ -10,9 +10,11 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from uuid import UUID
 
 from adapters.opcua.codec import builtin_type, decode
+from adapters.opcua.enumerations import learn_names, name_of
 from adapters.opcua.errors import status_name
 from adapters.opcua.library import Buffer, ua, unpack
 from adapters.opcua.link import Link
+from adapters.opcua.places import Place
 from adapters.opcua.values import reading
 from adapters.opcua.words import printable
 from bridge.api import Quality, Reading
@@ -57,8 +59,14 @@ class Shapes:
         self._types: dict[Any, Shape | int] = {}
         self._encodings: dict[Any, Shape] = {}
 
-    async def learn(self, nodes: Sequence[Any]) -> None:
-        """Read what is needed to take the values of these variables apart. Raises `LinkError`."""
+    async def learn(self, places: Sequence[Place]) -> None:
+        """Read what is needed to take the structures of these places apart, and to name the values of enumerations. Raises `LinkError`."""
+        await learn_names(self._link, places)
+        await self._learn(
+            [each.fields[name] for each in places for name in each.members.keys() - each.names if name in each.fields]
+        )
+
+    async def _learn(self, nodes: Sequence[Any]) -> None:
         values = await self._link.read([(node, ua.AttributeIds.DataType) for node in nodes])
         wanted = {value.Value.Value for value in values if value.Value is not None and value.Value.Value is not None}
         while unknown := [each for each in wanted if each not in self._types]:
@@ -88,6 +96,11 @@ class Shapes:
                 return
             parents = await self._link.supertypes(list(pending.values()))
             pending = {each: parent for each, parent in zip(pending, parents, strict=True) if parent is not None}
+
+    def field(self, place: Place, name: str, value: Any) -> Reading:
+        """What a field of this place holds, in a DataValue."""
+        names = place.names.get(name)
+        return self.reading(value, place.members.get(name, ())) if names is None else name_of(value, names)
 
     def reading(self, value: Any, member: Member) -> Reading:
         """A DataValue as a reading, of one field of its structure where `member` names one."""

@@ -1,8 +1,9 @@
 """Whom the bridge believes to be the EMS, and who the bridge is: certificates from files, checked before any password leaves."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,8 @@ from bridge.api import LinkRefused
 
 _SUFFIXES: Final = frozenset({".der", ".pem", ".crt", ".cer"})
 _PEM: Final = b"-----BEGIN"
+_DEEPEST: Final = 5  # authorities above a server's certificate
+_MOST_PATHS: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,28 +94,36 @@ def load_trusted(security: Security) -> tuple[x509.Certificate, ...]:
     files = list(security.server_certificates)
     if security.trust is not None:
         files += sorted(file for file in security.trust.iterdir() if file.suffix.lower() in _SUFFIXES)
-    trusted = tuple(_certificate(file) for file in files)
+    trusted = tuple(certificate for file in files for certificate in _certificates(file))
     if not trusted:
         raise LinkRefused("no server certificate is trusted yet", hint="put the EMS's certificate into `trust:`")
     return trusted
 
 
 def check_server(
-    certificate: x509.Certificate, uri: str | None, trusted: Sequence[x509.Certificate], now_ns: int
+    certificate: x509.Certificate,
+    uri: str | None,
+    trusted: Sequence[x509.Certificate],
+    now_ns: int,
+    sent: Sequence[x509.Certificate] = (),
 ) -> None:
-    """Refuse a server that is not in the trust list (itself, or by its issuer), out of date, or not who it says. Raises `LinkRefused`."""
+    """Refuse a server that is not in the trust list (itself, or by a chain of issuers), out of date, or not who it says. Raises `LinkRefused`.
+
+    `sent` is what the server itself gave of that chain: it fills gaps, and is believed in nothing (RFC 5280, 6.1).
+    """
     thumbprint = certificate.fingerprint(hashes.SHA1()).hex()  # noqa: S303 - what OPC UA tools show
-    issuer = next((other for other in trusted if other == certificate or _issued(certificate, other)), None)
-    if issuer is None:
+    paths = list(islice(_paths((certificate,), trusted, sent), _MOST_PATHS))
+    if not paths:
         raise LinkRefused(
             f"the server's certificate is not trusted (SHA-1 thumbprint {thumbprint})",
             hint="compare the thumbprint with the EMS's own, then put its certificate into `server_certificates:` or `trust:`",
         )
-    for each in (certificate, issuer):
+    path = next((path for path in paths if all(_valid_at(each, now_ns) for each in path)), paths[0])
+    for each in path:
         if not _valid_at(each, now_ns):
             raise LinkRefused(
                 f"a certificate of the server is not valid now ({_span(each)})",
-                hint="renew the EMS's certificate, or set the clock right",
+                hint="renew the EMS's certificate or its authority's, or set the clock right",
             )
     if uri is not None and uri not in application_uris(certificate):
         raise LinkRefused(
@@ -130,13 +141,35 @@ def application_uris(certificate: x509.Certificate) -> tuple[str, ...]:
     return tuple(names.get_values_for_type(x509.UniformResourceIdentifier))
 
 
-def parse_der(data: bytes) -> x509.Certificate:
-    """A server's certificate as it travels, without the chain that may follow it. Raises `LinkRefused`."""
-    length = int.from_bytes(data[2:4], "big") + 4
+def parse_der(data: bytes) -> tuple[x509.Certificate, ...]:
+    """A server's certificate as it travels, and the chain that may follow it (OPC 10000-6, 6.2.6). Raises `LinkRefused`."""
+    found: list[x509.Certificate] = []
     try:
-        return x509.load_der_x509_certificate(data[:length])
+        while data and len(found) <= _DEEPEST:
+            length = int.from_bytes(data[2:4], "big") + 4
+            found.append(x509.load_der_x509_certificate(data[:length]))
+            data = data[length:]
     except ValueError as error:
-        raise LinkRefused("the server's certificate cannot be read") from error
+        if not found:  # what follows may be filled up with anything
+            raise LinkRefused("the server's certificate cannot be read") from error
+    if not found:
+        raise LinkRefused("the server's certificate cannot be read")
+    return tuple(found)
+
+
+def _paths(
+    path: tuple[x509.Certificate, ...], trusted: Sequence[x509.Certificate], sent: Sequence[x509.Certificate]
+) -> Iterator[tuple[x509.Certificate, ...]]:
+    """Every chain from a certificate to one in the trust list, the shortest first at each step."""
+    last = path[-1]
+    if last in trusted:
+        yield path
+        return
+    if len(path) > _DEEPEST:
+        return
+    for issuer in dict.fromkeys((*trusted, *sent)):
+        if issuer not in path and _issued(last, issuer, between=len(path) - 1):
+            yield from _paths((*path, issuer), trusted, sent)
 
 
 def _valid_at(certificate: x509.Certificate, now_ns: int) -> bool:
@@ -164,9 +197,13 @@ def _check_pair(certificate: x509.Certificate, key: bytes, certificate_name: str
     return private
 
 
-def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+def _issued(certificate: x509.Certificate, authority: x509.Certificate, *, between: int) -> bool:
+    """Whether the authority may sign, with so many others between it and the server's own certificate, and did."""
     try:
-        if not authority.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+        constraints = authority.extensions.get_extension_for_class(x509.BasicConstraints).value
+        if not constraints.ca or (constraints.path_length is not None and constraints.path_length < between):
+            return False
+        if not _may_sign_certificates(authority):
             return False
         certificate.verify_directly_issued_by(authority)
     except (x509.ExtensionNotFound, ValueError, TypeError, InvalidSignature):
@@ -174,12 +211,25 @@ def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     return True
 
 
+def _may_sign_certificates(authority: x509.Certificate) -> bool:
+    """A usage that is not stated allows all (RFC 5280, 4.2.1.3)."""
+    try:
+        return authority.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+    except x509.ExtensionNotFound:
+        return True
+
+
 def _certificate(file: Path) -> x509.Certificate:
+    return _certificates(file)[0]
+
+
+def _certificates(file: Path) -> list[x509.Certificate]:
+    """One or more in PEM form, or one in DER form."""
     data = _bytes(file)
     try:
         if data.lstrip().startswith(_PEM):
-            return x509.load_pem_x509_certificate(data)
-        return x509.load_der_x509_certificate(data)
+            return x509.load_pem_x509_certificates(data)
+        return [x509.load_der_x509_certificate(data)]
     except ValueError as error:
         raise LinkRefused(f"{file.name} is not a certificate in PEM or DER form") from error
 

@@ -38,6 +38,8 @@ def make(
     ca: bool = False,
     since: datetime = NOW - timedelta(days=1),
     until: datetime = NOW + timedelta(days=1),
+    path_length: int | None = None,
+    may_sign: bool | None = None,
 ) -> Made:
     """A certificate, self-signed or issued by another."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -50,8 +52,13 @@ def make(
         .serial_number(x509.random_serial_number())
         .not_valid_before(since)
         .not_valid_after(until)
-        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
     )
+    if may_sign is not None:
+        names = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+                 "crl_sign", "encipher_only", "decipher_only")  # fmt: skip
+        usage = x509.KeyUsage(**dict.fromkeys(names, False), key_cert_sign=may_sign)
+        builder = builder.add_extension(usage, critical=True)
     if uri is not None:
         names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri), x509.DNSName("localhost")])
         builder = builder.add_extension(names, critical=False)

@@ -213,7 +213,7 @@ def test_a_deadband_is_for_a_number_that_is_watched_by_itself():
 
     found = problems(change)
     assert "is no field; the fields are reference" in found["flows.batteries.submit.deadband.serial"]
-    assert "lies in a structure" in found["flows.batteries.submit.deadband.rating"]
+    assert "is part of a structure" in found["flows.batteries.submit.deadband.rating"]
     assert len(found) == 2
 
 
@@ -229,6 +229,20 @@ def test_a_field_of_a_structure_is_named_behind_its_path():
     found = problems(change)
     assert set(found) == {f"flows.batteries.records.fields.{name}" for name in ("postcode", "gsp_group")}
     assert "such as Nameplate#Address.Postcode" in found["flows.batteries.records.fields.postcode"]
+
+
+def test_a_name_is_asked_for_alone():
+    """`$name` stands by itself behind #; another word with a $ is a slip."""
+
+    def change(site):
+        fields = site["flows"]["batteries"]["records"]["fields"]
+        fields["name"] = "Technology#$name"
+        fields["postcode"] = "Technology#$text"
+        fields["gsp_group"] = "Nameplate#Kind.$name"
+
+    found = problems(change)
+    assert set(found) == {f"flows.batteries.records.fields.{name}" for name in ("postcode", "gsp_group")}
+    assert "stands $text, and only $name alone is known" in found["flows.batteries.records.fields.postcode"]
 
 
 @pytest.mark.parametrize(("model", "heading"), [(OpcUaOptions, "## Options"), (Security, "### `security`")])
@@ -249,6 +263,10 @@ def test_the_readme_lists_every_option_with_its_default(model, heading):
             assert float(value) == pytest.approx(field.default), name
         elif isinstance(field.default, enum.Enum):
             assert listed[name] == f"`{field.default.value}`", name
+    if model is OpcUaOptions:
+        usual = OpcUaOptions.model_validate({"url": URL, "security": OPEN})
+        for name, usual_s in (("sampling_interval", usual.sampling_s()), ("poll_interval", usual.poll_s(1))):
+            assert listed[name] == f"`{usual_s * 1000:.0f}ms`, or slower"
 
 
 def test_the_key_must_be_a_field():

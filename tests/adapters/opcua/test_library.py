@@ -1,7 +1,12 @@
-"""The protocol library costs half a second to load."""
+"""The protocol library: it costs half a second to load, and its reader of lists is bounded."""
 
+import struct
 import subprocess
 import sys
+
+import pytest
+
+from adapters.opcua.library import ua, unpack
 
 CODE = """
 import asyncio, sys, threading
@@ -29,3 +34,12 @@ assert threads == [False], threads
 def test_the_library_is_loaded_beside_the_event_loop():
     """When the first session opens, in a thread, so that the records of other sites do not wait for it."""
     subprocess.run([sys.executable, "-c", CODE], check=True)
+
+
+def test_a_list_of_nothing_takes_no_memory():
+    """Its elements take no bytes, so that its length is held by nothing: two thousand million of them would end the process."""
+    body = bytes([0x80]) + struct.pack("<i", 2**31 - 1)
+    with pytest.raises(ua.UaError, match="a list of nothing"):
+        unpack(24, ua.utils.Buffer(body))
+    assert unpack(24, ua.utils.Buffer(bytes([0x80]) + struct.pack("<i", 0))).Value == []
+    assert unpack(24, ua.utils.Buffer(b"\0")).Value is None

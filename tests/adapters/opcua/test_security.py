@@ -2,8 +2,11 @@
 
 import asyncio
 import logging
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from opcua_certificates import make
 from opcua_peer import PASSWORD, SERVER_URI
 
 from adapters.opcua import ADAPTER
@@ -168,9 +171,9 @@ async def test_the_server_is_checked_again_on_the_secured_session(peer, monkeypa
     """The discovery that came first was not authenticated: another certificate behind the same address is refused there."""
     seen = []
 
-    def check(certificate, uri, trusted, now_ns):
+    def check(certificate, *details):
         seen.append(certificate)
-        check_server(certificate, uri, trusted, now_ns)
+        check_server(certificate, *details)
         if len(seen) == 2:
             raise LinkRefused("the second look")
 
@@ -183,6 +186,30 @@ async def test_a_server_that_calls_itself_otherwise_is_refused(peer):
     """Its application URI is not the one in its certificate."""
     await peer.again(uri="urn:somebody:else")
     await refused(peer.context(), "urn:somebody:else, which is not in its certificate")
+
+
+async def test_a_server_that_sends_its_chain_is_trusted_by_its_root(peer, tmp_path):
+    """The authority between them comes from the server; without the root it is worth nothing."""
+
+    def chain():
+        now = datetime.now(UTC)
+        dates = {"since": now - timedelta(days=1), "until": now + timedelta(days=1)}
+        root = make("root", ca=True, uri=None, **dates)
+        between = make("between", ca=True, uri=None, issuer=root, **dates)
+        server = make("server", uri=SERVER_URI, issuer=between, **dates)
+        _, key = server.write(tmp_path, "server")
+        pem = b"".join(each.certificate.public_bytes(Encoding.PEM) for each in (server, between))
+        (tmp_path / "chain.pem").write_bytes(pem)
+        return (
+            key,
+            root.write(tmp_path, "root")[0],
+            make("root", ca=True, uri=None, **dates).write(tmp_path, "other")[0],
+        )
+
+    key, root, other = await asyncio.to_thread(chain)
+    await peer.again(certificate=tmp_path / "chain.pem", key=key)
+    await opens(peer.context(security=peer.security(server_certificates=[root])))
+    await refused(peer.context(security=peer.security(server_certificates=[other])), "not trusted")
 
 
 async def test_a_certificate_that_the_server_does_not_know_is_refused_with_a_hint(peer, tmp_path):

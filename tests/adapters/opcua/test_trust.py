@@ -20,8 +20,10 @@ from bridge.api import LinkRefused
 URI = "urn:acme:ems"
 
 
-def check(server, *trusted, uri=URI, now_ns=NOW_NS):
-    check_server(server.certificate, uri, [each.certificate for each in trusted], now_ns)
+def check(server, *trusted, uri=URI, now_ns=NOW_NS, sent=()):
+    check_server(
+        server.certificate, uri, [each.certificate for each in trusted], now_ns, [each.certificate for each in sent]
+    )
 
 
 def test_a_server_in_the_list_is_trusted():
@@ -81,11 +83,63 @@ def test_a_server_that_calls_itself_otherwise_is_refused():
 
 
 def test_a_chain_may_follow_the_certificate_on_the_wire():
-    """Only the first of a server's certificates is its own."""
+    """The first of a server's certificates is its own; what cannot be read behind it is not missed."""
     server, authority = make(), make("authority", ca=True)
-    data = server.certificate.public_bytes(Encoding.DER)
-    assert parse_der(data) == server.certificate
-    assert parse_der(data + authority.certificate.public_bytes(Encoding.DER)) == server.certificate
+    data, above = (each.certificate.public_bytes(Encoding.DER) for each in (server, authority))
+    assert parse_der(data) == (server.certificate,)
+    assert parse_der(data + above) == (server.certificate, authority.certificate)
+    assert parse_der(data + b"\0\0\0\0") == (server.certificate,)
+
+
+def test_a_server_is_trusted_by_a_chain_to_what_is_in_the_list():
+    """Whether those between stand in the list too, or the server sends them; none may be missing."""
+    root = make("root", ca=True)
+    upper = make("upper", ca=True, issuer=root)
+    lower = make("lower", ca=True, issuer=upper)
+    server = make(issuer=lower)
+    check(server, root, sent=[lower, upper])
+    check(server, root, upper, lower)
+    check(server, root, lower, sent=[upper])
+    for trusted, sent in (([root], [lower]), ([root], [upper]), ([make("root", ca=True)], [lower, upper, root])):
+        with pytest.raises(LinkRefused, match="not trusted"):
+            check(server, *trusted, sent=sent)
+
+
+def test_a_server_that_sends_its_own_authority_is_not_trusted_for_it():
+    """What is sent fills gaps, and vouches for nobody."""
+    authority = make("authority", ca=True)
+    with pytest.raises(LinkRefused, match="not trusted"):
+        check(make(issuer=authority), make("other", ca=True), sent=[authority])
+
+
+def test_every_certificate_of_a_chain_must_be_valid_and_may_sign():
+    """Dates, the right to sign, and how many authorities may stand below."""
+    root = make("root", ca=True)
+    old = make("between", ca=True, issuer=root, until=NOW - timedelta(seconds=1))
+    with pytest.raises(LinkRefused, match="not valid now"):
+        check(make(issuer=old), root, sent=[old])
+    with pytest.raises(LinkRefused, match="not trusted"):
+        check(make(issuer=(plain := make("between", issuer=root))), root, sent=[plain])
+    narrow = make("root", ca=True, path_length=0)
+    between = make("between", ca=True, issuer=narrow)
+    check(make(issuer=narrow), narrow)
+    with pytest.raises(LinkRefused, match="not trusted"):
+        check(make(issuer=between), narrow, sent=[between])
+    mute = make("root", ca=True, may_sign=False)
+    with pytest.raises(LinkRefused, match="not trusted"):
+        check(make(issuer=mute), mute)
+
+
+def test_a_file_may_hold_several_certificates(tmp_path):
+    """As authorities hand them out: each of them is trusted."""
+    root = make("root", ca=True)
+    between = make("between", ca=True, issuer=root)
+    pem = b"".join(each.certificate.public_bytes(Encoding.PEM) for each in (between, root))
+    (tmp_path / "bundle.pem").write_bytes(pem)
+    own, key = make("own").write(tmp_path, "own")
+    files = {"certificate": own, "private_key": key, "server_certificates": [tmp_path / "bundle.pem"]}
+    security = Security.model_validate({"policy": "Basic256Sha256", **files})
+    assert load_trusted(security) == (between.certificate, root.certificate)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x30", b"\x30\x82\x00\x04abcd", b"no certificate at all"])

@@ -7,6 +7,7 @@ module.exports = {
     OPCUACertificateManager: require("node-opcua-certificate-manager").OPCUACertificateManager,
     nodesets: require("node-opcua-nodesets").nodesets,
     DataType: require("node-opcua-variant").DataType,
+    coerceNodeId: require("node-opcua-nodeid").coerceNodeId,
     Variant: require("node-opcua-variant").Variant,
     VariantArrayType: require("node-opcua-variant").VariantArrayType,
     DataValue: require("node-opcua-data-value").DataValue,

@@ -1,7 +1,7 @@
 /* An OPC UA server on node-opcua, driven by JSON lines on standard input; every line is answered by one line.
  *
  *   {"op": "variable", "path": "EMS/Assets/A1/Name", "type": "String", "value": "x"}   → {}; before "start"; more: "length" (array of that
- *        length, 0: any), "writable", "status" ("Bad…", "Uncertain…"), "enumeration": true (a data type of the server's own), "structure": NAME of types.xml
+ *        length, 0: any), "dimensions" (of several), "writable", "status" ("Bad…", "Uncertain…"), "enumeration": true (a data type of the server's own), "names": [text, …] (a property EnumStrings of the variable itself), "structure": NAME of types.xml
  *        or of namespace 0 (type ExtensionObject; each value names its structure too)
  *   {"op": "start", "certificate": FILE, "key": FILE, "uri": …, "pki": DIRECTORY, "user": …, "password": …, "policies": […], "modes": […],
  *        "namespaces": […], "limits": {…}, "capabilities": {…}, "trust": [FILE, …], "twice": [path, …] (folders that their parent
@@ -26,7 +26,7 @@
 const readline = require("readline");
 const {
     OPCUAServer, SecurityPolicy, MessageSecurityMode, OPCUACertificateManager, RegisterServerMethod, nodesets,
-    DataType, Variant, VariantArrayType, DataValue, StatusCodes, AccessLevelFlag,
+    DataType, Variant, VariantArrayType, coerceNodeId, DataValue, StatusCodes, AccessLevelFlag,
 } = require("./library.js");
 
 const model = new Map(); // path → {type, value, length, writable, status, source, refuse}
@@ -59,6 +59,8 @@ function scalar(type, value) {
     if (type === "ByteString") return Buffer.from(value, "base64");
     if (type === "StatusCode") return statusOf(value);
     if (type === "ExtensionObject") return structureOf(value);
+    if (type === "NodeId") return coerceNodeId(value);
+    if (type === "Variant") return new Variant({ dataType: DataType[value.type], value: scalar(value.type, value.value) });
     return value;
 }
 
@@ -85,6 +87,10 @@ function plain(type, value) {
 
 function variantOf(entry) {
     if (entry.value === null) return new Variant({ dataType: DataType.Null });
+    if (entry.dimensions) {
+        const flat = entry.value.flat(Infinity).map((item) => scalar(entry.type, item));
+        return new Variant({ dataType: DataType[entry.type], arrayType: VariantArrayType.Matrix, dimensions: entry.dimensions, value: flat });
+    }
     if (entry.length === undefined) {
         return new Variant({ dataType: DataType[entry.type], arrayType: VariantArrayType.Scalar, value: scalar(entry.type, entry.value) });
     }
@@ -128,9 +134,9 @@ function addVariable(space, parent, path, name, dataType) {
         componentOf: parent,
         browseName: name,
         nodeId: `s=${path}`,
-        dataType: dataType || entry.type,
-        valueRank: entry.length === undefined ? -1 : 1,
-        arrayDimensions: entry.length === undefined ? null : [entry.length],
+        dataType: dataType || (entry.type === "Variant" ? "BaseDataType" : entry.type),
+        valueRank: entry.dimensions ? entry.dimensions.length : entry.length === undefined ? -1 : 1,
+        arrayDimensions: entry.dimensions || (entry.length === undefined ? null : [entry.length]),
         accessLevel: access,
         userAccessLevel: access,
         minimumSamplingInterval: 5,
@@ -165,7 +171,16 @@ function build(namespaces, twice) {
         const own = addressSpace.getNamespaceIndex("urn:acme:types");
         const structure = entry.structure && (addressSpace.findDataType(entry.structure, own) || addressSpace.findDataType(entry.structure, 0));
         const dataType = entry.enumeration ? enumeration.nodeId : structure ? structure.nodeId : entry.type === "ExtensionObject" ? "Structure" : null;
-        addVariable(space, folder(parts.join("/")), path, name, dataType);
+        const variable = addVariable(space, folder(parts.join("/")), path, name, dataType);
+        if (entry.names) {
+            space.addVariable({
+                propertyOf: variable,
+                browseName: { name: "EnumStrings", namespaceIndex: 0 },
+                dataType: "LocalizedText",
+                valueRank: 1,
+                value: { dataType: DataType.LocalizedText, arrayType: VariantArrayType.Array, value: entry.names.map((text) => ({ text })) },
+            });
+        }
     }
     const serviceLevel = addressSpace.findNode("i=2267");
     serviceLevel.minimumSamplingInterval = 5;
