@@ -233,6 +233,9 @@ async def test_a_broker_that_is_killed_ends_the_session(tmp_path, version):
         arrival.ack(True)
 
 
+@pytest.mark.parametrize(
+    "version", [pytest.param("3.1.1", marks=pytest.mark.long), "5"]
+)  # two times four seconds prove little more
 async def test_a_frozen_broker_is_noticed_within_two_keepalives(tmp_path, version):
     """Nothing is closed and nothing answers: the keepalive tells `receive`."""
     async with (
