@@ -56,6 +56,14 @@ async def receive(session: Session):
     return arrival
 
 
+async def polls(device: Device, count: int) -> None:
+    """So many more requests to read have come."""
+    reads = (await device.order("stats"))["reads"]
+    async with asyncio.timeout(WITHIN_S):
+        while (await device.order("stats"))["reads"] < reads + count:
+            await asyncio.sleep(0.01)
+
+
 def outcome(place: str, flow: str = "batteries", **values) -> list[Write]:
     return [Write(address=Address(flow, place, OutcomeField(name)), value=value) for name, value in values.items()]
 
@@ -72,6 +80,17 @@ async def test_a_request_goes_through_its_whole_handshake(device):
         await device.until(STATUS, 3, 0)
         await device.put(COMMAND, 0)
         await device.until(STATUS, 0, 0)
+
+
+async def test_a_request_stays_busy_until_it_is_on_disk(device):
+    """However long that takes: the EMS is told that its request is ours by the acknowledgement, and by nothing else."""
+    async with opened(device) as session:
+        await ask(device, 1, 7)
+        arrival = await receive(session)
+        await polls(device, 10)
+        assert await device.words(STATUS, 2) == [2, 0]
+        arrival.ack(True)
+        await device.until(STATUS, 3, 0)
 
 
 async def test_a_request_that_cannot_be_read_is_answered_so(device):
@@ -104,9 +123,7 @@ async def test_each_sequence_is_delivered_once_and_wraps(device):
     async with opened(device) as session:
         await ask(device, 1, 65535)
         first = await receive(session)
-        reads = (await device.order("stats"))["reads"]
-        while (await device.order("stats"))["reads"] < reads + 5:
-            await asyncio.sleep(0.01)
+        await polls(device, 5)
         await device.put(SEQUENCE, 0)
         second = await receive(session)
         assert [first.records[0].request, second.records[0].request] == ["65535", "0"]
@@ -120,6 +137,8 @@ async def test_a_late_acknowledgement_never_answers_another_request(device):
         await ask(device, 1, 2)
         second = await receive(session)
         first.ack(False)
+        await polls(device, 5)
+        assert await device.words(STATUS, 2) == [2, 0]
         second.ack(True)
         await device.until(STATUS, 3, 0)
 
