@@ -32,6 +32,19 @@ async def test_published_and_kept_for_who_comes_later(broker, ems, version, reta
         assert late.on(TOPIC) == ([heard] if retain else [])
 
 
+async def test_never_published_outside_writable(broker, ems):
+    """The check at start says so already; the session itself does not write there either."""
+    await ems.subscribe(TOPIC, "marker")
+    options = options_of(read_site(), **broker.options(writable=WRITABLE[1:]))
+    context = context_of(options)._replace(word=ADAPTER.word(topic=TOPIC, retain=True))
+    async with asyncio.timeout(20), ADAPTER.open(context) as session:
+        told = await session.write_word(AlarmWord(bits=1, words=("stuck",), at_ns=AT_NS))
+        assert told == f"{TOPIC} is outside `writable:`; nothing was published"
+    await ems.publish("marker", {})
+    await ems.until("marker")
+    assert not ems.on(TOPIC)
+
+
 @pytest.mark.parametrize(
     ("topic", "said"),
     [
