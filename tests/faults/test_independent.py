@@ -153,8 +153,14 @@ async def test_another_participant(tmp_path, table):
             made.proxy.clear()
             await records.count(counted)
 
+        @asynccontextmanager
+        async def served(counted):
+            await records.wait(5000)
+            await records.count(counted)
+            yield
+
         fault = "another's SMP silent, 5,000 records wait"
-        await in_turns(made, FULL, fault, begin=silence, end=heard, table=table)
+        await in_turns(made, FULL, fault, begin=silence, end=heard, alike=served, table=table)
 
         async def flood():
             await records.wait(2000)
@@ -200,7 +206,13 @@ async def test_another_account(tmp_path, table):
             made.proxy.clear()
             await records.count(counted)
 
-        await in_turns(made, FULL, "another's login hangs", begin=hang, end=answered, table=table)
+        @asynccontextmanager
+        async def well(counted):
+            records.ask(rate=50, seconds=FULL.seconds)
+            yield
+            await records.count(counted)
+
+        await in_turns(made, FULL, "another's login hangs", begin=hang, end=answered, alike=well, table=table)
         asked = []
 
         async def wrong():
@@ -223,7 +235,7 @@ async def test_another_account(tmp_path, table):
                 [[reference, 0, 0, 0, REGISTERED_STATE] for reference in waiting], lambda name: creates.get(name, 0)
             )
 
-        await in_turns(made, FULL, "another's login is refused", begin=wrong, end=right, table=table)
+        await in_turns(made, FULL, "another's login is refused", begin=wrong, end=right, alike=well, table=table)
 
 
 # together, and at the start ----------------------------------------------------------------------------------------------

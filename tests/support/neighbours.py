@@ -12,7 +12,7 @@ import ssl
 import statistics
 import sys
 import time
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -405,14 +405,19 @@ class Counted:
         return Row(fault=f"independent: {fault}", rounds=rounds, broken=broken, **counts)
 
 
-async def in_turns(made, form, fault, *, begin, end, table, warm_s=1.0):
-    """A B A B …: healthy, then with the trouble. `begin` makes it, `end` ends it and returns the `Row` counts of what it had waiting (a `Counted`)."""
+async def in_turns(made, form, fault, *, begin, end, table, alike=None, warm_s=1.0):
+    """A B A B …: healthy, then with the trouble. `begin` makes it, `end` ends it and counts what it had waiting into a `Counted`.
+
+    `alike(counted)` is a context around the healthy arm: where the other party works in its trouble, it does the same work while all is well, for what is
+    looked for is what the trouble adds, not the work.
+    """
     counted = Counted()
     made.measured_rows.clear()
     await made.measured(Form(pairs=1, seconds=warm_s, rate=form.rate, share=0, plus_ms=0))
     healthy, troubled = [], []
     for _ in range(form.pairs):
-        healthy.append(await made.measured(form))
+        async with alike(counted) if alike is not None else nullcontext():
+            healthy.append(await made.measured(form))
         await begin()
         troubled.append(await made.measured(form))
         started = time.monotonic()
