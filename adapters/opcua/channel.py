@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from adapters.opcua.config import Mode, OpcUaOptions, Policy, Security
-from adapters.opcua.library import Client, security_policies, ua, uacrypto
+from adapters.opcua.library import Client, security_policies, ua
 from adapters.opcua.trust import Identity, check_server, load_identity, load_trusted, load_user, parse_der
 from adapters.opcua.words import hint_for, printable
 from bridge.api import Clock, LinkRefused
@@ -78,10 +77,12 @@ async def secure(client: Any, options: OpcUaOptions, clock: Clock) -> None:
         check_server(certificate, server.ApplicationUri, trusted, clock.wall_ns(), above)
 
     client.certificate_validator = validate
-    await _arm(client, security, identity, own.public_bytes(Encoding.DER), clock)
+    await _arm(client, security, identity, own, clock)
 
 
-async def _arm(client: Any, security: Security, identity: Identity, server_certificate: bytes, clock: Clock) -> None:
+async def _arm(
+    client: Any, security: Security, identity: Identity, server_certificate: x509.Certificate, clock: Clock
+) -> None:
     client.application_uri = identity.application_uri
     if security.user is not None and security.password is not None:
         client.set_user(security.user)
@@ -89,13 +90,12 @@ async def _arm(client: Any, security: Security, identity: Identity, server_certi
     user = await asyncio.to_thread(load_user, security, clock.wall_ns())
     if user is not None:
         client.user_certificate, client.user_private_key = user.certificate, user.private_key
-    await client.set_security(
-        _POLICIES[security.policy],
-        uacrypto.CertProperties(identity.certificate, "der"),
-        uacrypto.CertProperties(identity.private_key, identity.key_form),
-        server_certificate=uacrypto.CertProperties(server_certificate, "der"),
-        mode=_MODES[security.mode],
+    # The library's own way would read the key once more, on the loop: everybody else's records would wait for it at each connect.
+    policy = _POLICIES[security.policy](
+        server_certificate, identity.certificate, identity.private_key, _MODES[security.mode]
     )
+    client.security_policy = policy
+    client.uaclient.set_security(policy)
 
 
 def _choose(endpoints: Sequence[Any], security: Security) -> Any:

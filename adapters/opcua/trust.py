@@ -30,21 +30,23 @@ _MOST_PATHS: Final = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """This host's own certificate and key as they stand in their files."""
+    """This host's own certificate and key, read from their files."""
 
-    certificate: bytes
-    private_key: bytes
-    key_form: str
+    certificate: x509.Certificate
+    private_key: rsa.RSAPrivateKey
     application_uri: str
 
 
 def load_identity(security: Security, application_uri: str | None, now_ns: int) -> Identity:
-    """Read this host's certificate (as DER) and key. Raises `LinkRefused` where they cannot serve. Blocking."""
+    """Read this host's certificate and key. Raises `LinkRefused` where they cannot serve.
+
+    Blocking, and long: cryptography proves an RSA key's numbers when it reads it, which takes tens of milliseconds.
+    """
     if security.certificate is None or security.private_key is None:
         raise LinkRefused("no certificate is configured")
     certificate = _certificate(security.certificate)
-    key = _bytes(security.private_key)
-    _check_pair(certificate, key, security.certificate.name, security.private_key.name)
+    name = security.private_key.name
+    key = _check_pair(certificate, _bytes(security.private_key), security.certificate.name, name)
     if not _valid_at(certificate, now_ns):
         raise LinkRefused(
             f"the certificate {security.certificate.name} is not valid now ({_span(certificate)})",
@@ -57,12 +59,7 @@ def load_identity(security: Security, application_uri: str | None, now_ns: int) 
             f"the certificate {security.certificate.name} does not carry the application URI {wanted or '(none)'}",
             hint="make a certificate whose subject alternative name holds `application_uri`",
         )
-    return Identity(
-        certificate=certificate.public_bytes(Encoding.DER),
-        private_key=key,
-        key_form="pem" if key.lstrip().startswith(_PEM) else "der",
-        application_uri=wanted,
-    )
+    return Identity(certificate=certificate, private_key=key, application_uri=wanted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +81,6 @@ def load_user(security: Security, now_ns: int) -> UserIdentity | None:
             f"the user's certificate {name} is not valid now ({_span(certificate)})",
             hint="renew it and let the EMS trust it, or set the clock right",
         )
-    if not isinstance(key, rsa.RSAPrivateKey):
-        raise LinkRefused(f"{name} is not for an RSA key, the only kind that these policies know")
     return UserIdentity(certificate=certificate, private_key=key)
 
 
@@ -181,8 +176,8 @@ def _span(certificate: x509.Certificate) -> str:
     return f"from {certificate.not_valid_before_utc:%Y-%m-%d} to {certificate.not_valid_after_utc:%Y-%m-%d}"
 
 
-def _check_pair(certificate: x509.Certificate, key: bytes, certificate_name: str, key_name: str) -> object:
-    """The private key; it must be readable without a password and belong to the certificate."""
+def _check_pair(certificate: x509.Certificate, key: bytes, certificate_name: str, key_name: str) -> rsa.RSAPrivateKey:
+    """The private key; it must be readable without a password, belong to the certificate, and be RSA's."""
     load = load_pem_private_key if key.lstrip().startswith(_PEM) else load_der_private_key
     try:
         private = load(key, password=None)
@@ -194,6 +189,8 @@ def _check_pair(certificate: x509.Certificate, key: bytes, certificate_name: str
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if public.public_bytes(*form) != certificate.public_key().public_bytes(*form):
         raise LinkRefused(f"{key_name} is not the key of {certificate_name}")
+    if not isinstance(private, rsa.RSAPrivateKey):
+        raise LinkRefused(f"{certificate_name} is not for an RSA key, the only kind that these policies know")
     return private
 
 

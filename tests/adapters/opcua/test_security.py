@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import Encoding
 from opcua_certificates import make
 from opcua_peer import PASSWORD, SERVER_URI
@@ -53,6 +55,25 @@ def peer_name(policy: str) -> str:
     return {"Aes128Sha256RsaOaep": "Aes128_Sha256_RsaOaep", "Aes256Sha256RsaPss": "Aes256_Sha256_RsaPss"}.get(
         policy, policy
     )
+
+
+async def test_no_key_is_read_on_the_loop(peer, monkeypatch):
+    """Reading an RSA key takes tens of milliseconds, in which no other site's record would move."""
+    loop = threading.get_ident()
+
+    def watched(load):
+        def read(*args, **named):
+            assert threading.get_ident() != loop
+            return load(*args, **named)
+
+        return read
+
+    for name in ("load_pem_private_key", "load_der_private_key"):
+        monkeypatch.setattr(
+            f"cryptography.hazmat.primitives.serialization.{name}", watched(getattr(serialization, name))
+        )
+        monkeypatch.setattr(f"adapters.opcua.trust.{name}", watched(getattr(serialization, name)))
+    await opens(peer.context())
 
 
 async def test_no_security_works_where_it_is_written_out(peer, caplog):

@@ -1,9 +1,12 @@
 """Whom the bridge believes to be the EMS, and which of its own certificates it shows; without a server."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from opcua_certificates import NOW, NOW_NS, make
 
 from adapters.opcua.config import Security
@@ -169,7 +172,23 @@ def identity(files, own, uri=None, now_ns=NOW_NS):
 def test_our_own_pair_is_read_in_both_forms(files, tmp_path, form):
     """With the application URI of the certificate unless another one is asked for."""
     found = identity(files, make("bridge", uri="urn:bridge").write(tmp_path, "own", form=form))
-    assert (found.application_uri, found.key_form) == ("urn:bridge", form)
+    assert found.application_uri == "urn:bridge"
+    assert found.private_key.public_key() == found.certificate.public_key()
+
+
+def test_a_key_of_another_kind_is_refused(files, tmp_path):
+    """The policies encrypt and sign with RSA; the library would fail without a word about the key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "bridge")])
+    now = datetime.fromtimestamp(NOW_NS / 1e9, UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1)).sign(
+        key, hashes.SHA256()
+    )
+    own = tmp_path / "own.pem", tmp_path / "own.key"
+    own[0].write_bytes(made.public_bytes(Encoding.PEM))
+    own[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    with pytest.raises(LinkRefused, match=r"own\.pem is not for an RSA key"):
+        identity(files, own)
 
 
 def test_an_application_uri_that_our_certificate_lacks_is_refused(files, tmp_path):
