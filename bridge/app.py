@@ -42,7 +42,7 @@ from bridge.market.returns import ReturnReader
 from bridge.market.token import TokenKeeper
 from bridge.market.traces import MarketTraces
 from bridge.market.tracker import Tracker
-from bridge.material import participant_keys
+from bridge.material import host_signer, participant_keys
 from bridge.measured import Measured
 from bridge.metrics import Metrics
 from bridge.reports import ClockReport, FieldReport, MarketReport
@@ -215,6 +215,7 @@ class Host:
             max_bytes=options.max_size or 0,
             archive_after_s=options.archive_after,
             seal_every_s=options.seal_every,
+            signer=host_signer(self._config),
         )
         keeper = await start_keeper(settings, journal, clock=self._clock)
         self._fences.append(keeper.fence)

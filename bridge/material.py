@@ -43,6 +43,22 @@ def participant_keys(entry: Participant) -> ParticipantKeys:
     return ParticipantKeys(signer, smp)
 
 
+def host_signer(config: Config) -> KeySigner | None:
+    """The host's own key, with which it signs evidence; None where none is configured. Raises `ConfigError`."""
+    path = config.host.host_key
+    if path is None:
+        return None
+    signer = load_signer(path)
+    if signer.alg not in (Algorithm.ES256, Algorithm.EDDSA):
+        text = "is an RSA key; the host's own key is EC P-256 or Ed25519 (`smp-bridge keys new --alg ES256`)"
+        raise ConfigError([Problem(file=str(path), text=text)])
+    used = {entry.options.signing_key.resolve(): name for name, entry in config.participants.items()}
+    if path.resolve() in used:
+        text = f"is the signing key of participant {used[path.resolve()]}; the host's own key is a key of its own"
+        raise ConfigError([Problem(file=str(path), text=text)])
+    return signer
+
+
 def problems_of(config: Config) -> list[Problem]:
     """Everything that is wrong with the files behind a good configuration, each with the key that names the file."""
     return [problem for check in _checks(config) for problem in _tried(*check)]
@@ -57,6 +73,7 @@ def _checks(config: Config) -> Iterator[tuple[str, Callable[[], object]]]:
         if options.client_certificate is not None and options.client_key is not None:
             pair = (options.client_certificate, options.client_key)
             yield f"participants.{name}.client_certificate", lambda pair=pair: _pair(*pair)  # type: ignore[misc]
+    yield "host_key", lambda: host_signer(config)
     returns = config.host.listeners.returns
     if returns is not None:
         yield "listeners.returns", lambda: _pair(returns.certificate, returns.private_key)

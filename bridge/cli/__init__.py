@@ -47,6 +47,7 @@ def _commands() -> typer.Typer:
         check,
         decode,
         demo,
+        evidence,
         hold,
         journal,
         jws,
@@ -68,6 +69,7 @@ def _commands() -> typer.Typer:
     app.command("release")(hold.release)
     app.add_typer(alarms.app, name="alarms")
     app.add_typer(assets.app, name="assets")
+    app.add_typer(evidence.app, name="evidence")
     app.add_typer(journal.app, name="journal")
     app.add_typer(keys.app, name="keys")
     app.add_typer(jws.app, name="jws")

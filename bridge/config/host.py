@@ -217,9 +217,13 @@ class ProfileOptions(Options):
 
 
 class HostOptions(Options):
-    """The top of `bridge.yaml`; each participant is read by itself as `ParticipantOptions`."""
+    """The top of `bridge.yaml`; each participant is read by itself as `ParticipantOptions`.
+
+    `host_key` is the host's own private key (EC P-256 or Ed25519, PEM), apart from the participants': it signs the journal's evidence.
+    """
 
     journal: JournalOptions
+    host_key: FilePath | None = None
     listeners: Listeners = Field(default_factory=Listeners)
     clock: ClockOptions = Field(default_factory=ClockOptions)
     tracing: TracingOptions | None = None

@@ -20,6 +20,7 @@ RUNBOOK: Final[Mapping[str, str]] = {
     "HOLD": "Nothing of this scope is sent until somebody releases it; reading and returns go on. `smp-bridge release` ends it; where the text says so, `smp-bridge journal reconcile` does.",
     "ANCHOR": "The anchor outside the journal's directory does not vouch for this journal; the text says why. Can it not be written: give the service the right to. Does it name more than the journal holds: `journal reconcile`.",
     "ARCHIVE": "Old evidence could not be moved to the archive's directory; the text says why. Nothing is lost, but the journal does not become smaller. Give room or rights there, then `journal archive`.",
+    "EVIDENCE_BROKEN": "The chain of sealed evidence is another one than the host signed before: somebody worked on the journal. Keep the file as it is, run `journal verify`, and look for who had access. Nothing is signed or exported until then.",
     "EVIDENCE_GAP": "Events are missing from the record before they were sealed: somebody or something took them out. Keep the file as it is, run `journal verify`, and look for who had access.",
     "JOURNAL_FULL": "The journal's disk or its size cap was full, and nothing was taken until there was room. Find out what filled it, and give it more.",
     "JOURNAL_LARGE": "The journal nears its size cap (`journal.max_size`); at the cap records are no longer taken. Look for submissions that never end (`submissions list`), raise the cap, or run `journal archive`.",

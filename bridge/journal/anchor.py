@@ -47,10 +47,11 @@ class AnchorFinding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anchor:
-    """The content of the file: the journal's id, and number and hash of each participant's last block."""
+    """The content of the file: the journal's id, number and hash of each participant's last block, and when it was written (`clock.iso_ms`)."""
 
     journal: str
     blocks: Mapping[str, tuple[int, bytes]]
+    written_at: str = ""
 
     def dump(self, now_ns: int) -> bytes:
         """The file's bytes."""
@@ -120,4 +121,4 @@ def _parse(content: Mapping[str, Any]) -> Anchor:
     blocks = {
         str(name): (int(block["number"]), bytes.fromhex(block["hash"])) for name, block in content["blocks"].items()
     }
-    return Anchor(journal=str(content["journal"]), blocks=blocks)
+    return Anchor(journal=str(content["journal"]), blocks=blocks, written_at=str(content["written_at"]))

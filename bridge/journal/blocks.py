@@ -108,14 +108,42 @@ def ranges_of(ordered: Iterable[Event]) -> tuple[Range, ...]:
     return tuple(runs)
 
 
+def merkle_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
+    """The hashes that lead from the leaf of this index to the root, from below: its neighbour on each level, where it has one."""
+    level, path = list(leaves), []
+    while len(level) > 1:
+        if index ^ 1 < len(level):
+            path.append(level[index ^ 1])
+        level, index = _joined(level), index // 2
+    return path
+
+
+def root_above(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes | None:
+    """The root that a leaf at this index of `size` leaves has with this path; None where the path has another length."""
+    rest, node = list(reversed(path)), leaf
+    while size > 1:
+        if index ^ 1 < size:
+            if not rest:
+                return None
+            beside = rest.pop()
+            pair = beside + node if index % 2 else node + beside
+            node = hashlib.sha256(_NODE + pair).digest()
+        index, size = index // 2, (size + 1) // 2
+    return None if rest else node
+
+
 def merkle_root(leaves: Sequence[bytes]) -> bytes:
     """The root over leaf hashes: a node splits at the largest power of two below its size, so pairs are joined level by level and an odd last one moves up."""
     level = list(leaves)
     if not level:
         return hashlib.sha256().digest()
     while len(level) > 1:
-        joined = [hashlib.sha256(_NODE + a + b).digest() for a, b in zip(level[::2], level[1::2], strict=False)]
-        if len(level) % 2:
-            joined.append(level[-1])
-        level = joined
+        level = _joined(level)
     return level[0]
+
+
+def _joined(level: Sequence[bytes]) -> list[bytes]:
+    joined = [hashlib.sha256(_NODE + a + b).digest() for a, b in zip(level[::2], level[1::2], strict=False)]
+    if len(level) % 2:
+        joined.append(level[-1])
+    return joined

@@ -1,5 +1,6 @@
 """Signed calls on disk: stored once, read back byte for byte."""
 
+import hashlib
 from typing import NamedTuple
 
 import orjson
@@ -36,6 +37,26 @@ def insert_call(tx: Tx, participant: str, submission: int, call: SignedCall) -> 
         ),
     )
     return StoredCall(id_, body)
+
+
+def envelope_of(call: SignedCall) -> bytes:
+    """What travelled beside the body, as evidence: its SHA-256 stands in the event, so that the signature's header is sealed too."""
+    return orjson.dumps(
+        {
+            "message": call.message_id,
+            "correlation": call.correlation_id,
+            "method": call.method,
+            "path": call.path,
+            "headers": dict(call.headers),
+            "kid": call.kid,
+            "profile": call.profile,
+        }
+    )
+
+
+def envelope_digest(call: SignedCall) -> str:
+    """The digest of `envelope_of`, in hex."""
+    return hashlib.sha256(envelope_of(call)).hexdigest()
 
 
 def load_call(rows: Rows, call: int) -> SignedCall:

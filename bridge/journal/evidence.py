@@ -1,14 +1,16 @@
 """Evidence as the tasks and commands around it use it: sealing, the anchor, sizes. On connections of its own, so that nobody waits for it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
 from bridge.clock import Clock
-from bridge.journal import anchor, sealing
+from bridge.envelope.keys import Signer
+from bridge.journal import anchor, facts, heads, sealing
 from bridge.journal.anchor import AnchorFinding
+from bridge.journal.heads import SignedHead
 from bridge.journal.port import Fence
 from bridge.journal.sides import ReadSide, WriteSide
 from bridge.journal.store import Rows, Tx
@@ -67,6 +69,21 @@ class Evidence:
             return SealStep(blocks=0, events=0)
         await self.write_beyond(lambda tx: sealing.seal(tx, fence, drafted))
         return SealStep(blocks=len(drafted.blocks), events=sum(stored.block.events for stored in drafted.blocks))
+
+    async def sign_heads(self, signer: Signer) -> list[SignedHead]:
+        """Sign the last block of each chain, where this key has not yet. Raises `EvidenceBroken` when a chain is not the one that was signed before."""
+        made = await self.read(lambda rows: heads.sign_next(rows, signer, self._clock.wall_ns()))
+        if made:
+            await self.write_beyond(lambda tx: heads.store(tx, made))
+        return made
+
+    async def note_facts(self, fence: Fence, participant: str, content: Mapping[str, object]) -> bool:
+        """Keep what holds for this participant's calls from now on; see `bridge.journal.facts`. Raises `Fenced`, `JournalFull`."""
+        return await self.write(lambda tx: facts.note(tx, fence, participant, content))
+
+    async def last_signed_ns(self, kid: str) -> int:
+        """When this key signed last; 0 = never."""
+        return await self.read(lambda rows: heads.last_signed_ns(rows, kid))
 
     async def used_bytes(self) -> int:
         """What the journal's rows take: the file without its free pages, which are used again before it grows."""

@@ -6,6 +6,7 @@ from typing import Final
 
 from bridge.journal import writebacks
 from bridge.journal.assets import Adopted, adopt
+from bridge.journal.calls import envelope_digest
 from bridge.journal.holds import HeldMemo
 from bridge.journal.leases import MESSAGE_MEMORY_NS
 from bridge.journal.port import Accepted, Awaited, Candidate, FastCall, Fence, Intake
@@ -452,6 +453,7 @@ class _Writing:
                 "message": self._fast.call.message_id,
                 "kid": self._fast.call.kid,
                 "readings": (blob.digest or b"").hex(),
+                "envelope": envelope_digest(self._fast.call),
             }
             self._tx.event(self._fence, line.participant, "SENDING", line.id, data, blob=self._queue.fast_body)
             return

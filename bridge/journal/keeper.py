@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from bridge.clock import Clock
+from bridge.envelope.keys import Signer
 from bridge.journal.archiver import Archiver, ArchiverSettings, Room
 from bridge.journal.evidence import Evidence
 from bridge.journal.port import Fence, Journal
@@ -30,13 +31,14 @@ class KeptJournal(Journal, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeeperSettings:
-    """Where the anchor and the archive are, the size cap (bytes, 0 = none), and how old settled evidence is when it moves by itself."""
+    """Where the anchor and the archive are, the size cap (bytes, 0 = none), how old settled evidence is when it moves by itself, and the host's own key."""
 
     anchor: Path | None
     archive: Path
     max_bytes: int = 0
     archive_after_s: float = 30 * 86_400.0
     seal_every_s: float = EVERY_S
+    signer: Signer | None = None
 
 
 class Keeper:
@@ -46,7 +48,12 @@ class Keeper:
         self.fence = fence
         self._room = Room()
         self._sealer = Sealer(
-            SealerSettings(anchor=settings.anchor, max_bytes=settings.max_bytes, every_s=settings.seal_every_s),
+            SealerSettings(
+                anchor=settings.anchor,
+                max_bytes=settings.max_bytes,
+                every_s=settings.seal_every_s,
+                signer=settings.signer,
+            ),
             evidence=journal.evidence(),
             alarms=journal,
             fence=fence,

@@ -6,7 +6,7 @@ from typing import Final
 from bridge.clock import Stamp
 from bridge.errors import IllegalMove, Replaced
 from bridge.journal import writebacks
-from bridge.journal.calls import insert_call, load_call, same_call
+from bridge.journal.calls import envelope_digest, insert_call, load_call, same_call
 from bridge.journal.holds import SITE_HELD, held, participant_held
 from bridge.journal.moves import COLUMNS, Submission, check_revision, find_all, load, move
 from bridge.journal.port import AnswerNote, DueCall, Fence, NoneDue, ParkedReturn, SignedCall, WaitingItem
@@ -155,7 +155,12 @@ def sending(
         found,
         _S.SENDING,
         cause=_CAUSES[found.resend if doubt else 0],
-        data={"message": call.message_id, "kid": call.kid, "attempt": found.attempts + 1},
+        data={
+            "message": call.message_id,
+            "kid": call.kid,
+            "attempt": found.attempts + 1,
+            "envelope": envelope_digest(call),
+        },
         blob=body,
         stamps={**call.stamps, "journalled": tx.now},
         columns={

@@ -1,6 +1,7 @@
 """Signed returns: on disk before the 2xx, told apart by message id and meaning, found again by what they answer."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import orjson
@@ -68,9 +69,15 @@ def _insert(tx: Tx, fence: Fence, message: ReturnMessage, verdict: str) -> int:
         "kid": message.kid,
         "late": message.late,
         "quarantined": message.quarantined,
+        "envelope": hashlib.sha256(envelope_of(message.headers)).hexdigest(),
     }
     tx.event(fence, message.participant, "return", message.message_id, data, blob=body)
     return id_
+
+
+def envelope_of(headers: Mapping[str, str]) -> bytes:
+    """The headers of a return as evidence; their digest stands in the event."""
+    return orjson.dumps({"headers": dict(headers)})
 
 
 def close_return(tx: Tx, fence: Fence, return_id: int, verdict: str) -> None:

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from bridge.clock import Clock
+from bridge.envelope.keys import Signer
 from bridge.errors import JournalFull
 from bridge.journal.archiver import Room
 from bridge.journal.evidence import Evidence
+from bridge.journal.heads import EvidenceBroken
 from bridge.journal.port import Fence
 
 log = logging.getLogger(__name__)
 
 EVERY_S: Final = 5.0
+SIGN_EVERY_S: Final = 86_400.0
 LARGE: Final = 0.8  # of the size cap: from here on a person is told
 LARGE_NO_MORE: Final = 0.7
 ARCHIVE_FROM: Final = 0.6  # of the size cap: from here on old evidence is moved by itself
@@ -31,11 +34,16 @@ class Alarms(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealerSettings:
-    """`anchor` is the anchor's file (None: none is kept), `max_bytes` the journal's size cap (0: none), `every_s` how long events may wait for their block."""
+    """`anchor` is the anchor's file (None: none is kept), `max_bytes` the journal's size cap (0: none), `every_s` how long events may wait for their block.
+
+    `signer` is the host's own key (None: heads are not signed), `sign_every_s` how long a block may wait for a signed head.
+    """
 
     anchor: Path | None
     max_bytes: int = 0
     every_s: float = EVERY_S
+    signer: Signer | None = None
+    sign_every_s: float = SIGN_EVERY_S
 
 
 class Sealer:
@@ -63,16 +71,28 @@ class Sealer:
         self._anchored: bool | None = None  # whether the last try to write it went well
         self._large: bool | None = None
         self._full = False
+        self._signed_ns: int | None = None  # None: not looked up yet
+        self._unsigned = False
+        self._broken = ""
 
     async def run(self) -> None:
         """Seal what an earlier run left, then what is appended, until cancelled. Raises `Fenced` and `JournalUnusable`."""
         busy = True
         while True:
             if not busy:
-                await self._woken.wait()
+                await self._wait()
             await asyncio.sleep(self._settings.every_s)
             self._woken.clear()
             busy = await self.round()
+
+    async def _wait(self) -> None:
+        """Until something happens, or blocks have waited for their signed head for long enough."""
+        left = None
+        if self._unsigned and self._signed_ns is not None:
+            left = max(0.0, self._settings.sign_every_s - (self._clock.wall_ns() - self._signed_ns) / 1e9)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(left):
+                await self._woken.wait()
 
     async def round(self) -> bool:
         """Seal everything that is there, let the anchor follow, look at the size; whether there was anything, or it has to be tried again."""
@@ -80,6 +100,8 @@ class Sealer:
             sealed = await self._seal()
             if sealed or not self._trusted:
                 await self._keep_anchor()
+            self._unsigned = self._unsigned or sealed
+            await self._sign()
             await self._watch_size()
         except JournalFull as error:
             if not self._full:
@@ -91,9 +113,35 @@ class Sealer:
         return sealed
 
     async def finish(self) -> None:
-        """The last block of an orderly stop."""
+        """The last block of an orderly stop, and its signature."""
         with suppress(JournalFull):
             await self.round()
+            await self._sign(at_once=True)
+
+    async def _sign(self, *, at_once: bool = False) -> None:
+        """Sign the last blocks once a day, and at the stop."""
+        signer = self._settings.signer
+        if signer is None:
+            return
+        if self._signed_ns is None:
+            self._signed_ns = await self._evidence.last_signed_ns(signer.kid)
+        now_ns = self._clock.wall_ns()
+        if not at_once and abs(now_ns - self._signed_ns) < self._settings.sign_every_s * 1e9:
+            return
+        try:
+            await self._evidence.sign_heads(signer)
+        except EvidenceBroken as error:
+            await self._note_broken(str(error))
+        else:
+            await self._note_broken("")
+        self._signed_ns, self._unsigned = now_ns, False
+
+    async def _note_broken(self, problem: str) -> None:
+        if problem != self._broken:
+            self._broken = problem
+            if problem:
+                log.error("evidence_broken", extra={"cause": problem})
+            await self._alarms.alarm("EVIDENCE_BROKEN", text=problem, clear=not problem)
 
     async def _seal(self) -> bool:
         if not self._trusted and self._settings.anchor is not None:

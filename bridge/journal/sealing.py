@@ -224,6 +224,12 @@ def sealed_number(rows: Rows, participant: str, writer: str, epoch: int) -> int:
     return row[0] if row else 0
 
 
+def sealed_up_to(rows: Rows) -> tuple[int, int]:
+    """The ids of the newest event, and of the newest one that was looked at for sealing."""
+    row = rows.one("SELECT max(id) FROM events")
+    return (row[0] if row else None) or 0, int(meta(rows, "sealed") or 0)
+
+
 def block_hash(rows: Rows, participant: str, number: int) -> bytes | None:
     """The hash of a block that is still in the journal itself."""
     row = rows.one("SELECT hash FROM blocks WHERE participant = ? AND number = ?", (participant, number))

@@ -48,12 +48,16 @@ class Counts:
 
 @dataclass(slots=True, kw_only=True)
 class ReadBlock:
-    """A block as it stands in a segment, whole and checked but for its blobs: `erased` events have a digest and no bytes here."""
+    """A block as it stands in a segment, whole and checked but for its blobs: `erased` events have a digest and no bytes here.
+
+    `bytes` holds nonce and bytes by digest, where they were asked for.
+    """
 
     stored: Stored
     events: list[Event]
     blobs: int
     erased: int
+    bytes: dict[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,9 +155,9 @@ class SegmentWriter:
         self._xz.write(line)
 
 
-def read_blocks(path: Path, content: SegmentContent | None = None) -> Iterator[ReadBlock]:
+def read_blocks(path: Path, content: SegmentContent | None = None, *, with_bytes: bool = False) -> Iterator[ReadBlock]:
     """Every block of a segment, recomputed from its events, and at the end its counts and its digest. Raises `SegmentDamaged` and `OSError`."""
-    reading = _Reading(content)
+    reading = _Reading(content, with_bytes=with_bytes)
     try:
         with lzma.open(path, "rb") as file:
             while line := file.readline(_MOST_LINE_BYTES):
@@ -191,8 +195,10 @@ def runs(numbers: list[int]) -> list[list[int]]:
 class _Reading:
     """The lines of one segment, one after the other."""
 
-    def __init__(self, content: SegmentContent | None) -> None:
+    def __init__(self, content: SegmentContent | None, *, with_bytes: bool) -> None:
         self._content = content
+        self._with_bytes = with_bytes
+        self._bytes: dict[bytes, tuple[bytes, bytes]] = {}
         self._hash = hashlib.sha256()
         self._head: SegmentHead | None = None
         self._stored: Stored | None = None
@@ -234,9 +240,12 @@ class _Reading:
     def _blob(self, value: Mapping[str, Any]) -> None:
         data = value["text"].encode() if "text" in value else base64.b64decode(value["base64"], validate=True)
         digest = bytes.fromhex(value["blob"])
-        if hashlib.sha256(bytes.fromhex(value["nonce"]) + data).digest() != digest:
+        nonce = bytes.fromhex(value["nonce"])
+        if hashlib.sha256(nonce + data).digest() != digest:
             raise SegmentDamaged(f"{self._where()}: the bytes of {digest.hex()[:16]} are not those of its digest")
         self._blobs.add(digest)
+        if self._with_bytes:
+            self._bytes[digest] = (nonce, data)
         self.counts.blobs += 1
 
     def _next(self, value: Mapping[str, Any], line: bytes) -> ReadBlock | None:
@@ -254,6 +263,7 @@ class _Reading:
 
     def _close(self) -> ReadBlock | None:
         stored, events, blobs = self._stored, self._events, self._blobs
+        found, self._bytes = self._bytes, {}
         self._stored, self._events, self._blobs = None, [], set()
         if stored is None:
             return None
@@ -264,7 +274,7 @@ class _Reading:
         spoken = spoken_of(events)
         if blobs - spoken:
             raise SegmentDamaged(f"block {stored.block.number}: it holds bytes that none of its events speaks of")
-        return ReadBlock(stored=stored, events=events, blobs=len(blobs), erased=len(spoken - blobs))
+        return ReadBlock(stored=stored, events=events, blobs=len(blobs), erased=len(spoken - blobs), bytes=found)
 
     def _where(self) -> str:
         return f"block {self._stored.block.number}" if self._stored else "before the first block"

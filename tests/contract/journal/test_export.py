@@ -1,0 +1,275 @@
+"""Signed heads and exports, on both engines: what is handed out proves itself, and nothing of anybody else is in it."""
+
+import json
+import zipfile
+
+import pytest
+
+from bridge.envelope import Algorithm
+from bridge.errors import NotPossible
+from bridge.journal import heads, sealing
+from bridge.journal.anchor import load
+from bridge.journal.archiver import Archiver, ArchiverSettings
+from bridge.journal.examine import examine
+from bridge.journal.export import export
+from bridge.journal.export_plan import Scope
+from bridge.journal.heads import EvidenceBroken
+from bridge.keys import KeySigner, new_key, public_from_jwk, thumbprint
+from bridge.model import ItemState
+
+
+def signer_of(alg=Algorithm.ES256):
+    key = new_key(alg)
+    return KeySigner(thumbprint(key), alg, key)
+
+
+def public(*signers):
+    return {one.kid: public_from_jwk(None, one.public_jwk()) for one in signers}
+
+
+async def seal(kit):
+    fence = await kit.journal.acquire(sealing.SEALER)
+    while (await kit.journal.evidence().seal(fence)).events:
+        pass
+    await kit.journal.release([fence])
+
+
+async def exported(kit, signer, scope, file, directory=None):
+    evidence = kit.journal.evidence()
+    await seal(kit)
+    await evidence.sign_heads(signer)
+    return await export(
+        evidence.read,
+        scope,
+        signer,
+        archive_directory=directory or file.parent / "archive",
+        file=file,
+        now_ns=kit.clock.wall_ns(),
+    )
+
+
+def content(file):
+    with zipfile.ZipFile(file) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def lines(file):
+    return [json.loads(line) for line in content(file)["evidence.jsonl"].splitlines()]
+
+
+async def a_life(kit, key="A1"):
+    """One submission from its record to its outcome, with a return."""
+    await kit.accept(kit.asset(key, content=f"content of {key}"))
+    due = await kit.sent(f"T-{key}")
+    parked = await kit.journal.park_return(
+        kit.market, kit.returned(f"R-{key}", transaction_id=f"T-{key}", body=f"return of {key}".encode())
+    )
+    await kit.settle(due, ItemState.REGISTERED, return_id=parked.return_id)
+    await kit.write_all()
+    return due.submission
+
+
+async def test_one_submission_takes_its_own_bytes_and_nothing_of_others(kit, tmp_path):
+    """Its readings, call, headers, answer, return and write-back are there; nothing of another participant, site or submission is."""
+    signer = signer_of()
+    await kit.accept(kit.asset("B9", content="secret of the other", participant="other", readings=b"other readings"))
+    await a_life(kit, "A0")
+    wanted = await a_life(kit, "A1")
+    await a_life(kit, "A2")
+    file = tmp_path / "one.zip"
+    done = await exported(kit, signer, Scope(participant="acme", submission=wanted), file)
+    report = examine(file, public(signer))
+    assert (report.place, report.wrong) == ("", "")
+    assert report.count.events == done.events >= 6
+    found = lines(file)
+    texts = [line["text"] for line in found if "blob" in line]
+    assert "readings of content of A1" in "".join(texts)
+    assert "return of A1" in texts
+    assert "{}" in texts  # the answer
+    assert any(
+        json.loads(text).get("headers", {}).get("signature", "").startswith("signed-")
+        for text in texts
+        if text.startswith("{")
+    )
+    assert any(json.loads(text).get("headers") == {"signature": "theirs"} for text in texts if text.startswith("{"))
+    raw = b"".join(content(file).values())
+    for foreign in (b"other", b"secret", b"A0", b"A2"):
+        assert foreign not in raw, foreign
+    subjects = {line["event"][6] for line in found if "event" in line}
+    assert subjects == {wanted, "R-A1"}
+
+
+async def test_a_span_takes_whole_blocks(kit, tmp_path):
+    """All events of the span are there; the rest of the chain is its headers."""
+    signer = signer_of(Algorithm.EDDSA)
+    await a_life(kit, "A1")
+    await seal(kit)
+    kit.clock.advance(3600)
+    first = kit.clock.wall_ns()
+    await a_life(kit, "A2")
+    last = kit.clock.wall_ns()
+    await seal(kit)
+    kit.clock.advance(3600)
+    await a_life(kit, "A3")
+    file = tmp_path / "span.zip"
+    done = await exported(kit, signer, Scope(participant="acme", from_ns=first, to_ns=last), file)
+    report = examine(file, public(signer))
+    assert report.wrong == ""
+    raw = b"".join(content(file).values())
+    assert b"return of A2" in raw
+    assert b"A1" not in raw
+    assert b"A3" not in raw
+    assert done.blocks == 2
+    assert not any("path" in line for line in lines(file))
+
+
+async def test_what_was_archived_is_exported_alike(kit, tmp_path):
+    """Events that moved to a segment are taken from there, with their bytes."""
+    signer = signer_of()
+    wanted = await a_life(kit, "A1")
+    before = tmp_path / "before.zip"
+    await exported(kit, signer, Scope(participant="acme", submission=wanted), before)
+    kit.clock.advance(3600)
+    await a_life(kit, "A2")
+    await seal(kit)
+    directory = tmp_path / "archive"
+    archiver = Archiver(
+        ArchiverSettings(directory=directory, after_s=60),
+        evidence=kit.journal.evidence(),
+        journal=kit.journal,
+        clock=kit.clock,
+    )
+    report = await archiver.archive(60)
+    assert report.segments == 1
+    after = tmp_path / "after.zip"
+    await exported(kit, signer, Scope(participant="acme", submission=wanted), after, directory)
+    assert examine(after, public(signer)).wrong == ""
+
+    def told(file):
+        return sorted(json.dumps(line, sort_keys=True) for line in lines(file) if "event" in line or "blob" in line)
+
+    assert told(before) == told(after)
+
+
+async def test_the_facts_that_held_are_part_of_it(kit, tmp_path):
+    """The profile, keys and versions noted before the call come with it; the same facts are noted once."""
+    signer, evidence = signer_of(), kit.journal.evidence()
+    assert await evidence.note_facts(kit.market, "acme", {"profile": "old"})
+    assert await evidence.note_facts(kit.market, "acme", {"profile": "default 1"})
+    assert not await evidence.note_facts(kit.market, "acme", {"profile": "default 1"})
+    await seal(kit)
+    kit.clock.advance(86400)
+    wanted = await a_life(kit)
+    await seal(kit)
+    kit.clock.advance(86400)
+    await evidence.note_facts(kit.market, "acme", {"profile": "another one"})
+    file = tmp_path / "one.zip"
+    await exported(kit, signer, Scope(participant="acme", submission=wanted), file)
+    assert examine(file, public(signer)).wrong == ""
+    assert [line["text"] for line in lines(file) if "profile" in line.get("text", "")][0] == '{"profile":"default 1"}'
+    raw = content(file)["evidence.jsonl"]
+    assert b'"old' not in raw
+    assert b"another one" not in raw
+
+
+async def test_heads_are_signed_once_per_block_and_key(kit):
+    """A second time there is nothing to sign; a new key signs the same block anew."""
+    first, second, evidence = signer_of(), signer_of(), kit.journal.evidence()
+    await kit.accept(kit.asset("A"), kit.asset("B", participant="other"))
+    await seal(kit)
+    made = await evidence.sign_heads(first)
+    assert [(head.participant, head.number) for head in made] == [("acme", 1), ("other", 1)]
+    journal = await evidence.read(sealing.identity)
+    assert all(head.signed_by(journal, public(first)) for head in made)
+    assert not any(head.signed_by("another journal", public(first)) for head in made)
+    assert await evidence.sign_heads(first) == []
+    assert len(await evidence.sign_heads(second)) == 2
+    stored = await evidence.read(lambda rows: heads.of(rows, "acme"))
+    assert sorted(head.kid for head in stored) == sorted((first.kid, second.kid))
+
+
+async def test_a_chain_that_was_made_anew_is_not_signed(kit, tmp_path):
+    """Once a head is signed, neither another chain nor a shorter one is signed or exported."""
+    signer, evidence = signer_of(), kit.journal.evidence()
+    for number in range(3):
+        await kit.accept(kit.asset(f"A{number}"))
+        await seal(kit)
+    await evidence.sign_heads(signer)
+    await evidence.write(lambda tx: tx.run("UPDATE blocks SET hash = ? WHERE number = 3", (b"x" * 32,)))
+    await evidence.write(lambda tx: tx.run("UPDATE chains SET hash = ?", (b"x" * 32,)))
+    with pytest.raises(EvidenceBroken, match="acme: block 3 is another one than was signed"):
+        await evidence.sign_heads(signer)
+    await evidence.write(lambda tx: tx.run("DELETE FROM blocks WHERE number = 3"))
+    await evidence.write(lambda tx: tx.run("UPDATE chains SET number = 2"))
+    with pytest.raises(EvidenceBroken, match="block 3 was signed, and the chain ends with block 2"):
+        await exported(kit, signer, Scope(participant="acme", from_ns=0, to_ns=kit.clock.wall_ns()), tmp_path / "x.zip")
+    assert not (tmp_path / "x.zip").exists()
+
+
+async def test_what_was_changed_in_the_journal_is_not_handed_out(kit, tmp_path):
+    """An event, or the headers of a call, that are not those that were sealed end the export, which leaves no file."""
+    signer, evidence = signer_of(), kit.journal.evidence()
+    wanted = await a_life(kit)
+    await seal(kit)
+    scope, file = Scope(participant="acme", submission=wanted), tmp_path / "x.zip"
+    await evidence.write(lambda tx: tx.run("UPDATE calls SET headers = ?", ('{"signature":"forged"}',)))
+    with pytest.raises(EvidenceBroken, match="the headers of SENDING"):
+        await exported(kit, signer, scope, file)
+    await evidence.write(lambda tx: tx.run("UPDATE events SET data = ? WHERE kind = 'CONFIRMED'", ("{}",)))
+    with pytest.raises(EvidenceBroken, match="block 1: one of its events was changed"):
+        await exported(kit, signer, scope, file)
+    assert list(tmp_path.glob("*x.zip*")) == []
+
+
+async def test_what_is_not_there_is_said(kit, tmp_path):
+    """Another participant's submission, an empty span, and a file that exists."""
+    signer = signer_of()
+    wanted = await a_life(kit)
+    file = tmp_path / "x.zip"
+    await kit.accept(kit.asset("B", participant="other"))
+    with pytest.raises(NotPossible, match=f"other has no submission {wanted}"):
+        await exported(kit, signer, Scope(participant="other", submission=wanted), file)
+    with pytest.raises(NotPossible, match="acme: no sealed evidence of 1970"):
+        await exported(kit, signer, Scope(participant="acme", from_ns=0, to_ns=1), file)
+    await exported(kit, signer, Scope(participant="acme", submission=wanted), file)
+    with pytest.raises(NotPossible, match="is there already"):
+        await exported(kit, signer, Scope(participant="acme", submission=wanted), file)
+
+
+async def test_erased_bytes_are_told_as_erased(kit, tmp_path):
+    """The digest stands, and that is no fault."""
+    signer, evidence = signer_of(), kit.journal.evidence()
+    wanted = await a_life(kit)
+    await seal(kit)
+    await evidence.write(lambda tx: tx.run("DELETE FROM blobs WHERE bytes = ?", (b"return of A1",)))
+    file = tmp_path / "x.zip"
+    done = await exported(kit, signer, Scope(participant="acme", submission=wanted), file)
+    report = examine(file, public(signer))
+    assert (report.wrong, report.count.erased, done.erased) == ("", 1, 1)
+
+
+async def test_a_cut_after_the_signed_head_is_found_by_the_anchor_alone(kit, tmp_path):
+    """Blocks that no signature stands for can be cut off without a trace; the anchor that was kept elsewhere names them."""
+    signer, evidence = signer_of(), kit.journal.evidence()
+    await kit.accept(kit.asset("A1"))
+    await seal(kit)
+    await evidence.sign_heads(signer)
+    number, hash_ = (await evidence.read(sealing.heads))["acme"]
+    await kit.accept(kit.asset("A2"))
+    await seal(kit)
+    await evidence.write_anchor(tmp_path / "anchor.json")
+
+    def cut(tx):
+        tx.run("DELETE FROM blocks WHERE number > ?", (number,))
+        tx.run("UPDATE chains SET number = ?, hash = ?", (number, hash_))
+        tx.run("DELETE FROM events WHERE number > 1")
+        tx.run("UPDATE sealed_writers SET number = 1")
+
+    await evidence.write(cut)
+    file = tmp_path / "x.zip"
+    await exported(kit, signer, Scope(participant="acme", from_ns=0, to_ns=kit.clock.wall_ns()), file)
+    assert examine(file, public(signer)).wrong == ""
+    report = examine(file, public(signer), load(tmp_path / "anchor.json"))
+    assert report.place == "anchor"
+    assert "names block 2" in report.wrong
+    assert "ends with block 1" in report.wrong
