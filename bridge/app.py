@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from bridge.assembly import call_maker, client_settings, discipline_source, flow_plan, identity, login
+from bridge.attested import facts_of
 from bridge.clock import Clock, SystemClock
 from bridge.config import Config, Participant, SiteConfig
 from bridge.discipline import ClockWatch, DisciplineSource, Limits, SigningGate
@@ -326,7 +327,7 @@ class Host:
 
     # market ----------------------------------------------------------------------------------------------------------
 
-    async def _build_market(self, journal: Journal, stack: AsyncExitStack) -> Lanes:
+    async def _build_market(self, journal: KeptJournal, stack: AsyncExitStack) -> Lanes:
         lanes = Lanes()
         for participant in self._config.participants.values():
             market = await self._participant(participant, journal, stack)
@@ -334,12 +335,14 @@ class Host:
             lanes.add(participant.name, market.outbound)
         return lanes
 
-    async def _participant(self, entry: Participant, journal: Journal, stack: AsyncExitStack) -> _Market:
+    async def _participant(self, entry: Participant, journal: KeptJournal, stack: AsyncExitStack) -> _Market:
         fence = await journal.acquire(f"market:{entry.name}")
         self._fences.append(fence)
         options, profile = entry.options, entry.profile
         await journal.introduce({entry.name: options.environment.value})
         await journal.recover(fence, repeats=profile.spec.recognises_repeats)
+        with suppress(JournalFull):  # they are noted at the next start
+            await journal.evidence().note_facts(fence, entry.name, facts_of(self._config, entry))
         client = await stack.enter_async_context(SmpClient(client_settings(entry), clock=self._clock))
         signer, keys = participant_keys(entry)
         maker = call_maker(self._config, entry, clock=self._clock, jitter=self._random.random)

@@ -43,7 +43,7 @@ class Event(NamedTuple):
             return None
 
 
-def spoken_of(events: Iterable[Event]) -> frozenset[bytes]:
+def spoken_of(events: Sequence[Event]) -> frozenset[bytes]:
     """The digests of all bytes that these events speak of: their blobs, and the readings of calls that left with their intake."""
     digests = {event.digest for event in events if event.digest is not None}
     return frozenset(digests | {event.readings for event in events if event.readings is not None})

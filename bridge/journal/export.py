@@ -8,6 +8,7 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -215,6 +216,8 @@ class _File:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with suppress(OSError, ValueError):  # of a file that is thrown away
+            self._zip.close()
         self._file.close()
         if not self._done:
             self._beside.unlink(missing_ok=True)

@@ -75,7 +75,7 @@ class Source:
         try:
             for block in blocks:
                 if block.stored.block.number == number:
-                    wanted = spoken_of(event for event in block.events if keep is not None and keep(event))
+                    wanted = spoken_of([event for event in block.events if keep is not None and keep(event)])
                     return Found(stored=block.stored, events=block.events, spoken=sorted(wanted), bytes=block.bytes)
         except (SegmentDamaged, OSError) as error:
             raise EvidenceBroken(f"segment {segment.name}: {error}", hint=_HINT) from error
@@ -89,7 +89,7 @@ def _from_journal(rows: Rows, participant: str, number: int, keep: Keep | None) 
     if keep is None:
         return Found(stored=stored, events=[], spoken=[], bytes={})
     found = archive.block_rows(rows, stored)
-    wanted = spoken_of(event for event in found.events if keep(event))
+    wanted = spoken_of([event for event in found.events if keep(event)])
     ids = rows.all(
         "SELECT id, digest FROM blobs WHERE id IN (SELECT CAST(value AS BIGINT) FROM json_each(?)) ORDER BY id",
         (dump(list(found.blobs)),),

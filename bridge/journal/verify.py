@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
-from bridge.journal import anchor, archive, sealing
+from bridge.journal import anchor, archive, heads, sealing
 from bridge.journal.anchor import AnchorFinding
 from bridge.journal.archive import SegmentRow
 from bridge.journal.archiver import unlisted
@@ -133,11 +133,14 @@ class _Chain:
         self._known: set[int] = set()
         self._page: dict[int, Stored] = {}
         self._hash = b""
+        self._signed: dict[int, set[bytes]] = {}
         self._numbers: dict[tuple[str, int], int] = {}
 
     async def check(self) -> None:
         """Walk, then look at what is not sealed yet."""
         self._report.chains.append(self._chain)
+        for head in await self._read(lambda rows: heads.of(rows, self._who)):
+            self._signed.setdefault(head.number, set()).add(head.hash)
         last, hash_ = await self._read(lambda rows: sealing.head(rows, self._who))
         await self._learn_segments()
         number = 1
@@ -147,6 +150,9 @@ class _Chain:
             last_now, hash_now = await self._read(lambda rows: sealing.head(rows, self._who))
             if (last_now, hash_now) == (last, hash_):
                 self._fault(f"block {last}", "it is not the block with which the chain ends")
+        beyond = [number for number in self._signed if number > last]
+        if beyond:
+            self._fault(f"block {max(beyond)}", f"it was signed, and the chain ends with block {last}: it was cut off")
         await self._check_rest()
 
     async def _one(self, number: int, last: int) -> int:
@@ -253,6 +259,8 @@ class _Chain:
         broken = block.number > 1 and self._hash and block.previous != self._hash
         if broken or (block.number == 1 and block.previous):
             self._fault(place, "it does not follow the block before it")
+        if self._signed.get(block.number, {stored.hash}) != {stored.hash}:
+            self._fault(place, "it is another one than was signed")
         for found in block.ranges:
             before = self._numbers.get(found[:2], 0)
             if found.first != before + 1 and (

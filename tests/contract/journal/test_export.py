@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from bridge.journal.examine import examine
 from bridge.journal.export import export
 from bridge.journal.export_plan import Scope
 from bridge.journal.heads import EvidenceBroken
+from bridge.journal.verify import verify
 from bridge.keys import KeySigner, new_key, public_from_jwk, thumbprint
 from bridge.model import ItemState
 
@@ -97,6 +99,19 @@ async def test_one_submission_takes_its_own_bytes_and_nothing_of_others(kit, tmp
         assert foreign not in raw, foreign
     subjects = {line["event"][6] for line in found if "event" in line}
     assert subjects == {wanted, "R-A1"}
+
+
+async def test_a_call_that_left_with_its_intake_brings_its_readings(kit, tmp_path):
+    """On the quiet path one event speaks of three pieces: the body, the readings and the envelope."""
+    signer = signer_of()
+    await kit.accept(kit.asset("F1", content="quiet"), fast=kit.fast("S-fast", "F1"))
+    file = tmp_path / "fast.zip"
+    await exported(kit, signer, Scope(participant="acme", submission="S-fast"), file)
+    assert examine(file, public(signer)).wrong == ""
+    texts = [line["text"] for line in lines(file) if "blob" in line]
+    assert len(texts) == 3
+    assert any(text.endswith("readings of quiet") for text in texts)
+    assert any(text.startswith("body-") for text in texts)
 
 
 async def test_a_span_takes_whole_blocks(kit, tmp_path):
@@ -204,6 +219,40 @@ async def test_a_chain_that_was_made_anew_is_not_signed(kit, tmp_path):
     with pytest.raises(EvidenceBroken, match="block 3 was signed, and the chain ends with block 2"):
         await exported(kit, signer, Scope(participant="acme", from_ns=0, to_ns=kit.clock.wall_ns()), tmp_path / "x.zip")
     assert not (tmp_path / "x.zip").exists()
+
+
+async def test_verify_sees_that_a_signed_block_was_made_anew_or_cut_off(kit, tmp_path):
+    """A chain that agrees with itself, but not with what was signed."""
+    signer, evidence = signer_of(), kit.journal.evidence()
+    for number in range(2):
+        await kit.accept(kit.asset(f"A{number}"))
+        await seal(kit)
+    await evidence.sign_heads(signer)
+
+    async def faults():
+        report = await verify(evidence.read, archive_directory=tmp_path, anchor_file=None)
+        return [(fault.place, fault.text) for fault in report.faults]
+
+    assert await faults() == []
+    stored = (await evidence.read(lambda rows: sealing.stored_blocks(rows, "acme", 2, 1)))[0]
+    journal = await evidence.read(sealing.identity)
+    anew = replace(stored.block, sealed_ns=stored.block.sealed_ns + 1)
+
+    def rebuild(tx):
+        tx.run("UPDATE blocks SET hash = ?, sealed_ns = ? WHERE number = 2", (anew.hash(journal), anew.sealed_ns))
+        tx.run("UPDATE chains SET hash = ?", (anew.hash(journal),))
+
+    await evidence.write(rebuild)
+    assert await faults() == [("block 2", "it is another one than was signed")]
+
+    def cut(tx):
+        tx.run("DELETE FROM blocks WHERE number = 2")
+        tx.run("DELETE FROM events WHERE number = 2")
+        tx.run("UPDATE sealed_writers SET number = 1")
+        tx.run("UPDATE chains SET number = 1, hash = ?", (stored.block.previous,))
+
+    await evidence.write(cut)
+    assert await faults() == [("block 2", "it was signed, and the chain ends with block 1: it was cut off")]
 
 
 async def test_what_was_changed_in_the_journal_is_not_handed_out(kit, tmp_path):

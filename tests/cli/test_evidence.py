@@ -1,0 +1,106 @@
+"""`smp-bridge evidence` as an operator meets it, on a journal that a service wrote with a host key of its own."""
+
+import asyncio
+import json
+import re
+import sys
+import zipfile
+from functools import partial
+
+import memory_adapter as memory
+import pytest
+from ruamel.yaml import YAML
+from service import fill, linked, service, until_words
+
+from bridge.cli import main
+from bridge.cli.check import load_here
+from bridge.envelope import Algorithm
+from bridge.keys import load_signer, new_key, public_jwks, write_private
+
+
+def told(capsys, monkeypatch, *arguments):
+    """Run a command; its exit status, what it printed, and what it complained of."""
+    monkeypatch.setattr(sys, "argv", ["smp-bridge", *map(str, arguments)])
+    try:
+        main()
+        status = 0
+    except SystemExit as ended:
+        status = ended.code or 0
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+async def _work(directory, key):
+    host = {"journal": {"path": "../var/journal.db", "seal_every": "100ms"}, "host_key": str(key)}
+    async with service(directory, host=host) as made:
+        ems = await linked(made)
+        places = fill(ems, 2)
+        ems.request("assets", *places)
+        await until_words(ems, places, {3: 2})
+        (submission, *_) = await made.read(lambda journal: journal.submissions())
+        await made.stop()
+        heads = await made.read(lambda journal: journal.snapshot(lambda rows: rows.all("SELECT kid FROM signed_heads")))
+        await made.start()
+    return submission.id, heads
+
+
+@pytest.mark.timeout(120)
+def test_from_export_to_verify(tmp_path, monkeypatch, capsys):
+    """The stop signs; export and verify say what they did; a changed file, a wrong key and a missing key are told."""
+    key = tmp_path / "host.pem"
+    write_private(key, new_key(Algorithm.ES256))
+    submission, heads = asyncio.run(_work(tmp_path, key))
+    kid = load_signer(key).kid
+    assert {row[0] for row in heads} == {kid}
+    known = memory.memory_adapter(memory.MemoryEms(), "north")
+    monkeypatch.setattr("bridge.cli.journals.load_here", partial(load_here, find_adapter=lambda _: known))
+    say = partial(told, capsys, monkeypatch)
+    config, out, keys = tmp_path / "config", tmp_path / "out.zip", tmp_path / "keys.json"
+    keys.write_text(json.dumps(public_jwks([load_signer(key)])))
+    wanted = ("--participant", "acme-test", "--config", config)
+
+    status, printed, complained = say("evidence", "export", *wanted, "--submission", submission, out)
+    assert (status, complained) == (0, "")
+    assert re.search(r"\d+ events in \d+ blocks", printed)
+    assert kid in printed
+    for given in (("--config", config), ("--keys", keys)):
+        status, printed, _ = say("evidence", "verify", out, *given)
+        assert status == 0
+        assert "everything is as it was sealed and signed" in printed
+    with zipfile.ZipFile(out) as archive:
+        lines = [json.loads(line) for line in archive.read("evidence.jsonl").splitlines()]
+        raw = b"".join(archive.read(name) for name in archive.namelist())
+    facts = next(json.loads(line["text"]) for line in lines if '"smp-bridge facts 1"' in line.get("text", ""))
+    assert facts["participant"] == "acme-test"
+    assert len(facts["mapping"]["north"]["sha256"]) == 64
+    assert b"PRIVATE KEY" not in raw
+    assert b'"d":' not in raw
+
+    anchor = next(tmp_path.glob("**/journal.db.json"))
+    status, printed, _ = say("evidence", "verify", out, "--keys", keys, "--anchor", anchor, "--json")
+    assert (status, json.loads(printed)["wrong"]) == (0, "")
+    assert json.loads(printed)["notes"]
+
+    other = tmp_path / "other.pem"
+    write_private(other, new_key(Algorithm.ES256))
+    keys.write_text(json.dumps(public_jwks([load_signer(other)])))
+    status, printed, _ = say("evidence", "verify", out, "--keys", keys)
+    assert status == 1
+    assert f"WRONG signature.json: it is of the key {kid}, which is none of the host's public keys" in printed
+
+    status, _, complained = say("evidence", "export", *wanted, "--submission", submission, out)
+    assert (status, "is there already" in complained) == (1, True)
+    span = tmp_path / "span.zip"
+    assert say("evidence", "export", *wanted, "--from", "2020-01-01", span)[0] == 0
+    assert say("evidence", "verify", span, "--config", config)[0] == 0
+    assert say("evidence", "export", *wanted, tmp_path / "x.zip")[0] == 2
+    assert say("evidence", "export", *wanted, "--from", "yesterday", tmp_path / "x.zip")[0] == 2
+    assert say("evidence", "export", "--participant", "nobody", "--config", config, "--submission", "x", span)[0] == 2
+
+    yaml = YAML(typ="safe")
+    document = yaml.load((config / "bridge.yaml").read_text())
+    del document["host_key"]
+    with (config / "bridge.yaml").open("w") as file:
+        yaml.dump(document, file)
+    status, _, complained = say("evidence", "export", *wanted, "--submission", submission, tmp_path / "y.zip")
+    assert (status, "`host_key` is missing in bridge.yaml" in complained) == (2, True)
