@@ -90,7 +90,7 @@ async def _arm(
     user = await asyncio.to_thread(load_user, security, clock.wall_ns())
     if user is not None:
         client.user_certificate, client.user_private_key = user.certificate, user.private_key
-    # The library's own way would read the key once more, on the loop: everybody else's records would wait for it at each connect.
+    # The library's own way would read the key once more and prove it, and all records of all sites would wait for that (see `trust.py`).
     policy = _POLICIES[security.policy](
         server_certificate, identity.certificate, identity.private_key, _MODES[security.mode]
     )
