@@ -697,11 +697,12 @@ async def test_records_are_read_before_their_fields_are_watched(peer):
         assert (record.place, record.fields["name"].value) == ("BESS002", "Renamed")
 
 
-async def test_a_server_without_deadbands_is_watched_all_the_same(peer):
-    """A text has none: the server refuses the filter, and tells every change."""
+async def test_a_server_without_deadbands_is_watched_all_the_same(peer, caplog):
+    """A text has none: the server refuses the filter, and tells every change; nothing need be polled."""
     async with asyncio.timeout(WITHIN_S), ADAPTER.open(changing(peer, {"name": 5})) as session:
         first: list[Record] = []
         while len(first) < 3:
             first += [record for arrival in await session.receive() for record in arrival.records]
         await peer.set(f"{BASE}/Name", "Renamed")
         assert (await next_record(session)).fields["name"].value == "Renamed"
+    assert not told(caplog, "opcua_nodes_polled")

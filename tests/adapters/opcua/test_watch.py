@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from adapters.opcua.batch import ReadBatch
+from adapters.opcua.calls import Method
 from adapters.opcua.fetch import Fetch
 from adapters.opcua.places import Place
 from adapters.opcua.structures import Shapes
@@ -71,6 +72,21 @@ def test_what_was_returned_does_not_ask_again_until_it_moves():
     assert one.asks
     one.note_sequence(good(7))
     one.note_request(good(0))
+    one.note_request(good(1))
+    assert one.asks
+
+
+def test_a_request_that_a_method_numbers_asks_once():
+    """Told again unchanged it asks nothing, for each call may give the next number; zero arms it."""
+    place = Place(flow="f", name="A", fields={}, targets={}, method=Method("Register", None, None, (), ()))
+    one = Watched(place=place)
+    one.note_request(good(1))
+    assert one.asks
+    assert not is_repeat(one, (1, 7))
+    one.note_request(good(1))
+    assert not one.asks
+    one.note_request(good(0))
+    assert not one.asks
     one.note_request(good(1))
     assert one.asks
 
