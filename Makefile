@@ -10,7 +10,7 @@ MINUTES ?= 30
 
 help:
 	@echo "make demo       three simulated EMSs, a stand-in for SMP and the bridge, live in the terminal (Ctrl-C ends it)"
-	@echo "make test       everything a change must pass: lint, types, layers, tests (needs Debian's mosquitto, libmodbus5, libedit2, nodejs, npm, postgresql-15)"
+	@echo "make test       everything a change must pass: lint, types, layers, tests (needs Debian's mosquitto, libmodbus5, libedit2, nodejs, npm, postgresql-15, systemd)"
 	@echo "make test-long  the long tests: fuzz, soak, timing"
 	@echo "make faults     every fault injected at length, and the table of what became of each record (ROUNDS=$(ROUNDS); about half an hour)"
 	@echo "make faults-selftest  plants defects one at a time: each must turn that table red"

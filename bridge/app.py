@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import random
+import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
@@ -79,6 +80,9 @@ class Running:
     admin_port: int = 0
     returns_port: int = 0
     on_ready: Callable[[], None] = lambda: None
+    reload: Callable[[], None] = lambda: (
+        None
+    )  # reads the returns listener's certificate and key anew; raises `BridgeError`
 
 
 @dataclass(slots=True)
@@ -101,8 +105,9 @@ class Host:
         clock: Clock | None = None,
         metrics: Metrics | None = None,
         discipline: DisciplineSource | None = None,
+        sockets: Mapping[str, socket.socket] | None = None,
     ) -> None:
-        """`discipline` is asked about the machine's clock instead of the source that the configuration names."""
+        """`discipline` is asked about the machine's clock instead of the source that the configuration names. `sockets` listen already, by listener's name."""
         self._config = config
         self._role = role
         self._sites = _chosen(config, sites)
@@ -117,6 +122,7 @@ class Host:
         self._keeper: Keeper | None = None
         self._gate = SigningGate()
         self._discipline = discipline
+        self._sockets = sockets or {}
         self._watch: ClockWatch | None = None
         self._traced: Traced | None = None
 
@@ -396,6 +402,10 @@ class Host:
 
     async def _listen(self, journal: Journal, stack: AsyncExitStack, running: Running) -> None:
         listeners = self._config.host.listeners
+        if "returns" in self._sockets and (listeners.returns is None or not self._market):
+            raise ConfigError(
+                [Problem(text="a socket was passed for returns, but this process has no returns listener")]
+            )
         if listeners.returns is not None and self._market:
             options = listeners.returns
             endpoint = ReturnsEndpoint(
@@ -405,7 +415,10 @@ class Host:
                 metrics=self._market_report,
             )
             context = server_context(options.certificate, options.private_key, options.client_ca)
-            running.returns_port = await _serve(stack, endpoint.application(), options.host, options.port, context)
+            running.reload = lambda: renew_certificate(context, options.certificate, options.private_key)
+            running.returns_port = await _serve(
+                stack, endpoint.application(), options.host, options.port, context, self._sockets.get("returns")
+            )
             log.info("listening", extra={"listener": "returns", "address": options.host, "port": running.returns_port})
         if listeners.admin is not None:
             admin = AdminListener(
@@ -415,7 +428,7 @@ class Host:
                 self._measured.told,
             )
             running.admin_port = await _serve(
-                stack, admin.application(), listeners.admin.host, listeners.admin.port, None
+                stack, admin.application(), listeners.admin.host, listeners.admin.port, None, self._sockets.get("admin")
             )
             log.info(
                 "listening",
@@ -471,10 +484,27 @@ def server_context(certificate: Path, private_key: Path, client_ca: Path | None)
     return context
 
 
+def renew_certificate(context: ssl.SSLContext, certificate: Path, private_key: Path) -> None:
+    """New handshakes show what the files hold now; connections that stand are left alone. Raises `BridgeError`, and the old pair stays."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key)
+        context.load_cert_chain(certificate, private_key)
+    except OSError as error:  # ssl.SSLError is one
+        raise BridgeError(
+            f"the returns listener's certificate {certificate} cannot be used: {error.strerror or error}",
+            hint="put a certificate and its own key there and reload again; the former pair is still shown",
+        ) from error
+
+
 async def _serve(
-    stack: AsyncExitStack, app: web.Application, host: str, port: int, context: ssl.SSLContext | None
+    stack: AsyncExitStack,
+    app: web.Application,
+    host: str,
+    port: int,
+    context: ssl.SSLContext | None,
+    passed: socket.socket | None,
 ) -> int:
-    """Serve an application; returns the port it really has."""
+    """Serve an application, on the socket that was passed if there is one; returns the port it really has."""
     runner = web.AppRunner(
         app,
         handle_signals=False,
@@ -486,7 +516,11 @@ async def _serve(
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, host, port, ssl_context=context)
+    site: web.BaseSite
+    if passed is not None:
+        site = web.SockSite(runner, passed, ssl_context=context)
+    else:
+        site = web.TCPSite(runner, host, port, ssl_context=context)
     try:
         await site.start()
     except OSError as error:

@@ -1,0 +1,50 @@
+#!/bin/sh
+# Installs the bridge as a service on a Debian host. Running it again upgrades; configuration, keys and journals are never touched.
+set -eu
+usage() {
+    cat <<'USAGE'
+Usage: install.sh [--root DIR] [--files-only] [--extras LIST]
+  --root DIR     install below DIR and call neither systemctl nor systemd-sysusers (to build an image)
+  --files-only   units, users and directories only; leave /opt/smp-bridge/venv as it is
+  --extras LIST  of serial,postgres,tracing (default: none)
+USAGE
+}
+root='' files_only='' extras=''
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --root) root=${2:?--root needs a directory}; shift 2 ;;
+        --extras) extras=${2:?--extras needs a list}; shift 2 ;;
+        --files-only) files_only=yes; shift ;;
+        --help | -h) usage; exit 0 ;;
+        *) echo "install.sh: unknown argument $1" >&2; usage >&2; exit 2 ;;
+    esac
+done
+if [ -z "$root" ] && [ "$(id -u)" != 0 ]; then
+    echo "install.sh: must be run as root; or give --root DIR" >&2
+    exit 1
+fi
+here=$(cd "$(dirname "$0")" && pwd)
+source=$(dirname "$here")
+units="$root/etc/systemd/system"
+
+if [ -z "$files_only" ]; then
+    venv="$root/opt/smp-bridge/venv"
+    [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --upgrade "$source${extras:+[$extras]}"
+fi
+install -d "$units" "$root/etc/sysusers.d" "$root/etc/tmpfiles.d" "$root/opt/smp-bridge"
+for unit in smp-bridge.service smp-bridge@.service smp-bridge.socket smp-bridge@.socket; do
+    install -m 0644 "$here/$unit" "$units/$unit"
+done
+install -m 0644 "$here/sysusers.conf" "$root/etc/sysusers.d/smp-bridge.conf"
+install -m 0644 "$here/tmpfiles.conf" "$root/etc/tmpfiles.d/smp-bridge.conf"
+install -m 0644 "$here/serial.conf" "$root/opt/smp-bridge/serial.conf"
+install -m 0644 "$source/README.md" "$root/opt/smp-bridge/README.md"
+if [ -n "$root" ]; then
+    exit 0
+fi
+systemd-sysusers /etc/sysusers.d/smp-bridge.conf
+systemd-tmpfiles --create /etc/tmpfiles.d/smp-bridge.conf
+systemctl daemon-reload
+echo "Installed. Write /etc/smp-bridge/bridge.yaml and sites/, then: systemctl enable --now smp-bridge"
+echo "A service that runs already goes on with the former version until: systemctl restart smp-bridge"

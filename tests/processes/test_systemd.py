@@ -1,0 +1,99 @@
+"""The service under systemd's protocols: what it tells on the notify socket, sockets that it is passed, one participant per instance."""
+
+import asyncio
+import signal
+import socket
+import ssl
+
+from processes import world
+
+PASSED = """
+import json, os, socket, sys
+listening = socket.create_server(("127.0.0.1", 0))
+os.dup2(listening.fileno(), 3)
+os.environ |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "admin", "LISTEN_PID": str(os.getpid())}
+print(json.dumps({"event": "passed", "port": listening.getsockname()[1]}), file=sys.stderr, flush=True)
+from bridge.cli import main
+main()
+"""
+
+
+async def shown(port):
+    """The certificate (DER) that the returns listener shows in a new handshake."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    return certificate
+
+
+async def test_told_when_ready_reloaded_and_stopping(tmp_path):
+    """READY=1 comes once the listeners take connections; a reload shows the new certificate, a bad one keeps the former; STOPPING=1 at SIGTERM."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(tmp_path / "notify"))
+        heard.setblocking(False)
+
+        async def until(word):
+            async with asyncio.timeout(20):
+                while not (told := await asyncio.get_running_loop().sock_recv(heard, 4096)).startswith(word):
+                    assert told == b"WATCHDOG=1"
+
+        async with world(tmp_path) as made:
+            made.environment |= {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
+            process = await made.run()
+            await until(b"READY=1")
+            assert made.journal.exists()
+            await process.until("listening")
+            await process.until("ready")
+            port = next(e["port"] for e in process.events if e["event"] == "listening" and e["listener"] == "returns")
+            first = await shown(port)
+
+            server = made.authority.server("bridge")
+            (tmp_path / "keys/returns.crt.pem").write_bytes(server.certificate)
+            (tmp_path / "keys/returns.key.pem").write_bytes(server.private_key)
+            process.process.send_signal(signal.SIGHUP)
+            await until(b"RELOADING=1\nMONOTONIC_USEC=")
+            await until(b"READY=1")
+            second = await shown(port)
+            assert second != first
+
+            (tmp_path / "keys/returns.crt.pem").write_text("no certificate")
+            process.process.send_signal(signal.SIGHUP)
+            await process.until("reload_failed")
+            await until(b"RELOADING=1\n")
+            await until(b"READY=1")
+            assert await shown(port) == second
+
+            process.process.send_signal(signal.SIGTERM)
+            await until(b"STOPPING=1")
+            assert await process.ended() == 0
+
+
+async def test_a_socket_that_is_passed_is_listened_on(tmp_path):
+    """The admin listener is the socket that was opened before the service, whatever port the configuration names."""
+    async with world(tmp_path) as made:
+        made.code = PASSED
+        process = await made.run()
+        await process.until("ready")
+        port = next(e["port"] for e in process.events if e["event"] == "passed")
+        assert port == next(e["port"] for e in process.events if e.get("listener") == "admin")
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /health/ready HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
+        assert await process.stop() == 0
+
+
+async def test_an_instance_works_for_its_participant_alone(tmp_path):
+    """An instance of another name ends with status 2, a second one of the same participant with status 1, and neither is ever ready."""
+    async with world(tmp_path) as made:
+        first = await made.run("--participant", "acme-test")
+        await first.until("ready")
+        second = await made.run("--participant", "acme-test", "--role", "market")
+        other = await made.run("--participant", "other")
+        assert await second.ended() == 1
+        assert any("market:acme-test" in str(event["event"]) for event in second.events)
+        assert await other.ended() == 2
+        assert any("this instance is for other" in str(event["event"]) for event in other.events)
+        assert first.process.returncode is None

@@ -1,0 +1,100 @@
+"""The shipped units: understood by systemd, tightly shut, and installed and removed without touching what is the operator's."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bridge.app import DRAIN_S
+from bridge.cli import EXIT_USAGE
+
+ROOT = Path(__file__).parents[2]
+SYSTEMD = ROOT / "systemd"
+SCRIPT = Path(sys.executable).with_name("smp-bridge")
+UNITS = ["smp-bridge.service", "smp-bridge@acme.service"]
+LARGEST_EXPOSURE = {"plain": 1.5, "serial": 1.8}  # a serial port needs devices
+
+
+def analyze(directory, *arguments):
+    return subprocess.run(
+        ["systemd-analyze", *arguments], env={**os.environ, "SYSTEMD_UNIT_PATH": f"{directory}:", "SYSTEMD_COLORS": "0"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(params=["plain", "serial"])
+def units(request, tmp_path):
+    """A copy whose ExecStart is the script that is installed here; with the drop-in for serial ports and without."""
+    for unit in (*SYSTEMD.glob("*.service"), *SYSTEMD.glob("*.socket")):
+        text = unit.read_text().replace("/opt/smp-bridge/venv/bin/smp-bridge", str(SCRIPT))
+        (tmp_path / unit.name).write_text(text)
+        instance = unit.name.replace("@.", "@acme.")
+        (tmp_path / instance).write_text(text)
+        if request.param == "serial" and unit.suffix == ".service":
+            (tmp_path / f"{instance}.d").mkdir()
+            shutil.copy(SYSTEMD / "serial.conf", tmp_path / f"{instance}.d" / "serial.conf")
+    return tmp_path
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_service_is_shut_tightly(units, unit, request):
+    """`systemd-analyze security` tells an exposure of 1.5 or less, with serial ports somewhat more."""
+    told = analyze(units, "security", "--offline=true", "--no-pager", "--threshold=100", str(units / unit))
+    exposure = re.search(r"Overall exposure level for \S+: ([\d.]+)", told.stdout)
+    assert exposure, told
+    assert float(exposure[1]) <= LARGEST_EXPOSURE[request.node.callspec.params["units"]], told.stdout
+
+
+@pytest.mark.parametrize("unit", [*UNITS, "smp-bridge.socket", "smp-bridge@acme.socket"])
+def test_systemd_understands_every_line(units, unit):
+    """`systemd-analyze verify` has nothing to say."""
+    told = analyze(units, "verify", "--man=no", str(units / unit))
+    assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("unit", ["smp-bridge.service", "smp-bridge@.service"])
+def test_the_unit_knows_the_service(unit):
+    """Killed only after the drain's deadline, and not started again over a configuration that is wrong."""
+    text = (SYSTEMD / unit).read_text()
+    assert int(re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)[1]) >= 2 * DRAIN_S
+    assert f"RestartPreventExitStatus={EXIT_USAGE}\n" in text
+
+
+def tree(root):
+    return {
+        path.relative_to(root): (path.read_bytes(), path.stat().st_mode) for path in root.rglob("*") if path.is_file()
+    }
+
+
+def script(name, *arguments):
+    return subprocess.run(["sh", SYSTEMD / name, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_installed_twice_and_removed(tmp_path):
+    """The second run changes nothing; what the operator wrote outlives both scripts."""
+    mine = [tmp_path / "etc/smp-bridge/bridge.yaml", tmp_path / "var/lib/smp-bridge/journal.db", tmp_path / "etc/systemd/system/smp-bridge.service.d/own.conf"]  # fmt: skip
+    for path in mine:
+        path.parent.mkdir(parents=True)
+        path.write_text("the operator's")
+    before = tree(tmp_path)
+    assert script("install.sh", "--root", tmp_path, "--files-only").returncode == 0
+    installed = tree(tmp_path)
+    assert {path.name for path in installed} >= {"smp-bridge.service", "smp-bridge@.service", "smp-bridge.socket", "smp-bridge@.socket", "serial.conf", "smp-bridge.conf"}  # fmt: skip
+    assert script("install.sh", "--root", tmp_path, "--files-only").returncode == 0
+    assert tree(tmp_path) == installed
+    for _ in range(2):
+        removed = script("uninstall.sh", "--root", tmp_path)
+        assert removed.returncode == 0, removed.stderr
+        assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["install.sh", "uninstall.sh"])
+def test_a_word_that_is_unknown_changes_nothing(name):
+    """Status 2 and the word."""
+    told = script(name, "--rooot")
+    assert told.returncode == 2
+    assert "--rooot" in told.stderr
