@@ -1,5 +1,6 @@
 """Signed heads and exports, on both engines: what is handed out proves itself, and nothing of anybody else is in it."""
 
+import asyncio
 import json
 import zipfile
 from dataclasses import replace
@@ -10,11 +11,12 @@ from bridge.envelope import Algorithm
 from bridge.errors import NotPossible
 from bridge.journal import heads, sealing
 from bridge.journal.anchor import load
-from bridge.journal.archiver import Archiver, ArchiverSettings
+from bridge.journal.archiver import Archiver, ArchiverSettings, Room
 from bridge.journal.examine import examine
 from bridge.journal.export import export
 from bridge.journal.export_plan import Scope
 from bridge.journal.heads import EvidenceBroken
+from bridge.journal.sealer import Sealer, SealerSettings
 from bridge.journal.verify import verify
 from bridge.keys import KeySigner, new_key, public_from_jwk, thumbprint
 from bridge.model import ItemState
@@ -201,6 +203,39 @@ async def test_heads_are_signed_once_per_block_and_key(kit):
     assert len(await evidence.sign_heads(second)) == 2
     stored = await evidence.read(lambda rows: heads.of(rows, "acme"))
     assert sorted(head.kid for head in stored) == sorted((first.kid, second.kid))
+
+
+async def test_the_sealer_signs_once_a_day_and_at_the_stop(kit):
+    """Not with each block; and what contradicts a signed head is an alarm, not a signature."""
+    signer, evidence = signer_of(), kit.journal.evidence()
+    fence = await kit.journal.acquire(sealing.SEALER)
+    sealer = Sealer(
+        SealerSettings(anchor=None, signer=signer),
+        evidence=evidence,
+        alarms=kit.journal,
+        fence=fence,
+        woken=asyncio.Event(),
+        clock=kit.clock,
+        room=Room(),
+    )
+
+    async def signed():
+        return [head.number for head in await evidence.read(lambda rows: heads.of(rows, "acme"))]
+
+    for number, (wait_s, wanted) in enumerate([(0, [1]), (3600, [1]), (80_000, [1]), (4000, [1, 4])]):
+        kit.clock.advance(wait_s)
+        await kit.accept(kit.asset(f"A{number}"))
+        await sealer.round()
+        assert await signed() == wanted
+    await kit.accept(kit.asset("A9"))
+    await sealer.finish()
+    assert await signed() == [1, 4, 5]
+    assert "EVIDENCE_BROKEN" not in await kit.codes()
+    await evidence.write(lambda tx: tx.run("UPDATE blocks SET hash = ? WHERE number = 4", (b"x" * 32,)))
+    await kit.accept(kit.asset("A10"))
+    await sealer.finish()
+    assert await signed() == [1, 4, 5]
+    assert "EVIDENCE_BROKEN" in await kit.codes()
 
 
 async def test_a_chain_that_was_made_anew_is_not_signed(kit, tmp_path):
