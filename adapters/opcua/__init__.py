@@ -1,10 +1,10 @@
 """OPC UA: records are folders of variables, requests are variables, outcomes are written into variables."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 from adapters.opcua.check import check, check_word
 from adapters.opcua.config import (
@@ -16,7 +16,8 @@ from adapters.opcua.config import (
     OpcUaWord,
     certificates,
 )
-from bridge.api import Adapter, Probe, Session, SessionContext, Trigger
+from adapters.opcua.entry import options_of
+from bridge.api import Adapter, Clock, Credentials, Probe, Search, Seen, Session, SessionContext, Trigger
 
 __all__ = ["ADAPTER"]
 
@@ -43,6 +44,22 @@ async def _handshake(context: SessionContext) -> str:
     return str(await servers.shake_hands(context.options, context.clock))
 
 
+class _Browser:
+    """See `bridge.api.Browser`; the library is loaded when it is first used."""
+
+    schemes: Final[Sequence[str]] = ("opc.tcp",)
+
+    def options(self, url: str, credentials: Credentials) -> Mapping[str, Any]:
+        """See `bridge.api.Browser`."""
+        return options_of(url, credentials)
+
+    async def browse(self, options: Any, search: Search, clock: Clock) -> Seen:
+        """See `bridge.api.Browser`."""
+        browse = await asyncio.to_thread(import_module, "adapters.opcua.browse")
+        seen: Seen = await browse.browse(options, search, clock)
+        return seen
+
+
 ADAPTER: Final = Adapter(
     protocol="opcua",
     summary="OPC UA client: subscriptions for requests and changes, guarded reads, write-back",
@@ -57,4 +74,5 @@ ADAPTER: Final = Adapter(
     certificates=certificates,
     handshake=_handshake,
     probe=_probe,
+    browser=_Browser(),
 )

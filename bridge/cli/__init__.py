@@ -43,6 +43,7 @@ def _commands() -> typer.Typer:
     from bridge.cli import (
         alarms,
         assets,
+        browse,
         certificates,
         check,
         decode,
@@ -62,6 +63,7 @@ def _commands() -> typer.Typer:
     app.command("run")(run.run)
     app.command("check")(check.check)
     app.command("probe")(probe.probe)
+    app.command("browse")(browse.browse)
     app.command("decode")(decode.decode)
     app.command("sandbox")(sandbox.sandbox)
     app.add_typer(submissions.app, name="submissions")

@@ -1,0 +1,246 @@
+"""`smp-bridge browse`: what there is behind an address, as a table, JSON, or the draft of a site file."""
+
+import asyncio
+import enum
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, NamedTuple
+
+import typer
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from bridge.api import Adapter, Credentials, Search, Secret, Seen
+from bridge.cli.check import load_here
+from bridge.cli.shown import plain, table, value_text
+from bridge.cli.site_draft import Place, site_yaml
+from bridge.clock import SystemClock
+from bridge.config import AdapterMissing
+from bridge.errors import BridgeError
+from bridge.probing import quiet
+from bridge.profile import Profile, load_profile
+from bridge.registry import find, known
+from bridge.vocabulary import load_vocabulary
+
+_PARTICIPANT: Final = "acme-test"
+
+
+class Form(enum.Enum):
+    """How the result is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    SITE = "site"
+
+
+class _Asked(NamedTuple):
+    """Whom to ask, and where a draft would belong."""
+
+    adapter: Adapter
+    options: Any
+    place: Place
+    profile: Profile
+
+
+def browse(
+    url: Annotated[
+        str,
+        typer.Argument(
+            metavar="[URL]",
+            help="Such as opc.tcp://HOST:PORT; each adapter has its own schemes.",
+        ),
+    ] = "",
+    config: Annotated[
+        Path, typer.Option(help="With --site: the directory that holds bridge.yaml and sites/*.yaml.")
+    ] = Path("config"),
+    site: Annotated[
+        str,
+        typer.Option(
+            help="In place of a URL: the address and security of this site's adapter. With a URL: the name of the draft."
+        ),
+    ] = "",
+    adapter: Annotated[str, typer.Option(help="Which adapter of the site, where it has several.")] = "",
+    form: Annotated[
+        Form, typer.Option("--as", help="site prints a draft of a site file, which `smp-bridge check` accepts.")
+    ] = Form.TABLE,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --as json.")] = False,
+    start: Annotated[
+        str,
+        typer.Option(help="The path of the node to begin at."),
+    ] = "",
+    most: Annotated[int, typer.Option(help="Show at most so many nodes.", min=1, max=1_000_000)] = 10_000,
+    user: Annotated[str, typer.Option(help="The user's name.")] = "",
+    password_file: Annotated[Path | None, typer.Option(help="The file that holds the password.")] = None,
+    password_env: Annotated[str, typer.Option(help="The environment variable that holds the password.")] = "",
+    certificate: Annotated[Path | None, typer.Option(help="This host's certificate.")] = None,
+    key: Annotated[Path | None, typer.Option(help="The key of this host's certificate.")] = None,
+    trust: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="The server's certificate (OPC UA; may be repeated), or the authority of it (TLS). No server is trusted unseen."
+        ),
+    ] = None,
+    policy: Annotated[
+        str,
+        typer.Option(
+            help="OPC UA: Basic256Sha256 (the default with --certificate), Aes128Sha256RsaOaep, Aes256Sha256RsaPss, or None."
+        ),
+    ] = "",
+    mode: Annotated[str, typer.Option(help="OPC UA: SignAndEncrypt (the default) or Sign.")] = "",
+    participant: Annotated[str, typer.Option(help="Whose assets the draft's are: an entry of bridge.yaml.")] = "",
+) -> None:
+    """Show what an EMS has, such as the tree of an OPC UA server. Nothing is written.
+
+    With --as site a draft of a site file is printed: objects that look like records, with a guess at what each field means. Guesses and gaps
+    are marked PLACEHOLDER. Passwords are read from a file or the environment, never from the command line.
+
+    Exits 0 when something was shown, 1 when there was no connection or nothing was seen, 2 when the call has to be corrected.
+
+    smp-bridge browse opc.tcp://10.0.0.5:4840 --certificate keys/us.crt.pem --key keys/us.key.pem --trust keys/ems.der --as site > config/sites/leeds.yaml
+    """
+    credentials = _credentials(user, password_file, password_env, certificate, key, trust or [], policy, mode)
+    search = Search(start=start, most=most)
+    try:
+        if url:
+            asked = _by_url(url, credentials, site, adapter, participant)
+        elif site:
+            asked = _by_site(config, site, adapter)
+        else:
+            raise typer.BadParameter("name a URL, or --site with its --config")
+        seen = _look(asked, search)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    _show(seen, asked, Form.JSON if as_json else form)
+
+
+def _look(asked: _Asked, search: Search) -> Seen:
+    browser = asked.adapter.browser
+    if browser is None:
+        raise BridgeError(f"the adapter for {asked.adapter.protocol} cannot be browsed")
+    with quiet():
+        return asyncio.run(browser.browse(asked.options, search, SystemClock.here()))
+
+
+def _show(seen: Seen, asked: _Asked, form: Form) -> None:
+    if not seen.rows:
+        raise BridgeError(f"nothing was seen at {seen.said}", hint="; ".join(seen.notes))
+    if form is Form.JSON:
+        rows = [dict(zip(seen.columns, map(plain, row), strict=True)) for row in seen.rows]
+        print(json.dumps({"with": seen.said, "notes": list(seen.notes), "rows": rows}, indent=2, ensure_ascii=False))
+    elif form is Form.SITE:
+        if not seen.flows:
+            raise BridgeError(
+                f"nothing at {seen.said} looks like a record",
+                hint="look at the table, and write the flow by hand (README)",
+            )
+        print(site_yaml(asked.place, seen, asked.profile, load_vocabulary()), end="")
+    else:
+        for line in table(
+            seen.columns, [[value_text(cell) if cell != "" else "" for cell in row] for row in seen.rows]
+        ):
+            print(line)
+        print("\n".join(["", *seen.notes, seen.said]))
+
+
+# whom to ask ----------------------------------------------------------------------------------------------
+
+
+def _by_url(url: str, credentials: Credentials, site: str, name: str, participant: str) -> _Asked:
+    scheme = url.partition("://")[0].lower()
+    adapters = {word: item for item in _browsable() for word in item.browser.schemes} if "://" in url else {}  # type: ignore[union-attr]
+    if scheme not in adapters:
+        raise ValueError(f"{url} begins with none of {', '.join(f'{word}://' for word in _schemes())}")
+    item = adapters[scheme]
+    assert item.browser is not None
+    given = item.browser.options(url, credentials)
+    try:
+        options = item.options.model_validate(dict(given))
+    except ValidationError as error:
+        raise ValueError("; ".join(_told(detail) for detail in error.errors(include_url=False))) from None
+    place = Place(
+        site=site or "new-site", adapter=name or "ems", participant=participant or _PARTICIPANT, protocol=item.protocol,
+        options=_spelled(given, credentials), known=bool(participant),
+    )  # fmt: skip
+    return _Asked(item, options, place, load_profile("default"))
+
+
+def _browsable() -> list[Adapter]:
+    found = []
+    for word in known():
+        try:
+            item = find(word)
+        except AdapterMissing:
+            continue
+        if item.browser is not None:
+            found.append(item)
+    return found
+
+
+def _schemes() -> list[str]:
+    return sorted(word for item in _browsable() if item.browser is not None for word in item.browser.schemes)
+
+
+def _told(detail: Any) -> str:
+    where = ".".join(str(part) for part in detail["loc"])
+    text = str(detail["msg"]).removeprefix("Value error, ")
+    return f"{where}: {text}" if where else text
+
+
+def _spelled(given: Any, credentials: Credentials) -> Any:
+    """As a site file spells it: a secret is where it comes from, a path is whole."""
+    if isinstance(given, Secret):
+        return dict(credentials.password_from)
+    if isinstance(given, Path):
+        return str(given.absolute())
+    if isinstance(given, Mapping):
+        return {key: _spelled(item, credentials) for key, item in given.items()}
+    return [_spelled(item, credentials) for item in given] if isinstance(given, list | tuple) else given
+
+
+def _by_site(config: Path, site: str, name: str) -> _Asked:
+    found = load_here(config, only=site)
+    item = found.sites[site]
+    if not name and len(item.adapters) > 1:
+        raise ValueError(f"{site} has the adapters {', '.join(item.adapters)}; name one with --adapter")
+    name = name or next(iter(item.adapters))
+    if name not in item.adapters:
+        raise ValueError(f"{site} has no adapter {name}; it has {', '.join(item.adapters)}")
+    adapter = item.adapters[name]
+    content = YAML(typ="safe", pure=True).load(item.file.read_text("utf-8"))
+    options = {key: value for key, value in content["adapters"][name].items() if key != "protocol"}
+    owner = next(iter(item.flows.values())).participant
+    place = Place(site=site, adapter=name, participant=owner, protocol=adapter.adapter.protocol, options=options, known=True)  # fmt: skip
+    return _Asked(adapter.adapter, adapter.options, place, found.participants[owner].profile)
+
+
+def _credentials(
+    user: str,
+    file: Path | None,
+    variable: str,
+    certificate: Path | None,
+    key: Path | None,
+    trust: list[Path],
+    policy: str,
+    mode: str,
+) -> Credentials:
+    if file is not None and variable:
+        raise typer.BadParameter("give --password-file or --password-env, one of them")
+    password, source = None, {}
+    if file is not None:
+        try:
+            password = Secret(file.read_text("utf-8").rstrip("\r\n"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise typer.BadParameter(
+                f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
+            ) from None
+        source = {"file": str(file.absolute())}
+    elif variable:
+        if not os.environ.get(variable):
+            raise typer.BadParameter(f"the environment variable {variable} is not set")
+        password, source = Secret(os.environ[variable]), {"env": variable}
+    return Credentials(
+        user=user, password=password, password_from=source, certificate=certificate, private_key=key,
+        trusted=tuple(trust), policy=policy, mode=mode,
+    )  # fmt: skip

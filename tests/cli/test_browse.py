@@ -1,0 +1,81 @@
+"""`smp-bridge browse` on a node-opcua server: the tree, and a draft of a site file that `check` accepts and `probe` can read by."""
+
+import pytest
+import pytest_asyncio
+from opcua_peer import PASSWORD, USER
+from probe_world import probe_world
+from ruamel.yaml import YAML
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(tmp_path_factory):
+    async with probe_world(tmp_path_factory.mktemp("browse")) as made:
+        yield made
+
+
+def let_in(world):
+    """How a person is let in at the command line."""
+    peer = world.opcua
+    return (
+        "--certificate", peer.client.certificate, "--key", peer.client.private_key, "--trust", peer.own.certificate,
+        "--user", USER, "--password-env", "SMP_BRIDGE_IPSWICH_PASSWORD",
+    )  # fmt: skip
+
+
+async def test_the_tree(world):
+    """Each node with its path, type, value and right; the password comes from the environment."""
+    said = await world.command("browse", world.opcua.url, *let_in(world), "--json")
+    assert (said.code, said.err) == (0, "")
+    rows = {row["PATH"]: row for row in said.json["rows"]}
+    row = rows["Objects/ems:EMS/ems:Assets/ems:BESS001/ems:MaxExport_kW"]
+    assert (row["CLASS"], row["TYPE"], row["VALUE"], row["ACCESS"]) == ("Variable", "Int32", 49500, "r")
+    assert rows["Objects/ems:EMS/ems:Assets/ems:BESS001/ems:Registration/ems:State"]["ACCESS"] == "rw"
+    assert not [path for path in rows if path.startswith("Objects/Server")]
+    assert (await world.written())[0] == []
+
+
+async def test_a_draft_that_check_accepts(world):
+    """Objects that are alike become a flow by glob, with trigger and outcome; guesses are marked; `check` takes it, and a probe reads by it."""
+    said = await world.command(
+        "browse", world.opcua.url, *let_in(world), "--as", "site", "--site", "leeds", "--participant", "acme-test"
+    )
+    assert (said.code, said.err) == (0, "")
+    assert PASSWORD not in said.out
+    assert "PLACEHOLDER" in said.out
+    draft = YAML(typ="safe").load(said.out)
+    assert draft["adapters"]["ems"]["security"]["password"] == {"env": "SMP_BRIDGE_IPSWICH_PASSWORD"}
+    flow = draft["flows"]["assets"]
+    assert flow["records"]["each"] == "Objects/ems:EMS/ems:Assets/ems:*"
+    assert flow["submit"] == {
+        "when": "request",
+        "request": "Registration/Request",
+        "sequence": "Registration/RequestSeq",
+    }
+    assert flow["outcome"]["state"] == "Registration/State"
+    assert flow["records"]["key"] == "asset_reference"
+    assert flow["payload"]["assetReference"] == "asset_reference"
+    assert flow["payload"]["postcode"] == "postcode"
+    assert draft["flows"]["units"]["operation"] == "unit.create"
+    for file in (world.config / "sites").iterdir():
+        file.unlink()
+    (world.config / "sites" / "leeds.yaml").write_text(said.out)
+    examined = await world.command("check", "--config", world.config)
+    assert "leeds.yaml" not in examined.err, (
+        examined.err
+    )  # the keys of this configuration are placeholders, its site is none
+    checked = await world.command("probe", "--config", world.config, "--json", "--wait", 0.3)
+    assert checked.code in {0, 1}, checked.err
+    [adapter] = checked.json["adapters"]
+    assert {each["place"] for each in adapter["values"]} >= {"BESS001", "BESS002", "BESS003", "UNIT01"}
+
+
+async def test_a_call_that_is_wrong(world):
+    """No protection unless that is said; a scheme that nobody has."""
+    said = await world.command("browse", world.opcua.url)
+    assert said.code == 2
+    assert "--policy None" in " ".join(said.err.replace("│", " ").split())
+    said = await world.command("browse", "gopher://there")
+    assert said.code == 2
+    assert "opc.tcp://" in said.err
