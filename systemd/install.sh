@@ -1,18 +1,19 @@
 #!/bin/sh
 # Installs the bridge as a service on a Debian host. Running it again upgrades; configuration, keys and journals are never touched.
 set -eu
+umask 022 # the service reads what root installs
 usage() {
     cat <<'USAGE'
-Usage: install.sh [--root DIR] [--files-only] [--extras LIST]
-  --root DIR     install below DIR and call neither systemctl nor systemd-sysusers (to build an image)
+Usage: install.sh [--extras LIST] [--files-only] [--root DIR]
   --files-only   units, users and directories only; leave /opt/smp-bridge/venv as it is
+  --root DIR     the files only, below DIR; a virtual environment works only where it was made, so run install.sh there
   --extras LIST  of serial,postgres,tracing (default: none)
 USAGE
 }
 root='' files_only='' extras=''
 while [ $# -gt 0 ]; do
     case "$1" in
-        --root) root=${2:?--root needs a directory}; shift 2 ;;
+        --root) root=${2:?--root needs a directory}; files_only=yes; shift 2 ;;
         --extras) extras=${2:?--extras needs a list}; shift 2 ;;
         --files-only) files_only=yes; shift ;;
         --help | -h) usage; exit 0 ;;
@@ -28,7 +29,7 @@ source=$(dirname "$here")
 units="$root/etc/systemd/system"
 
 if [ -z "$files_only" ]; then
-    venv="$root/opt/smp-bridge/venv"
+    venv=/opt/smp-bridge/venv
     [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --upgrade "$source${extras:+[$extras]}"
 fi

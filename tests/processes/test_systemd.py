@@ -4,9 +4,12 @@ import asyncio
 import signal
 import socket
 import ssl
+import sys
+from pathlib import Path
 
 from processes import world
 
+ROOT = Path(__file__).parents[2]
 PASSED = """
 import json, os, socket, sys
 listening = socket.create_server(("127.0.0.1", 0))
@@ -97,3 +100,18 @@ async def test_an_instance_works_for_its_participant_alone(tmp_path):
         assert await other.ended() == 2
         assert any("this instance is for other" in str(event["event"]) for event in other.events)
         assert first.process.returncode is None
+
+
+async def test_works_under_the_units_own_filter(tmp_path):
+    """From record to outcome under the unit's system calls, address families and memory rule; the kernel's clock may be asked there."""
+    async with world(tmp_path) as made:
+        made.prefix = (sys.executable, ROOT / "tests/support/unit_filter.py", ROOT / "systemd/smp-bridge.service")
+        made.environment["SMP_BRIDGE_CLOCK"] = "kernel"
+        process = await made.run()
+        await process.until("ready")
+        for ems in made.ems.values():
+            await ems.request_assets()
+        for site in made.ems:
+            await made.until_words(site, "registered", 20)
+        assert not any("adjtimex" in str(event.get("detail", "")) for event in process.events)
+        assert await process.stop() == 0
