@@ -157,10 +157,9 @@ async def test_at_the_size_cap_the_sources_wait_and_nothing_is_lost(tmp_path):
                 await asyncio.sleep(0.02)
         waiting = [place for place in places if ems.last(place) is None]
         assert waiting
-        assert {entry.status for entry in made.ledger.returns} <= {
-            202,
-            503,
-        }  # one may still fit into a page that was begun
+        statuses = [entry.status for entry in made.ledger.returns]
+        assert set(statuses) <= {202, 503}
+        assert statuses.count(202) <= 1  # one may still fit into a page that was begun
         ballast.drop()
         made.knobs.returns = "push"
         await pushing
