@@ -409,7 +409,7 @@ async def _tls(stack, endpoint, made):
         certificate.write_bytes(pair.certificate)
         private_key.write_bytes(pair.private_key)
         context = server_context(certificate, private_key, None)
-    port = await _serve(stack, endpoint.application(), "127.0.0.1", 0, context)
+    port = await _serve(stack, endpoint.application(), "127.0.0.1", 0, context, None)
     made.url, made.port = f"https://localhost:{port}", port
     made.trust = ssl.create_default_context(cadata=authority.pem.decode())
     return made.trust
