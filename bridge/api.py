@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Annotated, Any, ClassVar, Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, FilePath
 
 from bridge.clock import Clock, Stamp
 from bridge.errors import ConfigError, LinkError, LinkRefused, Problem, RetryLater
@@ -46,6 +46,8 @@ __all__ = [
     "Options",
     "Outcome",
     "OutcomeField",
+    "Private",
+    "PrivateFile",
     "Probe",
     "Problem",
     "Quality",
@@ -78,6 +80,14 @@ class Options(BaseModel):
     """Base of every options model: unknown keys are errors, values are frozen, secrets are `Secret`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class Private:
+    """Marks a file that belongs to its owner alone: the host does not start while group or others can read or change it."""
+
+
+PrivateFile = Annotated[FilePath, Private]
+"""An existing file with a private key."""
 
 
 class RecordsOptions(Options):

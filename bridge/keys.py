@@ -2,7 +2,6 @@
 
 import json
 import os
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -183,14 +182,6 @@ def thumbprint(key: Any) -> str:
     members = public_jwk(key, kid="", alg=_natural(key) or Algorithm.ES256)
     required = {name: members[name] for name in _THUMBPRINT[members["kty"]]}
     return encode(sha256(json.dumps(required, sort_keys=True, separators=(",", ":")).encode()).digest())
-
-
-def check_mode(path: Path) -> str | None:
-    """What is wrong with a private file's permissions, None when only its owner can read it."""
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
-        return f"{path} can be read by others (mode {mode:04o}); a private key belongs to its owner alone: chmod 600 {path}"
-    return None
 
 
 def _read(path: Path) -> bytes:

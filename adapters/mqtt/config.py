@@ -8,7 +8,7 @@ from typing import Annotated, Final, Self
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_validator
 
 from adapters.mqtt.topics import MOST_BYTES, pattern, plain, template
-from bridge.api import Options, Outcome, OutcomeField, RecordsOptions, Secret
+from bridge.api import Options, Outcome, OutcomeField, PrivateFile, RecordsOptions, Secret
 
 _UNITS_S: Final[Mapping[str, float]] = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h|d)")
@@ -131,7 +131,7 @@ class Tls(Options):
 
     ca: FilePath | None = None
     certificate: FilePath | None = None
-    private_key: FilePath | None = None
+    private_key: PrivateFile | None = None
 
     @model_validator(mode="after")
     def _both(self) -> "Tls":

@@ -16,6 +16,7 @@ from bridge.api import (
     Options,
     Outcome,
     OutcomeField,
+    PrivateFile,
     RecordsOptions,
     Secret,
 )
@@ -86,13 +87,13 @@ class Security(Options):
     policy: Policy
     mode: Mode = Mode.SIGN_AND_ENCRYPT
     certificate: FilePath | None = None
-    private_key: FilePath | None = None
+    private_key: PrivateFile | None = None
     server_certificates: tuple[FilePath, ...] = ()
     trust: DirectoryPath | None = None
     user: str | None = None
     password: Secret | None = None
     user_certificate: FilePath | None = None
-    user_private_key: FilePath | None = None
+    user_private_key: PrivateFile | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Security":

@@ -71,7 +71,7 @@ def load_here(
 def load_whole(config: Path, *, find_adapter: AdapterFinder = find, environ: Mapping[str, str] | None = None) -> Config:
     """Like `load_here`, with the keys and certificates that it names read too: what a host needs to start. Raises `ConfigError`."""
     found = load_here(config, find_adapter=find_adapter, environ=environ)
-    problems = problems_of(found)
+    problems = [*found.exposed, *problems_of(found)]
     if problems:
         raise ConfigError(problems, hint="Nothing was started.")
     return found

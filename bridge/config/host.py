@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, FilePath, field_validator, model_validator
 
-from bridge.api import Options
+from bridge.api import Options, PrivateFile
 from bridge.config.references import Untouched
 from bridge.config.tracing import TracingOptions
 from bridge.config.values import Duration, Size
@@ -46,7 +46,7 @@ class PostgresOptions(Options):
     tls: Literal["verify-full", "disable"] = "verify-full"
     ca: FilePath | None = None
     client_certificate: FilePath | None = None
-    client_key: FilePath | None = None
+    client_key: PrivateFile | None = None
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:
@@ -119,7 +119,7 @@ class ReturnsListener(Options):
     host: Text = "0.0.0.0"  # noqa: S104 - the public listener
     port: Port = 8443
     certificate: FilePath
-    private_key: FilePath
+    private_key: PrivateFile
     client_ca: FilePath | None = None
 
 
@@ -147,14 +147,14 @@ class ParticipantOptions(Options):
     base_url: str
     username: Text
     password: Secret
-    signing_key: FilePath
+    signing_key: PrivateFile
     signing_kid: Text | None = None
     signing_algorithm: Literal["PS256", "RS256", "ES256", "EdDSA"] | None = None
     signing_password: Secret | None = None
     smp_jwks: FilePath
     ca: FilePath | None = None
     client_certificate: FilePath | None = None
-    client_key: FilePath | None = None
+    client_key: PrivateFile | None = None
     proxy: str | None = None
 
     @field_validator("base_url")
@@ -223,7 +223,7 @@ class HostOptions(Options):
     """
 
     journal: JournalOptions
-    host_key: FilePath | None = None
+    host_key: PrivateFile | None = None
     listeners: Listeners = Field(default_factory=Listeners)
     clock: ClockOptions = Field(default_factory=ClockOptions)
     tracing: TracingOptions | None = None

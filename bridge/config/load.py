@@ -28,13 +28,14 @@ HINT: Final = "Nothing was started; correct the places above and run `smp-bridge
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """A whole configuration, checked."""
+    """A whole configuration, checked. `exposed` names the files of keys and secrets that are not their owner's alone; with any, nothing may start."""
 
     directory: Path
     host: HostOptions
     participants: Mapping[str, Participant]
     sites: Mapping[str, SiteConfig]
     vocabulary: Vocabulary
+    exposed: tuple[Problem, ...] = ()
 
 
 def load(
@@ -63,6 +64,7 @@ def load(
         participants={name: found for name, found in participants.items() if found is not None},
         sites=sites,
         vocabulary=vocabulary,
+        exposed=tuple(_in_order(outside.exposed)),
     )
 
 

@@ -1,6 +1,8 @@
 """`{file: …}`, `{env: …}`, `{credential: …}` and relative paths, resolved before validation by what the model wants at that place."""
 
+import dataclasses
 import os
+import stat
 import types
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +12,14 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.types import PathType
 
+from bridge.api import Private
 from bridge.config.tree import Loc, Tree
 from bridge.errors import Problem
 from bridge.secret import Secret
 
 SECRET_WANTED: Final = "a secret never stands in this file; write {file: PATH}, {env: NAME} or {credential: NAME}"  # noqa: S105 - a message
 _MAX_SECRET_BYTES: Final = 64 * 1024
+_NOT_THE_OWNERS: Final = 0o077
 
 
 class Untouched:
@@ -24,10 +28,14 @@ class Untouched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outside:
-    """What references may point at."""
+    """What references may point at.
+
+    `exposed` collects the files of keys and secrets that others than their owner can read or change: no hindrance to a command that looks, but to a start.
+    """
 
     environ: Mapping[str, str]
     credentials: Path | None = None
+    exposed: list[Problem] = dataclasses.field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -58,7 +66,9 @@ class Resolver:
         if wanted.secret and len(value) == 1:
             kind, target = next(iter(value.items()))
             if kind == "file" and isinstance(target, str):
-                return self._file(Path(os.path.normpath(self.tree.directory / target)), (*loc, "file"))
+                path = Path(os.path.normpath(self.tree.directory / target))
+                self._guard(path, (*loc, "file"), "secret")
+                return self._file(path, (*loc, "file"))
             if kind == "credential" and isinstance(target, str):
                 return self._credential(target, (*loc, "credential"))
         if wanted.secret and not wanted.models:
@@ -114,7 +124,22 @@ class Resolver:
             return self._wrong(loc, f"the file {path} does not exist; make it, or name another", wanted)
         if wanted.path_type == "dir" and not path.is_dir():
             return self._wrong(loc, f"the directory {path} does not exist; make it, or name another", wanted)
+        if wanted.has(Private):
+            self._guard(path, loc, "private key")
         return path
+
+    def _guard(self, path: Path, loc: Loc, what: str) -> None:
+        """Note a file that is not its owner's alone. What systemd put into the credentials directory is guarded by systemd."""
+        credentials = self.outside.credentials
+        if credentials is not None and path.is_relative_to(credentials.absolute()):
+            return
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode)
+        except OSError:
+            return  # it is said where it is read
+        if mode & _NOT_THE_OWNERS:
+            text = f"the file {path} is open to others (mode {mode:04o}), and a {what} belongs to its owner alone: chmod 600 {path}"
+            self.outside.exposed.append(self.tree.problem(loc, text))
 
     def _wrong(self, loc: Loc, text: str, wanted: "Wanted | None" = None) -> object:
         self.problems.append(self.tree.problem(loc, text))

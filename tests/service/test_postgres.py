@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from private_files import write_private_file
 from service import PARTICIPANT, fill, linked, service, until_words, words
 
 from bridge.app import Host, Role, Running
@@ -20,7 +21,7 @@ async def database(cluster):
 
 def in_postgres(cluster, database, directory):
     """The part of bridge.yaml that names the database, with its password beside it."""
-    (directory / "pg-password").write_text(cluster.password)
+    write_private_file(directory / "pg-password", cluster.password)
     there = {
         "host": str(cluster.directory),
         "database": database,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import memory_adapter as memory
 import pytest
+from private_files import write_private_file
 from ruamel.yaml import YAML
 
 from bridge.api import Adapter
@@ -247,8 +248,7 @@ async def prepared(
     keys = directory / "keys"
     keys.mkdir()
     write_private(keys / "acme.pem", new_key(Algorithm.ES256))
-    (keys / "password").write_text("s3cret-of-the-test\n")
-    (keys / "password").chmod(0o600)
+    write_private_file(keys / "password", "s3cret-of-the-test\n")
     account = SandboxParticipant(
         name=PARTICIPANT, user="acme", password="s3cret-of-the-test", sender="ACME",
         jwks=public_jwks([load_signer(keys / "acme.pem")]),

@@ -8,12 +8,16 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from bridge.cli.check import check, examine, foreign_owners, load_here, owners
+from bridge.api import Private
+from bridge.cli.check import check, examine, foreign_owners, load_here, load_whole, owners
 from bridge.clock import SystemClock
+from bridge.config.references import Wanted
 from bridge.envelope import Algorithm
+from bridge.errors import ConfigError
 from bridge.keys import load_signer, new_key, public_jwks, write_private
 from bridge.sandbox.pki import Authority
 from tests.support.paper import find
+from tests.support.private_files import write_private_file
 
 GOOD = Path(__file__).parent / "config_cases" / "good"
 
@@ -27,7 +31,8 @@ def real(tmp_path):
     write_private(keys / "sign.pem", new_key(Algorithm.ES256))
     pair = Authority("test", clock=SystemClock.here()).server("bridge")
     (keys / "returns.crt.pem").write_bytes(pair.certificate)
-    (keys / "returns.key.pem").write_bytes(pair.private_key)
+    write_private_file(keys / "returns.key.pem", pair.private_key)
+    write_private_file(keys / "password", "correct-horse\n")
     write_private(keys / "smp.pem", new_key(Algorithm.ES256))
     (keys / "smp.jwks").write_text(json.dumps(public_jwks([load_signer(keys / "smp.pem")])))
     host = directory / "bridge.yaml"
@@ -53,6 +58,59 @@ def test_the_files_behind_it_are_read_too(real, capsys):
     assert "participants.acme-test.ca: holds no PEM certificate" in told
     assert "3 problems." in told
     assert "correct-horse" not in told
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+def test_keys_and_secrets_that_others_can_read_are_refused(real, capsys, mode):
+    """Group or others may read or change none of them; every file is named with its place and what would be right."""
+    for name in ("sign.pem", "returns.key.pem", "password"):
+        (real / "keys" / name).chmod(mode)
+    assert examine(real, find_adapter=find, environ={}) == 2
+    lines = capsys.readouterr().err.splitlines()
+    for line, place, name, what in zip(
+        lines,
+        ("listeners.returns.private_key", "participants.acme-test.password.file", "participants.acme-test.signing_key"),
+        ("returns.key.pem", "password", "sign.pem"),
+        ("private key", "secret", "private key"),
+        strict=False,
+    ):
+        file = real / "keys" / name
+        text = f"{place}: the file {file} is open to others (mode {mode:04o}), and a {what} belongs to its owner alone: chmod 600 {file}"
+        assert line.startswith(f"{real / 'bridge.yaml'}:")
+        assert line.endswith(text)
+    assert lines[3].startswith(f"{real / 'sites/north.yaml'}:8:")
+    assert "a secret belongs to its owner alone" in lines[3]
+    assert lines[4].startswith("4 problems. ")
+    assert len(lines) == 5
+    with pytest.raises(ConfigError, match="chmod 600"):
+        load_whole(real, find_adapter=find, environ={})
+    assert load_here(real, find_adapter=find, environ={}).exposed, "no hindrance to a command that only looks"
+
+
+def test_what_systemd_guards_may_have_any_mode(real, capsys):
+    """Files under $CREDENTIALS_DIRECTORY are exempt, named as a credential or by their path."""
+    host = real / "bridge.yaml"
+    host.write_text(host.read_text().replace("{file: keys/password}", "{credential: password}"))
+    for name in ("sign.pem", "returns.key.pem", "password"):
+        (real / "keys" / name).chmod(0o440)
+    assert examine(real, find_adapter=find, environ={"CREDENTIALS_DIRECTORY": str(real / "keys")}) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_the_adapters_private_keys_are_guarded_too():
+    """Every option of a shipped adapter that names a private key carries the marker."""
+    import adapters.modbus.config as modbus
+    import adapters.mqtt.config as mqtt
+    import adapters.opcua.config as opcua
+
+    named = {
+        modbus.Tls: ("private_key",),
+        mqtt.Tls: ("private_key",),
+        opcua.Security: ("private_key", "user_private_key"),
+    }
+    for model, names in named.items():
+        for name in names:
+            assert Wanted.of(model).member(name).has(Private), f"{model.__module__}.{name}"
 
 
 def test_a_good_configuration_is_summed_up(real, capsys):
