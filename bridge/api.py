@@ -22,6 +22,7 @@ from bridge.secret import Secret
 
 __all__ = [
     "ENTRY_POINT_GROUP",
+    "MOST_REPLY",
     "OUTCOME_FIELDS",
     "UNMAPPED_ERROR_CODE",
     "Adapter",
@@ -74,6 +75,8 @@ __all__ = [
 ]
 
 ENTRY_POINT_GROUP: Final = "smp_bridge.adapters"
+MOST_REPLY: Final = 8192
+"""Characters of a record's `reply`; an adapter leaves out what is longer and says so."""
 
 
 class Options(BaseModel):
@@ -142,11 +145,12 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Write:
-    """One value to write. All writes of one (flow, place) in one call belong to one outcome; `request` is the request it answers."""
+    """One value to write. All writes of one (flow, place) in one call belong to one outcome; `request` is the request it answers, `reply` the `Record.reply` of that request."""
 
     address: Address
     value: object
     request: str | None = None
+    reply: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

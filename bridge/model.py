@@ -45,6 +45,8 @@ class Record(NamedTuple):
     `complete` is False only for a `message` request whose retained registration has not arrived yet: `fields` is empty then.
     `problem` says why the record as a whole cannot be used (torn read, bad UTF-8, unreadable block); its readings may be missing then.
     `raw` holds the bytes as they came (registers big-endian, MQTT payload), for evidence; empty where values are the raw form.
+    `reply` is what the request says about its own answer, in the adapter's own words (at most `bridge.api.MOST_REPLY` characters): the journal
+    keeps it with the request, and each `Write` that answers the request brings it back.
     """
 
     flow: str
@@ -55,6 +57,7 @@ class Record(NamedTuple):
     complete: bool = True
     problem: str = ""
     raw: bytes = b""
+    reply: str = ""
 
 
 class Kind(enum.Enum):

@@ -35,11 +35,14 @@ class Due:
     request: str | None = None
     raw: bytes = b""
     registration: Registration | None = None
+    reply: str = ""
+    """See `Record.reply`. One that waited for its registration has left it in the journal already."""
 
     @property
     def size(self) -> int:
         """The bytes it keeps."""
-        return len(self.raw) + (len(self.registration.raw) if self.registration is not None else 0)
+        held = len(self.registration.raw) if self.registration is not None else 0
+        return len(self.raw) + len(self.reply) + held
 
     def record(self, received: Stamp) -> Record:
         """The record as things stand now. Its raw form is the request, a line feed and the registration, whichever there are."""
@@ -54,6 +57,7 @@ class Due:
                 request=self.request,
                 complete=False,
                 raw=self.raw,
+                reply=self.reply,
             )
         return Record(
             flow=self.flow.name,
@@ -63,6 +67,7 @@ class Due:
             request=self.request,
             problem=registration.problem,
             raw=b"\n".join(part for part in (self.raw, registration.raw) if part),
+            reply=self.reply,
         )
 
 

@@ -1,14 +1,14 @@
 """Which message each outcome becomes, and why some become none. Pure."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from adapters.mqtt.book import FlowBook
 from adapters.mqtt.codec import encode, instant, member, printable
 from adapters.mqtt.config import MqttOptions, MqttOutcome
-from adapters.mqtt.replies import Replies, Reply
+from adapters.mqtt.replies import Reply
 from adapters.mqtt.topics import template
 from bridge.api import AlarmWord, OutcomeField, Selection, Write, Written
 
@@ -68,9 +68,12 @@ def outgoing(
     selections: Mapping[str, Selection],
     flows: Mapping[str, FlowBook],
     options: MqttOptions,
-    replies: Replies,
+    answer: Callable[[str], Reply | None],
 ) -> list[Outgoing]:
-    """One entry for each (flow, place, request), in order; what must not be published has its `error` set."""
+    """One entry for each (flow, place, request), in order; what must not be published has its `error` set.
+
+    `answer` makes of a write's `reply` where the request wanted its answer, as far as that may be.
+    """
     made: list[Outgoing] = []
     open_now: dict[tuple[Any, ...], Outgoing] = {}
     for position, write in enumerate(writes):
@@ -78,7 +81,7 @@ def outgoing(
         key = (flow, place, write.request)
         entry = open_now.get(key)
         if entry is None or name in entry.values:  # the same target again is a later outcome
-            entry = open_now[key] = Outgoing(selections[flow], place, reply=replies.find(flow, place, write.request))
+            entry = open_now[key] = Outgoing(selections[flow], place, reply=answer(write.reply))
             made.append(entry)
         entry.positions.append(position)
         if isinstance(name, OutcomeField):

@@ -1,10 +1,13 @@
-"""Where MQTT 5 requests want their answers: response topic and correlation data, kept while the process runs. Pure."""
+"""Where MQTT 5 requests want their answers: response topic and correlation data, as the text that the journal keeps with the request. Pure."""
 
-from collections import OrderedDict
+import json
+from base64 import b64decode, b64encode
 from typing import Final, NamedTuple
 
-MOST: Final = 10_000
-MOST_BYTES: Final = 16 * 1024 * 1024
+from bridge.api import MOST_REPLY
+
+_TOPIC: Final = "topic"
+_CORRELATION: Final = "correlation"
 
 
 class Reply(NamedTuple):
@@ -14,38 +17,28 @@ class Reply(NamedTuple):
     correlation: bytes | None
 
 
-class Replies:
-    """Of one adapter, by flow, place and request. Beyond the bounds the oldest are forgotten: their outcomes go to the flow's own topic alone."""
-
-    def __init__(self, *, most: int = MOST, most_bytes: int = MOST_BYTES) -> None:
-        self._most = most
-        self._most_bytes = most_bytes
-        self._kept: OrderedDict[tuple[str, str, str], Reply] = OrderedDict()
-        self._bytes = 0
-
-    def keep(self, flow: str, place: str, request: str, reply: Reply) -> None:
-        """Remember this; the same request again tells anew where its answer goes."""
-        self._forget(self._kept.pop((flow, place, request), None))
-        self._kept[flow, place, request] = reply
-        self._bytes += _size(reply)
-        while len(self._kept) > self._most or self._bytes > self._most_bytes:
-            self._forget(self._kept.popitem(last=False)[1])
-
-    def find(self, flow: str, place: str, request: str | None) -> Reply | None:
-        """What this request carried; None where that was nothing, or is not known any more."""
-        return self._kept.get((flow, place, request)) if request is not None else None
-
-    def _forget(self, reply: Reply | None) -> None:
-        self._bytes -= _size(reply) if reply is not None else 0
+def packed(reply: Reply) -> str:
+    """As text for the journal, '' for nothing. Raises `ValueError` when it is longer than the journal keeps."""
+    held = {_TOPIC: reply.topic} if reply.topic else {}
+    if reply.correlation is not None:
+        held[_CORRELATION] = b64encode(reply.correlation).decode()
+    text = json.dumps(held, separators=(",", ":"), ensure_ascii=False) if held else ""
+    if len(text) > MOST_REPLY:
+        size = len(reply.correlation or b"")
+        raise ValueError(
+            f"response topic ({len(reply.topic)} characters) and correlation data ({size} bytes) take {len(text)} characters "
+            f"in the journal; at most {MOST_REPLY} are kept, which correlation data of up to 5,000 bytes never exceed beside a topic of 1,000"
+        )
+    return text
 
 
-def _size(reply: Reply) -> int:
-    return len(reply.topic) + len(reply.correlation or b"")
-
-
-_KEPT: Final[dict[tuple[str, str], Replies]] = {}
-
-
-def replies_of(site: str, adapter: str) -> Replies:
-    """One for each adapter of a process: a session is used once, and an outcome is often written by a later one."""
-    return _KEPT.setdefault((site, adapter), Replies())
+def unpacked(text: str) -> Reply | None:
+    """What `packed` made a text of; None for nothing. Raises `ValueError` for a text that it did not make."""
+    if not text:
+        return None
+    try:
+        held = json.loads(text)
+        topic, correlation = held.get(_TOPIC, ""), held.get(_CORRELATION)
+        return Reply(str(topic), None if correlation is None else b64decode(correlation, validate=True))
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError("what the journal holds of the request's reply is not this adapter's") from None

@@ -5,6 +5,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Final
 
 from adapters.mqtt.book import Book, Due
@@ -12,7 +13,7 @@ from adapters.mqtt.codec import printable
 from adapters.mqtt.config import MqttOptions
 from adapters.mqtt.link import Heard, Link
 from adapters.mqtt.outbox import outgoing, word_message
-from adapters.mqtt.replies import Reply, replies_of
+from adapters.mqtt.replies import Reply, packed, unpacked
 from adapters.mqtt.topics import plain as plain_topic
 from bridge.api import Address, AlarmWord, Arrival, Quality, Reading, SessionContext, Stamp, Write, Written
 
@@ -77,7 +78,6 @@ class MqttSession:
         self._aside = 0
         self._unanswered = 0
         self._own = {options.status_topic, getattr(context.word, "topic", None)}
-        self._replies = replies_of(context.site, context.adapter)
         client_id = options.client_id or context.client_id or "smp-bridge"
         self._link = Link(options, client_id, heard=self._take, lost=self._ready.set)
 
@@ -113,7 +113,7 @@ class MqttSession:
     async def write(self, writes: Sequence[Write]) -> Sequence[Written]:
         """See `bridge.api.Session`. An outcome is written once the broker has acknowledged its message."""
         self._link.check()
-        entries = outgoing(writes, self._selections, self._book.flows, self._options, self._replies)
+        entries = outgoing(writes, self._selections, self._book.flows, self._options, self._answer)
         sent = [(entry, message) for entry in entries if not entry.error for message in entry.messages()]
         if sent:
             refused = await self._link.publish([message for _, message in sent])
@@ -161,7 +161,7 @@ class MqttSession:
             self._put_aside(heard.topic, "; ".join(taken.aside))
         if taken.asking or taken.freed:
             if heard.reply is not None:
-                self._remember(heard.reply, taken.asking)
+                taken.asking = self._replying(heard.reply, taken.asking)
             received = self._context.clock.now()
             if taken.asking:
                 self._queue(_Waiting(taken.asking, received, receipt))
@@ -171,8 +171,26 @@ class MqttSession:
             receipt.done = True
             self._acknowledge()
 
-    def _remember(self, reply: Reply, asking: Sequence[Due]) -> None:
-        """Keep where these requests want their answer. A topic that the site file does not let us write is not used; the flow's own one is."""
+    def _replying(self, reply: Reply, asking: Sequence[Due]) -> list[Due]:
+        """These requests with what they say about their answer, for the journal to keep."""
+        text = ""
+        try:
+            text = packed(self._allowed(reply))
+        except ValueError as error:
+            self._no_reply(reply.topic, str(error))
+        return [due if due.request is None else replace(due, reply=text) for due in asking]
+
+    def _answer(self, text: str) -> Reply | None:
+        """Where a request wants its answer. It may have been taken under another site file, so that is asked again."""
+        try:
+            reply = unpacked(text)
+        except ValueError as error:
+            self._no_reply("", str(error))
+            return None
+        return None if reply is None else self._allowed(reply)
+
+    def _allowed(self, reply: Reply) -> Reply:
+        """Without a topic that the site file does not let us write; the flow's own one is used then."""
         why = ""
         try:
             if reply.topic:
@@ -183,12 +201,10 @@ class MqttSession:
                     why = "the host reads or writes other things there"
         except ValueError as error:
             why = str(error)
-        if why:
-            self._no_reply(reply.topic, why)
-            reply = Reply("", reply.correlation)
-        for due in asking:
-            if due.request is not None:
-                self._replies.keep(due.flow.name, due.place, due.request, reply)
+        if not why:
+            return reply
+        self._no_reply(reply.topic, why)
+        return Reply("", reply.correlation)
 
     def _queue(self, waiting: _Waiting) -> None:
         self._inbox.append(waiting)

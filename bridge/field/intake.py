@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 import orjson
 
-from bridge.api import Arrival
+from bridge.api import MOST_REPLY, Arrival
 from bridge.clock import Clock, Stamp
 from bridge.errors import JournalFull
 from bridge.field.report import FieldMetrics
@@ -111,12 +111,19 @@ class IntakeDesk:
             if source:
                 stamps["source"] = Stamp(source, 0, "")
                 self._metrics.source(self._site, plan.name, record.received.wall_ns - source)
-            batch.candidates.append(
-                self._candidate(plan, evaluated, record.place, record.request, _evidence(record), stamps)
-            )
+            candidate = self._candidate(plan, evaluated, record.place, record.request, _evidence(record), stamps)
+            batch.candidates.append(replace(candidate, reply=self._reply(record)) if record.reply else candidate)
             self._metrics.stage(self._site, plan.name, "mapped", record.received, stamps["mapped"])
         self._warn(batch)
         return batch
+
+    def _reply(self, record: Record) -> str:
+        """What an adapter wants to have back with the answer; one that is too long is an adapter's mistake, and no reason to refuse the record."""
+        if record.request is None or len(record.reply) > MOST_REPLY:
+            why = f"{len(record.reply)} characters, at most {MOST_REPLY}" if record.request else "there is no request"
+            log.error("reply_not_kept", extra={"site": self._site, "flow": record.flow, "problem": why})
+            return ""
+        return record.reply
 
     def _say_refused(self, batch: _Batch, intake: Intake) -> None:
         """One line for what was refused together: how many records of which flow, for which reasons; the texts may hold values and stay in the journal."""

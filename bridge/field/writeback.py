@@ -135,7 +135,12 @@ class WriteBacks:
     def _writes(self, row: DueWriteBack) -> list[Write]:
         values = self._plans[row.flow].values(row.outcome)
         return [
-            Write(address=Address(row.flow, row.place, target), value=values[target], request=row.outcome.request)
+            Write(
+                address=Address(row.flow, row.place, target),
+                value=values[target],
+                request=row.outcome.request,
+                reply=row.reply,
+            )
             for target in self._targets[row.flow]
         ]
 

@@ -31,6 +31,7 @@ class _Asked:
     request: str
     at_ns: int
     awaiting: bool
+    reply: str = ""
 
 
 @dataclass(slots=True)
@@ -39,6 +40,7 @@ class _Verdicts:
 
     admissions: list[Admission] = field(default_factory=list)
     asked: dict[Where, _Asked] = field(default_factory=dict)
+    replies: dict[Where, str] = field(default_factory=dict)
     standing: dict[Key, Standing] = field(default_factory=dict)
     places: dict[Key, tuple[str, str]] = field(default_factory=dict)
 
@@ -124,10 +126,22 @@ class _Accepting:
         for row, candidate in enumerate(self._candidates):
             admission = self._admission(candidate, verdicts, signed=row in signed)
             verdicts.admissions.append(admission)
-            if candidate.request is not None and admission is not _A.SEEN:
-                asked = _Asked(candidate.request, self._now_ns, admission is _A.REQUESTED)
-                verdicts.asked[_where(candidate)] = asked
+            if candidate.request is not None:
+                self._note_request(candidate, admission, verdicts)
         return verdicts
+
+    def _note_request(self, candidate: Candidate, admission: Admission, verdicts: _Verdicts) -> None:
+        """What is remembered of this request. One that is completed keeps its reply; one that is told again may have it sent elsewhere."""
+        where, request = _where(candidate), candidate.request or ""
+        before = verdicts.asked.get(where) or self._asked.get(where)
+        if admission is _A.SEEN:
+            if before is not None and candidate.reply not in ("", before.reply):
+                verdicts.replies[where] = candidate.reply
+            return
+        completed = before is not None and before.awaiting and before.request == request
+        reply = candidate.reply or (verdicts.replies.get(where, before.reply) if before and completed else "")
+        verdicts.asked[where] = _Asked(request, self._now_ns, admission is _A.REQUESTED, reply)
+        verdicts.replies.pop(where, None)
 
     def _admission(self, candidate: Candidate, verdicts: _Verdicts, *, signed: bool) -> Admission:
         complete = bool(candidate.content) or candidate.refusal is not None
@@ -197,12 +211,12 @@ class _Accepting:
         asked: dict[Where, _Asked] = {}
         for (site, flow), places in groups.items():
             found = self._rows.all(
-                "SELECT t.place, t.slot, t.request, t.at_ns, t.awaiting FROM json_each(?) p CROSS JOIN triggers t"
+                "SELECT t.place, t.slot, t.request, t.at_ns, t.awaiting, t.reply FROM json_each(?) p CROSS JOIN triggers t"
                 " ON t.site = ? AND t.flow = ? AND t.place = p.value ->> 0 AND t.slot = p.value ->> 1",
                 (dump(places), site, flow),
             )
-            for place, slot, request, at_ns, awaiting in found:
-                asked[site, flow, place, slot] = _Asked(request, at_ns, bool(awaiting))
+            for place, slot, request, at_ns, awaiting, reply in found:
+                asked[site, flow, place, slot] = _Asked(request, at_ns, bool(awaiting), reply)
         return asked
 
     # second pass -----------------------------------------------------------------------------------------------------
@@ -225,16 +239,19 @@ class _Accepting:
         ]
         writing.flush()
         self._store_asked(tx, verdicts.asked)
+        if verdicts.replies:
+            changed = [(reply, *where) for where, reply in verdicts.replies.items()]
+            tx.many("UPDATE triggers SET reply = ? WHERE site = ? AND flow = ? AND place = ? AND slot = ?", changed)
         return accepted
 
     def _store_asked(self, tx: Tx, asked: dict[Where, _Asked]) -> None:
         received = {_where(c): c.stamps.get("received", tx.now) for c in self._candidates}
         tx.many(
-            "INSERT INTO triggers (site, flow, place, slot, request, at_ns, awaiting, received) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+            "INSERT INTO triggers (site, flow, place, slot, request, at_ns, awaiting, received, reply) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (site, flow, place, slot) DO UPDATE SET request = excluded.request, at_ns = excluded.at_ns,"
-            " awaiting = excluded.awaiting, received = excluded.received",
+            " awaiting = excluded.awaiting, received = excluded.received, reply = excluded.reply",
             [
-                (*where, row.request, row.at_ns, row.awaiting, dump({"received": list(received[where])}))
+                (*where, row.request, row.at_ns, row.awaiting, dump({"received": list(received[where])}), row.reply)
                 for where, row in asked.items()
             ],
         )

@@ -32,7 +32,8 @@ class Candidate:
 
     `content` is the item in the host's vocabulary as canonical JSON, `digest` its SHA-256 cut to 16 bytes, `depends` the references of a unit's
     members. `readings` is the legacy leg for evidence (JSON or raw bytes). `max_items` bounds the submission that it may join (1 for units),
-    `linger_ns` is how long an open submission waits for more, `deadline_ns` when (UTC) it expires.
+    `linger_ns` is how long an open submission waits for more, `deadline_ns` when (UTC) it expires. `reply` is the adapter's own word on where the
+    answer goes (`Record.reply`); it stands with the request for as long as the request is remembered.
     """
 
     site: str
@@ -53,6 +54,7 @@ class Candidate:
     linger_ns: int = 0
     deadline_ns: int = 0
     progress: bool = True
+    reply: str = ""
 
 
 class Accepted(NamedTuple):
@@ -89,6 +91,7 @@ class DueWriteBack:
     """An outcome that the EMS has not been told yet. `generation` rises with each newer outcome of the place; `key` is '' where the record had none.
 
     `settled` is when its submission was settled, None for words before that and for the host's own refusals; `submission` is '' where there is none.
+    `reply` is what the request that is answered came with (`Candidate.reply`).
     """
 
     id: int
@@ -103,6 +106,7 @@ class DueWriteBack:
     item: int | None = None
     settled: Stamp | None = None
     submission: str = ""
+    reply: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

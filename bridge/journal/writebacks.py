@@ -198,10 +198,11 @@ def due(rows: Rows, site: str, flows: Sequence[str], now_ns: int, limit: int) ->
     latest = now_ns + LONGEST_RETRY_NS
     found = rows.all(
         "SELECT w.id, w.site, w.flow, w.place, w.key, w.generation, w.state, w.transaction_id, w.asset_id, w.errors, w.request,"
-        " w.updated_ns, w.attempts, w.due_ns, w.follows, s.stamps, s.id FROM"
+        " w.updated_ns, w.attempts, w.due_ns, w.follows, s.stamps, s.id, t.reply FROM"
         " (SELECT * FROM writebacks WHERE site = ? AND step IN ('pending', 'retry') AND (step = 'pending' OR due_ns <= ? OR due_ns > ?)"
         " AND flow IN (SELECT value FROM json_each(?)) ORDER BY due_ns, id LIMIT ?) w"
-        " LEFT JOIN items i ON i.id = w.follows LEFT JOIN submissions s ON s.seq = i.submission ORDER BY w.due_ns, w.id",
+        " LEFT JOIN items i ON i.id = w.follows LEFT JOIN submissions s ON s.seq = i.submission LEFT JOIN triggers t ON t.site = w.site"
+        " AND t.flow = w.flow AND t.place = w.place AND t.slot = w.slot AND t.request = w.request ORDER BY w.due_ns, w.id",
         (site, now_ns, latest, named, limit),
     )
     later = rows.one(
@@ -214,7 +215,7 @@ def due(rows: Rows, site: str, flows: Sequence[str], now_ns: int, limit: int) ->
 
 def _due(row: Row) -> DueWriteBack:
     id_, site, flow, place, key, generation, state, transaction_id, asset_id, errors = row[:10]
-    request, updated_ns, attempts, due_ns, follows, stamps, submission = row[10:]
+    request, updated_ns, attempts, due_ns, follows, stamps, submission, reply = row[10:]
     outcome = EmsOutcome(
         state=EmsState(state),
         transaction_id=transaction_id,
@@ -236,6 +237,7 @@ def _due(row: Row) -> DueWriteBack:
         item=follows,
         settled=load_stamps(stamps).get("settled") if stamps else None,
         submission=submission or "",
+        reply=reply or "",
     )
 
 

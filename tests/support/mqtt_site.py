@@ -111,7 +111,9 @@ def request(request_id: object, **changes: Any) -> dict[str, Any]:
     return {"reqId": request_id, "action": "create", "ts": "2026-11-24T10:00:00Z"} | changes
 
 
-def outcome(place: str, request_id: str | None, state: str = "registered", errors: tuple[str, ...] = ()) -> list[Write]:
+def outcome(
+    place: str, request_id: str | None, state: str = "registered", errors: tuple[str, ...] = (), reply: str = ""
+) -> list[Write]:
     """The writes of one outcome, all fields, as the core hands them over."""
     values: dict[OutcomeField, object] = {
         OutcomeField.STATE: Code(3, state),
@@ -125,7 +127,7 @@ def outcome(place: str, request_id: str | None, state: str = "registered", error
         OutcomeField.ALARM: False,
     }
     return [
-        Write(address=_Address("chargers", place, name), value=value, request=request_id)
+        Write(address=_Address("chargers", place, name), value=value, request=request_id, reply=reply)
         for name, value in values.items()
     ]
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bridge.api import Arrival, Outcome
+from bridge.api import MOST_REPLY, Arrival, Outcome
 from bridge.clock import SystemClock
 from bridge.errors import JournalFull
 from bridge.field.intake import IntakeDesk
@@ -99,9 +99,9 @@ class Rig:
             metrics=FieldMetrics(), lane=self.lane, sleep=lambda _: asyncio.sleep(0),
         )  # fmt: skip
 
-    def arrival(self, **values):
+    def arrival(self, *, reply="", **values):
         fields = {name: value if isinstance(value, Reading) else Reading(value=value) for name, value in values.items()}
-        record = Record(flow="assets", place="A", fields=fields, received=CLOCK.now(), request="1")
+        record = Record(flow="assets", place="A", fields=fields, received=CLOCK.now(), request="1", reply=reply)
         return Arrival(records=[record], ack=self.acked.append)
 
 
@@ -128,6 +128,19 @@ async def test_a_full_journal_keeps_no_send_slot():
     assert [slot.ended for slot in rig.lane.slots] == [["released"]]
     assert [fast for _, fast in rig.journal.taken] == [None]
     assert rig.acked == [True]
+
+
+@pytest.mark.parametrize(("size", "kept"), [(MOST_REPLY, MOST_REPLY), (MOST_REPLY + 1, 0)])
+async def test_a_reply_is_kept_up_to_its_bound(size, kept, caplog):
+    """One that is longer is an adapter's mistake: the record is taken all the same, and the log says why its answer goes without."""
+    rig = Rig()
+    rig.journal.go.set()
+    await rig.desk.take([rig.arrival(reply="x" * size)])
+    ((taken, _),) = rig.journal.taken
+    assert [len(candidate.reply) for candidate in taken] == [kept]
+    assert rig.acked == [True]
+    said = [entry.problem for entry in caplog.records if entry.message == "reply_not_kept"]
+    assert said == ([] if kept else [f"{size} characters, at most {MOST_REPLY}"])
 
 
 async def test_a_session_that_ends_while_the_journal_is_full_waits_for_nothing():

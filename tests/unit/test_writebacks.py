@@ -1,6 +1,7 @@
 """The writer of outcomes beside a journal and a session that are told what to do."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from memory_adapter import MemoryOutcome
@@ -91,6 +92,23 @@ async def test_two_requests_of_one_place_are_told_apart():
         await until(lambda: len(journal.noted) == 2, task)
         task.cancel()
     assert {result.id: result.state for result in journal.noted} == {1: "retry", 2: "written"}
+
+
+async def test_each_write_brings_back_what_its_request_said_about_the_answer():
+    """For an adapter whose requests say where their outcome goes; nothing where the request said nothing."""
+
+    class Told(Session):
+        async def write(self, writes):
+            heard.extend((write.request, write.reply) for write in writes)
+            return await super().write(writes)
+
+    heard = []
+    journal = Journal([replace(row(1, "r-1"), reply="to x"), row(2, "r-2")])
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(writer(journal).run(Told()))
+        await until(lambda: len(journal.noted) == 2, task)
+        task.cancel()
+    assert set(heard) == {("r-1", "to x"), ("r-2", "")}
 
 
 async def test_a_full_journal_does_not_end_the_session():

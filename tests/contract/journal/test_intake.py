@@ -373,6 +373,59 @@ async def test_request_without_registration_is_refused(kit):
     assert [row.outcome.errors[0].code for row in await kit.told()] == ["9013"]
 
 
+@pytest.mark.parametrize("progress", [True, False])
+async def test_what_a_request_says_about_its_answer_comes_back_with_each_word(kit, progress):
+    """Each request's own, over a restart, with the outcome too where nothing was told before it; a request without one gets none."""
+    await kit.accept(
+        kit.message("A", "r1", reply='{"to":"x"}', progress=progress), kit.message("A", "r2", progress=progress)
+    )
+    first = {row.outcome.request: row.reply for row in await kit.told()}
+    assert first == ({"r1": '{"to":"x"}', "r2": ""} if progress else {})
+    due = await kit.sent()
+    await kit.restart()
+    await kit.settle(due)
+    told = {row.outcome.request: (row.outcome.state, row.reply) for row in await kit.told()}
+    assert told == {"r1": (EmsState.REGISTERED, '{"to":"x"}'), "r2": (EmsState.REGISTERED, "")}
+
+
+async def test_a_request_that_awaits_its_registration_keeps_its_reply(kit):
+    """The record that completes it comes without one, as from a session that was opened since; so does the refusal when none comes."""
+    for request in ("r1", "r2"):
+        await kit.accept(kit.message(None, request, content="", reply=f"to-{request}"))
+    await kit.restart()
+    await kit.accept(kit.message("A", "r1"))
+    refusal = Refusal(reason=HostReason.NO_REGISTRATION, text="no registration within 5 s")
+    await kit.accept(kit.message(None, "r2", content="", refusal=refusal))
+    assert {row.outcome.request: row.reply for row in await kit.told()} == {"r1": "to-r1", "r2": "to-r2"}
+    both = [kit.message(None, "r3", content="", reply="to-r3"), kit.message("B", "r3")]
+    await kit.accept(*both)
+    assert {row.reply for row in await kit.told()} == {"to-r1", "to-r2", "to-r3"}
+
+
+async def test_a_request_that_is_told_again_is_answered_where_it_asks_now(kit):
+    """A repeat that says nothing changes nothing, whether it comes later or in the same call; another reply counts from then on."""
+    await kit.accept(kit.message("A", "r1", reply="old"), kit.message("A", "r1"))
+    await kit.accept(kit.message("A", "r1"))
+    assert [row.reply for row in await kit.told()] == ["old"]
+    again = await kit.accept(kit.message("A", "r1", reply="new"))
+    assert again.accepted[0].admission is Admission.REPEAT
+    assert [row.reply for row in await kit.told()] == ["new"]
+    await kit.accept(kit.message(None, "r2", content="", reply="old"))
+    await kit.accept(kit.message(None, "r2", content="", reply="new"), kit.message("B", "r2"))
+    assert {row.outcome.request: row.reply for row in await kit.told()} == {"r1": "new", "r2": "new"}
+
+
+async def test_a_reply_is_its_request_s_alone(kit):
+    """The next request of a place has its own, and a word without a request none; after seven days the id is new, and so is its answer."""
+    await kit.accept(kit.asked("A", "1", reply="one"))
+    await kit.accept(kit.asked("A", "2"))
+    assert [row.reply for row in await kit.told()] == [""]
+    await kit.accept(kit.message("B", "r1", reply="old"))
+    kit.clock.advance(7.1 * DAY_S)
+    await kit.accept(kit.message("C", "r1"))
+    assert [row.reply for row in await kit.told() if row.outcome.request == "r1"] == [""]
+
+
 async def test_message_id_is_a_repeat_for_seven_days(kit):
     """Within seven days a request id is a repeat, after them it is new."""
     await kit.accept(kit.message("A", "r1"))
