@@ -76,11 +76,16 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """What to look for. `start` is where to begin, in the adapter's own words; `ranges` what to scan; `most` bounds what is shown."""
+    """What to look for. `start` is where to begin, in the adapter's own words (a node, a topic filter); `most` bounds what is shown.
+
+    `wait_s` is how long to listen where things only come by themselves. `ranges` says what to scan, and `units` of whom, where nothing can be
+    found without asking address by address: without `ranges` nothing is scanned there.
+    """
 
     wait_s: float = 5.0
     start: str = ""
     ranges: Sequence[str] = ()
+    units: Sequence[int] = ()
     most: int = 10_000
 
 

@@ -1,12 +1,16 @@
 """MQTT: records are retained JSON messages, requests are messages, outcomes are published."""
 
+import asyncio
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Final
+from importlib import import_module
+from typing import Any, Final
 
 from adapters.mqtt.certificates import certificates
 from adapters.mqtt.check import check, check_word
 from adapters.mqtt.config import ChangeSubmit, MessageSubmit, MqttOptions, MqttOutcome, MqttRecords, MqttWord
-from bridge.api import Adapter, Probe, Session, SessionContext, Trigger
+from adapters.mqtt.entry import SCHEMES, options_of
+from bridge.api import Adapter, Clock, Credentials, Probe, Search, Seen, Session, SessionContext, Trigger
 
 __all__ = ["ADAPTER"]
 
@@ -23,6 +27,22 @@ def _probe(context: SessionContext) -> AbstractAsyncContextManager[Probe]:
     return open_probe(context)
 
 
+class _Browser:
+    """See `bridge.api.Browser`; the library is loaded when it is first used."""
+
+    schemes: Final[Sequence[str]] = SCHEMES
+
+    def options(self, url: str, credentials: Credentials) -> Mapping[str, Any]:
+        """See `bridge.api.Browser`."""
+        return options_of(url, credentials)
+
+    async def browse(self, options: Any, search: Search, clock: Clock) -> Seen:
+        """See `bridge.api.Browser`."""
+        browse = await asyncio.to_thread(import_module, "adapters.mqtt.browse")
+        seen: Seen = await browse.browse(options, search, clock)
+        return seen
+
+
 ADAPTER: Final = Adapter(
     protocol="mqtt",
     summary="MQTT 3.1.1 and 5: retained JSON registrations, request messages acknowledged once journalled, results published",
@@ -37,4 +57,5 @@ ADAPTER: Final = Adapter(
     check_word=check_word,
     certificates=certificates,
     probe=_probe,
+    browser=_Browser(),
 )

@@ -27,6 +27,8 @@ _UNSPOKEN: Final = frozenset("/:*?[#")  # letters that a path cannot hold
 async def browse(options: Any, search: Search, clock: Clock) -> Seen:
     """See `bridge.api.Browser`. `start` is a path from Objects, in the prefixes that are shown."""
     assert isinstance(options, OpcUaOptions)
+    if search.ranges or search.units:
+        raise ValueError("--range and --unit belong to Modbus; of OPC UA say where to begin with --start")
     if search.start:
         absolute(search.start)
     reached = await connect(options, clock)

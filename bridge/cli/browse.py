@@ -1,18 +1,19 @@
 """`smp-bridge browse`: what there is behind an address, as a table, JSON, or the draft of a site file."""
 
 import asyncio
-import enum
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import typer
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from bridge.api import Adapter, Credentials, Search, Secret, Seen
+from bridge.cli import browse_options as options
+from bridge.cli.browse_options import Form
 from bridge.cli.check import load_here
 from bridge.cli.shown import plain, table, value_text
 from bridge.cli.site_draft import Place, site_yaml
@@ -25,14 +26,7 @@ from bridge.registry import find, known
 from bridge.vocabulary import load_vocabulary
 
 _PARTICIPANT: Final = "acme-test"
-
-
-class Form(enum.Enum):
-    """How the result is printed."""
-
-    TABLE = "table"
-    JSON = "json"
-    SITE = "site"
+_LONG: Final = 200
 
 
 class _Asked(NamedTuple):
@@ -45,70 +39,48 @@ class _Asked(NamedTuple):
 
 
 def browse(
-    url: Annotated[
-        str,
-        typer.Argument(
-            metavar="[URL]",
-            help="Such as opc.tcp://HOST:PORT; each adapter has its own schemes.",
-        ),
-    ] = "",
-    config: Annotated[
-        Path, typer.Option(help="With --site: the directory that holds bridge.yaml and sites/*.yaml.")
-    ] = Path("config"),
-    site: Annotated[
-        str,
-        typer.Option(
-            help="In place of a URL: the address and security of this site's adapter. With a URL: the name of the draft."
-        ),
-    ] = "",
-    adapter: Annotated[str, typer.Option(help="Which adapter of the site, where it has several.")] = "",
-    form: Annotated[
-        Form, typer.Option("--as", help="site prints a draft of a site file, which `smp-bridge check` accepts.")
-    ] = Form.TABLE,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --as json.")] = False,
-    start: Annotated[
-        str,
-        typer.Option(help="The path of the node to begin at."),
-    ] = "",
-    most: Annotated[int, typer.Option(help="Show at most so many nodes.", min=1, max=1_000_000)] = 10_000,
-    user: Annotated[str, typer.Option(help="The user's name.")] = "",
-    password_file: Annotated[Path | None, typer.Option(help="The file that holds the password.")] = None,
-    password_env: Annotated[str, typer.Option(help="The environment variable that holds the password.")] = "",
-    certificate: Annotated[Path | None, typer.Option(help="This host's certificate.")] = None,
-    key: Annotated[Path | None, typer.Option(help="The key of this host's certificate.")] = None,
-    trust: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="The server's certificate (OPC UA; may be repeated), or the authority of it (TLS). No server is trusted unseen."
-        ),
-    ] = None,
-    policy: Annotated[
-        str,
-        typer.Option(
-            help="OPC UA: Basic256Sha256 (the default with --certificate), Aes128Sha256RsaOaep, Aes256Sha256RsaPss, or None."
-        ),
-    ] = "",
-    mode: Annotated[str, typer.Option(help="OPC UA: SignAndEncrypt (the default) or Sign.")] = "",
-    participant: Annotated[str, typer.Option(help="Whose assets the draft's are: an entry of bridge.yaml.")] = "",
+    url: options.Url = "",
+    config: options.ConfigDirectory = Path("config"),
+    site: options.Site = "",
+    adapter: options.AdapterName = "",
+    form: options.As = Form.TABLE,
+    as_json: options.AsJson = False,
+    start: options.Start = "",
+    wait_s: options.WaitS = 5.0,
+    ranges: options.Ranges = None,
+    units: options.Units = None,
+    most: options.Most = 10_000,
+    user: options.User = "",
+    password_file: options.PasswordFile = None,
+    password_env: options.PasswordEnv = "",
+    certificate: options.Certificate = None,
+    key: options.Key = None,
+    trust: options.Trust = None,
+    policy: options.SecurityPolicy = "",
+    mode: options.Mode = "",
+    participant: options.Participant = "",
 ) -> None:
-    """Show what an EMS has, such as the tree of an OPC UA server. Nothing is written.
+    """Show what an EMS has: the tree of an OPC UA server, the topics heard on an MQTT broker, stated addresses of a Modbus device. Nothing is written.
 
-    With --as site a draft of a site file is printed: objects that look like records, with a guess at what each field means. Guesses and gaps
-    are marked PLACEHOLDER. Passwords are read from a file or the environment, never from the command line.
+    With --as site a draft of a site file is printed: objects, topics or registers that look like records, with a guess at what each field means.
+    Guesses and gaps are marked PLACEHOLDER. Passwords are read from a file or the environment, never from the command line.
 
     Exits 0 when something was shown, 1 when there was no connection or nothing was seen, 2 when the call has to be corrected.
 
     smp-bridge browse opc.tcp://10.0.0.5:4840 --certificate keys/us.crt.pem --key keys/us.key.pem --trust keys/ems.der --as site > config/sites/leeds.yaml
+
+    smp-bridge browse mqtts://10.0.0.6 --trust keys/ca.pem --user bridge --password-file keys/mqtt --filter 'acme/leeds/#' --wait 30
+
+    smp-bridge browse modbus://10.0.0.7 --unit 1 --range holding:0-199 --range input:0-49
     """
-    credentials = _credentials(user, password_file, password_env, certificate, key, trust or [], policy, mode)
-    search = Search(start=start, most=most)
+    secret, source = _password(password_file, password_env)
+    let_in = Credentials(
+        user=user, password=secret, password_from=source, certificate=certificate, private_key=key,
+        trusted=tuple(trust or ()), policy=policy, mode=mode,
+    )  # fmt: skip
+    search = Search(wait_s=wait_s, start=start, ranges=tuple(ranges or ()), units=tuple(units or ()), most=most)
     try:
-        if url:
-            asked = _by_url(url, credentials, site, adapter, participant)
-        elif site:
-            asked = _by_site(config, site, adapter)
-        else:
-            raise typer.BadParameter("name a URL, or --site with its --config")
+        asked = _asked(url, let_in, config, site, adapter, participant)
         seen = _look(asked, search)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
@@ -137,14 +109,26 @@ def _show(seen: Seen, asked: _Asked, form: Form) -> None:
             )
         print(site_yaml(asked.place, seen, asked.profile, load_vocabulary()), end="")
     else:
-        for line in table(
-            seen.columns, [[value_text(cell) if cell != "" else "" for cell in row] for row in seen.rows]
-        ):
+        for line in table(seen.columns, [_cells(row) for row in seen.rows]):
             print(line)
         print("\n".join(["", *seen.notes, seen.said]))
 
 
+def _cells(row: Sequence[object]) -> list[str]:
+    """Values are cut; what a row is of, and its last cell, may be as long as they need."""
+    outer = {0, len(row) - 1}
+    return [value_text(cell, *([_LONG] if at in outer else [])) if cell != "" else "" for at, cell in enumerate(row)]
+
+
 # whom to ask ----------------------------------------------------------------------------------------------
+
+
+def _asked(url: str, let_in: Credentials, config: Path, site: str, adapter: str, participant: str) -> _Asked:
+    if url:
+        return _by_url(url, let_in, site, adapter, participant)
+    if site:
+        return _by_site(config, site, adapter)
+    raise ValueError("name a URL, or --site with its --config")
 
 
 def _by_url(url: str, credentials: Credentials, site: str, name: str, participant: str) -> _Asked:
@@ -156,14 +140,14 @@ def _by_url(url: str, credentials: Credentials, site: str, name: str, participan
     assert item.browser is not None
     given = item.browser.options(url, credentials)
     try:
-        options = item.options.model_validate(dict(given))
+        made = item.options.model_validate(dict(given))
     except ValidationError as error:
         raise ValueError("; ".join(_told(detail) for detail in error.errors(include_url=False))) from None
     place = Place(
         site=site or "new-site", adapter=name or "ems", participant=participant or _PARTICIPANT, protocol=item.protocol,
         options=_spelled(given, credentials), known=bool(participant),
     )  # fmt: skip
-    return _Asked(item, options, place, load_profile("default"))
+    return _Asked(item, made, place, load_profile("default"))
 
 
 def _browsable() -> list[Adapter]:
@@ -209,25 +193,16 @@ def _by_site(config: Path, site: str, name: str) -> _Asked:
         raise ValueError(f"{site} has no adapter {name}; it has {', '.join(item.adapters)}")
     adapter = item.adapters[name]
     content = YAML(typ="safe", pure=True).load(item.file.read_text("utf-8"))
-    options = {key: value for key, value in content["adapters"][name].items() if key != "protocol"}
+    spelled = {key: value for key, value in content["adapters"][name].items() if key != "protocol"}
     owner = next(iter(item.flows.values())).participant
-    place = Place(site=site, adapter=name, participant=owner, protocol=adapter.adapter.protocol, options=options, known=True)  # fmt: skip
+    place = Place(site=site, adapter=name, participant=owner, protocol=adapter.adapter.protocol, options=spelled, known=True)  # fmt: skip
     return _Asked(adapter.adapter, adapter.options, place, found.participants[owner].profile)
 
 
-def _credentials(
-    user: str,
-    file: Path | None,
-    variable: str,
-    certificate: Path | None,
-    key: Path | None,
-    trust: list[Path],
-    policy: str,
-    mode: str,
-) -> Credentials:
+def _password(file: Path | None, variable: str) -> tuple[Secret | None, Mapping[str, str]]:
+    """The password, and where a site file would take it from."""
     if file is not None and variable:
         raise typer.BadParameter("give --password-file or --password-env, one of them")
-    password, source = None, {}
     if file is not None:
         try:
             password = Secret(file.read_text("utf-8").rstrip("\r\n"))
@@ -235,12 +210,9 @@ def _credentials(
             raise typer.BadParameter(
                 f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
             ) from None
-        source = {"file": str(file.absolute())}
-    elif variable:
-        if not os.environ.get(variable):
-            raise typer.BadParameter(f"the environment variable {variable} is not set")
-        password, source = Secret(os.environ[variable]), {"env": variable}
-    return Credentials(
-        user=user, password=password, password_from=source, certificate=certificate, private_key=key,
-        trusted=tuple(trust), policy=policy, mode=mode,
-    )  # fmt: skip
+        return password, {"file": str(file.absolute())}
+    if not variable:
+        return None, {}
+    if not os.environ.get(variable):
+        raise typer.BadParameter(f"the environment variable {variable} is not set")
+    return Secret(os.environ[variable]), {"env": variable}

@@ -64,12 +64,12 @@ def site_yaml(place: Place, seen: Seen, profile: Profile, vocabulary: Vocabulary
 
 
 def _joined(given: Any, added: Any) -> Any:
-    """Options that were there already, and what the flows need besides."""
+    """Options that were there already, and what the flows need besides; of a single value, what was seen."""
     if isinstance(given, Mapping) and isinstance(added, Mapping):
         return {**added, **given}
     if isinstance(given, Sequence) and isinstance(added, Sequence) and not isinstance(given, str):
         return [*given, *(each for each in added if each not in given)]
-    return given
+    return added
 
 
 # flows --------------------------------------------------------------------------------------------------

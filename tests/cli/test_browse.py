@@ -1,9 +1,12 @@
-"""`smp-bridge browse` on a node-opcua server: the tree, and a draft of a site file that `check` accepts and `probe` can read by."""
+"""`smp-bridge browse` on node-opcua, mosquitto and libmodbus: what is there, and drafts of site files that `check` accepts."""
+
+import shutil
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from opcua_peer import PASSWORD, USER
-from probe_world import probe_world
+from probe_world import ASSET_TOPIC, probe_world
 from ruamel.yaml import YAML
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -12,7 +15,23 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(tmp_path_factory):
     async with probe_world(tmp_path_factory.mktemp("browse")) as made:
+        await made.fresh()
         yield made
+
+
+@pytest.fixture
+def config(world, tmp_path):
+    """A configuration of the test's own, to write drafts into."""
+    return Path(shutil.copytree(world.config, tmp_path / "config"))
+
+
+async def complaints(world, config, site, draft):
+    """What `check` says of this draft alone; the keys of this configuration are placeholders, its site is none."""
+    for file in (config / "sites").iterdir():
+        file.unlink()
+    (config / "sites" / f"{site}.yaml").write_text(draft)
+    examined = await world.command("check", "--config", config)
+    return [line for line in examined.err.splitlines() if f"{site}.yaml" in line]
 
 
 def let_in(world):
@@ -36,7 +55,7 @@ async def test_the_tree(world):
     assert (await world.written())[0] == []
 
 
-async def test_a_draft_that_check_accepts(world):
+async def test_a_draft_that_check_accepts(world, config):
     """Objects that are alike become a flow by glob, with trigger and outcome; guesses are marked; `check` takes it, and a probe reads by it."""
     said = await world.command(
         "browse", world.opcua.url, *let_in(world), "--as", "site", "--site", "leeds", "--participant", "acme-test"
@@ -58,14 +77,8 @@ async def test_a_draft_that_check_accepts(world):
     assert flow["payload"]["assetReference"] == "asset_reference"
     assert flow["payload"]["postcode"] == "postcode"
     assert draft["flows"]["units"]["operation"] == "unit.create"
-    for file in (world.config / "sites").iterdir():
-        file.unlink()
-    (world.config / "sites" / "leeds.yaml").write_text(said.out)
-    examined = await world.command("check", "--config", world.config)
-    assert "leeds.yaml" not in examined.err, (
-        examined.err
-    )  # the keys of this configuration are placeholders, its site is none
-    checked = await world.command("probe", "--config", world.config, "--json", "--wait", 0.3)
+    assert await complaints(world, config, "leeds", said.out) == []
+    checked = await world.command("probe", "--config", config, "--json", "--wait", 0.3)
     assert checked.code in {0, 1}, checked.err
     [adapter] = checked.json["adapters"]
     assert {each["place"] for each in adapter["values"]} >= {"BESS001", "BESS002", "BESS003", "UNIT01"}
@@ -79,3 +92,32 @@ async def test_a_call_that_is_wrong(world):
     said = await world.command("browse", "gopher://there")
     assert said.code == 2
     assert "opc.tcp://" in said.err
+
+
+async def test_the_topics_of_a_site(world, config):
+    """With the credentials and the authority of the site; retained topics with kind and fields; nobody published, the host's own status topic included."""
+    before = [message.topic for message in world.heard.messages]
+    said = await world.command("browse", "--site", "crawley", "--config", config, "--wait", 0.5, "--json")
+    assert (said.code, said.err) == (0, "")
+    rows = {row["TOPIC"]: row for row in said.json["rows"]}
+    row = rows[ASSET_TOPIC.format("EV1")]
+    assert (row["RETAINED"], row["KIND"]) == ("yes", "JSON")
+    assert row["FIELDS"] == ["name", "mpan", "postcode", "gspGroup", "kw"]
+    await world.settled()
+    assert [message.topic for message in world.heard.messages] == [*before, "tests/settled"]
+
+
+async def test_a_draft_of_topics_that_check_accepts(world, config):
+    """The level that varies is the asset, members of JSON are fields, a password stays where it comes from; a probe reads by it."""
+    said = await world.command("browse", "--site", "crawley", "--config", config, "--wait", 0.5, "--as", "site")
+    assert (said.code, said.err) == (0, "")
+    draft = YAML(typ="safe").load(said.out)
+    flow = next(each for each in draft["flows"].values() if each["operation"] == "asset.create")
+    assert flow["records"]["each"] == ASSET_TOPIC.format("{asset}")
+    assert flow["payload"]["assetName"] == "name"
+    assert isinstance(draft["adapters"]["broker"]["password"], dict)
+    assert await complaints(world, config, "crawley", said.out) == []
+    checked = await world.command("probe", "--config", config, "--json", "--wait", 0.5)
+    assert checked.code in {0, 1}, checked.err
+    [adapter] = checked.json["adapters"]
+    assert {each["place"] for each in adapter["values"]} >= {"EV1", "EV2"}
