@@ -49,6 +49,7 @@ from bridge.measured import Measured
 from bridge.metrics import Metrics
 from bridge.reports import ClockReport, FieldReport, MarketReport
 from bridge.web.admin import AdminListener, Health
+from bridge.web.public import Bounds, PublicListener
 
 if TYPE_CHECKING:
     from bridge.traced import Traced
@@ -57,10 +58,6 @@ log = logging.getLogger(__name__)
 
 RENEW_S: Final = 10.0
 DRAIN_S: Final = 15.0
-LINGER_S: Final = 2.0  # how long the rest of a refused body is still read, so that its sender sees the answer
-LONGEST_HEADER: Final = (
-    32 * 1024
-)  # more than a signature may have, so that our own gate refuses it like any other (401)
 
 
 class Role(Enum):
@@ -416,9 +413,14 @@ class Host:
             )
             context = server_context(options.certificate, options.private_key, options.client_ca)
             running.reload = lambda: renew_certificate(context, options.certificate, options.private_key)
-            running.returns_port = await _serve(
-                stack, endpoint.application(), options.host, options.port, context, self._sockets.get("returns")
+            listener = PublicListener(
+                endpoint.application(),
+                bounds=Bounds(per_source=options.connections_per_source, in_all=options.connections),
+                context=context,
+                refused=self._market_report.refused,
+                malformed=endpoint.malformed,
             )
+            running.returns_port = await listener.start(stack, options.host, options.port, self._sockets.get("returns"))
             log.info("listening", extra={"listener": "returns", "address": options.host, "port": running.returns_port})
         if listeners.admin is not None:
             admin = AdminListener(
@@ -428,7 +430,7 @@ class Host:
                 self._measured.told,
             )
             running.admin_port = await _serve(
-                stack, admin.application(), listeners.admin.host, listeners.admin.port, None, self._sockets.get("admin")
+                stack, admin.application(), listeners.admin.host, listeners.admin.port, self._sockets.get("admin")
             )
             log.info(
                 "listening",
@@ -501,7 +503,6 @@ async def _serve(
     app: web.Application,
     host: str,
     port: int,
-    context: ssl.SSLContext | None,
     passed: socket.socket | None,
 ) -> int:
     """Serve an application, on the socket that was passed if there is one; returns the port it really has."""
@@ -510,17 +511,10 @@ async def _serve(
         handle_signals=False,
         access_log=None,
         shutdown_timeout=5.0,
-        max_field_size=LONGEST_HEADER,
-        auto_decompress=False,
-        lingering_time=LINGER_S,
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    site: web.BaseSite
-    if passed is not None:
-        site = web.SockSite(runner, passed, ssl_context=context)
-    else:
-        site = web.TCPSite(runner, host, port, ssl_context=context)
+    site = web.SockSite(runner, passed) if passed is not None else web.TCPSite(runner, host, port)
     try:
         await site.start()
     except OSError as error:

@@ -121,6 +121,8 @@ class ReturnsListener(Options):
     certificate: FilePath
     private_key: PrivateFile
     client_ca: FilePath | None = None
+    connections: Annotated[int, Field(ge=1, le=50_000)] = 512
+    connections_per_source: Annotated[int, Field(ge=1, le=50_000)] = 128
 
 
 class AdminListener(Options):

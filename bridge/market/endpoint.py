@@ -41,6 +41,9 @@ _TITLES: Final[Mapping[int, str]] = {
 }
 
 
+_NAMELESS: Final[Mapping[str, str]] = {"Server": "smp-bridge"}  # else aiohttp tells its own and Python's version
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inbox:
     """One participant's side of the end point."""
@@ -63,11 +66,20 @@ class _Answer(Exception):
 class ReturnsEndpoint:
     """Takes returns for every participant of this process."""
 
-    def __init__(self, inboxes: Iterable[Inbox], *, journal: Journal, clock: Clock, metrics: MarketMetrics) -> None:
+    def __init__(
+        self,
+        inboxes: Iterable[Inbox],
+        *,
+        journal: Journal,
+        clock: Clock,
+        metrics: MarketMetrics,
+        body_s: float = BODY_S,
+    ) -> None:
         self._inboxes = {inbox.reader.path: inbox for inbox in inboxes}
         self._journal = journal
         self._clock = clock
         self._metrics = metrics
+        self._body_s = body_s
 
     def application(self) -> web.Application:
         """One route per participant, and the same plain body for everything else."""
@@ -75,6 +87,11 @@ class ReturnsEndpoint:
         for path in self._inboxes:
             app.router.add_post(path, self._receive)
         return app
+
+    def malformed(self) -> web.Response:
+        """The answer to what is no HTTP request at all: the same body as any other 400."""
+        self._metrics.refused("bad_http")
+        return _problem(400)
 
     @web.middleware
     async def _uniform(
@@ -99,7 +116,7 @@ class ReturnsEndpoint:
         if inbox.tracker.crowded:
             raise _Answer(503, "too_many_returns")
         _check_media(request, inbox.reader)
-        body = await _read(request, inbox.reader.max_body_bytes)
+        body = await _read(request, inbox.reader.max_body_bytes, self._body_s)
         headers = plain_headers(request.headers.items())
         try:
             tokens = request.headers.getall(inbox.reader.signature_header, [])
@@ -150,7 +167,7 @@ class ReturnsEndpoint:
             duplicate=parked.verdict == "duplicate",
             quarantined=bool(message.quarantined),
         )
-        return web.Response(status=status, body=body, headers=headers)
+        return web.Response(status=status, body=body, headers={**headers, **_NAMELESS})
 
 
 def _check_media(request: web.Request, reader: ReturnReader) -> None:
@@ -164,26 +181,28 @@ def _check_media(request: web.Request, reader: ReturnReader) -> None:
         raise _Answer(415, "charset")
 
 
-async def _read(request: web.Request, limit: int) -> bytes:
-    """The raw body, at most `limit` bytes and 30 s."""
+async def _read(request: web.Request, limit: int, within_s: float) -> bytes:
+    """The raw body, at most `limit` bytes and so many seconds."""
     if (request.content_length or 0) > limit:
         raise _Answer(413, "body_too_large")
     content = bytearray()
     try:
-        async with asyncio.timeout(BODY_S):
+        async with asyncio.timeout(within_s):
             async for block in request.content.iter_any():
                 content += block
                 if len(content) > limit:
                     raise _Answer(413, "body_too_large")
     except TimeoutError as error:
         raise _Answer(408, "body_too_slow") from error
+    except (web.RequestPayloadError, ConnectionError) as error:  # its framing is broken, or the rest never came
+        raise _Answer(400, "bad_body") from error
     return bytes(content)
 
 
 def _problem(status: int) -> web.Response:
     """RFC 9457 with no hint which check failed."""
     body = {"type": "about:blank", "title": _TITLES.get(status, "Error"), "status": status}
-    headers = {"Retry-After": RETRY_AFTER_S} if status == 503 else {}
+    headers = {"Retry-After": RETRY_AFTER_S, **_NAMELESS} if status == 503 else _NAMELESS
     answer = web.Response(
         status=status, body=orjson.dumps(body), content_type="application/problem+json", headers=headers
     )

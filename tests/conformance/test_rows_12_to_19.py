@@ -164,6 +164,58 @@ async def test_row_15_of_a_settled_submission(smp):
     assert smp.rows(ALARMS) == []
 
 
+@pytest.mark.parametrize(("mode", "past_s"), [("attempt", 301), ("event", 8 * 86400)])
+@pytest.mark.parametrize("form", FORMS)
+async def test_row_16_replay_after_the_window(tmp_path, form, mode, past_s):
+    """Row 16: "exact replay after the window": 401, no effect; a moment before it was a duplicate."""
+    async with listening(tmp_path, profile=form, freshness={"mode": mode}) as smp:
+        ours = await smp.submission("BESS001")
+        _, message = await smp.accepted()
+        assert await smp.state(ours) == "CONFIRMED"
+        assert (await smp.post(message))[0] == 200
+        smp.clock.at_ns += past_s * NS
+        await smp.unauthentic("too_old", message)
+        assert await smp.state(ours) == "CONFIRMED"
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_row_16_replay_after_a_restart(tmp_path, form):
+    """Row 16: "after restart": 200 with the first receipt, no second effect: the replay store is on disk."""
+    key = signer()
+    async with listening(tmp_path, profile=form, key=key) as smp:
+        ours, message = await smp.submission("BESS001"), smp.seal(smp.draft())
+        first = await smp.post(message)
+        await smp.settled()
+        at_ns = smp.clock.at_ns
+    async with listening(tmp_path, profile=form, key=key) as smp:
+        smp.clock.at_ns = at_ns + 60 * NS
+        stored = smp.effects()
+        again = await smp.post(message)
+        assert (first[0], again[0]) == (smp.profile.spec.ack.status, 200)
+        assert (first[1], await smp.state(ours)) == (again[1], "CONFIRMED")
+        assert (smp.effects(), smp.told()[ACME]) == (stored, 0)
+
+
+async def test_row_16_replay_at_the_second_worker(tmp_path, cluster):
+    """Row 16: "sent to the second worker": over PostgreSQL 200 with the first receipt, and stored once: the replay store is shared."""
+    database, key = cluster.lend(), signer()
+    server = cluster.server(database)
+    count = "SELECT count(*) FROM smp_bridge.returns"
+    try:
+        async with listening(tmp_path, key=key, postgres=server) as smp:
+            message = smp.seal(smp.draft())
+            first = await smp.post(message)
+            at_ns = smp.clock.at_ns
+        async with listening(tmp_path, key=key, postgres=server) as other:
+            other.clock.at_ns = at_ns + 60 * NS
+            again = await other.post(message)
+            assert (first[0], again[0], first[1]) == (202, 200, again[1])
+            assert other.told()[ACME] == 0
+        assert cluster.rows(count, database=database) == [(1,)]
+    finally:
+        cluster.give_back(database)
+
+
 async def test_row_17_same_id_other_content(smp):
     """Row 17: "same messageId, other content, valid signature": 409, both stored, alarm, nobody acts on the second."""
     draft, _ = await smp.accepted(message_id="m-1")

@@ -14,6 +14,7 @@ from bridge.market.endpoint import BODY_S
 from bridge.model import ItemState
 from bridge.profile import ReturnResult
 from bridge.submission import SubmissionState
+from bridge.web.public import Bounds
 
 ALARMS = "SELECT code FROM alarms WHERE cleared_ns = 0 ORDER BY code"
 
@@ -113,36 +114,11 @@ async def test_row_22_limit_and_one_more(tmp_path, form):
         await smp.refused(413, "body_too_large", body + b" ", tokens)
 
 
-async def raw(smp, head, body=b"", *, more=b"", within_s=15.0):
-    """Send these bytes on a connection of their own; the answer's bytes until the server closes it."""
-    reader, writer = await asyncio.open_connection("localhost", smp.port, ssl=smp.trust)
-    try:
-        lines = [
-            f"POST {smp.path()} HTTP/1.1",
-            "Host: localhost",
-            f"Content-Type: {smp.profile.return_content_types[0]}",
-            *head,
-        ]
-        writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
-        answer = asyncio.get_running_loop().create_task(reader.read())
-        async with asyncio.timeout(within_s):
-            try:
-                while more and not answer.done():
-                    writer.write(more)
-                    await writer.drain()
-                    await asyncio.sleep(0.001)  # a flood all the same, which leaves the processor to others
-            except ConnectionError:
-                pass
-            return await answer
-    finally:
-        writer.transport.abort()
-
-
 async def test_row_22_a_gigabyte_declared(smp):
     """Row 22: "1 GB declared": 413 at once, without reading it."""
     await smp.accepted()
     counted = smp.refusals()
-    answer = await raw(smp, ["Content-Length: 1000000000"], b"{", more=b" " * 65536)
+    answer = await smp.raw(smp.head("Content-Length: 1000000000") + b"{", more=b" " * 65536)
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert smp.new_refusals(counted) == {"body_too_large": 1}
 
@@ -151,21 +127,21 @@ async def test_row_22_chunked_without_end(smp):
     """Row 22: "chunked without end": 413, the connection is closed, memory flat."""
     await smp.accepted()
     before, counted = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, smp.refusals()
-    answer = await raw(smp, ["Transfer-Encoding: chunked"], more=b"10000\r\n" + b" " * 65536 + b"\r\n")
+    answer = await smp.raw(smp.head("Transfer-Encoding: chunked"), more=b"10000\r\n" + b" " * 65536 + b"\r\n")
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert smp.new_refusals(counted) == {"body_too_large": 1}
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000
 
 
-async def test_row_22_a_body_that_stops(smp, monkeypatch):
+async def test_row_22_a_body_that_stops(tmp_path):
     """Row 22: "413 or 408": a body that is not finished within the limit gets 408, and nothing of it is kept."""
     assert BODY_S == 30.0
-    monkeypatch.setattr("bridge.market.endpoint.BODY_S", 0.3)
-    _, good = await smp.accepted()
-    before, counted = smp.stored(), smp.refusals()
-    answer = await raw(smp, ["Content-Length: 1000"], good.sent()[0][:10])
-    assert answer.startswith(b"HTTP/1.1 408 ")
-    assert (smp.new_refusals(counted), smp.stored()) == ({"body_too_slow": 1}, before)
+    async with listening(tmp_path, bounds=Bounds(linger_s=0.1), limits={"body_s": 0.1}) as smp:
+        _, good = await smp.accepted()
+        before, counted = smp.stored(), smp.refusals()
+        answer = await smp.raw(smp.head("Content-Length: 1000") + good.sent()[0][:10])
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert (smp.new_refusals(counted), smp.stored()) == ({"body_too_slow": 1}, before)
 
 
 @cache

@@ -18,12 +18,13 @@ from multidict import CIMultiDict
 from ruamel.yaml import YAML
 from yarl import URL
 
-from bridge.app import _serve, server_context
+from bridge.app import server_context
 from bridge.clock import SystemClock
 from bridge.envelope import Algorithm, SignatureForm
 from bridge.envelope.base64url import decode, encode
 from bridge.ids import submission_ids
 from bridge.journal.port import AnswerNote, Candidate, SignedCall
+from bridge.journal.postgres import open_postgres
 from bridge.journal.sqlite import open_journal
 from bridge.keys import KeySigner, new_key, public_from_jwk
 from bridge.market.calls import CallMaker, Identity
@@ -37,6 +38,7 @@ from bridge.reports import MarketReport
 from bridge.sandbox.pki import Authority
 from bridge.submission import SubmissionState
 from bridge.vocabulary import load_vocabulary
+from bridge.web.public import Bounds, PublicListener
 from bridge.wire import BatchReturn, ItemError, MessageMeta, Wire
 from bridge.wire.parts import plant
 
@@ -232,6 +234,41 @@ class Smp:
         status, _, body = await self.send(*envelope.sent(), **how)
         return status, body
 
+    def head(self, *lines, token=None):
+        """The head of a POST as bytes, with these lines at its end; `token` is the signature header's value."""
+        given = [
+            f"POST {self.path()} HTTP/1.1",
+            "Host: localhost",
+            f"Content-Type: {self.profile.return_content_types[0]}",
+            *([f"{self.profile.signature_header}: {token}"] if token else []),
+            *lines,
+        ]
+        return "\r\n".join(given).encode() + b"\r\n\r\n"
+
+    async def raw(self, sent, *, more=b"", within_s=15.0, then=None):
+        """Send these bytes on a connection of their own, and `more` again and again; what is answered until the server closes it.
+
+        `then` is called with the writer after that.
+        """
+        reader, writer = await asyncio.open_connection("localhost", self.port, ssl=self.trust)
+        try:
+            writer.write(sent)
+            answer = asyncio.get_running_loop().create_task(reader.read())
+            async with asyncio.timeout(within_s):
+                try:
+                    while more and not answer.done():
+                        writer.write(more)
+                        await writer.drain()
+                        await asyncio.sleep(0.001)  # a flood all the same, which leaves the processor to others
+                    if then is not None:
+                        await writer.drain()
+                        await then(writer)
+                except ConnectionError:
+                    pass
+                return await answer
+        finally:
+            writer.transport.abort()
+
     async def accepted(self, draft=None, **changes):
         """A message that was just taken, so that what the test changes is all that is wrong; returns its draft and its envelope."""
         draft = draft or self.draft(**changes)
@@ -297,6 +334,10 @@ class Smp:
             "states": self.rows("SELECT state FROM submissions ORDER BY seq"),
             "alarms": self.rows("SELECT code FROM alarms WHERE cleared_ns = 0"),
         }
+
+    def effects(self):
+        """What is stored but for the facts of the record: a duplicate is one, and has no effect."""
+        return {name: found for name, found in self.stored().items() if name != "events"}
 
     def told(self):
         return {name: len(side.tracker.messages) for name, side in self.sides.items()}
@@ -366,28 +407,46 @@ def each(*cases):
 
 
 @asynccontextmanager
-async def listening(directory, *, profile="default", key=None, keys=None, sign_with=None, **changes):
-    """An end point for two participant entries under one profile."""
+async def listening(
+    directory,
+    *,
+    profile="default",
+    key=None,
+    keys=None,
+    sign_with=None,
+    bounds=None,
+    limits=None,
+    postgres=None,
+    **changes,
+):
+    """An end point for two participant entries under one profile; `bounds` are the listener's, `limits` the end point's own. With `postgres`, its journal is there."""
     parsed = profile_of(profile, **changes) if isinstance(profile, str) else profile
     clock, key, metrics = StillClock(), key or signer(), Metrics()
     path = directory / "journal.db"
     keys = keys if keys is not None else {key.kid: public(key)}
     async with AsyncExitStack() as stack:
-        journal = await open_journal(path, clock=clock, role="all", new_id=submission_ids(clock))
+        new_id = submission_ids(clock)
+        if postgres is None:
+            journal = await open_journal(path, clock=clock, role="all", new_id=new_id)
+        else:
+            journal = await open_postgres(postgres, clock=clock, role="all", new_id=new_id)
         stack.push_async_callback(journal.close)
-        made = Smp(parsed, key, clock, journal, path, metrics)
+        made = Smp(parsed, key, clock, journal, path if postgres is None else ":memory:", metrics)
         stack.callback(made._database.close)
         report = MarketReport(metrics)
-        field = await journal.acquire("field:north")
+        fences = []
+        stack.push_async_callback(journal.release, fences)
+        fences.append(field := await journal.acquire("field:north"))
         inboxes = []
         for name, sender in ((ACME, "ACME"), (OTHER, "OTHER")):
-            side = made.sides[name] = Side(name, sender, await journal.acquire(f"market:{name}"), field)
+            fences.append(fence := await journal.acquire(f"market:{name}"))
+            side = made.sides[name] = Side(name, sender, fence, field)
             identity = Identity(participant=name, sender=sender, recipient="SMP", environment="TEST")
             reader = ReturnReader(identity=identity, profile=parsed, keys=keys, signer=sign_with)
             side.tracker = _tracker(side, identity, made, keys, report)
             inboxes.append(Inbox(participant=name, reader=reader, tracker=side.tracker, fence=side.fence))
-        endpoint = ReturnsEndpoint(inboxes, journal=journal, clock=clock, metrics=report)
-        trust = await _tls(stack, endpoint, made)
+        endpoint = ReturnsEndpoint(inboxes, journal=journal, clock=clock, metrics=report, **limits or {})
+        trust = await _tls(stack, endpoint, made, bounds or Bounds(), report)
         connector = aiohttp.TCPConnector(ssl=trust, limit=100)
         made.http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector, auto_decompress=False))
         tasks = [asyncio.get_running_loop().create_task(side.tracker.run()) for side in made.sides.values()]
@@ -400,7 +459,7 @@ async def listening(directory, *, profile="default", key=None, keys=None, sign_w
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _tls(stack, endpoint, made):
+async def _tls(stack, endpoint, made, bounds, report):
     """Serve as the host does; returns a context that trusts it."""
     authority = Authority("authority", clock=SystemClock.here())
     pair = authority.server("bridge")
@@ -409,7 +468,10 @@ async def _tls(stack, endpoint, made):
         certificate.write_bytes(pair.certificate)
         private_key.write_bytes(pair.private_key)
         context = server_context(certificate, private_key, None)
-    port = await _serve(stack, endpoint.application(), "127.0.0.1", 0, context, None)
+    made.listener = PublicListener(
+        endpoint.application(), bounds=bounds, context=context, refused=report.refused, malformed=endpoint.malformed
+    )
+    port = await made.listener.start(stack, "127.0.0.1", 0, None)
     made.url, made.port = f"https://localhost:{port}", port
     made.trust = ssl.create_default_context(cadata=authority.pem.decode())
     return made.trust
