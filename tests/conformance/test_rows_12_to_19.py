@@ -175,7 +175,7 @@ async def test_row_16_replay_after_the_window(tmp_path, form, mode, past_s):
         assert (await smp.post(message))[0] == 200
         smp.clock.at_ns += past_s * NS
         await smp.unauthentic("too_old", message)
-        assert await smp.state(ours) == "CONFIRMED"
+        assert (await smp.state(ours), smp.rows("SELECT count(*) FROM returns")) == ("CONFIRMED", [1])
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -446,7 +446,7 @@ async def listening(
             side.tracker = _tracker(side, identity, made, keys, report)
             inboxes.append(Inbox(participant=name, reader=reader, tracker=side.tracker, fence=side.fence))
         endpoint = ReturnsEndpoint(inboxes, journal=journal, clock=clock, metrics=report, **limits or {})
-        trust = await _tls(stack, endpoint, made, bounds or Bounds(), report)
+        trust = await _tls(stack, endpoint, made, bounds or Bounds(linger_s=0.3), report)
         connector = aiohttp.TCPConnector(ssl=trust, limit=100)
         made.http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector, auto_decompress=False))
         tasks = [asyncio.get_running_loop().create_task(side.tracker.run()) for side in made.sides.values()]
