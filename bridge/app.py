@@ -34,9 +34,11 @@ from bridge.journal.configured import open_configured_journal
 from bridge.journal.keeper import Keeper, KeeperSettings, KeptJournal, start_keeper
 from bridge.journal.people import Decision, Scope
 from bridge.journal.port import Fence, Journal
+from bridge.keyring import GRACE_S, KeyRing
 from bridge.lane import FastLane
 from bridge.market.client import SmpClient
 from bridge.market.endpoint import Inbox, ReturnsEndpoint
+from bridge.market.keywatch import KeyWatch
 from bridge.market.lanes import Lanes
 from bridge.market.outbound import Outbound
 from bridge.market.pace import Pace
@@ -44,7 +46,7 @@ from bridge.market.returns import ReturnReader
 from bridge.market.token import TokenKeeper
 from bridge.market.traces import MarketTraces
 from bridge.market.tracker import Tracker
-from bridge.material import host_signer, participant_keys
+from bridge.material import host_signer
 from bridge.measured import Measured
 from bridge.metrics import Metrics
 from bridge.reports import ClockReport, FieldReport, MarketReport
@@ -88,6 +90,7 @@ class _Market:
     tracker: Tracker
     tokens: TokenKeeper
     inbox: Inbox
+    keys: KeyWatch
 
 
 class Host:
@@ -168,6 +171,7 @@ class Host:
                 sinks.append(group.create_task(self._traced.run()))
             for market in self._market.values():
                 sinks.append(group.create_task(market.tokens.run()))
+                sinks.append(group.create_task(market.keys.run()))
                 sinks.append(group.create_task(market.tracker.run()))
                 sinks.append(group.create_task(market.outbound.run()))
             if self._keeper is not None:
@@ -344,11 +348,15 @@ class Host:
         options, profile = entry.options, entry.profile
         await journal.introduce({entry.name: options.environment.value})
         await journal.recover(fence, repeats=profile.spec.recognises_repeats)
+        keys = await self._keys(entry, journal)
+
+        async def attest() -> None:
+            await journal.evidence().note_facts(fence, entry.name, facts_of(self._config, entry, keys))
+
         with suppress(JournalFull):  # they are noted at the next start
-            await journal.evidence().note_facts(fence, entry.name, facts_of(self._config, entry))
+            await attest()
         client = await stack.enter_async_context(SmpClient(client_settings(entry), clock=self._clock))
-        signer, keys = participant_keys(entry)
-        maker = call_maker(self._config, entry, clock=self._clock, jitter=self._random.random)
+        maker = call_maker(self._config, entry, clock=self._clock, jitter=self._random.random, keys=keys)
         tokens = TokenKeeper(
             login(maker, client, options.username, options.password.reveal),
             clock=self._clock,
@@ -390,10 +398,18 @@ class Host:
         )
         self._gate.on_open(outbound.wake)
         self._gate.on_open(tracker.resume)
-        reader = ReturnReader(identity=identity(entry), profile=profile, keys=keys, signer=signer)
-        return _Market(
-            outbound, tracker, tokens, Inbox(participant=entry.name, reader=reader, tracker=tracker, fence=fence)
-        )
+        reader = ReturnReader(identity=identity(entry), profile=profile, keys=keys, signer=keys.signer)
+        inbox = Inbox(participant=entry.name, reader=reader, tracker=tracker, fence=fence)
+        watch = KeyWatch(keys, participant=entry.name, journal=journal, changed=attest)
+        return _Market(outbound, tracker, tokens, inbox, watch)
+
+    async def _keys(self, entry: Participant, journal: KeptJournal) -> KeyRing:
+        """The participant's keys: what the configuration names, in the states that the journal holds. Raises `ConfigError`."""
+        keys = await asyncio.to_thread(KeyRing, entry, self._clock)
+        with suppress(JournalFull):  # then all that is configured is active
+            await journal.introduce_keys(keys.configured(), int(GRACE_S * 1e9))
+        await asyncio.to_thread(keys.take, await journal.keys(entry.name))
+        return keys
 
     # listeners -------------------------------------------------------------------------------------------------------
 

@@ -8,11 +8,11 @@ from bridge.config import ClockOptions, Config, Participant, SiteConfig
 from bridge.discipline import Chrony, DisciplineSource, Kernel
 from bridge.flow import FlowPlan
 from bridge.ids import new_message_id, submission_ids
+from bridge.keyring import KeyRing
 from bridge.lane import RenderedItem
 from bridge.mapping import compile_flow
 from bridge.market.calls import CallMaker, Identity
 from bridge.market.client import ClientSettings, SmpClient
-from bridge.material import participant_keys
 from bridge.model import Kind
 from bridge.platform import Exchange
 from bridge.validation import Validator, compile_validator
@@ -55,14 +55,15 @@ def flow_plan(config: Config, site: SiteConfig, name: str) -> FlowPlan:
     )
 
 
-def call_maker(config: Config, entry: Participant, *, clock: Clock, jitter: Callable[[], float]) -> CallMaker:
+def call_maker(
+    config: Config, entry: Participant, *, clock: Clock, jitter: Callable[[], float], keys: KeyRing
+) -> CallMaker:
     """What makes and reads this participant's calls."""
-    signer, keys = participant_keys(entry)
     return CallMaker(
         identity=identity(entry),
         profile=entry.profile,
         vocabulary=config.vocabulary,
-        signer=signer,
+        signer=keys.signer,
         keys=keys,
         unit_validators=_unit_validators(config, entry),
         clock=clock,

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge.config import Config, Participant
+from bridge.keyring import KeyRing
 from bridge.keys import public_jwk
-from bridge.material import participant_keys
 
 _FORM: Final = "smp-bridge facts 1"
 _CERTIFICATE: Final = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
 
 
-def facts_of(config: Config, entry: Participant) -> dict[str, Any]:
-    """The facts of one participant; the same configuration and files give the same. Raises `ConfigError` where its keys cannot be read."""
+def facts_of(config: Config, entry: Participant, keys: KeyRing) -> dict[str, Any]:
+    """The facts of one participant; the same configuration and files give the same."""
     options, profile = entry.options, entry.profile
-    signer, keys = participant_keys(entry)
     returns = config.host.listeners.returns
     return {
         "form": _FORM,
@@ -31,8 +30,8 @@ def facts_of(config: Config, entry: Participant) -> dict[str, Any]:
         "profile": {"name": profile.name, "version": profile.version, "hash": profile.hash},
         "mapping": _mapping(config, entry.name),
         "keys": {
-            "ours": [signer.public_jwk()],
-            "theirs": [public_jwk(key.key, kid=kid, alg=key.alg) for kid, key in sorted(keys.items())],
+            "ours": keys.ours(),
+            "theirs": [public_jwk(key.key, kid=key.kid, alg=key.alg) for key in keys.theirs()],
         },
         "certificates": {
             "ca": _certificates(options.ca),

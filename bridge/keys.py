@@ -18,6 +18,7 @@ from bridge.secret import Secret
 
 LEAST_RSA_BITS: Final = 2048
 NEW_RSA_BITS: Final = 3072
+_LATEST_S: Final = 253_402_300_800  # the year 10000
 _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _THUMBPRINT: Final[Mapping[str, tuple[str, ...]]] = {
     "EC": ("crv", "kty", "x", "y"),
@@ -116,13 +117,16 @@ def public_from_jwk(path: Path, entry: object, *, need_kid: bool = True, alg: Al
     chosen = alg or _algorithm(path, named)
     public = _load_jwk(path, {name: value for name, value in entry.items() if name not in _PRIVATE_MEMBERS})
     _check_key(path, public, chosen)
-    operations = entry.get("key_ops")
+    operations, expires = entry.get("key_ops"), entry.get("exp", 0)
+    if isinstance(expires, bool) or not isinstance(expires, int | float) or not 0 <= expires < _LATEST_S:
+        raise _wrong(path, "has an `exp` that is no time; it is a number of seconds since 1970 (RFC 7519 section 2)")
     return PublicKey(
         kid=kid,
         alg=chosen,
         key=public,
         use=entry.get("use"),
         key_ops=tuple(operations) if isinstance(operations, list) else None,
+        expires_ns=int(expires * 1_000_000_000),
     )
 
 

@@ -130,15 +130,8 @@ class Resolver:
 
     def _guard(self, path: Path, loc: Loc, what: str) -> None:
         """Note a file that is not its owner's alone. What systemd put into the credentials directory is guarded by systemd."""
-        credentials = self.outside.credentials
-        if credentials is not None and path.is_relative_to(credentials.absolute()):
-            return
-        try:
-            mode = stat.S_IMODE(path.stat().st_mode)
-        except OSError:
-            return  # it is said where it is read
-        if mode & _NOT_THE_OWNERS:
-            text = f"the file {path} is open to others (mode {mode:04o}), and a {what} belongs to its owner alone: chmod 600 {path}"
+        text = open_to_others(path, what, self.outside.credentials)
+        if text:
             self.outside.exposed.append(self.tree.problem(loc, text))
 
     def _wrong(self, loc: Loc, text: str, wanted: "Wanted | None" = None) -> object:
@@ -148,6 +141,19 @@ class Resolver:
         if wanted.path:
             return Unresolved(self.tree.directory if wanted.path_type == "dir" else Path(self.tree.file).absolute())
         return Unresolved(None)
+
+
+def open_to_others(path: Path, what: str, credentials: Path | None) -> str:
+    """What is wrong with a key's or secret's file that group or others can read or change; '' for its owner's alone, and below `credentials`."""
+    if credentials is not None and path.is_relative_to(credentials.absolute()):
+        return ""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return ""  # it is said where it is read
+    if not mode & _NOT_THE_OWNERS:
+        return ""
+    return f"the file {path} is open to others (mode {mode:04o}), and a {what} belongs to its owner alone: chmod 600 {path}"
 
 
 class Unresolved:

@@ -73,6 +73,8 @@ def check_key(parts: Parts, key: PublicKey) -> Verified:
         raise SignatureRefused(Refusal.SIGNATURE_LENGTH)
     if not key.verify(parts.signing_input, parts.signature):
         raise SignatureRefused(Refusal.BAD_SIGNATURE)
+    if key.barred is not None:  # after the costly call, so that nobody learns by time which keys were withdrawn
+        raise SignatureRefused(key.barred, kid=key.kid)
     return Verified(payload=parts.payload, protected=parts.header, kid=key.kid, alg=key.alg)
 
 

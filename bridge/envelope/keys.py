@@ -9,6 +9,8 @@ from typing import Any, Final, Protocol
 from jwt.algorithms import Algorithm as JoseAlgorithm
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, RSAPSSAlgorithm
 
+from bridge.envelope.reasons import Refusal
+
 
 class Algorithm(enum.Enum):
     """The allow-list of DOMAIN 3; nothing else is ever used with SMP."""
@@ -48,15 +50,54 @@ class Signer(Protocol):
         """The raw signature (RFC 7518 section 3) of these bytes."""
 
 
+class Rotating:
+    """A signer whose key changes while the host runs. Whoever signs takes `current` once and uses that, for another thread may change it."""
+
+    __slots__ = ("current", "withdrawn")
+
+    def __init__(self, current: Signer) -> None:
+        self.current = current
+        self.withdrawn: frozenset[str] = frozenset()
+
+    @property
+    def kid(self) -> str:
+        """The id of the key that signs now."""
+        return self.current.kid
+
+    @property
+    def alg(self) -> Algorithm:
+        """Its one algorithm."""
+        return self.current.alg
+
+    def sign(self, signing_input: bytes) -> bytes:
+        """Sign with the key of this moment."""
+        return self.current.sign(signing_input)
+
+
+def current(signer: Signer) -> Signer:
+    """The key that signs at this moment; it does not change."""
+    return signer.current if isinstance(signer, Rotating) else signer
+
+
+def withdrawn(signer: Signer, kid: str) -> bool:
+    """Whether this key of ours was revoked, so that nothing signed with it may leave."""
+    return isinstance(signer, Rotating) and kid in signer.withdrawn
+
+
 @dataclass(frozen=True)
 class PublicKey:
-    """A verification key. `key` is a parsed key object of `cryptography`; `use` and `key_ops` as its JWK states them."""
+    """A verification key. `key` is a parsed key object of `cryptography`; `use` and `key_ops` as its JWK states them.
+
+    `expires_ns` (UTC, 0 = never) is its JWK's `exp`. `barred` says why nothing of it is taken any more although the key is known.
+    """
 
     kid: str
     alg: Algorithm
     key: Any
     use: str | None = None
     key_ops: tuple[str, ...] | None = None
+    expires_ns: int = 0
+    barred: Refusal | None = None
 
     @property
     def may_verify(self) -> bool:

@@ -30,11 +30,18 @@ class Refusal(enum.Enum):
     PAYLOAD_MISSING = "payload_missing"
     PAYLOAD_PRESENT = "payload_present"
     BAD_SIGNATURE = "bad_signature"
+    KEY_REVOKED = "key_revoked"
+    KEY_RETIRED = "key_retired"
+    KEY_EXPIRED = "key_expired"
 
 
 class SignatureRefused(BridgeError):
-    """The message is not authentic; the sender learns only that (DOMAIN 9)."""
+    """The message is not authentic; the sender learns only that (DOMAIN 9).
 
-    def __init__(self, reason: Refusal) -> None:
+    `kid` names the key where the signature is good and the key may not be used any more: somebody holds its private half.
+    """
+
+    def __init__(self, reason: Refusal, *, kid: str = "") -> None:
         super().__init__(reason.value)
         self.reason = reason
+        self.kid = kid

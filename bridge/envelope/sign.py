@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import orjson
 
 from bridge.envelope import base64url
-from bridge.envelope.keys import Signer
+from bridge.envelope.keys import Signer, current
 from bridge.profile.words import SignatureForm
 
 
@@ -20,6 +20,7 @@ class Signed:
 
 def sign(form: SignatureForm, payload: bytes, signer: Signer, protected: Mapping[str, object]) -> Signed:
     """Sign these exact bytes. The protected header holds `alg`, `kid` and the caller's own members (which cannot replace those two)."""
+    signer = current(signer)
     header = orjson.dumps({**protected, "alg": signer.alg.value, "kid": signer.kid})
     head, content = base64url.encode(header), base64url.encode(payload)
     signature = base64url.encode(signer.sign(f"{head}.{content}".encode("ascii")))

@@ -9,6 +9,7 @@ from bridge.clock import Clock, Stamp
 from bridge.journal import alarms, holds, intake, outbound, returns, settling, standing, views, writebacks
 from bridge.journal.asset_cases import AssetCases, AssetReadCases
 from bridge.journal.evidence import Evidence
+from bridge.journal.key_cases import KeyCases, KeyReadCases
 from bridge.journal.people_cases import HoldCases, PeopleCases
 from bridge.journal.port import (
     AlarmCount,
@@ -44,7 +45,7 @@ from bridge.submission import Admission, SubmissionState
 T = TypeVar("T")
 
 
-class ReaderCases(HoldCases, AssetReadCases):
+class ReaderCases(HoldCases, AssetReadCases, KeyReadCases):
     """`bridge.journal.port.JournalReader` over an engine's reading side."""
 
     def __init__(self, reader: ReadSide) -> None:
@@ -101,7 +102,7 @@ class ReaderCases(HoldCases, AssetReadCases):
         return await self._reader.run(views.counts)
 
 
-class JournalCases(PeopleCases, AssetCases, ReaderCases):
+class JournalCases(PeopleCases, AssetCases, KeyCases, ReaderCases):
     """`bridge.journal.port.Journal` over an engine's sides; leases and the end are the engine's own.
 
     A call that is cancelled while it waits may still be committed.

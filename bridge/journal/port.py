@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from bridge.clock import Stamp
 from bridge.journal.brownfield import AssetImporter, AssetReader
+from bridge.journal.keys import KeyKeeper, KeyReader
 from bridge.journal.people import HoldReader, People
 from bridge.lane import FastCall, Fence, SignedCall
 from bridge.latency import Wait
@@ -335,7 +336,7 @@ class AlarmCount(NamedTuple):
     number: int
 
 
-class JournalReader(HoldReader, AssetReader, Protocol):
+class JournalReader(HoldReader, AssetReader, KeyReader, Protocol):
     """The record as people read it: beside a running service or without one, never changing anything."""
 
     async def alarms(
@@ -383,7 +384,7 @@ class JournalReader(HoldReader, AssetReader, Protocol):
         ...
 
 
-class Journal(JournalReader, People, AssetImporter, Protocol):
+class Journal(JournalReader, People, AssetImporter, KeyKeeper, Protocol):
     """The durable record of one host."""
 
     @property

@@ -11,6 +11,7 @@ import orjson
 
 from bridge.clock import Clock, Stamp
 from bridge.envelope import BodyRefused, PublicKey, SignatureRefused, Signer, parse_strict, sign, unwrap, verify
+from bridge.envelope.keys import current, withdrawn
 from bridge.identifiers import Severity
 from bridge.journal.port import Member, ReturnMessage
 from bridge.lane import SignedCall
@@ -128,7 +129,8 @@ class CallMaker:
         """Sign one Create call of these items; the submission's own id is its correlation id. `message_id` is that of a message signed anew."""
         meta = self._meta(operation.value, correlation_id=submission, message_id=message_id)
         message = self._wire.render_create(operation, rendered, meta)
-        signed = sign(self._form, message.body, self._signer, message.protected)
+        signer = current(self._signer)
+        signed = sign(self._form, message.body, signer, message.protected)
         call = self.profile.calls[operation.value]
         return SignedCall(
             message_id=meta.message_id,
@@ -137,7 +139,7 @@ class CallMaker:
             path=call.path,
             headers=self._headers(call.content_type, message.headers, signed.token, submission),
             body=signed.body,
-            kid=self._signer.kid,
+            kid=signer.kid,
             profile=f"{self.profile.name} {self.profile.version} {self.profile.hash}",
             stamps={**stamps, "signed": self._clock.now()},
         )
@@ -205,7 +207,9 @@ class CallMaker:
         return (errors[0].refusal if errors else None), [finding for finding in found if finding not in errors]
 
     def is_fresh(self, call: SignedCall, now_ns: int) -> bool:
-        """Whether a message signed before may still go as it is: its time is inside the profile's freshness window, either way (DOMAIN 3)."""
+        """Whether a message signed before may still go as it is: its key was not revoked, its time is inside the profile's freshness window (DOMAIN 3)."""
+        if withdrawn(self._signer, call.kid):
+            return False
         freshness, signed = self.profile.freshness, call.stamps.get("signed")
         if freshness.mode is FreshnessMode.OFF or signed is None:
             return True

@@ -6,6 +6,7 @@ Every failed authenticity check gives the same 401 (RFC 9457 problem body); whic
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -122,6 +123,7 @@ class ReturnsEndpoint:
             tokens = request.headers.getall(inbox.reader.signature_header, [])
             read = await aside(len(body), inbox.reader.read, body, tokens, headers, received)
         except SignatureRefused as error:
+            await self._withdrawn(inbox, error)
             raise _Answer(401, error.reason.value) from error
         except BodyRefused as error:
             raise _Answer(400, error.reason) from error
@@ -134,6 +136,13 @@ class ReturnsEndpoint:
         """SMP's own key signed it for somebody else: a person should know (DOMAIN 9 row 12)."""
         if error.status == 403:
             await self._alarm(inbox, "MISDIRECTED", f"SMP signed a message that is not for this entry: {error.reason}")
+
+    async def _withdrawn(self, inbox: Inbox, error: SignatureRefused) -> None:
+        """Somebody signs with a key of SMP's that was withdrawn: a person should know (DOMAIN 9 row 13). The message is refused all the same."""
+        if error.kid:
+            text = f"a message was refused ({error.reason.value}); it was signed with SMP's key {error.kid}"
+            with suppress(_Answer):
+                await self._alarm(inbox, "KEY_REFUSED", text)
 
     async def _alarm(self, inbox: Inbox, code: str, text: str) -> None:
         """One row per participant and code, counted again each time, so that a flood makes no rows."""

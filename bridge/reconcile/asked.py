@@ -11,6 +11,8 @@ from bridge.assembly import call_maker, client_settings, login
 from bridge.clock import Clock
 from bridge.config import Config, Participant
 from bridge.errors import RetryLater
+from bridge.journal.keys import KeyReader
+from bridge.keyring import keys_in_use
 from bridge.market.calls import CallMaker, StatusReport
 from bridge.market.client import SmpClient
 from bridge.market.token import AccountStopped, TokenKeeper
@@ -33,8 +35,9 @@ class Said:
 class Platform:
     """The participants' accounts, logged in when the first question comes."""
 
-    def __init__(self, config: Config, clock: Clock, jitter: Callable[[], float]) -> None:
+    def __init__(self, config: Config, journal: KeyReader, clock: Clock, jitter: Callable[[], float]) -> None:
         self._config = config
+        self._journal = journal
         self._clock = clock
         self._jitter = jitter
         self._stack = AsyncExitStack()
@@ -72,7 +75,8 @@ class Platform:
         if participant not in self._accounts:
             entry = self._config.participants[participant]
             client = await self._stack.enter_async_context(SmpClient(client_settings(entry), clock=self._clock))
-            maker = call_maker(self._config, entry, clock=self._clock, jitter=self._jitter)
+            keys = await keys_in_use(self._journal, entry, self._clock)
+            maker = call_maker(self._config, entry, clock=self._clock, jitter=self._jitter, keys=keys)
             self._accounts[participant] = _Account(entry, client, maker, self._clock)
         return self._accounts[participant]
 

@@ -99,7 +99,7 @@ class Reconciliation:
 
     async def _ask(self, looks: Sequence[SiteLook]) -> list[_Found]:
         found: list[_Found] = []
-        async with Platform(self._config, self._clock, random.random) as platform:
+        async with Platform(self._config, self._journal, self._clock, random.random) as platform:
             for look in looks:
                 ids = [shown.transaction_id for shown in look.shown]
                 unknown = set(await self._journal.unknown_transactions(look.site, ids))

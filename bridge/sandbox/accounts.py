@@ -2,9 +2,9 @@
 
 import hmac
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from joserfc.jwk import KeySet
 
@@ -57,6 +57,10 @@ class Accounts:
     def expire(self) -> None:
         """All tokens end now."""
         self._tokens.clear()
+
+    def know(self, participant: str, jwks: Mapping[str, Any]) -> None:
+        """Take these public keys of a participant instead of the former ones. Raises `ValueError` or `JoseError` when they are none."""
+        self._keys[participant] = key_set(jwks)
 
     def keys(self, participant: str) -> KeySet:
         """The participant's public keys."""

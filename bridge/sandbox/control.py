@@ -5,11 +5,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
 from aiohttp import web
+from joserfc.errors import JoseError
 from pydantic import ValidationError
 
 from bridge.sandbox.accounts import Accounts
 from bridge.sandbox.knobs import Knobs
 from bridge.sandbox.ledger import Ledger
+from bridge.sandbox.options import jwks_of
 
 HOST: Final = "127.0.0.1"
 _MOST_BYTES: Final = 4 * 1024 * 1024
@@ -36,7 +38,7 @@ class Controlled(Protocol):
 
 
 class Control:
-    """`GET|PATCH /knobs`, `GET /ledger`, `GET /jwks`, `POST /release|/rotate-key|/expire-tokens`, `PUT /return-url/NAME` (the body is the address)."""
+    """`GET|PATCH /knobs`, `GET /ledger`, `GET /jwks`, `POST /release|/rotate-key|/expire-tokens`, `PUT /return-url/NAME` (the body is the address), `PUT /jwks/NAME` (its public keys)."""
 
     def __init__(self, sandbox: Controlled) -> None:
         self._sandbox = sandbox
@@ -53,6 +55,7 @@ class Control:
             ("POST", "/rotate-key", self._rotate),
             ("POST", "/expire-tokens", self._expire),
             ("PUT", "/return-url/{participant}", self._return_url),
+            ("PUT", "/jwks/{participant}", self._know),
         )
         for method, path, handler in routes:
             app.router.add_route(method, path, handler)
@@ -99,6 +102,17 @@ class Control:
             return _wrong("the address must begin with https://")
         self._sandbox.set_return_url(participant, url)
         return web.json_response({"participant": participant, "return_url": url})
+
+    async def _know(self, request: web.Request) -> web.Response:
+        participant = request.match_info["participant"]
+        if participant not in self._sandbox.accounts.by_name:
+            return _wrong(f"there is no participant {participant}", status=404)
+        try:
+            jwks = jwks_of(await request.read())
+            self._sandbox.accounts.know(participant, jwks)
+        except (ValueError, TypeError, KeyError, JoseError) as error:
+            return _wrong(f"the body is no JWK Set of public keys: {error}")
+        return web.json_response({"participant": participant, "keys": [key.get("kid") for key in jwks["keys"]]})
 
 
 def _wrong(*problems: str, status: int = 400) -> web.Response:

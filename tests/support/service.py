@@ -23,6 +23,7 @@ from bridge.keys import load_signer, new_key, public_jwks, write_private
 from bridge.profile import load_profile, parse_profile, shipped_profiles
 from bridge.sandbox import Knobs, Sandbox, SandboxOptions, SandboxParticipant
 from bridge.sandbox.pki import Authority
+from bridge.secret import Secret
 
 CLOCK = SystemClock.here()
 PROFILES = ["default", "odd", "drawn-3"]
@@ -110,6 +111,7 @@ class Service:
         self.ems = sites
         self.running = Running()
         self._task = None
+        self.host = None
         self._group = None
         self.role = Role.ALL
         self.clock = CLOCK
@@ -141,9 +143,8 @@ class Service:
 
     async def start(self):
         self.running = Running()
-        self._task = self._group.create_task(
-            self._run(Host(self.config(), clock=self.clock, role=self.role, discipline=self.discipline))
-        )
+        self.host = Host(self.config(), clock=self.clock, role=self.role, discipline=self.discipline)
+        self._task = self._group.create_task(self._run(self.host))
         ready = self._group.create_task(self.running.ready.wait())
         await asyncio.wait({ready, self._task}, return_when=asyncio.FIRST_COMPLETED, timeout=20)
         ready.cancel()
@@ -235,9 +236,11 @@ async def service(directory, **options):
 @asynccontextmanager
 async def prepared(
     directory, *, profile="default", sites=("north",), flows=None, changes=None, knobs=None, listener=True, host=None,
-    through=None, clock=CLOCK, smp_clock=CLOCK,
+    through=None, clock=CLOCK, smp_clock=CLOCK, entry=None, passphrase="",
 ):  # fmt: skip
     """Everything but a running host: a sandbox, keys, the configuration; `flows` are the flows of every site, `changes` those of the profile's sections, `host` those of bridge.yaml.
+
+    `entry` are more settings of the participant's entry; its key is encrypted with `passphrase`, if there is one.
 
     `through(sandbox)`, an async context manager, gives the address under which the host finds SMP, where it is not the sandbox's own.
     `clock` is the host's and its EMSs', `smp_clock` the sandbox's.
@@ -247,11 +250,12 @@ async def prepared(
     (config / "sites").mkdir(parents=True)
     keys = directory / "keys"
     keys.mkdir()
-    write_private(keys / "acme.pem", new_key(Algorithm.ES256))
+    secret = Secret(passphrase) if passphrase else None
+    write_private(keys / "acme.pem", new_key(Algorithm.ES256), password=secret)
     write_private_file(keys / "password", "s3cret-of-the-test\n")
     account = SandboxParticipant(
         name=PARTICIPANT, user="acme", password="s3cret-of-the-test", sender="ACME",
-        jwks=public_jwks([load_signer(keys / "acme.pem")]),
+        jwks=public_jwks([load_signer(keys / "acme.pem", password=secret)]),
     )  # fmt: skip
     authority = Authority("returns", clock=CLOCK)
     parsed = parse_profile(content)
@@ -259,7 +263,7 @@ async def prepared(
     async with AsyncExitStack() as stack:
         sandbox = await stack.enter_async_context(Sandbox(options, clock=smp_clock))
         url = await stack.enter_async_context(through(sandbox)) if through else sandbox.base_url
-        _write(config, keys, content, sandbox, authority, listener=listener, host=host or {}, url=url)
+        _write(config, keys, content, sandbox, authority, listener=listener, host=host or {}, url=url, more=entry or {})
         for site in sites:
             _yaml(config / f"sites/{site}.yaml", {
                 "site": site, "participant": PARTICIPANT, "adapters": {"ems": {"protocol": site}},
@@ -274,7 +278,7 @@ async def prepared(
         yield made
 
 
-def _write(config, keys, content, sandbox, authority, *, listener, host, url):
+def _write(config, keys, content, sandbox, authority, *, listener, host, url, more):
     server = authority.server("bridge")
     for name, data in (
         ("smp.jwks.json", json.dumps(sandbox.jwks()).encode()),
@@ -300,6 +304,7 @@ def _write(config, keys, content, sandbox, authority, *, listener, host, url):
         "signing_key": "../keys/acme.pem",
         "smp_jwks": "../keys/smp.jwks.json",
         "ca": "../keys/smp-ca.pem",
+        **more,
     }
     document = {
         "journal": {"path": "../var/journal.db"},
