@@ -143,6 +143,8 @@ class Bus:
         began = self._loop.time()
         allow(self.client, options.timeout)
         unit.counts.requests += 1
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task is not None else 0
         try:
             answer = await send()
         except asyncio.CancelledError:
@@ -159,6 +161,8 @@ class Bus:
             unit.fell_silent(self._loop.time(), options.timeout)
             self._silent.add(options.unit)
             raise
+        if task is not None and task.cancelling() > cancelled:
+            raise asyncio.CancelledError  # it came with the answer: Python 3.11's `wait_for`, in the library, keeps it to itself then
         now = self._loop.time()
         self._silent.clear()
         unit.counts.line_s += now - began

@@ -234,8 +234,12 @@ class Link:
             self._tick = self._loop.call_later(self._tick_s, self._ticked)
 
     def _readable(self) -> None:
-        """Read while messages come, up to a burst, so that a flood does not cost one turn of the loop for each."""
-        for _ in range(BURST):
+        """Read while messages come, up to a burst, so that a flood does not cost one turn of the loop for each.
+
+        The library reads as many packets at once as there are messages of ours on their way, so it is what came that is counted.
+        """
+        began = self._events
+        while self._events - began < BURST:
             if self._socket is None or self._paused:
                 return
             before = self._events

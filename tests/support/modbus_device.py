@@ -83,6 +83,16 @@ async def modbus_device(command: tuple[str, ...] = LIBMODBUS) -> AsyncIterator[D
             await process.wait()
 
 
+def crc(data: bytes) -> bytes:
+    """The checksum at the end of an RTU frame (Modbus over serial line V1.02, 6.2.2)."""
+    value = 0xFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = (value >> 1) ^ 0xA001 if value & 1 else value >> 1
+    return struct.pack("<H", value)
+
+
 @asynccontextmanager
 async def malformed_device(answer: Callable[[bytes], bytes | None]) -> AsyncIterator[int]:
     """A server whose every answer is made by `answer` from the whole request frame; None stays silent, empty bytes close. Yields its port."""

@@ -6,7 +6,7 @@ import random
 import struct
 
 import pytest
-from modbus_device import malformed_device
+from modbus_device import crc, malformed_device
 from modbus_site import SAMPLE, context_of, options_of, read_site, selections_of
 
 from adapters.modbus import ADAPTER
@@ -100,15 +100,6 @@ async def test_a_wrong_answer_ends_the_attempt(answer):
                 raise AssertionError("the session opened")
 
 
-def crc(data: bytes) -> bytes:
-    value = 0xFFFF
-    for byte in data:
-        value ^= byte
-        for _ in range(8):
-            value = (value >> 1) ^ 0xA001 if value & 1 else value >> 1
-    return struct.pack("<H", value)
-
-
 def drawn(chance: random.Random, frame: bytes) -> bytes:
     """An answer that nobody would think of: any function, any length, now and then a right header or a right checksum around it."""
     pdu = bytes([chance.choice([1, 2, 3, 4, 5, 6, 15, 16, 0x83, 0x90, chance.randrange(256)])])
@@ -183,6 +174,23 @@ async def test_a_write_that_is_answered_wrongly_ends_the_session(pdu, function):
         async with asyncio.timeout(30), ADAPTER.open(context_of(options, selections_of(site))) as session:
             with pytest.raises(LinkError):
                 await session.write([Write(address=Address("batteries", "0", OutcomeField.STATE), value=Code(1, "x"))])
+
+
+@pytest.mark.parametrize("pdu", [b"\x04\x02\x00\x00", b"\x84\x02"], ids=["registers", "an exception"])
+async def test_an_answer_to_another_function_ends_the_session(pdu):
+    """Though it is as long as it should be: input registers are not holding registers, and another request's refusal says nothing of this one."""
+    site = read_site(SAMPLE)
+    del site["flows"]["unit"]
+    site["flows"]["batteries"]["records"]["crc"] = None
+
+    def answer(frame: bytes) -> bytes:
+        return reply(frame, pdu) if frame[8:10] == b"\x00\xa0" else to_writes(b"")(frame)
+
+    async with malformed_device(answer) as port:
+        options = options_of(site, port=port, poll="60min", max_gap=0, magic=None, version=None, heartbeat=None)
+        with pytest.raises(LinkError, match="registers 160.*: asked with function 3, answered with"):
+            async with asyncio.timeout(30), ADAPTER.open(context_of(options, selections_of(site))):
+                raise AssertionError("the session opened")
 
 
 @pytest.mark.parametrize("bits", [b"", b"\0\0"], ids=["none", "too many"])

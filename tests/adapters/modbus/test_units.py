@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import copy
-import statistics
 import struct
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,7 +12,6 @@ from modbus_device import JSMODBUS, LIBMODBUS, Device, malformed_device, modbus_
 from modbus_lines import Line, gateway, one_at_a_time, serial_line
 from modbus_records import COMMAND, HEADER, SEQUENCE, STATUS, record
 from modbus_site import SAMPLE, context_of, read_site, selections_of
-from recorded import Recorded
 
 from adapters.modbus import ADAPTER
 from adapters.modbus.config import ModbusOptions
@@ -22,21 +20,19 @@ from bridge.api import Address, Code, LinkError, LinkRefused, OutcomeField, Sess
 WITHIN_S = 20.0
 WRITABLE = ["8..9", {"from": 160, "to": 179, "every": 80, "count": 64}]
 STATE = Address("batteries", "0", OutcomeField.STATE)
-POLL_S = 0.05
 TIMEOUT_S = 0.2
 
 
 @asynccontextmanager
-async def opened(
-    unit: int, intervals: Recorded | None = None, *, on_change: bool = False, **way
-) -> AsyncIterator[Session]:
+async def opened(unit: int, *, on_change: bool = False, **way) -> AsyncIterator[Session]:
     flows = {"flows": {"batteries": copy.deepcopy(read_site(SAMPLE)["flows"]["batteries"])}}
     if on_change:
         flows["flows"]["batteries"]["submit"] = {"when": "change"}
-    options = ModbusOptions.model_validate({"unit": unit, "poll": "50ms", "timeout": "1s", "writable": WRITABLE, **way})
+    # A busy machine may take its time to answer. RTU waits as long once when it connects, so it has less.
+    timeout = "1500ms" if "serial" in way or way.get("framing") == "rtu" else "10s"
+    given = {"unit": unit, "poll": "50ms", "timeout": timeout, "writable": WRITABLE}
+    options = ModbusOptions.model_validate({**given, **way})
     context = context_of(options, selections_of(flows))
-    if intervals is not None:
-        context = context._replace(intervals=intervals)
     async with asyncio.timeout(WITHIN_S), ADAPTER.open(context) as session:
         yield session
 
@@ -114,46 +110,42 @@ async def test_three_units_on_one_line():
     assert all(asked - answered >= 0.02 for (_, _, answered), (_, asked, _) in zip(since, since[1:], strict=False))
 
 
-async def test_a_dead_unit_costs_the_others_a_tenth_of_the_line_at_most():
-    """It is asked once, then after one, three, nine time-outs; the others keep their poll period and their sessions."""
+async def until_asked(devices: list[Device], count: int) -> list[list[float]]:
+    """The turns of these devices, once there are so many."""
+    async with asyncio.timeout(WITHIN_S):
+        while len(turns := await turns_of(devices)) < count:
+            await asyncio.sleep(0.02)
+    return turns
+
+
+async def test_a_dead_unit_is_asked_ever_more_seldom():
+    """After one and three of its time-outs; the others go on meanwhile, and keep their sessions. (What it costs them: test_bus.py.)"""
     async with units(3) as (line, devices):
         await devices[2].order("mute", on=True)
-        rhythm = Recorded()
-        async with opened(1, rhythm, **on(line)) as session, opened(2, **on(line)) as other:
-            await rhythm.until("poll", 5)
-            rhythm.spacings.clear()
-            async with asyncio.TaskGroup() as group:
-                dead = group.create_task(keeps_opening(3, timeout="200ms", **on(line)))
-                await asyncio.sleep(2.5)
-                spacings = rhythm.spacings["poll"].copy()
-                for number, (device, each) in enumerate(((devices[0], session), (devices[1], other)), 1):
-                    await whole_way(device, each, 7, f"U{number}A", f"U{number}B")
-                dead.cancel()
-        asked = [turn[1] for turn in await turns_of([devices[2]])]
-    waits = [round((after - before) / TIMEOUT_S, 1) for before, after in zip(asked, asked[1:], strict=False)]
-    assert 3 <= len(asked) <= 4
-    assert all(waited >= least for waited, least in zip(waits, (1.5, 3.5, 9.5), strict=False)), waits
-    assert statistics.median(spacings) < 1.5 * POLL_S
-    assert max(spacings) < TIMEOUT_S + 1.0  # the machine has other work, too
+        async with opened(1, **on(line)) as session, opened(2, **on(line)) as other, asyncio.TaskGroup() as group:
+            dead = group.create_task(keeps_opening(3, timeout="200ms", **on(line)))
+            asked = [turn[1] for turn in await until_asked([devices[2]], 3)]
+            for number, (device, each) in enumerate(((devices[0], session), (devices[1], other)), 1):
+                await whole_way(device, each, 7, f"U{number}A", f"U{number}B")
+            dead.cancel()
+        others = [turn[1] for turn in await turns_of(devices[:2])]
+    assert asked[1] - asked[0] >= 1.5 * TIMEOUT_S
+    assert asked[2] - asked[1] >= 3.5 * TIMEOUT_S
+    assert all(any(before < turn < after for turn in others) for before, after in zip(asked, asked[1:], strict=False))
 
 
 async def test_a_slow_unit_stands_back():
-    """Each answer takes three polls of the other's: it gets a fifth of the line, and the other's period stays."""
-    async with units(2) as (line, devices):
-        rhythm = Recorded()
-        async with opened(1, rhythm, **on(line)):
-            await rhythm.until("poll", 3)
-            await devices[1].order("delay", ms=150)
-            async with opened(2, **on(line)) as slow:
-                assert [reading.value for reading in await slow.read([STATE])] == [0]
-                rhythm.spacings.clear()
-                began = (await turns_of([devices[1]]))[-1][2]
-                spacings = (await rhythm.until("poll", 40))[:40]
-                slow_turns = [turn for turn in await turns_of([devices[1]]) if turn[1] > began and turn[2] is not None]
-    share = sum(answered - asked for _, asked, answered in slow_turns) / sum(spacings)
-    assert 0.05 < share < 0.3
-    assert statistics.median(spacings) < 1.5 * POLL_S
-    assert sum(spacings) / len(spacings) < 2 * POLL_S
+    """Each answer takes three polls of the other's: it is asked again after four times as long. (What that leaves to the other: test_bus.py.)"""
+    async with units(2) as (line, devices), opened(1, **on(line)), opened(2, poll="60min", **on(line)) as slow:
+        await devices[1].order("delay", ms=150)
+        before = len(await turns_of([devices[1]]))
+        for _ in range(3):
+            assert [reading.value for reading in await slow.read([STATE])] == [0]
+        turns = (await turns_of([devices[1]]))[before:]
+    assert len(turns) >= 3
+    assert all(answered - asked >= 0.15 for _, asked, answered in turns)
+    for (_, asked, answered), (_, again, _) in zip(turns, turns[1:], strict=False):
+        assert again - answered >= min(4 * (answered - asked), 2.0) - 0.01
 
 
 @pytest.mark.parametrize("peer", [LIBMODBUS, JSMODBUS], ids=["libmodbus", "jsmodbus"])
@@ -169,7 +161,7 @@ async def test_a_gateway_that_takes_one_client(peer):
             assert [item.fields["reference"].value for item in arrival.records] == ["RK01", "RK02"]
             assert connections == [1, 0]
             with pytest.raises(LinkError):
-                async with opened(3, **{**way, "shared": False}):
+                async with opened(3, timeout="1s", **{**way, "shared": False}):
                     raise AssertionError("the session opened")
             assert connections == [1, 1]
             assert [reading.value for reading in await second.read([STATE])] == [3]
@@ -208,7 +200,7 @@ async def test_a_unit_that_falls_silent_loses_its_own_session_alone():
         await filled(device, "RK01", "RK02")
         way = {"host": "127.0.0.1", "port": port, "shared": True}
         async with opened(1, **way) as well:
-            async with opened(2, timeout="200ms", **way) as silent:
+            async with opened(2, timeout="1s", **way) as silent:
                 await device.order("mute", on=True, unit=2)
                 with pytest.raises(LinkError, match="unit 2: .*no answer"):
                     await silent.receive()
@@ -232,9 +224,9 @@ async def test_a_unit_that_is_long_dead_says_when_it_is_asked_again():
                     async with opened(2, timeout="10ms", **way):
                         pass
             with pytest.raises(LinkError, match="no answer within"):
-                async with opened(2, timeout="700ms", **way):  # so the next one is due in nine times that
+                async with opened(2, timeout="1s", **way):  # so the next one is due in nine times that
                     pass
-            with pytest.raises(LinkError, match="unit 2: no answer, 3 times in a row; asked again in 6 s"):
+            with pytest.raises(LinkError, match=r"unit 2: no answer, 3 times in a row; asked again in [5-9] s"):
                 async with opened(2, **way):
                     pass
 
@@ -243,7 +235,7 @@ async def test_a_cancelled_request_of_one_unit_is_not_the_others_trouble():
     """Its session ends; its answer is waited for, so that it is not taken for another's."""
     async with units(2) as (line, devices):
         async with opened(1, poll="60min", **on(line)) as well, opened(2, poll="60min", **on(line)) as other:
-            await devices[1].order("delay", ms=100)
+            await devices[1].order("delay", ms=500)
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.03):
                     await other.read([STATE])
@@ -291,7 +283,7 @@ async def test_a_connection_on_which_nobody_answers_is_given_up():
     async with modbus_device() as device, one_at_a_time(device.port) as (port, connections):
         await filled(device, "RK01", "RK02")
         way = {"host": "127.0.0.1", "port": port, "shared": True}
-        quick = {**way, "timeout": "300ms"}
+        quick = {**way, "timeout": "1s"}
         async with opened(1, **quick) as first, opened(2, **quick) as second:
             await device.order("mute", on=True)
             for session in (first, second):
@@ -331,11 +323,14 @@ async def test_who_shares_a_connection_agrees_on_it():
 async def test_a_gateway_that_says_that_a_unit_does_not_answer_is_believed():
     """Exception 11 took the gateway's time as a silence takes ours: that unit is asked more and more seldom."""
     asked: list[float] = []
+    thrice = asyncio.Event()
 
     def behind(frame: bytes) -> bytes:
         if frame[6] != 2:
             return answers(frame)
         asked.append(asyncio.get_running_loop().time())
+        if len(asked) == 3:
+            thrice.set()
         return struct.pack(">HHHB", int.from_bytes(frame[:2], "big"), 0, 3, 2) + bytes((frame[7] | 0x80, 11))
 
     site = read_site(SAMPLE)["flows"]["batteries"]
@@ -345,9 +340,9 @@ async def test_a_gateway_that_says_that_a_unit_does_not_answer_is_believed():
         one = ModbusOptions.model_validate({**options, "port": port})
         async with ADAPTER.open(context_of(one, selections_of({"flows": {"batteries": site}}))):
             dead = asyncio.create_task(keeps_opening(2, timeout="100ms", port=port, host="127.0.0.1", shared=True))
-            await asyncio.sleep(0.9)
+            await thrice.wait()
             dead.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await dead
-    assert 2 <= len(asked) <= 3
     assert asked[1] - asked[0] >= 0.09
+    assert asked[2] - asked[1] >= 0.29
