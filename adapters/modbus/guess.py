@@ -64,25 +64,8 @@ class Registers:
 
     def guesses(self, raw: bytes) -> Sequence[Guess]:
         """What these bytes could mean; what is said in the fewest bits is the most plausible and comes first. Raises `ValueError`."""
-        registers = self._registers(raw, Kind.STRING)
-        found: dict[tuple[Kind, object], tuple[float, Guess]] = {}
-        for kind in Kind:
-            if kind is Kind.BIT or WIDTHS.get(kind, registers) != registers:
-                continue
-            for order in orders_of(kind):
-                for value in self._values(Shape(kind=kind, registers=registers, order=order), raw):
-                    size = _bits_to_say(kind, value) + _RARITY.get(order, 0)
-                    told = (size, Guess(kind.value, order, value))
-                    found.setdefault((kind, repr(value)), told)
-        return [guess for _, guess in sorted(found.values(), key=lambda told: told[0])]
-
-    def _values(self, shape: Shape, raw: bytes) -> Iterator[object]:
-        try:
-            value = decode(shape, raw)
-        except Undecodable:
-            return
-        if value not in {None, ""} and (not isinstance(value, str) or value.isprintable()):
-            yield value
+        self._registers(raw, Kind.STRING)
+        return [guess for _, guess in weighed(raw, tuple(Kind))]
 
     def _registers(self, raw: bytes, kind: Kind) -> int:
         """How many registers these bytes are. Raises `ValueError`."""
@@ -97,6 +80,29 @@ class Registers:
         if kind is not Kind.BIT and width is not None and size != 2 * width:
             raise ValueError(f"the type {kind.value} takes {2 * width} bytes; these are {size}")
         return size // 2
+
+
+def weighed(raw: bytes, kinds: Sequence[Kind], only: str = "") -> list[tuple[float, Guess]]:
+    """What whole registers could mean as one of these kinds, in `only` this order where one is named: with the bits that it takes to say each, the fewest first."""
+    registers = len(raw) // 2
+    found: dict[tuple[Kind, object], tuple[float, Guess]] = {}
+    for kind in kinds:
+        if kind is Kind.BIT or WIDTHS.get(kind, registers) != registers:
+            continue
+        for order in [only] if only else orders_of(kind):
+            for value in _values(Shape(kind=kind, registers=registers, order=order), raw):
+                size = _bits_to_say(kind, value) + _RARITY.get(order, 0)
+                found.setdefault((kind, repr(value)), (size, Guess(kind.value, order, value)))
+    return sorted(found.values(), key=lambda told: told[0])
+
+
+def _values(shape: Shape, raw: bytes) -> Iterator[object]:
+    try:
+        value = decode(shape, raw)
+    except Undecodable:
+        return
+    if value not in {None, ""} and (not isinstance(value, str) or value.isprintable()):
+        yield value
 
 
 def _bits_to_say(kind: Kind, value: object) -> float:

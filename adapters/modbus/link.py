@@ -44,7 +44,12 @@ _LIBRARY_LOG: Final = "pymodbus.logging"
 
 
 class Refused(Exception):
-    """The device answered with an exception: the link is well, these registers are not. The text names both."""
+    """The device answered with an exception: the link is well, these registers are not. The text names both; `code` is the exception's, `reason` what it means."""
+
+    def __init__(self, text: str, code: int, reason: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.reason = reason
 
 
 class Link:
@@ -187,8 +192,8 @@ class Link:
                     if code == 1 and function in {WRITE_ONE, WRITE}
                     else ""
                 )
-                text = f"{span}: the device answers exception {code} ({_EXCEPTIONS.get(code, 'unknown')}){hint}"
-                raise Refused(text)
+                reason = f"exception {code} ({_EXCEPTIONS.get(code, 'unknown')})"
+                raise Refused(f"{span}: the device answers {reason}{hint}", code, reason)
             await asyncio.sleep(self._options.busy_pause)
         raise AssertionError("unreachable")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from opcua_peer import PASSWORD, USER
-from probe_world import ASSET_TOPIC, probe_world
+from probe_world import ASSET_TOPIC, BASE, STRIDE, probe_world
 from ruamel.yaml import YAML
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -121,3 +121,21 @@ async def test_a_draft_of_topics_that_check_accepts(world, config):
     assert checked.code in {0, 1}, checked.err
     [adapter] = checked.json["adapters"]
     assert {each["place"] for each in adapter["values"]} >= {"EV1", "EV2"}
+
+
+async def test_stated_registers_of_a_site(world, config):
+    """A scan of what was stated, with the site's own connection; a draft that `check` accepts; not one write reached the device."""
+    before = (await world.written())[1]
+    where = ("--site", "rugby", "--config", config, "--range", f"holding:{BASE}-{BASE + 2 * STRIDE - 1}")
+    said = await world.command("browse", *where, "--json")
+    assert (said.code, said.err) == (0, "")
+    assert {"North Yard Battery 001", "1012345678903"} <= {row["VALUE"] for row in said.json["rows"]}
+    said = await world.command("browse", *where, "--as", "site")
+    assert (said.code, said.err) == (0, "")
+    draft = YAML(typ="safe").load(said.out)
+    assert draft["flows"]["holding"]["records"]["each"] == {"base": BASE, "stride": STRIDE, "count": 2}
+    assert await complaints(world, config, "rugby", said.out) == []
+    said = await world.command("browse", f"modbus://127.0.0.1:{world.modbus.port}")
+    assert said.code == 2
+    assert "--range holding:0-199" in " ".join(said.err.replace("│", " ").split())
+    assert (await world.written())[1] == before
