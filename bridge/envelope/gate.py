@@ -37,22 +37,33 @@ class Parts:
     signature: bytes
 
 
-def verify(form: SignatureForm, body: bytes, header_values: Sequence[str], keys: Mapping[str, PublicKey]) -> Verified:
+def _free() -> None:
+    """Nothing is charged for the costly call."""
+
+
+def verify(
+    form: SignatureForm,
+    body: bytes,
+    header_values: Sequence[str],
+    keys: Mapping[str, PublicKey],
+    charge: Callable[[], None] = _free,
+) -> Verified:
     """Authenticate a message over its raw bytes; raises `SignatureRefused` with the one reason.
 
     `header_values` are all values of the profile's signature header; `keys` is looked up by `kid` and nothing else ever is.
+    `charge` is called after every cheap check and before the costly one; what it raises passes through.
     """
-    return verify_parts(take_apart(form, body, header_values), keys)
+    return verify_parts(take_apart(form, body, header_values), keys, charge)
 
 
-def verify_parts(parts: Parts, keys: Mapping[str, PublicKey]) -> Verified:
+def verify_parts(parts: Parts, keys: Mapping[str, PublicKey], charge: Callable[[], None] = _free) -> Verified:
     """The gate for a message already taken apart."""
     for check in HEADER_CHECKS:
         check(parts.header)
     key = keys.get(str(parts.header["kid"]))
     if key is None:
         raise SignatureRefused(Refusal.KID_UNKNOWN)
-    return check_key(parts, key)
+    return check_key(parts, key, charge)
 
 
 def verify_with(parts: Parts, key: PublicKey) -> Verified:
@@ -63,7 +74,7 @@ def verify_with(parts: Parts, key: PublicKey) -> Verified:
     return check_key(parts, key)
 
 
-def check_key(parts: Parts, key: PublicKey) -> Verified:
+def check_key(parts: Parts, key: PublicKey, charge: Callable[[], None] = _free) -> Verified:
     """The key's own rules, then the one costly call."""
     if parts.header["alg"] != key.alg.value:
         raise SignatureRefused(Refusal.ALG_MISMATCH)
@@ -71,6 +82,7 @@ def check_key(parts: Parts, key: PublicKey) -> Verified:
         raise SignatureRefused(Refusal.KEY_USE)
     if len(parts.signature) != key.signature_length or not any(parts.signature):
         raise SignatureRefused(Refusal.SIGNATURE_LENGTH)
+    charge()
     if not key.verify(parts.signing_input, parts.signature):
         raise SignatureRefused(Refusal.BAD_SIGNATURE)
     if key.barred is not None:  # after the costly call, so that nobody learns by time which keys were withdrawn

@@ -18,6 +18,7 @@ from bridge.envelope import BodyRefused, SignatureRefused
 from bridge.errors import JournalFull, JournalUnusable
 from bridge.journal.port import Fence, Journal, Parked, ParkedReturn, ReturnMessage
 from bridge.market.client import plain_headers
+from bridge.market.flood import Flood, Flooded, source_of
 from bridge.market.report import MarketMetrics
 from bridge.market.returns import Freshness, MessageRefused, ReturnReader
 from bridge.market.tracker import Tracker
@@ -26,7 +27,7 @@ from bridge.turns import aside
 log = logging.getLogger(__name__)
 
 BODY_S: Final = 30.0
-RETRY_AFTER_S: Final = "5"
+RETRY_AFTER_S: Final = 5
 _TITLES: Final[Mapping[int, str]] = {
     400: "Bad request",
     401: "Not authenticated",
@@ -38,6 +39,7 @@ _TITLES: Final[Mapping[int, str]] = {
     411: "Length required",
     413: "Content too large",
     415: "Unsupported media type",
+    429: "Too many requests",
     503: "Try again later",
 }
 
@@ -58,10 +60,11 @@ class Inbox:
 class _Answer(Exception):
     """Ends a request with this status; `reason` stays on our side."""
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, reason: str, *, retry_after_s: int = RETRY_AFTER_S) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.retry_after_s = retry_after_s
 
 
 class ReturnsEndpoint:
@@ -74,12 +77,14 @@ class ReturnsEndpoint:
         journal: Journal,
         clock: Clock,
         metrics: MarketMetrics,
+        flood: Flood | None = None,
         body_s: float = BODY_S,
     ) -> None:
         self._inboxes = {inbox.reader.path: inbox for inbox in inboxes}
         self._journal = journal
         self._clock = clock
         self._metrics = metrics
+        self._flood = flood or Flood(clock.mono_ns)
         self._body_s = body_s
 
     def application(self) -> web.Application:
@@ -104,7 +109,7 @@ class ReturnsEndpoint:
         except _Answer as answer:
             self._metrics.refused(answer.reason)
             log.info("return_refused", extra={"status": answer.status, "reason": answer.reason, "peer": request.remote})
-            return _problem(answer.status)
+            return _problem(answer.status, answer.retry_after_s)
         except web.HTTPException as error:
             self._metrics.refused(f"http_{error.status}")
             return _problem(error.status)
@@ -119,12 +124,18 @@ class ReturnsEndpoint:
         _check_media(request, inbox.reader)
         body = await _read(request, inbox.reader.max_body_bytes, self._body_s)
         headers = plain_headers(request.headers.items())
+        source = source_of(request.remote)
         try:
             tokens = request.headers.getall(inbox.reader.signature_header, [])
-            read = await aside(len(body), inbox.reader.read, body, tokens, headers, received)
+            read = await aside(
+                len(body), inbox.reader.read, body, tokens, headers, received, flood=self._flood, source=source
+            )
         except SignatureRefused as error:
             await self._withdrawn(inbox, error)
             raise _Answer(401, error.reason.value) from error
+        except Flooded as error:
+            await self._flooded(inbox, source)
+            raise _Answer(429, "flood", retry_after_s=error.retry_after_s) from error
         except BodyRefused as error:
             raise _Answer(400, error.reason) from error
         except MessageRefused as error:
@@ -143,6 +154,11 @@ class ReturnsEndpoint:
             text = f"a message was refused ({error.reason.value}); it was signed with SMP's key {error.kid}"
             with suppress(_Answer):
                 await self._alarm(inbox, "KEY_REFUSED", text)
+
+    async def _flooded(self, inbox: Inbox, source: str) -> None:
+        """Told once a minute: each telling is a commit."""
+        if self._flood.worth_telling(inbox.participant):
+            await self._alarm(inbox, "FLOOD", f"too many messages with a bad signature came from {source or 'nowhere'}")
 
     async def _alarm(self, inbox: Inbox, code: str, text: str) -> None:
         """One row per participant and code, counted again each time, so that a flood makes no rows."""
@@ -208,10 +224,10 @@ async def _read(request: web.Request, limit: int, within_s: float) -> bytes:
     return bytes(content)
 
 
-def _problem(status: int) -> web.Response:
+def _problem(status: int, retry_after_s: int = RETRY_AFTER_S) -> web.Response:
     """RFC 9457 with no hint which check failed."""
     body = {"type": "about:blank", "title": _TITLES.get(status, "Error"), "status": status}
-    headers = {"Retry-After": RETRY_AFTER_S, **_NAMELESS} if status == 503 else _NAMELESS
+    headers = {"Retry-After": str(retry_after_s), **_NAMELESS} if status in (429, 503) else _NAMELESS
     answer = web.Response(
         status=status, body=orjson.dumps(body), content_type="application/problem+json", headers=headers
     )

@@ -3,6 +3,7 @@
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 
 import orjson
@@ -12,6 +13,7 @@ from bridge.envelope import PublicKey, Signer, parse_strict, sign, verify
 from bridge.errors import BridgeError
 from bridge.journal.port import ReturnMessage
 from bridge.market.calls import Identity
+from bridge.market.flood import Flood
 from bridge.profile import FreshnessMode, Profile
 from bridge.wire import BatchReturn, MessageMeta, Unreadable, Wire
 
@@ -56,12 +58,22 @@ class ReturnReader:
         self.max_body_bytes = profile.limits.max_answer_bytes
         self.path = profile.return_path.replace("{participant}", identity.participant)
 
-    def read(self, body: bytes, tokens: Sequence[str], headers: Mapping[str, str], received: Stamp) -> Received:
-        """Check one message and say what to store.
+    def read(
+        self,
+        body: bytes,
+        tokens: Sequence[str],
+        headers: Mapping[str, str],
+        received: Stamp,
+        *,
+        flood: Flood,
+        source: str,
+    ) -> Received:
+        """Check one message of this source and say what to store.
 
-        Raises `SignatureRefused` (401), `BodyRefused` (400) or `MessageRefused` (its own status); header names are lower case.
+        Raises `SignatureRefused` (401), `Flooded` (429), `BodyRefused` (400) or `MessageRefused` (its own status); header names are lower case.
         """
-        verified = verify(self._profile.signature_form, body, tokens, self._keys)
+        verified = verify(self._profile.signature_form, body, tokens, self._keys, partial(flood.charge, source))
+        flood.refund(source)
         content = parse_strict(verified.payload)
         meta = self._wire.read_meta(headers, content, verified.protected)
         if meta is None or not meta.message_id:

@@ -4,7 +4,6 @@ Connections are counted per source from the moment they are accepted, before the
 """
 
 import asyncio
-import ipaddress
 import logging
 import socket
 import ssl
@@ -18,6 +17,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from bridge.errors import BridgeError
+from bridge.market.flood import source_of
 
 log = logging.getLogger(__name__)
 
@@ -42,17 +42,6 @@ class Bounds:
     linger_s: float = 2.0
     per_source: int = 128
     in_all: int = 512
-
-
-def source_of(address: str | None) -> str:
-    """Whom a connection is counted for; '' where it has no address."""
-    try:
-        found = ipaddress.ip_address((address or "").partition("%")[0])
-    except ValueError:
-        return ""
-    if found.version == 6 and found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(found) if found.version == 4 else str(ipaddress.ip_network((found, 64), strict=False))
 
 
 class PublicListener:

@@ -12,7 +12,8 @@ import pytest_asyncio
 from end_point import each, listening
 
 from bridge.market.endpoint import BODY_S
-from bridge.web.public import Bounds, source_of
+from bridge.market.flood import source_of
+from bridge.web.public import Bounds
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PROBLEM = {"type": "about:blank", "title": "Bad request", "status": 400}

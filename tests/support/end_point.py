@@ -29,6 +29,7 @@ from bridge.journal.sqlite import open_journal
 from bridge.keys import KeySigner, new_key, public_from_jwk
 from bridge.market.calls import CallMaker, Identity
 from bridge.market.endpoint import Inbox, ReturnsEndpoint
+from bridge.market.flood import Flood
 from bridge.market.returns import ReturnReader
 from bridge.market.tracker import Tracker
 from bridge.metrics import Metrics
@@ -445,7 +446,13 @@ async def listening(
             reader = ReturnReader(identity=identity, profile=parsed, keys=keys, signer=sign_with)
             side.tracker = _tracker(side, identity, made, keys, report)
             inboxes.append(Inbox(participant=name, reader=reader, tracker=side.tracker, fence=side.fence))
-        endpoint = ReturnsEndpoint(inboxes, journal=journal, clock=clock, metrics=report, **limits or {})
+        endpoint = ReturnsEndpoint(
+            inboxes,
+            journal=journal,
+            clock=clock,
+            metrics=report,
+            **{"flood": Flood(clock.mono_ns, burst=100_000)} | (limits or {}),
+        )
         trust = await _tls(stack, endpoint, made, bounds or Bounds(linger_s=0.3), report)
         connector = aiohttp.TCPConnector(ssl=trust, limit=100)
         made.http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector, auto_decompress=False))
