@@ -4,23 +4,20 @@ import asyncio
 import logging
 import random
 import socket
-import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-from aiohttp import web
 
 from bridge.assembly import call_maker, client_settings, discipline_source, flow_plan, identity, login
 from bridge.attested import facts_of
 from bridge.clock import Clock, SystemClock
+from bridge.config import AdminListener as AdminOptions
 from bridge.config import Config, Participant, SiteConfig
 from bridge.discipline import ClockWatch, DisciplineSource, Limits, SigningGate
-from bridge.errors import BridgeError, ConfigError, JournalFull, JournalUnusable, Problem
+from bridge.errors import ConfigError, JournalFull, JournalUnusable, Problem
 from bridge.field.alarmword import AlarmWords
 from bridge.field.intake import IntakeDesk
 from bridge.field.links import LinkAlarms
@@ -36,6 +33,7 @@ from bridge.journal.people import Decision, Scope
 from bridge.journal.port import Fence, Journal
 from bridge.keyring import GRACE_S, KeyRing
 from bridge.lane import FastLane
+from bridge.listening import both, is_loopback, renew_certificate, serve, server_context
 from bridge.market.client import SmpClient
 from bridge.market.endpoint import Inbox, ReturnsEndpoint
 from bridge.market.keywatch import KeyWatch
@@ -50,8 +48,9 @@ from bridge.material import host_signer
 from bridge.measured import Measured
 from bridge.metrics import Metrics
 from bridge.reports import ClockReport, FieldReport, MarketReport
-from bridge.web.admin import AdminListener, Health
+from bridge.web.admin import Access, AdminListener, Health
 from bridge.web.public import Bounds, PublicListener
+from bridge.web.roles import Territory
 
 if TYPE_CHECKING:
     from bridge.traced import Traced
@@ -439,19 +438,36 @@ class Host:
             running.returns_port = await listener.start(stack, options.host, options.port, self._sockets.get("returns"))
             log.info("listening", extra={"listener": "returns", "address": options.host, "port": running.returns_port})
         if listeners.admin is not None:
-            admin = AdminListener(
-                self._metrics,
-                lambda: self._health(journal, running),
-                lambda: self._gauges(journal),
-                self._measured.told,
-            )
-            running.admin_port = await _serve(
-                stack, admin.application(), listeners.admin.host, listeners.admin.port, self._sockets.get("admin")
-            )
-            log.info(
-                "listening",
-                extra={"listener": "admin", "address": listeners.admin.host, "port": running.admin_port},
-            )
+            await self._listen_to_operators(listeners.admin, journal, stack, running)
+
+    async def _listen_to_operators(
+        self, options: AdminOptions, journal: Journal, stack: AsyncExitStack, running: Running
+    ) -> None:
+        passed, context = self._sockets.get("admin"), None
+        if options.certificate is not None and options.private_key is not None:
+            context = server_context(options.certificate, options.private_key, None)
+            running.reload = both(running.reload, context, options.certificate, options.private_key)
+        without_token = options.without_token == "reading"  # noqa: S105 - a word of the configuration
+        if passed is not None and not is_loopback(passed) and (without_token or context is None):
+            text = "the socket that was passed for the admin listener is not of a loopback address: give it `certificate` and `private_key`, and no `without_token`"
+            raise ConfigError([Problem(text=text, path="listeners.admin")])
+        access = Access(
+            signer=host_signer(self._config),
+            journal=journal,
+            territory=Territory.of(self._config),
+            clock=self._clock,
+            without_token=without_token,
+            secure=context is not None,
+        )
+        admin = AdminListener(
+            self._metrics,
+            lambda: self._health(journal, running),
+            lambda: self._gauges(journal),
+            self._measured.told,
+            access,
+        )
+        running.admin_port = await serve(stack, admin.application(), options.host, options.port, context, passed)
+        log.info("listening", extra={"listener": "admin", "address": options.host, "port": running.admin_port})
 
     def _health(self, journal: Journal, running: Running) -> Health:
         working = running.ready.is_set() and not running.stop.is_set()
@@ -489,53 +505,3 @@ def _account_alarm(journal: Journal, participant: str) -> Callable[[str], Awaita
         await journal.alarm("ACCOUNT_STOPPED", participant=participant, text=text)
 
     return stopped
-
-
-def server_context(certificate: Path, private_key: Path, client_ca: Path | None) -> ssl.SSLContext:
-    """TLS 1.2 or newer for our own listener; with `client_ca`, callers must show a certificate of that authority."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, private_key)
-    if client_ca is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(client_ca)
-    return context
-
-
-def renew_certificate(context: ssl.SSLContext, certificate: Path, private_key: Path) -> None:
-    """New handshakes show what the files hold now; connections that stand are left alone. Raises `BridgeError`, and the old pair stays."""
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key)
-        context.load_cert_chain(certificate, private_key)
-    except OSError as error:  # ssl.SSLError is one
-        raise BridgeError(
-            f"the returns listener's certificate {certificate} cannot be used: {error.strerror or error}",
-            hint="put a certificate and its own key there and reload again; the former pair is still shown",
-        ) from error
-
-
-async def _serve(
-    stack: AsyncExitStack,
-    app: web.Application,
-    host: str,
-    port: int,
-    passed: socket.socket | None,
-) -> int:
-    """Serve an application, on the socket that was passed if there is one; returns the port it really has."""
-    runner = web.AppRunner(
-        app,
-        handle_signals=False,
-        access_log=None,
-        shutdown_timeout=5.0,
-    )
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    site = web.SockSite(runner, passed) if passed is not None else web.TCPSite(runner, host, port)
-    try:
-        await site.start()
-    except OSError as error:
-        raise BridgeError(
-            f"cannot listen on {host}:{port}: {error.strerror}",
-            hint="does another process hold this port? Stop it, or change `listeners` in bridge.yaml",
-        ) from error
-    return int(runner.addresses[0][1])

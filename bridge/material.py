@@ -79,6 +79,9 @@ def _checks(config: Config) -> Iterator[tuple[str, Callable[[], object]]]:
         yield "listeners.returns", lambda: _pair(returns.certificate, returns.private_key)
         if returns.client_ca is not None:
             yield "listeners.returns.client_ca", lambda file=returns.client_ca: _authority(file)  # type: ignore[misc]
+    admin = config.host.listeners.admin
+    if admin.certificate is not None and admin.private_key is not None:
+        yield "listeners.admin", lambda: _pair(admin.certificate, admin.private_key)  # type: ignore[arg-type]
     tracing = config.host.tracing
     if tracing is not None and tracing.ca is not None:
         yield "tracing.ca", lambda file=tracing.ca: _authority(file)  # type: ignore[misc]

@@ -1,8 +1,10 @@
 """Every metric of the bridge, declared once. Labels never carry personal data: names of the configuration, states and hops only."""
 
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.registry import Collector
 
 FINE_S: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -167,6 +169,29 @@ class Metrics:
             registry=at,
         )
 
-    def render(self) -> bytes:
-        """The text form that Prometheus scrapes."""
-        return generate_latest(self.registry)
+        self.admin_refused = Counter(
+            "smp_bridge_admin_refused_total",
+            "Requests that the admin listener refused: missing, malformed, signature, expired, unknown or revoked token, role, or origin",
+            ["reason"],
+            registry=at,
+        )
+
+    def render(self, keep: Callable[[str, Mapping[str, str]], bool] | None = None) -> bytes:
+        """The text form that Prometheus scrapes; with `keep`, only the samples whose name and labels it says yes to."""
+        return generate_latest(self.registry if keep is None else _Some(self.registry, keep))
+
+
+class _Some(Collector):
+    """A registry's samples that somebody may see."""
+
+    def __init__(self, registry: CollectorRegistry, keep: Callable[[str, Mapping[str, str]], bool]) -> None:
+        self._registry = registry
+        self._keep = keep
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._registry.collect():
+            samples = [sample for sample in family.samples if self._keep(sample.name, sample.labels)]
+            if samples:
+                some = Metric(family.name, family.documentation, family.type, family.unit)
+                some.samples = samples
+                yield some

@@ -57,6 +57,7 @@ def _commands() -> typer.Typer:
         run,
         sandbox,
         submissions,
+        token,
     )
 
     app.command("demo")(demo.demo)
@@ -74,6 +75,7 @@ def _commands() -> typer.Typer:
     app.add_typer(evidence.app, name="evidence")
     app.add_typer(journal.app, name="journal")
     app.add_typer(keys.app, name="keys")
+    app.add_typer(token.app, name="token")
     app.add_typer(jws.app, name="jws")
     app.add_typer(certificates.app, name="certificates")
     return app

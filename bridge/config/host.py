@@ -126,10 +126,32 @@ class ReturnsListener(Options):
 
 
 class AdminListener(Options):
-    """Metrics, health and the API for operators; loopback unless told otherwise."""
+    """Metrics, health, the pages and the API for operators; loopback unless told otherwise.
+
+    Everything asks for a token (`smp-bridge token new`). `without_token: reading` lets anybody on this machine read, and change nothing; on a loopback
+    address alone. Anywhere else the listener speaks TLS, with `certificate` and `private_key`.
+    """
 
     host: Text = "127.0.0.1"
     port: Port = 9464
+    without_token: Literal["nothing", "reading"] = "nothing"  # noqa: S105 - a word
+    certificate: FilePath | None = None
+    private_key: FilePath | None = None
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("`certificate` and `private_key` belong together: give both or neither")
+        if self.host not in LOOPBACK:
+            if self.without_token != "nothing":  # noqa: S105 - a word of the configuration
+                raise ValueError(
+                    f"`without_token: {self.without_token}` is for a loopback address such as 127.0.0.1; on {self.host} everybody needs a token"
+                )
+            if self.certificate is None:
+                raise ValueError(
+                    f"tokens would travel over {self.host} for everybody to read: give `certificate` and `private_key`, or use a loopback address"
+                )
+        return self
 
 
 class Listeners(Options):
@@ -140,7 +162,10 @@ class Listeners(Options):
 
 
 class ParticipantOptions(Options):
-    """One participant in one environment: whose account, keys and evidence these are. What SMP's interface looks like stands in the profile."""
+    """One participant in one environment: whose account, keys and evidence these are. What SMP's interface looks like stands in the profile.
+
+    With `four_eyes`, what a person decides of a submission through the admin API waits for the word of a second one.
+    """
 
     sender: Text
     recipient: Text = "SMP"
@@ -158,6 +183,7 @@ class ParticipantOptions(Options):
     client_certificate: FilePath | None = None
     client_key: PrivateFile | None = None
     proxy: str | None = None
+    four_eyes: bool = False
 
     @field_validator("base_url")
     @classmethod

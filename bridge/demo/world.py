@@ -128,6 +128,7 @@ class World:
             "SMP_BRIDGE_RETURNS_CERTIFICATE": at["returns.crt.pem"],
             "SMP_BRIDGE_RETURNS_KEY": at["returns.key.pem"],
             "SMP_BRIDGE_ADMIN_PORT": "0",
+            "SMP_BRIDGE_ADMIN_WITHOUT_TOKEN": "reading",
             "SMP_BRIDGE_SMP_USERNAME": PARTICIPANT,
             "SMP_BRIDGE_SMP_PASSWORD": PASSWORD,
             "SMP_BRIDGE_SIGNING_KEY": at["acme-test.pem"],

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from bridge.clock import Clock, Stamp
 from bridge.journal import alarms, holds, intake, outbound, returns, settling, standing, views, writebacks
+from bridge.journal.access_cases import AccessCases, AccessReadCases
 from bridge.journal.asset_cases import AssetCases, AssetReadCases
 from bridge.journal.evidence import Evidence
 from bridge.journal.key_cases import KeyCases, KeyReadCases
@@ -45,7 +46,7 @@ from bridge.submission import Admission, SubmissionState
 T = TypeVar("T")
 
 
-class ReaderCases(HoldCases, AssetReadCases, KeyReadCases):
+class ReaderCases(HoldCases, AssetReadCases, KeyReadCases, AccessReadCases):
     """`bridge.journal.port.JournalReader` over an engine's reading side."""
 
     def __init__(self, reader: ReadSide) -> None:
@@ -102,7 +103,7 @@ class ReaderCases(HoldCases, AssetReadCases, KeyReadCases):
         return await self._reader.run(views.counts)
 
 
-class JournalCases(PeopleCases, AssetCases, KeyCases, ReaderCases):
+class JournalCases(PeopleCases, AssetCases, KeyCases, AccessCases, ReaderCases):
     """`bridge.journal.port.Journal` over an engine's sides; leases and the end are the engine's own.
 
     A call that is cancelled while it waits may still be committed.

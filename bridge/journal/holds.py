@@ -151,7 +151,7 @@ def _tell(tx: Tx, scope: Scope, name: str, state: EmsState) -> None:
 
 def _say(tx: Tx, kind: str, scope: Scope, name: str, decision: Decision) -> None:
     participant = name if scope is Scope.PARTICIPANT else ""
-    data = {"scope": scope.value, "name": name, "by": decision.by, "reason": decision.reason}
+    data = {"scope": scope.value, "name": name, **decision.said()}
     tx.event(None, participant, kind, f"{scope.value}:{name}", data)
 
 

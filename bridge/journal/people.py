@@ -6,7 +6,7 @@ without one, and raises `NotPossible` (nothing was changed) when the journal's s
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from bridge.model import Kind
@@ -33,10 +33,15 @@ class Scope(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Who decided, and why; both stand in the events."""
+    """Who decided, and why; both stand in the events, and so does `more`: by which token it came, or who approved it."""
 
     by: str
     reason: str
+    more: Mapping[str, str] = field(default_factory=dict)
+
+    def said(self) -> dict[str, object]:
+        """It as an event carries it."""
+        return {"by": self.by, "reason": self.reason, **self.more}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from bridge.clock import Stamp
+from bridge.journal.access import Access, AccessReader
 from bridge.journal.brownfield import AssetImporter, AssetReader
 from bridge.journal.keys import KeyKeeper, KeyReader
 from bridge.journal.people import HoldReader, People
@@ -336,7 +337,7 @@ class AlarmCount(NamedTuple):
     number: int
 
 
-class JournalReader(HoldReader, AssetReader, KeyReader, Protocol):
+class JournalReader(HoldReader, AssetReader, KeyReader, AccessReader, Protocol):
     """The record as people read it: beside a running service or without one, never changing anything."""
 
     async def alarms(
@@ -384,7 +385,7 @@ class JournalReader(HoldReader, AssetReader, KeyReader, Protocol):
         ...
 
 
-class Journal(JournalReader, People, AssetImporter, KeyKeeper, Protocol):
+class Journal(JournalReader, People, AssetImporter, KeyKeeper, Access, Protocol):
     """The durable record of one host."""
 
     @property

@@ -245,7 +245,7 @@ def _new_deadline_ns(tx: Tx, found: Submission) -> int:
 
 
 def _said(decision: Decision) -> dict[str, object]:
-    return {"by": decision.by, "reason": decision.reason}
+    return decision.said()
 
 
 def _named(rows: Sequence[Row]) -> list[str]:

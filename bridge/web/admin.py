@@ -1,16 +1,30 @@
-"""The admin listener: metrics, health and latency. Loopback unless the configuration says otherwise."""
+"""The admin listener: metrics, health, latency, the operators' API and pages. Loopback unless the configuration says otherwise; nothing without a token unless it says so."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
+from bridge.clock import Clock
+from bridge.journal.port import Journal
+from bridge.keys import KeySigner
 from bridge.metrics import Metrics
+from bridge.web.api import Api
+from bridge.web.guard import PERSON, Guard, Route
+from bridge.web.operators import Operators
+from bridge.web.pages import Pages
+from bridge.web.roles import Person, Role, Territory
+from bridge.web.tokens import Believer
 
 STALE_S = 60.0
 LARGE_BYTES: Final = 128 * 1024  # of metrics: what is written in some milliseconds
+
+_OPERATE: Final = frozenset({Role.OPERATOR})
+_APPROVE: Final = frozenset({Role.APPROVER})
+_TAKE_BACK: Final = frozenset({Role.APPROVER, Role.OPERATOR})
+_TOKENS: Final = frozenset({Role.AUDITOR, Role.CUSTODIAN})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,56 +37,123 @@ class Health:
     clock: Mapping[str, object] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Who may use the listener: tokens of the key `signer` that `journal` knows, and with `without_token` anybody on this machine for reading. `secure`: it speaks TLS."""
+
+    signer: KeySigner | None
+    journal: Journal
+    territory: Territory
+    clock: Clock
+    without_token: bool = False
+    secure: bool = False
+
+
 class AdminListener:
-    """`/metrics`, `/health/live`, `/health/ready`, `/api/v1/latency`."""
+    """Its routes, each with the roles that may take it."""
 
     def __init__(
         self,
         metrics: Metrics,
         health: Callable[[], Health],
         gauges: Callable[[], Awaitable[None]],
-        latency: Callable[[], Awaitable[Mapping[str, object]]],
+        latency: Callable[[], Awaitable[Mapping[str, Any]]],
+        access: Access,
     ) -> None:
         self._metrics = metrics
         self._health = health
         self._gauges = gauges
         self._latency = latency
+        self._territory = access.territory
         self._scrape = asyncio.Lock()
         self._size = 0
+        believer = Believer.of(access.signer, access.journal, access.clock)
+        self._guard = Guard(believer, metrics, without_token=access.without_token, secure=access.secure)
+        self._operators = Operators(access.journal, access.territory, access.clock)
+        self._pages = Pages(self._operators, self._guard, believer, access.clock)
 
     def application(self) -> web.Application:
         """The routes, ready to be served."""
-        app = web.Application()
-        app.router.add_get("/metrics", self._serve_metrics)
-        app.router.add_get("/health/live", self._serve_live)
-        app.router.add_get("/health/ready", self._serve_ready)
-        app.router.add_get("/api/v1/latency", self._serve_latency)
-        return app
+        return self._guard.serve(self.routes())
 
-    async def _serve_metrics(self, _: web.Request) -> web.Response:
+    def routes(self) -> list[Route]:
+        """Every route and who may take it: without `roles`, all of them may."""
+        api, pages = Api(self._operators), self._pages
+        return [
+            Route(method="GET", path="/metrics", handler=self._serve_metrics),
+            Route(method="GET", path="/health/live", handler=self._serve_live),
+            Route(method="GET", path="/health/ready", handler=self._serve_ready),
+            Route(method="GET", path="/api/v1/latency", handler=self._serve_latency),
+            Route(method="GET", path="/api/v1/whoami", handler=api.whoami),
+            Route(method="GET", path="/api/v1/submissions", handler=api.submissions),
+            Route(method="GET", path="/api/v1/submissions/{id}", handler=api.submission),
+            Route(method="POST", path="/api/v1/submissions/{id}/resend", handler=api.resend, roles=_OPERATE),
+            Route(method="POST", path="/api/v1/submissions/{id}/confirm", handler=api.confirm, roles=_OPERATE),
+            Route(method="POST", path="/api/v1/submissions/{id}/cancel", handler=api.cancel, roles=_OPERATE),
+            Route(method="POST", path="/api/v1/submissions/{id}/retry", handler=api.retry, roles=_OPERATE),
+            Route(method="GET", path="/api/v1/alarms", handler=api.alarms),
+            Route(method="POST", path="/api/v1/alarms/{id}/ack", handler=api.acknowledge, roles=_OPERATE),
+            Route(method="GET", path="/api/v1/holds", handler=api.holds),
+            Route(method="POST", path="/api/v1/holds", handler=api.hold, roles=_OPERATE),
+            Route(method="POST", path="/api/v1/holds/release", handler=api.release, roles=_OPERATE),
+            Route(method="GET", path="/api/v1/approvals", handler=api.approvals),
+            Route(method="POST", path="/api/v1/approvals/{id}/approve", handler=api.approve, roles=_APPROVE),
+            Route(method="POST", path="/api/v1/approvals/{id}/refuse", handler=api.refuse, roles=_TAKE_BACK),
+            Route(method="GET", path="/api/v1/tokens", handler=api.tokens, roles=_TOKENS),
+            Route(method="GET", path="/", handler=pages.home),
+            Route(method="GET", path="/submissions/{id}", handler=pages.submission),
+            Route(method="POST", path="/submissions/{id}/{action}", handler=pages.wish, roles=_OPERATE),
+            Route(method="POST", path="/alarms/{id}/ack", handler=pages.acknowledge, roles=_OPERATE),
+            Route(method="POST", path="/approvals/{id}/approve", handler=pages.approve, roles=_APPROVE),
+            Route(method="POST", path="/approvals/{id}/refuse", handler=pages.refuse, roles=_TAKE_BACK),
+            Route(method="GET", path="/sign-in", handler=pages.sign_in, open=True),
+            Route(method="POST", path="/sign-in", handler=pages.signed_in, open=True),
+            Route(method="POST", path="/sign-out", handler=pages.sign_out, open=True),
+        ]
+
+    async def _serve_metrics(self, request: web.Request) -> web.Response:
+        person = request[PERSON]
+        keep = None if person.participants is None else _theirs(self._territory, person)
         async with self._scrape:  # the gauges are those of one scrape
             await self._gauges()
             # Those of a thousand sites take a second, in which records have to go on.
             large = self._size > LARGE_BYTES
-            body = await asyncio.to_thread(self._metrics.render) if large else self._metrics.render()
-            self._size = len(body)
+            body = await asyncio.to_thread(self._metrics.render, keep) if large else self._metrics.render(keep)
+            self._size = len(body) if keep is None else self._size
         return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
-    async def _serve_latency(self, _: web.Request) -> web.Response:
-        """The latency book (docs/latency.md)."""
-        return web.json_response(await self._latency())
+    async def _serve_latency(self, request: web.Request) -> web.Response:
+        """The latency book (docs/latency.md), as far as it is about what is theirs."""
+        person, territory = request[PERSON], self._territory
+        told = dict(await self._latency())
+        if person.participants is not None:
+            for part in ("flows", "exceeded"):
+                told[part] = [
+                    row for row in told[part] if person.sees(territory.flows.get((row["site"], row["flow"]), ""))
+                ]
+            told["intervals"] = [
+                row for row in told["intervals"] if territory.shows_link(person, row["site"], row["adapter"])
+            ]
+        return web.json_response(told)
 
     async def _serve_live(self, _: web.Request) -> web.Response:
         """The event loop answers; that is all that `live` says."""
         return web.json_response({"live": True})
 
-    async def _serve_ready(self, _: web.Request) -> web.Response:
+    async def _serve_ready(self, request: web.Request) -> web.Response:
         """Ready to take records and returns. A lost link does not make the host unready: it recovers alone and is shown by its age."""
-        health = self._health()
+        person, health = request[PERSON], self._health()
+        links = {
+            name: age for name, age in health.links.items() if self._territory.shows_link(person, *name.split("/", 1))
+        }
         body = {
             "ready": health.ready,
             "reasons": list(health.reasons),
-            "last_good_reading_age_s": dict(health.links),
+            "last_good_reading_age_s": links,
             "clock": dict(health.clock),
         }
         return web.json_response(body, status=200 if health.ready else 503)
+
+
+def _theirs(territory: Territory, person: Person) -> Callable[[str, Mapping[str, str]], bool]:
+    return lambda name, labels: territory.shows_metric(person, name, labels)

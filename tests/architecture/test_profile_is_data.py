@@ -29,7 +29,7 @@ CONFIG = {
 # Names of identifier rules (DOMAIN 2), as a site's `severities` spells them.
 RULES = {"gsp", "postcode", "phone", "email"}
 SQL_AND_EVENTS = {"at", "id", "created", "total", "open", "end"}
-COMMAND_LINE = {"assets", "kind"}  # a command of ours, and a column of the files that it reads
+COMMAND_LINE = {"assets", "kind", "token"}  # commands of ours, and a column of the files that one of them reads
 TESTING = {"up", "down"}  # the two ways through the fault proxy
 PYTHON = {"no"}  # an answer's word in a profile (`answers_signed: no`)
 EXEMPT = RFC | CONFIG | RULES | SQL_AND_EVENTS | COMMAND_LINE | TESTING | PYTHON

@@ -89,7 +89,7 @@ class World:
         """Of the bridge's process; it keeps its bytecode, as an installed service does, whatever this process was told."""
         keys = self.keys
         return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | {
-            "SMP_BRIDGE_JOURNAL": str(directory / "journal.db"), "SMP_BRIDGE_RETURNS_PORT": "0", "SMP_BRIDGE_ADMIN_PORT": "0",
+            "SMP_BRIDGE_JOURNAL": str(directory / "journal.db"), "SMP_BRIDGE_RETURNS_PORT": "0", "SMP_BRIDGE_ADMIN_PORT": "0", "SMP_BRIDGE_ADMIN_WITHOUT_TOKEN": "reading",
             "SMP_BRIDGE_RETURNS_CERTIFICATE": str(keys / "server.pem"), "SMP_BRIDGE_RETURNS_KEY": str(keys / "server.key.pem"),
             "SMP_BRIDGE_PROFILE": "profile.yaml", "SMP_BRIDGE_SMP_URL": f"https://127.0.0.1:{smp_port}", "SMP_BRIDGE_SMP_USERNAME": "acme",
             "SMP_BRIDGE_SMP_PASSWORD": PASSWORD, "SMP_BRIDGE_SIGNING_KEY": str(keys / "acme.pem"),

@@ -82,7 +82,7 @@ async def test_a_socket_that_is_passed_is_listened_on(tmp_path):
         port = next(e["port"] for e in process.events if e["event"] == "passed")
         assert port == next(e["port"] for e in process.events if e.get("listener") == "admin")
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /health/ready HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        writer.write(b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
         writer.close()
         assert await process.stop() == 0

@@ -18,7 +18,6 @@ from multidict import CIMultiDict
 from ruamel.yaml import YAML
 from yarl import URL
 
-from bridge.app import server_context
 from bridge.clock import SystemClock
 from bridge.envelope import Algorithm, SignatureForm
 from bridge.envelope.base64url import decode, encode
@@ -27,6 +26,7 @@ from bridge.journal.port import AnswerNote, Candidate, SignedCall
 from bridge.journal.postgres import open_postgres
 from bridge.journal.sqlite import open_journal
 from bridge.keys import KeySigner, new_key, public_from_jwk
+from bridge.listening import server_context
 from bridge.market.calls import CallMaker, Identity
 from bridge.market.endpoint import Inbox, ReturnsEndpoint
 from bridge.market.flood import Flood

@@ -325,7 +325,7 @@ async def _smp(world: World, keys: Path, knobs: Mapping[str, object]) -> AsyncIt
                 said[name] = rest.split()[0]
                 said["url"] = rest.split()[1] if name == "SMP" else said.get("url", "")
         world.environment |= {
-            "SMP_BRIDGE_JOURNAL": str(world.journal), "SMP_BRIDGE_RETURNS_PORT": "0", "SMP_BRIDGE_ADMIN_PORT": "0", "SMP_BRIDGE_CLOCK": "none",
+            "SMP_BRIDGE_JOURNAL": str(world.journal), "SMP_BRIDGE_RETURNS_PORT": "0", "SMP_BRIDGE_ADMIN_PORT": "0", "SMP_BRIDGE_ADMIN_WITHOUT_TOKEN": "reading", "SMP_BRIDGE_CLOCK": "none",
             "SMP_BRIDGE_PROFILE": "profile.yaml", "SMP_BRIDGE_SMP_URL": said["url"], "SMP_BRIDGE_SMP_USERNAME": "acme",
             "SMP_BRIDGE_SMP_PASSWORD": PASSWORD, "SMP_BRIDGE_SIGNING_KEY": str(keys / "acme.pem"),
             "SMP_BRIDGE_SMP_JWKS": str(directory / "smp.jwks.json"), "SMP_BRIDGE_SMP_CA": str(directory / "ca.pem"),

@@ -182,7 +182,7 @@ async def market_side(made, stack, directory, *, profile, knobs):
         (keys / name).write_bytes(data)
         (keys / name).chmod(0o600)
     made.environment = {
-        "SMP_BRIDGE_JOURNAL": str(made.journal), "SMP_BRIDGE_RETURNS_PORT": "0", "SMP_BRIDGE_ADMIN_PORT": "0", "SMP_BRIDGE_CLOCK": "none",
+        "SMP_BRIDGE_JOURNAL": str(made.journal), "SMP_BRIDGE_RETURNS_PORT": "0", "SMP_BRIDGE_ADMIN_PORT": "0", "SMP_BRIDGE_ADMIN_WITHOUT_TOKEN": "reading", "SMP_BRIDGE_CLOCK": "none",
         "SMP_BRIDGE_RETURNS_CERTIFICATE": str(keys / "returns.crt.pem"), "SMP_BRIDGE_RETURNS_KEY": str(keys / "returns.key.pem"),
         "SMP_BRIDGE_PROFILE": "profile.yaml", "SMP_BRIDGE_SMP_URL": made.sandbox.base_url, "SMP_BRIDGE_SMP_USERNAME": "acme",
         "SMP_BRIDGE_SMP_PASSWORD": PASSWORD, "SMP_BRIDGE_SIGNING_KEY": str(keys / "acme.pem"),

@@ -289,7 +289,7 @@ def _write(config, keys, content, sandbox, authority, *, listener, host, url, mo
         (keys / name).write_bytes(data)
         (keys / name).chmod(0o600)
     write_profile(config / "profile.yaml", content)
-    listeners = {"admin": {"port": 0}}
+    listeners = {"admin": {"port": 0, "without_token": "reading"}}
     if listener:
         listeners["returns"] = {
             "host": "127.0.0.1", "port": 0, "certificate": "../keys/returns.crt.pem", "private_key": "../keys/returns.key.pem",

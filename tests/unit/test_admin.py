@@ -7,7 +7,8 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from bridge.metrics import Metrics
 from bridge.web import admin
-from bridge.web.admin import AdminListener, Health
+from bridge.web.admin import Access, AdminListener, Health
+from bridge.web.roles import Territory
 
 
 async def nothing():
@@ -15,7 +16,8 @@ async def nothing():
 
 
 def client(metrics, gauges):
-    listener = AdminListener(metrics, lambda: Health(ready=True, links={}), gauges, nothing)
+    access = Access(signer=None, journal=None, territory=Territory(environments={}), clock=None, without_token=True)
+    listener = AdminListener(metrics, lambda: Health(ready=True, links={}), gauges, nothing, access)
     return TestClient(TestServer(listener.application()))
 
 
@@ -41,9 +43,9 @@ async def test_a_long_text_is_written_beside_the_loop(monkeypatch):
     """Once it was found to be long; a short one is written at once."""
     metrics, threads, render = Metrics(), [], Metrics.render
 
-    def rendered(self):
+    def rendered(self, keep):
         threads.append(threading.current_thread() is threading.main_thread())
-        return render(self)
+        return render(self, keep)
 
     monkeypatch.setattr(Metrics, "render", rendered)
     monkeypatch.setattr(admin, "LARGE_BYTES", len(render(metrics)) + 100)

@@ -339,3 +339,25 @@ def test_an_adapter_is_looked_up_once(directory):
 
     assert sorted(load(directory, noting, environ={}).sites) == ["north", "south"]
     assert asked == ["paper"]
+
+
+@pytest.mark.parametrize(
+    ("admin", "wrong"),
+    [
+        ("{host: 127.0.0.1, without_token: reading}", ""),
+        ("{host: 10.0.0.5, without_token: reading}", "is for a loopback address"),
+        ("{host: 10.0.0.5}", "tokens would travel over 10.0.0.5"),
+        ("{host: 10.0.0.5, certificate: keys/any.pem, private_key: keys/any.pem}", ""),
+        ("{host: 10.0.0.5, certificate: keys/any.pem}", "belong together"),
+        ("{without_token: everything}", "without_token"),
+    ],
+)
+def test_the_admin_listener_is_open_to_nobody_by_accident(directory, admin, wrong):
+    """Reading without a token is for this machine alone, and no token travels in the clear."""
+    listener = "  returns: {port: 0, certificate: keys/any.pem, private_key: keys/any.pem}\n"
+    edit(directory / "bridge.yaml", listener, f"{listener}  admin: {admin}\n")
+    if not wrong:
+        read(directory)
+        return
+    (problem,) = problems_of(directory)
+    assert wrong in problem

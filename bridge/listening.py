@@ -1,0 +1,86 @@
+"""Listeners: an application served on an address or on a socket that was passed, with TLS whose certificate can be read anew."""
+
+import ipaddress
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from aiohttp import web
+
+from bridge.errors import BridgeError
+
+
+def server_context(certificate: Path, private_key: Path, client_ca: Path | None) -> ssl.SSLContext:
+    """TLS 1.2 or newer for our own listener; with `client_ca`, callers must show a certificate of that authority."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certificate, private_key)
+    if client_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(client_ca)
+    return context
+
+
+def both(
+    first: Callable[[], None], context: ssl.SSLContext, certificate: Path, private_key: Path
+) -> Callable[[], None]:
+    """A reload that does the first one, and then this certificate's."""
+
+    def reload() -> None:
+        first()
+        renew_certificate(context, certificate, private_key)
+
+    return reload
+
+
+def is_loopback(passed: socket.socket) -> bool:
+    """Whether only this machine reaches a listening socket."""
+    if passed.family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    return ipaddress.ip_address(passed.getsockname()[0]).is_loopback
+
+
+def renew_certificate(context: ssl.SSLContext, certificate: Path, private_key: Path) -> None:
+    """New handshakes show what the files hold now; connections that stand are left alone. Raises `BridgeError`, and the old pair stays."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key)
+        context.load_cert_chain(certificate, private_key)
+    except OSError as error:  # ssl.SSLError is one
+        raise BridgeError(
+            f"the certificate {certificate} cannot be used: {error.strerror or error}",
+            hint="put a certificate and its own key there and reload again; the former pair is still shown",
+        ) from error
+
+
+async def serve(
+    stack: AsyncExitStack,
+    app: web.Application,
+    host: str,
+    port: int,
+    context: ssl.SSLContext | None,
+    passed: socket.socket | None,
+) -> int:
+    """Serve an application, on the socket that was passed if there is one; returns the port it really has."""
+    runner = web.AppRunner(
+        app,
+        handle_signals=False,
+        access_log=None,
+        shutdown_timeout=5.0,
+    )
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    site: web.BaseSite
+    if passed is not None:
+        site = web.SockSite(runner, passed, ssl_context=context)
+    else:
+        site = web.TCPSite(runner, host, port, ssl_context=context)
+    try:
+        await site.start()
+    except OSError as error:
+        raise BridgeError(
+            f"cannot listen on {host}:{port}: {error.strerror}",
+            hint="does another process hold this port? Stop it, or change `listeners` in bridge.yaml",
+        ) from error
+    return int(runner.addresses[0][1])

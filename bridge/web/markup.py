@@ -1,0 +1,156 @@
+"""HTML of the pages: tables, forms and notes without scripts. Every text is escaped, but for `Markup` of our own."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from hashlib import sha256
+from html import escape
+from typing import Final
+
+from aiohttp import web
+
+from bridge.clock import iso_ms
+from bridge.journal.access import ApprovalView
+from bridge.journal.port import AlarmView, SubmissionView
+from bridge.web.roles import Person, Role
+
+_STYLE: Final = """
+body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:72rem;padding:0 1rem 3rem;color:#16202a;background:#fff}
+header{display:flex;gap:1rem;align-items:center;justify-content:space-between;border-bottom:1px solid #c8d1da;padding:.75rem 0;flex-wrap:wrap}
+h1{font-size:1.25rem;margin:0}h2{font-size:1.05rem;margin:2rem 0 .5rem}
+table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.35rem .75rem .35rem 0;border-bottom:1px solid #e3e8ed;vertical-align:top}
+th{font-weight:600;color:#4a5866}form{display:flex;gap:.5rem;align-items:end;flex-wrap:wrap;margin:0}
+label{display:flex;flex-direction:column;font-size:.85rem;color:#4a5866}
+input,button{font:inherit;padding:.4rem .6rem;border:1px solid #8795a3;border-radius:.25rem}
+button{background:#0b5cad;border-color:#0b5cad;color:#fff;cursor:pointer}button.plain{background:#fff;color:#0b5cad}
+:focus-visible{outline:3px solid #f0a500;outline-offset:1px}
+.wrong{background:#fdecea;border-left:4px solid #b3261e;padding:.5rem .75rem}.said{background:#e8f4ea;border-left:4px solid #1e7d34;padding:.5rem .75rem}
+.sign-in{max-width:28rem;margin:4rem auto}.sign-in form{flex-direction:column;align-items:stretch}.scroll{overflow-x:auto}code{overflow-wrap:anywhere}
+"""
+_STYLE_HASH: Final = b64encode(sha256(_STYLE.encode()).digest()).decode("ascii")
+POLICY: Final = (
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+
+
+class Markup(str):
+    """HTML of ours, which is not escaped again."""
+
+    __slots__ = ()
+
+
+Row = Sequence[str]
+
+
+def approvals(person: Person, views: Sequence[ApprovalView]) -> list[Row]:
+    """Requests for a second person, with the forms that this one may use."""
+    rows: list[Row] = []
+    for view in views:
+        forms = []
+        if person.role is Role.APPROVER:
+            forms.append(form(f"/approvals/{view.id}/approve", "approve"))
+        if person.role in (Role.APPROVER, Role.OPERATOR):
+            forms.append(form(f"/approvals/{view.id}/refuse", "refuse"))
+        rows.append(
+            (
+                str(view.id), view.action.value, link(view.submission), view.asked_by, view.reason,
+                iso_ms(view.expires_ns), Markup("".join(forms)),
+            )
+        )  # fmt: skip
+    return rows and [("no", "action", "submission", "asked by", "reason", "until", ""), *rows]
+
+
+def alarms(person: Person, views: Sequence[AlarmView]) -> list[Row]:
+    """Alarms, with a form to acknowledge those that nobody knows of yet."""
+    rows: list[Row] = []
+    for view in views:
+        known = f"{view.acked_by}: {view.note}" if view.acked_ns else ""
+        ask = form(f"/alarms/{view.id}/ack", "acknowledge") if person.role is Role.OPERATOR and not known else ""
+        where = " ".join(part for part in (view.participant, view.site, view.subject) if part) or "the host"
+        rows.append((view.code, where, iso_ms(view.raised_ns), view.text, view.runbook, Markup(ask) or known))
+    return rows and [("alarm", "place", "since", "what", "do", "known by"), *rows]
+
+
+def submissions(views: Sequence[SubmissionView]) -> list[Row]:
+    """Submissions, each a link to its own page."""
+    rows: list[Row] = [
+        (
+            link(view.id),
+            view.state.value,
+            view.participant,
+            f"{view.site}/{view.flow}",
+            str(view.items),
+            view.transaction_id,
+        )
+        for view in views
+    ]
+    return rows and [("submission", "state", "participant", "flow", "items", "transaction"), *rows]
+
+
+def link(submission: str) -> Markup:
+    """To the page of a submission."""
+    return Markup(f'<a href="/submissions/{escape(submission)}">{escape(submission)}</a>')
+
+
+def form(action: str, word: str) -> str:
+    """One button, which asks for a reason."""
+    return (
+        f'<form method="post" action="{escape(action)}"><label>Reason<input name="reason" required maxlength="500"></label>'
+        f"<button>{escape(word.capitalize())}</button></form>"
+    )
+
+
+def section(title: str, rows: Sequence[Row], none: str) -> str:
+    """A heading with a table, or with the sentence that there is none."""
+    body = table(rows) if rows else f"<p>{escape(none)}</p>"
+    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A table whose first row is its header."""
+    head, *rest = rows
+    lines = "".join(f"<tr>{''.join(f'<td>{_cell(cell)}</td>' for cell in row)}</tr>" for row in rest)
+    return f'<div class="scroll"><table><thead><tr>{"".join(f"<th scope=col>{_cell(cell)}</th>" for cell in head)}</tr></thead><tbody>{lines}</tbody></table></div>'
+
+
+def _cell(text: str) -> str:
+    return text if isinstance(text, Markup) else escape(text)
+
+
+def note(said: str, wrong: str) -> str:
+    """What went wrong, or what was done; nothing for neither."""
+    return (
+        f'<p class="wrong" role="alert">{escape(wrong)}</p>'
+        if wrong
+        else f'<p class="said" role="status">{escape(said)}</p>'
+        if said
+        else ""
+    )
+
+
+def sign_in_page(wrong: str = "", *, status: int = 200) -> web.Response:
+    """The form that takes a token."""
+    body = (
+        f'<main class="sign-in"><h1>smp-bridge</h1>{note("", wrong)}'
+        '<form method="post" action="/sign-in"><label>Token<input type="password" name="token" autocomplete="current-password" required autofocus></label>'
+        "<button>Sign in</button></form><p>A token is made on the host: <code>smp-bridge token new --role viewer --participant NAME --by NAME</code></p></main>"
+    )
+    return _html(body, status)
+
+
+def page(person: Person, body: str, *, status: int = 200) -> web.Response:
+    """A page for somebody who came in."""
+    names = "all participants" if person.participants is None else ", ".join(sorted(person.participants))
+    if person.token:
+        who = f"<span>{escape(person.name)}, {escape(person.role.value)} for {escape(names)}</span>"
+        way = '<form method="post" action="/sign-out"><button class="plain">Sign out</button></form>'
+    else:
+        who, way = "<span>Reading without a token</span>", '<a href="/sign-in">Sign in</a>'
+    return _html(f"<header><h1>smp-bridge</h1>{who}{way}</header><main>{body}</main>", status)
+
+
+def _html(body: str, status: int) -> web.Response:
+    text = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>smp-bridge</title>'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_STYLE}</style></head><body>{body}</body></html>'
+    )
+    return web.Response(text=text, status=status, content_type="text/html", headers={"Content-Security-Policy": POLICY})

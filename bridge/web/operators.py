@@ -1,0 +1,217 @@
+"""What people do through the admin listener, whichever way they ask (API or page): only with what is theirs, each with a name and a reason."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bridge.clock import Clock
+from bridge.journal.access import Action, ApprovalView, TokenView, Wanted
+from bridge.journal.approvals import same_person
+from bridge.journal.people import Decision, HoldView, Scope
+from bridge.journal.port import AlarmView, EventView, ItemOutcome, ItemView, Journal, SubmissionView
+from bridge.model import ErrorNote, ItemState
+from bridge.submission import SubmissionState
+from bridge.web.guard import BadRequest, NotHere
+from bridge.web.roles import Person, Role, Territory
+
+APPROVAL_S: Final = 24 * 3600
+LONGEST_REASON: Final = 500
+MOST: Final = 1000
+_OUTCOMES: Final = {state.value: state for state in (ItemState.REGISTERED, ItemState.REFUSED, ItemState.UNKNOWN)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What became of a wish: done at once (`submission` is the one that goes on), or `approval` waits for a second person."""
+
+    submission: str
+    approval: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Operators:
+    """Every method takes the person who asks. Raises `NotHere` for what is not theirs, as for what does not exist."""
+
+    journal: Journal
+    territory: Territory
+    clock: Clock
+
+    # reading ---------------------------------------------------------------------------------------------------------
+
+    async def submissions(
+        self, person: Person, *, participant: str = "", state: SubmissionState | None = None, limit: int = 100
+    ) -> list[SubmissionView]:
+        """Newest first; at most `limit` over all participants that are theirs."""
+        if participant and not person.sees(participant):
+            raise NotHere(f"there is no participant {participant}")
+        if participant or person.participants is None:
+            return list(await self.journal.submissions(participant=participant, state=state, limit=limit))
+        found = [
+            view
+            for name in sorted(person.participants)
+            for view in await self.journal.submissions(participant=name, state=state, limit=limit)
+        ]
+        return sorted(found, key=lambda view: view.id, reverse=True)[:limit]
+
+    async def submission(
+        self, person: Person, submission: str
+    ) -> tuple[SubmissionView, Sequence[ItemView], Sequence[EventView]]:
+        """One, with its items and events."""
+        view = await self._theirs(person, submission)
+        return view, await self.journal.submission_items(view.id), await self.journal.events(view.id)
+
+    async def alarms(self, person: Person, *, limit: int = MOST) -> list[AlarmView]:
+        """Those that stand. One of a site without a participant may speak of any of its flows, so it takes them all to read it."""
+        if person.participants is None:
+            return list(await self.journal.alarms(limit=limit))
+        sites = {site for site, _ in self.territory.flows}
+        asked = [(name, "") for name in sorted(person.participants)]
+        asked += [("", site) for site in sorted(sites) if person.sees_all(self.territory.at_site(site))]
+        found = {
+            view.id: view
+            for participant, site in asked
+            for view in await self.journal.alarms(participant=participant, site=site, limit=limit)
+        }
+        theirs = [view for view in found.values() if self._sees_alarm(person, view)]
+        return sorted(theirs, key=lambda view: view.id, reverse=True)[:limit]
+
+    async def holds(self, person: Person) -> list[HoldView]:
+        """What is held of theirs; that everything is held is everybody's business, why it is is not."""
+        return [view for view in await self.journal.holds() if self._sees_hold(person, view)]
+
+    async def approvals(self, person: Person, *, open_only: bool = True) -> list[ApprovalView]:
+        """What waits for a second person, or did."""
+        names = None if person.participants is None else sorted(person.participants)
+        return list(await self.journal.approvals(now_ns=self.clock.wall_ns(), open_only=open_only, participants=names))
+
+    async def tokens(self, person: Person) -> list[TokenView]:
+        """Tokens that are for nothing beyond what is theirs."""
+        found = await self.journal.tokens()
+        return [view for view in found if person.participants is None or person.sees_all(view.participants)]
+
+    # deciding --------------------------------------------------------------------------------------------------------
+
+    async def wish(self, person: Person, wanted: Wanted, reason: str) -> Done:
+        """Do it, or note it for a second person where the participant wants four eyes."""
+        view = await self._theirs(person, wanted.submission)
+        decision = self._decision(person, reason)
+        if view.participant not in self.territory.four_eyes:
+            return Done(submission=await self.journal.perform(wanted, decision))
+        expires_ns = self.clock.wall_ns() + APPROVAL_S * 1_000_000_000
+        return Done(
+            submission=view.id, approval=await self.journal.ask_approval(wanted, decision, expires_ns=expires_ns)
+        )
+
+    async def wanted(
+        self,
+        person: Person,
+        action: Action,
+        submission: str,
+        *,
+        references: Sequence[str] = (),
+        outcomes: Sequence[Mapping[str, str]] = (),
+    ) -> Wanted:
+        """The wish in the journal's words. Raises `BadRequest` for references that are none of this submission's."""
+        view = await self._theirs(person, submission)
+        items = {item.key: item for item in await self.journal.submission_items(view.id)}
+        named = [*references, *(line.get("reference", "") for line in outcomes)]
+        missing = [key for key in named if key not in items]
+        if missing:
+            raise BadRequest(f"{view.id} has no item {', '.join(missing[:10]) or 'without a reference'}")
+        if len(set(named)) != len(named):
+            raise BadRequest("a reference stands twice")
+        return Wanted(
+            action=action,
+            submission=view.id,
+            items=[items[key].id for key in references],
+            outcomes=[_outcome(items[line["reference"]].id, line) for line in outcomes],
+        )
+
+    async def approve(self, person: Person, approval: int, reason: str) -> str:
+        """A second person agrees; the submission that goes on."""
+        await self._approval(person, approval)
+        return await self.journal.approve(approval, self._decision(person, reason))
+
+    async def refuse(self, person: Person, approval: int, reason: str) -> None:
+        """An approver says no, or the one who asked takes it back."""
+        found = await self._approval(person, approval)
+        if person.role is not Role.APPROVER and not same_person(found.asked_by, person.name):
+            raise BadRequest(f"only {found.asked_by} can take this back; an approver can refuse it")
+        await self.journal.refuse_approval(approval, self._decision(person, reason))
+
+    async def acknowledge(self, person: Person, alarm: int, reason: str) -> AlarmView:
+        """Say that they know of an alarm."""
+        if alarm not in [view.id for view in await self.alarms(person)]:
+            raise NotHere(f"there is no alarm {alarm}")
+        return await self.journal.ack_alarm(alarm, person.name, self._decision(person, reason).reason)
+
+    async def hold(self, person: Person, scope: Scope, name: str, reason: str) -> bool:
+        """Stop what is sent; False when it was held already. It needs no second person: stopping must be quick."""
+        self._whole_scope(person, scope, name)
+        return await self.journal.hold(scope, name, self._decision(person, reason))
+
+    async def release(self, person: Person, scope: Scope, name: str, reason: str) -> None:
+        """Let it go on."""
+        self._whole_scope(person, scope, name)
+        await self.journal.release_hold(scope, name, self._decision(person, reason))
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    async def _theirs(self, person: Person, submission: str) -> SubmissionView:
+        view = await self.journal.submission(submission)
+        if view is None or not person.sees(view.participant):
+            raise NotHere("there is no such submission")
+        return view
+
+    async def _approval(self, person: Person, approval: int) -> ApprovalView:
+        found = await self.journal.approval(approval, now_ns=self.clock.wall_ns())
+        if found is None or not person.sees(found.participant):
+            raise NotHere(f"there is no request {approval}")
+        return found
+
+    def _decision(self, person: Person, reason: str) -> Decision:
+        said = " ".join(reason.split())
+        if not said or len(said) > LONGEST_REASON or not said.isprintable():
+            raise BadRequest(f"`reason` must say why, in at most {LONGEST_REASON} characters; the journal keeps it")
+        return Decision(by=person.name, reason=said, more={"token": person.token, "role": person.role.value})
+
+    def _sees_alarm(self, person: Person, view: AlarmView) -> bool:
+        if view.participant:
+            return person.sees(view.participant)
+        return bool(view.site) and person.sees_all(self.territory.at_site(view.site))
+
+    def _sees_hold(self, person: Person, view: HoldView) -> bool:
+        if view.scope is Scope.PARTICIPANT:
+            return person.sees(view.name)
+        if view.scope in (Scope.SITE, Scope.EMS):
+            return person.sees_all(self.territory.at_site(view.name))
+        if view.scope is Scope.ENVIRONMENT:
+            return person.sees_all(self.territory.in_environment(view.name))
+        return person.participants is None
+
+    def _whole_scope(self, person: Person, scope: Scope, name: str) -> None:
+        """Whoever stops or releases a thing answers for everybody who shares it."""
+        covered = {
+            Scope.PARTICIPANT: {name} & set(self.territory.environments),
+            Scope.SITE: self.territory.at_site(name),
+            Scope.ENVIRONMENT: self.territory.in_environment(name),
+        }
+        if scope.by_itself:
+            raise BadRequest("what the host holds by itself is released by `smp-bridge journal reconcile`")
+        if scope is Scope.HOST:
+            if person.participants is not None or name:
+                raise NotHere("the whole host is held by somebody who works for all participants, and has no name")
+        elif not covered[scope] or not person.sees_all(covered[scope]):
+            raise NotHere(f"there is no {scope.value} {name}, or others share it")
+
+
+def _outcome(item: int, line: Mapping[str, str]) -> ItemOutcome:
+    state = _OUTCOMES.get(line.get("outcome", ""))
+    if state is None:
+        raise BadRequest(f"{line['reference']}: `outcome` is registered, refused or unknown")
+    asset_id, code, text = line.get("asset_id", ""), line.get("error_code", ""), line.get("error_text", "")
+    if asset_id and state is not ItemState.REGISTERED:
+        raise BadRequest(f"{line['reference']}: only a registered item has an `asset_id`")
+    return ItemOutcome(
+        item=item, state=state, asset_id=asset_id, errors=(ErrorNote(code=code, text=text),) if code or text else ()
+    )

@@ -1,0 +1,198 @@
+"""The pages for a browser: sign in with a token, see what stands, decide. Plain HTML without scripts; every text in it is escaped."""
+
+from collections.abc import Awaitable, Callable
+from html import escape
+from typing import Final
+
+from aiohttp import web
+
+from bridge.clock import Clock, iso_ms
+from bridge.errors import BridgeError, NotPossible
+from bridge.journal.access import Action
+from bridge.secret import Secret
+from bridge.submission import SubmissionState
+from bridge.web import markup as html
+from bridge.web.guard import PERSON, BadRequest, Guard, NotHere
+from bridge.web.markup import Row
+from bridge.web.operators import Operators
+from bridge.web.roles import Role
+from bridge.web.tokens import Believer, TokenRefused
+
+_S = SubmissionState
+_SHOWN: Final = 50
+_DIGITS: Final = 15
+# What a person can decide of a submission in this state, besides a confirmation, which needs the API or the command line.
+_CHOICES: Final = {
+    _S.IN_DOUBT: (Action.RESEND, Action.CANCEL),
+    _S.UNRESOLVED: (Action.RESEND, Action.CANCEL),
+    _S.SET_ASIDE: (Action.RETRY, Action.CANCEL),
+    _S.RETRY_WAIT: (Action.RETRY, Action.CANCEL),
+    _S.WAITING: (Action.CANCEL,),
+}
+
+
+class Pages:
+    """The handlers."""
+
+    def __init__(self, operators: Operators, guard: Guard, believer: Believer, clock: Clock) -> None:
+        self._operators = operators
+        self._guard = guard
+        self._believer = believer
+        self._clock = clock
+
+    # signing in ------------------------------------------------------------------------------------------------------
+
+    async def sign_in(self, _: web.Request) -> web.Response:
+        """The form."""
+        return html.sign_in_page()
+
+    async def signed_in(self, request: web.Request) -> web.Response:
+        """The token becomes a cookie that no script and no other site can use."""
+        if not self._guard.own_page(request):
+            return html.sign_in_page("This form did not come from this host. Please try again here.", status=403)
+        form = await request.post()
+        given = form.get("token", "")
+        try:
+            person = await self._believer.person(Secret(given.strip() if isinstance(given, str) else ""))
+        except TokenRefused as refused:
+            self._guard.refused(refused.reason)
+            return html.sign_in_page(
+                "This token does not count here: it is not this host's, or its time is over.", status=401
+            )
+        response = web.Response(status=303, headers={"Location": "/"})
+        response.set_cookie(
+            self._guard.cookie(request),
+            given.strip() if isinstance(given, str) else "",
+            max_age=max((person.expires_ns - self._clock.wall_ns()) // 1_000_000_000, 1),
+            path="/",
+            secure=self._guard.secure,
+            httponly=True,
+            samesite="Strict",
+        )
+        return response
+
+    async def sign_out(self, request: web.Request) -> web.Response:
+        """Forget the cookie. The token itself still counts, wherever else it is kept."""
+        response = web.Response(status=303, headers={"Location": "/sign-in"})
+        if self._guard.own_page(request):
+            response.del_cookie(
+                self._guard.cookie(request), path="/", secure=self._guard.secure, httponly=True, samesite="Strict"
+            )
+        return response
+
+    # reading ---------------------------------------------------------------------------------------------------------
+
+    async def home(self, request: web.Request) -> web.Response:
+        """What stands now."""
+        person = request[PERSON]
+        approvals = await self._operators.approvals(person)
+        alarms = await self._operators.alarms(person, limit=_SHOWN)
+        holds = await self._operators.holds(person)
+        submissions = await self._operators.submissions(person, limit=_SHOWN)
+        held: list[Row] = [
+            (f"{hold.scope.value} {hold.name}", iso_ms(hold.held_ns), hold.by, hold.reason) for hold in holds
+        ]
+        parts = [
+            html.section("Waits for a second person", html.approvals(person, approvals), "Nothing does."),
+            html.section("Alarms", html.alarms(person, alarms), "None stands."),
+            html.section("Held", held and [("what", "since", "by", "reason"), *held], "Nothing is held."),
+            html.section("Submissions", html.submissions(submissions), "There is none yet."),
+        ]
+        return html.page(person, "".join(parts))
+
+    async def submission(self, request: web.Request) -> web.Response:
+        """One submission, and what can be decided of it."""
+        return await self._submission_page(request, request.match_info["id"])
+
+    async def _submission_page(
+        self, request: web.Request, submission: str, *, said: str = "", wrong: str = "", status: int = 200
+    ) -> web.Response:
+        person = request[PERSON]
+        view, items, events = await self._operators.submission(person, submission)
+        facts: list[Row] = [
+            ("state", "participant", "flow", "transaction", "moved here by"),
+            (
+                view.state.value,
+                view.participant,
+                f"{view.site}/{view.flow}",
+                view.transaction_id or "-",
+                view.reason or "-",
+            ),
+        ]
+        choices = _CHOICES.get(view.state, ()) if person.role is Role.OPERATOR else ()
+        forms = [html.form(f"/submissions/{view.id}/{action.value}", action.value) for action in choices]
+        shown: list[Row] = [("reference", "outcome", "asset id", "errors")]
+        shown += [
+            (item.key, item.state.value, item.asset_id, "; ".join(f"{note.code} {note.text}" for note in item.errors))
+            for item in items[:_SHOWN]
+        ]
+        happened: list[Row] = [("at", "event", "by", "reason")]
+        happened += [
+            (iso_ms(event.at_ns), event.kind, str(event.data.get("by", "")), str(event.data.get("reason", "")))
+            for event in events
+        ]
+        parts = [
+            f'<p><a href="/">Back</a></p><h2>{escape(view.id)}</h2>', html.note(said, wrong), html.table(facts),
+            *(["<h2>Decide</h2>", *forms] if forms else []),
+            html.section("Items", shown, ""), html.section("What happened", happened, ""),
+        ]  # fmt: skip
+        return html.page(person, "".join(parts), status=status)
+
+    # deciding --------------------------------------------------------------------------------------------------------
+
+    async def wish(self, request: web.Request) -> web.Response:
+        """Resend, cancel or retry; with four eyes a second person is asked."""
+        submission = request.match_info["id"]
+        try:
+            action = Action(request.match_info["action"])
+        except ValueError:
+            raise NotHere("there is no such action") from None
+        if action is Action.CONFIRM:
+            raise BadRequest(
+                "a confirmation needs the outcome of each item: use the API, or `smp-bridge submissions resolve --confirm`"
+            )
+        try:
+            wanted = await self._operators.wanted(request[PERSON], action, submission)
+            done = await self._operators.wish(request[PERSON], wanted, await _reason(request))
+        except (BadRequest, NotPossible) as error:
+            return await self._submission_page(request, submission, wrong=_told(error), status=409)
+        said = f"Request {done.approval} waits for a second person." if done.approval else f"Done: {done.submission}."
+        return await self._submission_page(request, submission, said=said)
+
+    async def acknowledge(self, request: web.Request) -> web.Response:
+        """Somebody knows of an alarm."""
+        return await self._decided(
+            request, lambda number, reason: self._operators.acknowledge(request[PERSON], number, reason)
+        )
+
+    async def approve(self, request: web.Request) -> web.Response:
+        """The second person agrees."""
+        return await self._decided(
+            request, lambda number, reason: self._operators.approve(request[PERSON], number, reason)
+        )
+
+    async def refuse(self, request: web.Request) -> web.Response:
+        """They do not, or the first one takes it back."""
+        return await self._decided(
+            request, lambda number, reason: self._operators.refuse(request[PERSON], number, reason)
+        )
+
+    async def _decided(self, request: web.Request, act: Callable[[int, str], Awaitable[object]]) -> web.Response:
+        text = request.match_info["id"]
+        if not text.isdecimal() or not text.isascii() or len(text) > _DIGITS:
+            raise NotHere("there is no such number")
+        try:
+            await act(int(text), await _reason(request))
+        except (BadRequest, NotPossible) as error:
+            back = f'<p><a href="/">Back</a></p>{html.note("", _told(error))}'
+            return html.page(request[PERSON], back, status=409)
+        return web.Response(status=303, headers={"Location": "/"})
+
+
+async def _reason(request: web.Request) -> str:
+    given = (await request.post()).get("reason", "")
+    return given if isinstance(given, str) else ""
+
+
+def _told(error: BridgeError) -> str:
+    return f"{error}. {error.hint}" if error.hint else str(error)
