@@ -159,7 +159,8 @@ def _source_ns(source: datetime | None) -> int | None:
 
 def epoch_ns(moment: datetime) -> int:
     """UTC nanoseconds since 1970; exact, where `timestamp()` rounds."""
-    return (_aware(moment) - _EPOCH) // timedelta(microseconds=1) * 1000
+    since = (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)) - _EPOCH
+    return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from adapters.opcua.batch import ReadBatch
 from adapters.opcua.calls import Method, number_of
@@ -42,12 +42,15 @@ class Fetch:
     async def collect(self, due: Sequence[Watched]) -> list[Record]:
         """Read all of these together: their requests share the server's read calls."""
         batch, calls = ReadBatch(self._link.read_values), ReadBatch(self._link.call)
+        changed = [each for each in due if self._selections[each.place.flow].trigger is Trigger.CHANGE]
+        asked = [each for each in due if self._selections[each.place.flow].trigger is not Trigger.CHANGE]
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._fetch(batch, calls, watched)) for watched in due]
+                together = group.create_task(self._fetch_changed(batch, changed))
+                tasks = [group.create_task(self._fetch(batch, calls, watched)) for watched in asked]
         except BaseExceptionGroup as error:
             raise _reason(error) from error
-        return [record for task in tasks if (record := task.result()) is not None]
+        return [*together.result(), *(record for task in tasks if (record := task.result()) is not None)]
 
     async def look(self, places: Sequence[Place]) -> list[Record]:
         """The records of these places as they stand, whether anybody asked for them or not."""
@@ -62,10 +65,19 @@ class Fetch:
     async def _fetch(self, batch: ReadBatch, calls: ReadBatch, watched: Watched) -> Record | None:
         if watched.place.method is not None:
             return await self._fetch_numbered(batch, calls, watched, watched.place.method)
-        if self._selections[watched.place.flow].trigger is Trigger.REQUEST:
-            return await self._fetch_request(batch, watched)
-        fields = await self._fields(batch, watched.place, (), watched)
-        return None if is_repeat(watched, _shown(fields)) else self._record(watched.place, fields)
+        return await self._fetch_request(batch, watched)
+
+    async def _fetch_changed(self, batch: ReadBatch, changed: Sequence[Watched]) -> list[Record]:
+        """All of them in one go: after a connect there are thousands, and nothing has to be read twice."""
+        values = await batch.read([node for each in changed for node in each.place.nodes]) if changed else []
+        records, start = [], 0
+        for watched in changed:
+            place, found = watched.place, values[start : (start := start + len(watched.place.nodes))]
+            self.changes.take(watched, [content(each) for each in found])
+            fields = self._readings(place, found)
+            if not is_repeat(watched, _shown(fields)):
+                records.append(self._record(place, fields))
+        return records
 
     async def _fetch_request(self, batch: ReadBatch, watched: Watched) -> Record | None:
         """The record between two equal sequences; the one that woke us serves as the first, which saves a round trip."""
@@ -116,23 +128,23 @@ class Fetch:
             return None
         return self._record(place, fields, request=str(number), problem=problem)
 
-    async def _fields(
-        self, batch: ReadBatch, place: Place, triggers: Sequence[Watched], changing: Watched | None = None
-    ) -> Mapping[str, Reading]:
-        """Every configured field; one that this place does not have is absent. The trigger is read along."""
-        nodes = list(dict.fromkeys(place.fields.values()))  # several fields may lie in one structure
-        values = await batch.read([*nodes, *(each.place.request for each in triggers)])
-        for watched, value in zip(triggers, values[len(nodes) :], strict=True):
+    async def _fields(self, batch: ReadBatch, place: Place, triggers: Sequence[Watched]) -> Mapping[str, Reading]:
+        """Every configured field. The trigger is read along."""
+        values = await batch.read([*place.nodes, *(each.place.request for each in triggers)])
+        for watched, value in zip(triggers, values[len(place.nodes) :], strict=True):
             watched.note_request(reading(value))
-        found = dict(zip(nodes, values, strict=False))
-        if changing is not None:
-            for node, value in found.items():
-                self.changes.take(changing, node, *content(value))
-        present = {name: self._shapes.field(place, name, found[node]) for name, node in place.fields.items()}
-        if any(each.quality is Quality.GOOD for each in present.values()):
+        return self._readings(place, values)
+
+    def _readings(self, place: Place, values: Sequence[Any]) -> Mapping[str, Reading]:
+        """What stands in the nodes of this place, by field; a field that the place does not have is absent."""
+        at, field = place.at, self._shapes.field
+        found = {
+            name: field(place, name, values[at[name]]) if name in at else _absent(path)
+            for name, path in self._selections[place.flow].records.fields.items()
+        }
+        if any(found[name].quality is Quality.GOOD for name in at):
             self._heard()
-        wanted = self._selections[place.flow].records.fields
-        return {name: present.get(name) or _absent(path) for name, path in wanted.items()}
+        return found
 
     def _record(
         self, place: Place, fields: Mapping[str, Reading], *, request: str | None = None, problem: str = ""

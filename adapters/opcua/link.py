@@ -18,6 +18,7 @@ log = logging.getLogger("adapters.opcua")
 
 NodeAttribute: TypeAlias = tuple[Any, int]
 
+_NO_ENCODING: Final = ua.QualifiedName()  # one for all: the library would make one for each node of each request
 _LIBRARY_LOG: Final = "asyncua"
 # A dead link is noticed within two of these: one to the next probe, one for its answer.
 PROBE_S: Final = 3.0
@@ -126,7 +127,10 @@ class Link:
             parameters = ua.ReadParameters()
             parameters.MaxAge = 0
             parameters.TimestampsToReturn = ua.TimestampsToReturn.Source
-            parameters.NodesToRead = [ua.ReadValueId(NodeId=node, AttributeId=attribute) for node, attribute in part]
+            parameters.NodesToRead = [
+                ua.ReadValueId(NodeId=node, AttributeId=attribute, DataEncoding=_NO_ENCODING)
+                for node, attribute in part
+            ]
             return list(await self._client.uaclient.session.read(parameters))
 
         return await self._parts.run("read", nodes, call)

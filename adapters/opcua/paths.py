@@ -22,6 +22,8 @@ class Segment(NamedTuple):
 
     def matches(self, name: str) -> bool:
         """Whether a browse name (of the right namespace) is meant."""
+        if self.name == "*":
+            return True
         return fnmatchcase(name, self.name) if self.is_glob else name == self.name
 
     def covers(self, other: "Segment") -> bool:

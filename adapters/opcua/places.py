@@ -19,18 +19,62 @@ _OBJECTS: Final = ua.NodeId(ua.ObjectIds.ObjectsFolder)
 
 @dataclass(slots=True, kw_only=True)
 class Place:
-    """One record's node and what hangs below it; nodes that this place does not have are missing."""
+    """One record's node and what hangs below it; nodes that this place does not have are missing.
+
+    `nodes` are those of the fields, each once, and `at` says where in them a field stands: the fields of one structure share a node.
+    """
 
     flow: str
     name: str
     fields: Mapping[str, Any]
     targets: Mapping[OutcomeField, Any]
+    nodes: Sequence[Any] = ()
+    at: Mapping[str, int] = field(default_factory=dict)
     types: dict[OutcomeField, Target] = field(default_factory=dict)
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     names: dict[str, Mapping[int, str]] = field(default_factory=dict)  # of enumerations whose names are asked for
     request: Any = None
     sequence: Any = None
     method: Method | None = None
+
+
+class _Columns:
+    """Which addresses a flow's places have, and where in a row of nodes each of them stands: worked out once for all places, of which there may be thousands."""
+
+    def __init__(self, selection: Selection, addresses: Mapping[tuple[str, str], BrowsePath | NodeIdText]) -> None:
+        self.distinct = list(dict.fromkeys(addresses.values()))
+        number = {address: column for column, address in enumerate(self.distinct)}
+        self.of = {name: number[address] for name, address in addresses.items()}
+        self._flow = selection.flow
+        self._fields = {name: column for (part, name), column in self.of.items() if part == "fields"}
+        self._targets = {OutcomeField(name): column for (part, name), column in self.of.items() if part == "outcome"}
+        self._read = tuple(dict.fromkeys(self._fields.values()))
+        self._at = self._standing(self._read)
+        texts = selection.records.fields
+        self._members = {name: member for name, text in texts.items() if (member := split_member(text)[1])}
+
+    def place(self, name: str, row: Sequence[Any]) -> Place:
+        """One place, of the nodes that were found for `distinct`; None where there is none."""
+        read = tuple(column for column in self._read if row[column] is not None)
+        return Place(
+            flow=self._flow,
+            name=name,
+            fields={field: node for field, column in self._fields.items() if (node := row[column]) is not None},
+            targets={target: node for target, column in self._targets.items() if (node := row[column]) is not None},
+            nodes=[row[column] for column in read],
+            at=self._at if len(read) == len(self._read) else self._standing(read),
+            members=self._members,
+            request=self._submit(row, "request"),
+            sequence=self._submit(row, "sequence"),
+        )
+
+    def _standing(self, read: Sequence[int]) -> Mapping[str, int]:
+        position = {column: at for at, column in enumerate(read)}
+        return {field: position[column] for field, column in self._fields.items() if column in position}
+
+    def _submit(self, row: Sequence[Any], name: str) -> Any:
+        column = self.of.get(("submit", name))
+        return None if column is None else row[column]
 
 
 async def namespaces(link: Link, wanted: Mapping[str, str]) -> Mapping[str, int]:
@@ -54,19 +98,21 @@ async def find_places(
     addresses: Mapping[tuple[str, str], BrowsePath | NodeIdText]
     if isinstance(layout, Tree):
         found = await _find_each(link, indexes, layout.each)
-        below = {name: relative(text, layout.each) for name, text in texts.items()}
-        wanted_names = [_names(path, indexes) for path in below.values()]
+        addresses = below = {name: relative(text, layout.each) for name, text in texts.items()}
+        wanted_names = [_names(path, indexes) for path in dict.fromkeys(below.values())]
         asked = [(node, each) for node in found.values() for each in wanted_names]
-        names, addresses, nodes = list(found), below, await link.translate(asked)
+        names, nodes = list(found), await link.translate(asked)
     else:
-        listed = {name: layout.address(text) for name, text in texts.items()}
-        wanted = [_node_id(address.at(place), indexes) for place in layout.places for address in listed.values()]
-        names, addresses, nodes = list(layout.places), listed, await _existing(link, wanted)
-    width = len(addresses)
-    rows = [dict(zip(addresses, nodes[start : start + width], strict=True)) for start in range(0, len(nodes), width)]
+        addresses = listed = {name: layout.address(text) for name, text in texts.items()}
+        each_place = list(dict.fromkeys(listed.values()))
+        wanted = [_node_id(address.at(place), indexes) for place in layout.places for address in each_place]
+        names, nodes = list(layout.places), await _existing(link, wanted)
+    columns = _Columns(selection, addresses)
+    width = len(columns.distinct)
+    rows = [nodes[start : start + width] for start in range(0, len(nodes), width)]
     if whole:
-        _require(selection, addresses, rows)
-    places = [_place(selection, name, row) for name, row in zip(names, rows, strict=True)]
+        _require(selection, columns, rows)
+    places = [columns.place(name, row) for name, row in zip(names, rows, strict=True)]
     await _learn_types(link, places)
     await _learn_method(link, indexes, selection, places)
     return places
@@ -105,19 +151,6 @@ async def find_word(link: Link, indexes: Mapping[str, int], path: BrowsePath) ->
     return place
 
 
-def _place(selection: Selection, name: str, row: Mapping[tuple[str, str], Any]) -> Place:
-    present = {address: node for address, node in row.items() if node is not None}
-    return Place(
-        flow=selection.flow,
-        name=name,
-        fields={address[1]: node for address, node in present.items() if address[0] == "fields"},
-        targets={OutcomeField(address[1]): node for address, node in present.items() if address[0] == "outcome"},
-        members={name: member for name, text in selection.records.fields.items() if (member := split_member(text)[1])},
-        request=row.get(("submit", "request")),
-        sequence=row.get(("submit", "sequence")),
-    )
-
-
 def _texts(selection: Selection) -> Mapping[tuple[str, str], str]:
     """Every address of a flow that each of its places has."""
     texts = {("fields", name): split_member(text)[0] for name, text in selection.records.fields.items()}
@@ -129,19 +162,17 @@ def _texts(selection: Selection) -> Mapping[tuple[str, str], str]:
     return texts
 
 
-def _require(
-    selection: Selection, paths: Mapping[tuple[str, str], object], rows: Sequence[Mapping[tuple[str, str], Any]]
-) -> None:
+def _require(selection: Selection, columns: _Columns, rows: Sequence[Sequence[Any]]) -> None:
     """An address that no place has is a mistake in the site's file; one that some places lack is told in a log line."""
-    lacking = {address: sum(row[address] is None for row in rows) for address in paths}
-    nowhere = [str(paths[address]) for address, count in lacking.items() if count == len(rows)]
+    lacking = {address: sum(row[column] is None for row in rows) for column, address in enumerate(columns.distinct)}
+    nowhere = [str(address) for address, count in lacking.items() if count == len(rows)]
     if nowhere:
         raise LinkError(
             f"flow {selection.flow}: no record has {', '.join(nowhere)}", hint="compare these paths with the server's"
         )
     for address, count in lacking.items():
         if count:
-            fields = {"flow": selection.flow, "path": str(paths[address]), "missing": count, "places": len(rows)}
+            fields = {"flow": selection.flow, "path": str(address), "missing": count, "places": len(rows)}
             log.warning("opcua_nodes_missing", extra=fields)
 
 
@@ -187,19 +218,23 @@ async def _glob(
     ]
 
 
-def _names(path: BrowsePath, indexes: Mapping[str, int]) -> list[tuple[int, str]]:
-    return [(indexes[segment.prefix], segment.name) for segment in path.segments]
+def _names(path: BrowsePath, indexes: Mapping[str, int]) -> tuple[tuple[int, str], ...]:
+    return tuple((indexes[segment.prefix], segment.name) for segment in path.segments)
 
 
 async def _learn_types(link: Link, places: Sequence[Place]) -> None:
-    """The type of every target, read once: a write must carry exactly it."""
+    """The type of every target, read once: a write must carry exactly it. Only an array has dimensions, and few targets are arrays."""
     targets = [(place, name, node) for place in places for name, node in place.targets.items()]
-    wanted = (ua.AttributeIds.DataType, ua.AttributeIds.ValueRank, ua.AttributeIds.ArrayDimensions)
-    values = await link.read([(node, attribute) for _, _, node in targets for attribute in wanted])
+    wanted = (ua.AttributeIds.DataType, ua.AttributeIds.ValueRank)
+    read = [
+        _content(each) for each in await link.read([(node, attribute) for *_, node in targets for attribute in wanted])
+    ]
+    stated = list(zip(targets, read[::2], read[1::2], strict=True))
+    arrays = [node for (_, _, node), _, rank in stated if _is_array(rank)]
+    sizes = iter(await link.read([(node, ua.AttributeIds.ArrayDimensions) for node in arrays]))
     unknown: list[tuple[Place, OutcomeField, Any, Target]] = []
-    for position, (place, name, node) in enumerate(targets):
-        data_type, rank, dimensions = (_content(value) for value in values[3 * position : 3 * position + 3])
-        target = _target(data_type, rank, dimensions)
+    for (place, name, node), data_type, rank in stated:
+        target = _target(data_type, rank, _content(next(sizes)) if _is_array(rank) else None)
         place.types[name] = target
         if not target.type_number:
             unknown.append((place, name, node, target))
@@ -212,9 +247,13 @@ def _target(data_type: Any, rank: Any, dimensions: Any) -> Target:
         if data_type is not None and data_type.NamespaceIndex == 0 and isinstance(data_type.Identifier, int)
         else 0
     )
-    is_array = isinstance(rank, int) and rank >= 0
+    is_array = _is_array(rank)
     length = int(dimensions[0]) if is_array and dimensions and dimensions[0] else None
     return Target(type_number=number, is_array=is_array, length=length)
+
+
+def _is_array(rank: Any) -> bool:
+    return isinstance(rank, int) and rank >= 0
 
 
 async def _learn_from_values(link: Link, unknown: Sequence[tuple[Place, OutcomeField, Any, Target]]) -> None:

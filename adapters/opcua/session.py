@@ -7,6 +7,7 @@ from math import inf
 from typing import Any, Final
 
 from adapters.opcua.access import Access, allowed_targets
+from adapters.opcua.codec import quality
 from adapters.opcua.config import OpcUaOptions, Watch
 from adapters.opcua.errors import translated
 from adapters.opcua.fetch import Fetch
@@ -18,7 +19,7 @@ from adapters.opcua.servers import HEALTHY, SERVICE_LEVEL, Reached, connect, sta
 from adapters.opcua.structures import Shapes
 from adapters.opcua.subscriptions import Subscriptions
 from adapters.opcua.values import content, overflowed, reading
-from adapters.opcua.watch import Due, Rhythm, Watched
+from adapters.opcua.watch import Due, Handle, Rhythm, Watched
 from adapters.opcua.watching import PART, Watching
 from adapters.opcua.word import write_word
 from adapters.opcua.words import printable
@@ -66,14 +67,14 @@ class OpcUaSession:
         self._options: OpcUaOptions = context.options
         self._selections: Mapping[str, Selection] = {each.flow: each for each in context.selections}
         self._places: dict[tuple[str, str], Place] = {}
-        self._handles: list[tuple[Watched, str]] = []
+        self._handles: list[Handle] = []
         self._shapes = Shapes(link)
         self._access = Access(link, self._shapes, self._places, allowed_targets(self._options, context.selections))
         self._fetch = Fetch(link, self._shapes, self._selections, context.clock, context.heard)
         self._due = Due()
         self._subscriptions = Subscriptions(link, context, self._published, self._lost)
         self._watching: Watching | None = None
-        self._unread: set[Watched] = set()
+        self._unread: dict[Watched, None] = {}
         self._losses = 0
         self._polled: list[int] = []
         self._rhythm: Rhythm | None = None
@@ -94,7 +95,7 @@ class OpcUaSession:
             if self._context.word is not None:
                 self._word = await find_word(self._link, indexes, absolute(self._context.word.node))
         if self._options.watch is Watch.POLLING:
-            self._poll(range(len(self._handles)))
+            self._poll(list(range(len(self._handles))))
         else:
             await self._watch_triggers()
         await self._read_triggers()
@@ -106,7 +107,8 @@ class OpcUaSession:
                 await self._wait()
                 due = self._due.take(MAX_RECORDS)
                 records = await self._fetch.collect(due)
-                self._unread.difference_update(due)
+                for watched in due:
+                    self._unread.pop(watched, None)
                 if records:
                     return [Arrival(records=(record,), ack=_acknowledge) for record in records]
 
@@ -137,33 +139,36 @@ class OpcUaSession:
         watched = Watched(place=place)
         if selection.trigger is Trigger.REQUEST:
             if place.request is not None and place.method is not None:
-                self._handles.append((watched, "request"))
+                self._handles.append(Handle(watched, "request", place.request))
             elif place.request is not None and place.sequence is not None:
-                self._handles += [(watched, "request"), (watched, "sequence")]
+                self._handles.append(Handle(watched, "request", place.request))
+                self._handles.append(Handle(watched, "sequence", place.sequence))
             return
-        names = {node: name for name, node in place.fields.items()}  # several fields may lie in one structure
-        self._handles += [(watched, name) for name in names.values()]
+        deadband = selection.submit.deadband.get
+        names = {at: name for name, at in place.at.items()}  # several fields may lie in one structure
+        self._handles += [
+            Handle(watched, name, place.nodes[at], at, float(deadband(name, 0.0))) for at, name in names.items()
+        ]
+        self._unread[watched] = None
 
     async def _watch_triggers(self) -> None:
         """Requests and the service level now; what may change waits until it was read for the first time."""
-        of = {
-            trigger: [h for h, each in enumerate(self._handles) if self._trigger(each[0]) is trigger]
-            for trigger in Trigger
-        }
-        requests, changes = ([self._asked(handle) for handle in of[each]] for each in (Trigger.REQUEST, Trigger.CHANGE))
+        count = len(self._handles)
+        requests = [number for number, each in enumerate(self._handles) if each.at is None]
+        changes = [number for number, each in enumerate(self._handles) if each.at is not None]
         if self._redundant:
-            requests.append(
-                Asked(len(self._handles), SERVICE_LEVEL, self._options.sampling_s(), self._options.queue_size)
-            )
-        asked = [*requests, *changes]
-        self._watching = Watching(self._context, self._subscriptions, asked, len(self._handles))
+            requests.append(count)
+        self._watching = Watching(self._context, self._subscriptions, [*requests, *changes], self._asked, count)
         await self._watch_more(self._watching, len(requests))
 
-    def _asked(self, handle: int) -> Asked:
-        entry = watched, _ = self._handles[handle]
-        count = len(self._handles) if self._trigger(watched) is Trigger.CHANGE else 0
-        sampling_s, queue_size = self._options.sampling_s(count), self._options.queue_size
-        return Asked(handle, self._watched_node(*entry), sampling_s, queue_size, self._deadband(*entry))
+    def _asked(self, number: int) -> Asked:
+        """The one behind the last handle is the service level."""
+        options = self._options
+        if number == len(self._handles):
+            return Asked(number, SERVICE_LEVEL, options.sampling_s(), options.queue_size)
+        handle = self._handles[number]
+        sampling_s = options.sampling_s(0 if handle.at is None else len(self._handles))
+        return Asked(number, handle.node, sampling_s, options.queue_size, handle.deadband)
 
     async def _watch_more(self, watching: Watching, count: int = PART) -> None:
         """What the server refuses to watch is polled from now on."""
@@ -172,8 +177,8 @@ class OpcUaSession:
             self._poll(refused)
         if watching.left or not watching.refused:
             return
-        first, _ = self._handles[watching.refused[0]]
-        fields = {"count": len(watching.refused), "first_place": printable(first.place.name), "status": watching.why}
+        first = self._handles[watching.refused[0]].watched.place.name
+        fields = {"count": len(watching.refused), "first_place": printable(first), "status": watching.why}
         log.warning("opcua_nodes_polled", extra=self._named(fields))
 
     def _poll(self, handles: Sequence[int]) -> None:
@@ -183,26 +188,14 @@ class OpcUaSession:
         self._rhythm = Rhythm(self._context.clock, interval_s)
         self._context.intervals.agreed("poll", configured_s=interval_s)
 
-    def _deadband(self, watched: Watched, role: str) -> float:
-        if self._trigger(watched) is Trigger.REQUEST:
-            return 0.0
-        return float(self._selections[watched.place.flow].submit.deadband.get(role, 0.0))
-
-    def _watched_node(self, watched: Watched, role: str) -> Any:
-        if self._trigger(watched) is Trigger.REQUEST:
-            return watched.place.request if role == "request" else watched.place.sequence
-        return watched.place.fields[role]
-
     async def _read_triggers(self) -> None:
         """Whatever was asked while nobody listened. A lost notification therefore loses nothing."""
-        requests = [entry for entry in self._handles if self._trigger(entry[0]) is Trigger.REQUEST]
-        nodes = [self._watched_node(watched, role) for watched, role in requests]
-        for (watched, role), value in zip(requests, await self._link.read_values(nodes), strict=True):
-            self._note(watched, role, reading(value))
-        for watched, _ in self._handles:
-            if self._trigger(watched) is Trigger.CHANGE:
-                self._due.add(watched)
-                self._unread.add(watched)
+        requests = [handle for handle in self._handles if handle.at is None]
+        values = await self._link.read_values([handle.node for handle in requests])
+        for handle, value in zip(requests, values, strict=True):
+            self._note(handle, reading(value))
+        for watched in self._unread:
+            self._due.add(watched)
 
     # what the subscription tells ------------------------------------------------------------------
 
@@ -227,17 +220,17 @@ class OpcUaSession:
         self._take(item.ClientHandle, item.Value, anyway=lost)
         return lost
 
-    def _take(self, handle: int, value: Any, *, anyway: bool = False) -> None:
+    def _take(self, number: int, value: Any, *, anyway: bool = False) -> None:
         """What a watched node holds now; a field that holds what its record holds, or nearly, wakes nobody."""
-        watched, role = self._handles[handle]
-        found = reading(value)
-        if self._trigger(watched) is Trigger.CHANGE and not anyway:
-            node = self._watched_node(watched, role)
-            if not self._fetch.changes.matters(watched, node, *content(value), self._deadband(watched, role)):
-                if found.quality is Quality.GOOD:
-                    self._context.heard()
-                return
-        self._note(watched, role, found)
+        handle = self._handles[number]
+        if handle.at is None:
+            self._note(handle, reading(value))
+            return
+        status, held = content(value)
+        if quality(status) is Quality.GOOD:
+            self._context.heard()
+        if anyway or self._fetch.changes.matters(handle.watched, handle.at, status, held, handle.deadband):
+            self._due.add(handle.watched)
 
     @property
     def _redundant(self) -> bool:
@@ -256,13 +249,12 @@ class OpcUaSession:
         fields = {"count": count, "since_open": self._losses, "queue_size": self._options.queue_size}
         log.warning("opcua_changes_lost", extra=self._named(fields))
 
-    def _note(self, watched: Watched, role: str, found: Reading) -> None:
+    def _note(self, handle: Handle, found: Reading) -> None:
+        """What a request or a sequence holds now."""
+        watched = handle.watched
         if found.quality is Quality.GOOD:
             self._context.heard()
-        if self._trigger(watched) is Trigger.CHANGE:
-            self._due.add(watched)
-            return
-        if role == "request":
+        if handle.role == "request":
             watched.note_request(found)
         else:
             watched.note_sequence(found)
@@ -315,18 +307,15 @@ class OpcUaSession:
             self._context.intervals.achieved("poll", spacing_s)
         polled = self._polled
         if self._unread:  # what may change waits until every record was read once
-            polled = [each for each in polled if self._trigger(self._handles[each][0]) is Trigger.REQUEST]
-        nodes = [self._watched_node(*self._handles[handle]) for handle in polled]
+            polled = [each for each in polled if self._handles[each].at is None]
+        nodes = [self._handles[each].node for each in polled]
         *values, level = await self._link.read_values([*nodes, SERVICE_LEVEL])
-        for handle, value in zip(polled, values, strict=True):
-            self._take(handle, value)
+        for number, value in zip(polled, values, strict=True):
+            self._take(number, value)
         if self._redundant:
             self._note_level(level)
 
     # the end ------------------------------------------------------------------------------------------
-
-    def _trigger(self, watched: Watched) -> Trigger:
-        return self._selections[watched.place.flow].trigger
 
     def _named(self, fields: Mapping[str, object]) -> dict[str, object]:
         return {"site": self._context.site, "adapter": self._context.adapter, **fields}

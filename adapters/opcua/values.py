@@ -20,7 +20,7 @@ def reading(value: Any) -> Reading:
     return decode(number, content, status, name, value.SourceTimestamp)
 
 
-def content(value: Any) -> tuple[int, object]:
+def content(value: Any) -> tuple[int, Any]:
     """Status code, without what it says of a queue, and value of a DataValue: what makes one differ from another."""
     status = value.StatusCode.value & ~OVERFLOW if value.StatusCode is not None else 0
     return status, value.Value.Value if value.Value is not None else None

@@ -1,8 +1,9 @@
 """What the subscription said last: which records are due to be read, and whether the link still lives. Touches no library."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from adapters.opcua.places import Place
 from bridge.api import Clock, LinkError, Quality, Reading
@@ -34,6 +35,16 @@ class Watched:
     def note_sequence(self, reading: Reading) -> None:
         """The sequence's value."""
         self.sequence = whole(reading)
+
+
+class Handle(NamedTuple):
+    """A node that is watched for a record: the request or sequence that asks for it, or under `change` one of its nodes, `at` of its place."""
+
+    watched: Watched
+    role: str
+    node: Any
+    at: int | None = None
+    deadband: float = 0.0
 
 
 def whole(reading: Reading) -> int | None:
@@ -74,16 +85,16 @@ class Changes:
     """What each watched node held when its record was read last, so that what did not move since, or less than its deadband, wakes nobody."""
 
     def __init__(self) -> None:
-        self._taken: dict[tuple[Watched, object], tuple[object, object]] = {}
+        self._taken: dict[Watched, Sequence[tuple[object, object]]] = {}
 
-    def take(self, watched: Watched, node: object, status: object, value: object) -> None:
-        """This is in the record that is read now; slow drift is measured against it, and so is seen in the end."""
-        self._taken[watched, node] = status, value
+    def take(self, watched: Watched, held: Sequence[tuple[object, object]]) -> None:
+        """This, status and value of each node, is in the record that is read now; slow drift is measured against it, and so is seen in the end."""
+        self._taken[watched] = held
 
-    def matters(self, watched: Watched, node: object, status: object, value: object, deadband: float) -> bool:
+    def matters(self, watched: Watched, at: int, status: object, value: object, deadband: float) -> bool:
         """Whether this differs from what the record held."""
-        before = self._taken.get((watched, node))
-        return before is None or before[0] != status or not _near(before[1], value, deadband)
+        before = self._taken.get(watched)
+        return before is None or before[at][0] != status or not _near(before[at][1], value, deadband)
 
 
 def _near(before: object, now: object, deadband: float) -> bool:

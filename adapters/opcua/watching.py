@@ -5,7 +5,7 @@ notification of it.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from adapters.opcua.config import needed_queue
@@ -20,14 +20,20 @@ _BAD: Final = 0x80000000  # the severity of a status code
 
 
 class Watching:
-    """The variables of one session that are to be watched, in their order. Handles from `count` on are the session's own, and may be refused."""
+    """The variables of one session that are to be watched, by their handles, in their order. Those from `count` on are the session's own, and may be refused."""
 
     def __init__(
-        self, context: SessionContext, subscriptions: Subscriptions, asked: Sequence[Asked], count: int
+        self,
+        context: SessionContext,
+        subscriptions: Subscriptions,
+        handles: Sequence[int],
+        asked: Callable[[int], Asked],
+        count: int,
     ) -> None:
         self._context = context
         self._subscriptions = subscriptions
-        self._waiting = deque(asked)
+        self._waiting = deque(handles)
+        self._asked = asked
         self._count = count
         self._made: Subscribed | None = None
         self._slowest: tuple[float, float] = (0.0, 0.0)
@@ -51,7 +57,7 @@ class Watching:
             self._made = await self._subscriptions.open()
         refused: list[int] = []
         while count > 0 and self._waiting:
-            asked = [self._waiting.popleft() for _ in range(min(PART, count, len(self._waiting)))]
+            asked = [self._asked(self._waiting.popleft()) for _ in range(min(PART, count, len(self._waiting)))]
             refused += self._sort(self._made, asked, await self._subscriptions.watch(asked))
             count -= len(asked)
         if self.refused and not self._waiting and len(self.refused) == self._count:

@@ -168,16 +168,16 @@ async def test_a_failed_read_is_the_links_error_and_leaves_nobody_waiting():
 def test_changes_add_up_to_a_deadband():
     """Against what the record held, not against the value before: slow drift is seen in the end."""
     changes, one = Changes(), watched("A")
-    assert changes.matters(one, "node", 0, 100.0, 2.0)
-    changes.take(one, "node", 0, 100.0)
-    assert [changes.matters(one, "node", 0, value, 2.0) for value in (101.0, 102.0, 102.5, 97.9)] == [
+    assert changes.matters(one, 1, 0, 100.0, 2.0)
+    changes.take(one, [(0, 7.0), (0, 100.0)])
+    assert [changes.matters(one, 1, 0, value, 2.0) for value in (101.0, 102.0, 102.5, 97.9)] == [
         False,
         False,
         True,
         True,
     ]
-    assert changes.matters(watched("B"), "node", 0, 100.0, 2.0)
-    assert changes.matters(one, "other", 0, 100.0, 2.0)
+    assert changes.matters(watched("B"), 1, 0, 100.0, 2.0)
+    assert changes.matters(one, 0, 0, 100.0, 2.0)
 
 
 def test_what_is_no_number_has_no_deadband():
@@ -185,17 +185,17 @@ def test_what_is_no_number_has_no_deadband():
     changes, one = Changes(), watched("A")
     values = [(0, "a"), (0, "b"), (0, True), (0, False), (0, None), (0, [1]), (0, [2]), (0, 1), (0x40000000, 1), (0, 1)]
     for status, value in values:
-        assert changes.matters(one, "node", status, value, 5.0), value
-        changes.take(one, "node", status, value)
-        assert not changes.matters(one, "node", status, value, 0.0), value
+        assert changes.matters(one, 0, status, value, 5.0), value
+        changes.take(one, [(status, value)])
+        assert not changes.matters(one, 0, status, value, 0.0), value
 
 
 def test_not_a_number_stays_what_it_is():
     """It is never equal to itself, and yet no news."""
     changes, one = Changes(), watched("A")
-    changes.take(one, "node", 0, float("nan"))
-    assert not changes.matters(one, "node", 0, float("nan"), 0.0)
-    assert changes.matters(one, "node", 0, 1.0, 0.0)
+    changes.take(one, [(0, float("nan"))])
+    assert not changes.matters(one, 0, 0, float("nan"), 0.0)
+    assert changes.matters(one, 0, 0, 1.0, 0.0)
 
 
 def test_polls_lie_on_a_grid_that_does_not_drift():
