@@ -3,14 +3,15 @@
 import asyncio
 import itertools
 import lzma
+import os
 import random
 import signal
-import sys
 from pathlib import Path
 
 import apsw
 import orjson
 import pytest
+from forked import forked
 
 from bridge.clock import SystemClock
 from bridge.journal import sealing
@@ -20,7 +21,7 @@ from bridge.journal.verify import verify
 from bridge.model import ItemState, Operation, Trigger
 from bridge.submission import SubmissionState
 
-CHILD = Path(__file__).parents[1] / "support/archive_child.py"
+CODE = "import asyncio, sys; from pathlib import Path; from archive_child import main; asyncio.run(main(*map(Path, sys.argv[1:])))"
 SUBMISSIONS, ROUNDS = 150, 15
 CLOCK = SystemClock.here()
 
@@ -82,9 +83,7 @@ async def faults(path: Path, directory: Path) -> list[str]:
 
 async def run(path: Path, directory: Path, kill_after_s: float | None) -> tuple[float, bool]:
     """One child; how long it worked, and whether it was killed."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, str(CHILD), str(path), str(directory), stdout=asyncio.subprocess.PIPE
-    )
+    child = await forked(path, directory, environment=os.environ, code=CODE)
     assert await child.stdout.readline() == b"begins\n"
     began = asyncio.get_running_loop().time()
     try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import ssl
 import sys
@@ -13,6 +14,7 @@ import aiohttp
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from forked import forked
 from jwt.algorithms import ECAlgorithm
 
 ASSET = {
@@ -61,9 +63,16 @@ class Client:
             return answer.status, await answer.json()
 
 
+async def executed(*arguments, environment):
+    """As a tester starts it: an interpreter of its own."""
+    command = [sys.executable, "-c", "from bridge.cli import main; main()", *map(str, arguments)]
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(*command, env=environment, stdout=pipe, stderr=pipe)
+
+
 @asynccontextmanager
-async def running(directory, *arguments):
-    """A sandbox process with one account, and a client of it."""
+async def running(directory, *arguments, start=forked):
+    """A sandbox process with one account, and a client of it; `start` makes the process, see forked.py."""
     client = Client(directory, "", "", None)
     public = json.loads(ECAlgorithm.to_jwk(client.key.public_key()))
     (directory / "acme.jwks.json").write_text(json.dumps({"keys": [{**public, "kid": "acme-1", "alg": "ES256"}]}))
@@ -71,10 +80,9 @@ async def running(directory, *arguments):
     (directory / "accounts.yaml").write_text(
         "- {name: acme-test, user: acme, password_file: password, jwks: acme.jwks.json, sender: ACME}\n"
     )
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", "from bridge.cli import main; main()", "sandbox", "--accounts", str(directory / "accounts.yaml"),
-        "--dir", str(directory / "out"), "--port", "0", "--control-port", "0", *arguments,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    process = await start(
+        "sandbox", "--accounts", directory / "accounts.yaml", "--dir", directory / "out", "--port", "0", "--control-port", "0",
+        *arguments, environment=os.environ,
     )  # fmt: skip
     try:
         said = ""
@@ -98,7 +106,7 @@ async def running(directory, *arguments):
 
 async def test_the_four_calls(tmp_path):
     """Login, Create, status: the answer is signed with the key set that the command wrote, and the ledger tells the same."""
-    async with running(tmp_path) as client:
+    async with running(tmp_path, start=executed) as client:
         assert await client.login("wrong") == 401
         assert await client.login() == 200
         status, headers, body = await client.create("BESS001", "BESS002")

@@ -1,8 +1,6 @@
-"""Archives a journal until it is killed: `archive_child.py JOURNAL ARCHIVE`. Prints one line when it begins, so that whoever kills it knows."""
+"""Archives a journal until it is killed: `main(JOURNAL, ARCHIVE)`. Prints one line when it begins, so that whoever kills it knows."""
 
-import asyncio
 import itertools
-import sys
 from pathlib import Path
 
 from bridge.clock import SystemClock
@@ -21,6 +19,3 @@ async def main(path: Path, directory: Path) -> None:
     print("begins", flush=True)
     await worker.archive(0)
     await journal.close()
-
-
-asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from forked import forked
 from kill_points import ARMED, CREATE_PATHS, MARK, NTH, POINT, VITALS
 from processes import CONFIG
 from service import PARTICIPANT, profile_content, write_profile
@@ -137,12 +138,11 @@ class Bridge:
         environment = {
             **os.environ, **self._world.environment, POINT: self.point, ARMED: str(self._armed), MARK: str(self._mark),
             NTH: str(self._nth), VITALS: str(self._vitals), CREATE_PATHS: ",".join(self._world.create_paths),
-            "PYTHONPATH": os.pathsep.join([str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }  # fmt: skip
         self.born_ns = self._world.now_ns()
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "kill_child", "run", "--config", str(self._world.config),
-            env=environment, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        self.process = await forked(
+            "run", "--config", self._world.config, environment=environment, code="import kill_child; kill_child.main()",
+            stdout=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         self._reading = self._world.group.create_task(self._read())
         return self
@@ -310,10 +310,9 @@ async def _smp(world: World, keys: Path, knobs: Mapping[str, object]) -> AsyncIt
         "sender": "ACME",
     }])  # fmt: skip
     first.write_text(json.dumps(knobs))
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", "from bridge.cli import main; main()", "sandbox", "--accounts", str(accounts), "--dir", str(directory),
-        "--profile", str(world.config / "profile.yaml"), "--port", "0", "--control-port", "0", "--knobs", str(first),
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+    process = await forked(
+        "sandbox", "--accounts", accounts, "--dir", directory, "--profile", world.config / "profile.yaml", "--port", "0",
+        "--control-port", "0", "--knobs", first, environment=os.environ, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
         said: dict[str, str] = {}

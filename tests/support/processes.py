@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from commands import command
+from forked import MAIN, forked
 from service import CLOCK, PARTICIPANT, profile_content, write_profile
 
 from bridge.demo.ems_modbus import ModbusEms
@@ -33,11 +34,7 @@ class Process:
         self.changed = asyncio.Event()
 
     async def start(self):
-        self.process = await asyncio.create_subprocess_exec(
-            *self.world.prefix, sys.executable, "-c", self.world.code, "run", "--config", str(self.world.config), *self.arguments,
-            env={**os.environ, **self.world.environment, **self.world.version_path}, cwd=self.world.version,
-            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+        self.process = await self.world.started("run", "--config", str(self.world.config), *self.arguments)
         self.reading = self.world.group.create_task(self._read())
         return self
 
@@ -88,12 +85,22 @@ class World:
         self.ems = {}
         self.environment = {}
         self.processes = []
-        self.code = "from bridge.cli import main; main()"  # what a process runs
+        self.code = MAIN  # what a process runs
         self.version = None  # a directory that holds the packages of another version
 
     @property
     def version_path(self):
         return {"PYTHONPATH": str(self.version)} if self.version else {}
+
+    async def started(self, *arguments):
+        """A process of its `code`: of a new interpreter where it is put somewhere else or is of another version, else forked (forked.py)."""
+        environment, quiet = {**os.environ, **self.environment, **self.version_path}, asyncio.subprocess.DEVNULL
+        if not self.prefix and self.version is None:
+            return await forked(*arguments, environment=environment, code=self.code, stdout=quiet)
+        command = [*self.prefix, sys.executable, "-c", self.code, *arguments]
+        return await asyncio.create_subprocess_exec(
+            *command, env=environment, cwd=self.version, stdout=quiet, stderr=asyncio.subprocess.PIPE
+        )
 
     def listening(self, port):
         path = self.profile.return_path.replace("{participant}", PARTICIPANT)
