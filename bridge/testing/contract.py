@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any, Final, TypeVar
 
 from bridge.api import (
+    MOST_REPLY,
     Adapter,
     Address,
     Arrival,
@@ -287,6 +288,7 @@ class AdapterContract(ABC):
             while True:
                 for arrival in await session.receive():
                     for record in arrival.records:
+                        assert len(record.reply) <= MOST_REPLY
                         if record.place == place and record.complete:
                             return arrival, record
 

@@ -2,7 +2,7 @@
 
 import pytest
 from mosquitto import Peer
-from mqtt_site import REQUEST, RESULT, outcome, request, take
+from mqtt_site import ASSET, REQUEST, RESULT, outcome, registration, request, take
 from paho.mqtt.enums import MQTTProtocolVersion
 
 from adapters.mqtt.replies import Reply, packed, unpacked
@@ -115,6 +115,17 @@ async def test_what_is_too_long_to_be_kept_is_left_out_and_said(session, asker, 
     (line,) = [entry for entry in caplog.records if entry.message == "mqtt_response_topic_refused"]
     assert "correlation data (6200 bytes) take 83" in line.why
     assert "at most 8192" in line.why
+
+
+async def test_a_request_without_its_registration_says_it_at_once(session, asker):
+    """For the journal keeps it then; what completes the request later has nothing to say of it, as in a session that never heard it."""
+    async with session(version="5", writable=WRITABLE) as link:
+        await asker.publish(REQUEST.format("EV001"), request("r-1"), ResponseTopic=ANSWERS, CorrelationData=b"one")
+        (asked,) = await take(link)
+        await asker.publish(ASSET.format("EV001"), registration())
+        (completed,) = await take(link)
+    assert [arrival.records[0].complete for arrival in (asked, completed)] == [False, True]
+    assert [reply_of(arrival) for arrival in (asked, completed)] == [packed(Reply(ANSWERS, b"one")), ""]
 
 
 async def test_a_reply_from_the_journal_is_held_against_today_s_site_file(session, asker, caplog):
