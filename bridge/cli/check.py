@@ -9,6 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
+from bridge.cli.placeholders import DONE, left
 from bridge.config import AdapterFinder, Config, load
 from bridge.errors import ConfigError, Problem
 from bridge.material import problems_of
@@ -113,6 +114,13 @@ def examine(config: Path, *, find_adapter: AdapterFinder = find, environ: Mappin
         print(report(error), file=sys.stderr)
         return EXIT_PROBLEMS
     print(summary(found))
+    drafts = left(found)
+    if drafts:
+        lines = [str(problem) for problem in drafts]
+        lines.append(
+            f"warning: {len(drafts)} placeholders of a draft are left, and `smp-bridge run` refuses it. {DONE}"
+        )
+        print("\n".join(lines), file=sys.stderr)
     return 0
 
 
@@ -123,6 +131,7 @@ def check(
 ) -> None:
     """Read the configuration and report everything that is wrong with it, each with file, line and column.
 
-    Nothing is started and nobody is called. Exits 0 when all is well and 2 when something has to be corrected.
+    Nothing is started and nobody is called. A draft of `smp-bridge browse` is accepted, with a warning for each PLACEHOLDER that is left in it.
+    Exits 0 when all is well and 2 when something has to be corrected.
     """
     raise typer.Exit(examine(config))

@@ -14,6 +14,7 @@ import typer
 from bridge.app import Host, Role, Running
 from bridge.cli.check import load_whole
 from bridge.cli.logs import LogLevel, set_up
+from bridge.cli.placeholders import DONE, left
 from bridge.config import Config
 from bridge.errors import BridgeError, ConfigError, Problem
 from bridge.process import LOADED_S, calm, keep_loaded
@@ -45,13 +46,14 @@ def run(
 ) -> None:
     """Run the bridge until it is told to stop (Ctrl-C or SIGTERM), and go on where it stood when it runs again.
 
-    Reads the configuration, refuses to start with every problem named if it is wrong (exit 2), opens the journal and keeps every link alive by itself.
+    Reads the configuration, refuses to start with every problem named if it is wrong or the draft of a site is not finished (exit 2), opens the journal and keeps every link alive by itself.
     A second signal skips the orderly end. SIGHUP reads the returns listener's certificate and key anew; anything else that changed needs a restart.
     Under systemd it tells when it is ready, reloads, stops and is alive, and listens on the sockets that it is given (systemd/ in the source).
     """
     set_up(log_level.value)
     loaded = load_whole(config)
     _only(loaded, participant)
+    _finished(loaded, site or [])
     asyncio.run(_serve(loaded, role, site or [], passed_sockets(os.environ, os.getpid())))
 
 
@@ -66,6 +68,13 @@ def _only(config: Config, participant: str) -> None:
                 )
             ]
         )
+
+
+def _finished(config: Config, sites: list[str]) -> None:
+    """No guess of a draft is ever sent to SMP or written into an EMS."""
+    drafts = left(config, sites)
+    if drafts:
+        raise ConfigError(drafts, hint=f"Nothing was started: this is a draft. {DONE}")
 
 
 def _reload(running: Running, notifier: Notifier) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge.api import FlowDraft, Seen
+from bridge.cli.placeholders import MARK
 from bridge.cli.shown import value_text
 from bridge.config.words import Words, words_of
 from bridge.model import Operation
 from bridge.profile import Profile
 from bridge.vocabulary import Vocabulary
 
-MARK: Final = "PLACEHOLDER"
 _PLAIN: Final = re.compile(r"[A-Za-z_$][\w./$-]*")
 _RESERVED: Final = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
 _ENOUGH: Final = 0.5
@@ -56,7 +56,7 @@ def site_yaml(place: Place, seen: Seen, profile: Profile, vocabulary: Vocabulary
     }
     head = [
         f"# Drafted by `smp-bridge browse` from what was seen at {seen.said}.",
-        f"# Every line with {MARK} holds a guess or a gap: settle each before this file is run, then look with `smp-bridge probe`.",
+        f"# Every line with {MARK} holds a guess or a gap: `smp-bridge run` refuses this file until each is settled and the word is gone; `smp-bridge check` lists them.",
         *(f"# {note}" for note in seen.notes),
         "",
     ]

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from bridge.api import Private
 from bridge.cli.check import check, examine, foreign_owners, load_here, load_whole, owners
+from bridge.cli.run import _finished, run
 from bridge.clock import SystemClock
 from bridge.config.references import Wanted
 from bridge.envelope import Algorithm
@@ -182,3 +183,51 @@ def test_the_command(arguments, status, text):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == status
     assert text in result.output
+
+
+def drafted(real):
+    """The first site of the good configuration with two placeholders, as `browse` leaves them, and its name."""
+    file = min((real / "sites").glob("*.yaml"))
+    lines = file.read_text().splitlines()
+    at = next(number for number, line in enumerate(lines) if line.strip().startswith("operation:"))
+    lines[at] += "  # PLACEHOLDER: asset.create or unit.create?"
+    at = next(number for number, line in enumerate(lines) if line.startswith("site:"))
+    lines[at] += " # PLACEHOLDER"
+    file.write_text("\n".join(["# Every line with PLACEHOLDER is a guess.", *lines]) + "\n")
+    return file, lines[at].split()[1]
+
+
+def test_a_draft_is_accepted_with_a_warning_and_never_run(real, capsys):
+    """`check` exits 0 and lists what is left with its place; `run` refuses before it opens anything, unless it works other sites only."""
+    file, name = drafted(real)
+    assert examine(real, find_adapter=find, environ={}) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("OK")
+    listed = told.err.splitlines()
+    assert len(listed) == 3
+    assert listed[0].startswith(f"{file}:2:")
+    assert listed[0].endswith("this stands for a value that nobody has given yet")
+    assert listed[1].endswith("PLACEHOLDER: asset.create or unit.create?")
+    assert "2 placeholders of a draft are left" in listed[2]
+    loaded = load_whole(real, find_adapter=find, environ={})
+    with pytest.raises(ConfigError) as raised:
+        _finished(loaded, [])
+    assert len(raised.value.problems) == 2
+    assert "take the word PLACEHOLDER out" in raised.value.hint
+    _finished(loaded, [f"not-{name}"])
+
+
+def test_run_refuses_a_draft(real, monkeypatch):
+    """The command itself, before the service: a configuration error."""
+    drafted(real)
+    loaded = load_whole(real, find_adapter=find, environ={})
+    monkeypatch.setattr("bridge.cli.run.load_whole", lambda _: loaded)
+    monkeypatch.setattr("bridge.cli.run.set_up", lambda _: None)
+    with pytest.raises(ConfigError, match="PLACEHOLDER"):
+        run(real)
+
+
+def test_a_finished_site_has_no_placeholders(real, capsys):
+    """Nothing is said of it."""
+    assert examine(real, find_adapter=find, environ={}) == 0
+    assert capsys.readouterr().err == ""
