@@ -32,6 +32,7 @@ __all__ = [
     "Beside",
     "Browser",
     "CatchingUp",
+    "Clash",
     "Clock",
     "Code",
     "ConfigError",
@@ -376,6 +377,15 @@ class Codec(Protocol):
         ...
 
 
+class Clash(NamedTuple):
+    """Two adapters that cannot both be as they are: their positions in what was given, the key of the second one's options, and what is wrong and would be right there."""
+
+    first: int
+    second: int
+    path: str
+    text: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
     """What an entry point in `smp_bridge.adapters` names.
@@ -383,6 +393,7 @@ class Adapter:
     `options` validates `adapters.<name>` without `protocol`; `records`, `submit` (by trigger, without `when`) and `outcome` validate the parts of a flow.
     `check` is pure: it returns what no model can see alone (an outcome address outside `writable:`, an address that does not fit its type),
     each problem's `path` relative to the adapter (`adapter.…`) or to the flow (`flows.<flow>.…`).
+    `check_beside` is pure: of the options of all adapters of this protocol, in all sites, it returns those that cannot work in one process.
     `open` imports the protocol library only when called. `readable` is what `can_read` of its sessions will be.
     `word` validates the address of a site's alarm word (`alarms.word`), for adapters whose sessions are `WordSession`s; `check_word` is pure and
     returns what is wrong with it beside the options and flows, each problem's `path` beginning with `alarms.word`.
@@ -409,6 +420,7 @@ class Adapter:
     codec: Codec | None = None
     probe: Callable[[SessionContext], AbstractAsyncContextManager[Probe]] | None = None
     browser: Browser | None = None
+    check_beside: Callable[[Sequence[Any]], Sequence[Clash]] | None = None
 
     api_version: ClassVar[int] = 1
 

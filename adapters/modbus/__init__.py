@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from adapters.modbus.certificates import certificates
-from adapters.modbus.check import check, check_word
+from adapters.modbus.check import check, check_beside, check_word
 from adapters.modbus.config import ChangeSubmit, ModbusOptions, ModbusOutcome, ModbusRecords, ModbusWord, RequestSubmit
 from adapters.modbus.entry import SCHEMES, options_of
 from adapters.modbus.guess import Registers
@@ -57,4 +57,5 @@ ADAPTER = Adapter(
     certificates=certificates,
     probe=_probe,
     browser=_Browser(),
+    check_beside=check_beside,
 )

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -224,8 +223,8 @@ class Bus:
         self.ended = True
         self._shut()
         shared = _shared()
-        if shared.get(_key(self._options)) is self:
-            del shared[_key(self._options)]
+        if shared.get(self._options.shared_place) is self:
+            del shared[self._options.shared_place]
 
     def _shut(self) -> None:
         if self._client is not None:
@@ -240,8 +239,10 @@ class Bus:
 
 
 def settings_of(options: ModbusOptions) -> _Settings:
-    """What has to be the same for all that share a connection."""
-    return _Settings(options.framing, options.tls, options.serial)
+    """What has to be the same for all that share a connection; a line may have several names."""
+    serial = options.serial
+    line = None if serial is None else serial.model_copy(update={"device": serial.device.resolve()})
+    return _Settings(options.framing, options.tls, line)
 
 
 def silence_s(serial: Serial) -> float:
@@ -257,9 +258,9 @@ def bus_of(options: ModbusOptions) -> Bus:
     if not options.shares:
         return Bus(options)
     shared = _shared()
-    found = shared.get(_key(options))
+    found = shared.get(options.shared_place)
     if found is None:
-        found = shared[_key(options)] = Bus(options)
+        found = shared[options.shared_place] = Bus(options)
     return found
 
 
@@ -270,9 +271,3 @@ _SHARED: "Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Buses]]" = WeakKey
 def _shared() -> _Buses:
     """The shared connections of this loop. They are the process's, not a session's: adapters know nothing of each other."""
     return _SHARED.setdefault(asyncio.get_running_loop(), {})
-
-
-def _key(options: ModbusOptions) -> tuple[str, int]:
-    if options.serial is None:
-        return options.host, options.port
-    return str(Path(options.serial.device).resolve()), 0

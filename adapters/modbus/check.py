@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from enum import Enum
 from typing import Any, Final
 
 from adapters.modbus.codec import INTEGERS, MOMENTS, Kind
@@ -18,7 +19,7 @@ from adapters.modbus.places import LAST_REGISTER, AddressBase, Span, Table
 from adapters.modbus.sidecar import read_sheet
 from adapters.modbus.targets import FieldTarget, OutcomeTarget, Target
 from adapters.modbus.wire import Wire, span_of
-from bridge.api import OutcomeField, Problem, Selection
+from bridge.api import Clash, OutcomeField, Problem, Selection
 
 _TEXT: Final = frozenset({Kind.STRING})
 _TAKES: Final[Mapping[OutcomeField, frozenset[Kind]]] = {
@@ -67,6 +68,38 @@ def check_word(options: Any, selections: Sequence[Selection], word: Any) -> Sequ
         for owner in _owners(device, flows, place)
     ]
     return _counted(options, found)
+
+
+def check_beside(given: Sequence[Any]) -> Sequence[Clash]:
+    """Adapters that share a line or a connection open it with the same settings; at run time the second one would be refused."""
+    first: dict[tuple[str, int], int] = {}
+    found: list[Clash] = []
+    for number, options in enumerate(given):
+        assert isinstance(options, ModbusOptions)
+        if not options.shares:
+            continue
+        before = first.setdefault(options.shared_place, number)
+        found += [Clash(before, number, path, text) for path, text in _unlike(given[before], options)]
+    return found
+
+
+def _unlike(first: ModbusOptions, second: ModbusOptions) -> Iterator[tuple[str, str]]:
+    """Each setting of the second that has to be as the first's."""
+    same = f"all adapters that share {second.where} need the same"
+    if first.framing is not second.framing:
+        yield "framing", f"is {second.framing.value}, another adapter has {first.framing.value}; {same}"
+    if first.tls != second.tls:
+        yield "tls", f"is not that of another adapter; {same}"
+    if first.serial is None or second.serial is None:
+        return
+    for name in ("baudrate", "parity", "stop_bits", "data_bits"):
+        one, other = getattr(first.serial, name), getattr(second.serial, name)
+        if one != other:
+            yield f"serial.{name}", f"is {_word(other)}, another adapter has {_word(one)}; {same}"
+
+
+def _word(setting: object) -> object:
+    return setting.value if isinstance(setting, Enum) else setting
 
 
 def _counted(options: ModbusOptions, found: Sequence[Problem]) -> Sequence[Problem]:

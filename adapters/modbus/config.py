@@ -200,6 +200,13 @@ class ModbusOptions(Options):
         return self.shared or self.serial is not None
 
     @property
+    def shared_place(self) -> tuple[str, int]:
+        """What those that share a connection have in common: a line under whatever name, or host and port."""
+        if self.serial is None:
+            return self.host, self.port
+        return str(self.serial.device.resolve()), 0
+
+    @property
     def gap(self) -> int:
         """How many unused registers are fetched along rather than asking twice; -1 where not even neighbours are fetched together."""
         return -1 if self.one_field_per_request else self.max_gap

@@ -1,6 +1,6 @@
 """Read a configuration directory: `bridge.yaml` and `sites/*.yaml`. Everything wrong is reported at once; nothing is repaired."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -11,7 +11,7 @@ from bridge.config.adapters import AdapterFinder
 from bridge.config.document import Document
 from bridge.config.host import HostOptions, Participant, ParticipantOptions, ProfileOptions
 from bridge.config.references import Outside
-from bridge.config.site import SiteConfig
+from bridge.config.site import AdapterConfig, SiteConfig
 from bridge.config.sites import SiteReader
 from bridge.config.tracing import NEEDS, installed
 from bridge.config.tree import Loc
@@ -152,6 +152,8 @@ def _sites(
 ) -> dict[str, SiteConfig]:
     sites: dict[str, SiteConfig] = {}
     named: dict[str, Path] = {}
+    documents: list[Document] = []
+    read: list[tuple[Document, SiteConfig]] = []
     paths = sorted(path for path in (directory / SITES).glob("*") if path.suffix in {".yaml", ".yml"})
     if not paths:
         problems.append(Problem(text="holds no site; put one YAML file per site there", file=str(directory / SITES)))
@@ -168,8 +170,27 @@ def _sites(
                 document.wrong(("site",), f"the site {name} stands in {first} already; give it another name")
             elif site is not None:
                 sites[site.name] = site
+                read.append((document, site))
+        documents.append(document)
+    _check_beside(read)
+    for document in documents:
         problems.extend(document.problems)
     if known.only and known.only not in named and not problems:
         text = f"there is no site {known.only}; the sites are {', '.join(sorted(named))}"
         problems.append(Problem(text=text, file=str(directory / SITES)))
     return sites
+
+
+def _check_beside(read: Sequence[tuple[Document, SiteConfig]]) -> None:
+    """What only shows when the adapters of one protocol are laid side by side, whichever site they belong to."""
+    groups: dict[str, list[tuple[Document, SiteConfig, AdapterConfig]]] = {}
+    for document, site in read:
+        for item in site.adapters.values():
+            groups.setdefault(item.adapter.protocol, []).append((document, site, item))
+    for members in groups.values():
+        look = members[0][2].adapter.check_beside
+        for clash in look([item.options for _, _, item in members]) if look is not None else ():
+            document, _, item = members[clash.second]
+            _, site, other = members[clash.first]
+            text = f"{clash.text} (the other is adapters.{other.name} of {site.file.name})"
+            document.wrong(("adapters", item.name, *clash.path.split(".")), text)

@@ -1,6 +1,7 @@
 """What a site file may say, and what the parts of it say together."""
 
 import copy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,9 @@ from adapters.modbus import ADAPTER
 from adapters.modbus.config import Each, ModbusOptions, Registers
 from adapters.modbus.targets import FieldTarget
 from bridge.api import Trigger
+from bridge.config import load
+from bridge.errors import ConfigError
+from bridge.registry import find
 
 CONFIG = Path(__file__).parents[3] / "config" / "sites" / "rugby.yaml"
 VENDOR_MAP = SAMPLE.parent / "vendor_map.yaml"
@@ -224,3 +228,53 @@ def test_a_flow_on_change_needs_no_header():
     flow = copy.deepcopy(read_site(SAMPLE)["flows"]["unit"])
     flow["submit"] = {"when": "change"}
     assert selection_of("unit", flow).trigger is Trigger.CHANGE
+
+
+def serial(device, **settings):
+    return ModbusOptions.model_validate({"serial": {"device": str(device), **settings}})
+
+
+def clashes(*options):
+    return [(clash.first, clash.second, clash.path, clash.text) for clash in ADAPTER.check_beside(options)]
+
+
+def test_a_shared_line_has_one_setting(tmp_path):
+    """Each setting that differs is named, under whatever name the line is opened; others lines, and connections of their own, are nobody's concern."""
+    line, alias = tmp_path / "line", tmp_path / "alias"
+    line.touch()
+    alias.symlink_to(line)
+    same = f"all adapters that share {alias} need the same"
+    assert clashes(serial(line), serial(tmp_path / "another", baudrate=9600), serial(alias)) == []
+    assert clashes(serial(line), serial(alias, baudrate=9600, parity="N", stop_bits=2)) == [
+        (0, 1, "serial.baudrate", f"is 9600, another adapter has 19200; {same}"),
+        (0, 1, "serial.parity", f"is N, another adapter has E; {same}"),
+        (0, 1, "serial.stop_bits", f"is 2, another adapter has 1; {same}"),
+    ]
+    shared = {"host": "h", "port": 1, "shared": True}
+    one, other = ModbusOptions.model_validate(shared), ModbusOptions.model_validate({**shared, "framing": "rtu"})
+    assert [clash[2] for clash in clashes(one, other)] == ["framing"]
+    assert clashes(one, other.model_copy(update={"shared": False}), other.model_copy(update={"port": 2})) == []
+
+
+def test_adapters_of_two_sites_on_one_line(tmp_path):
+    """`check` names the file, the place and the other adapter, also where the setting is a default."""
+    good = Path(__file__).parents[2] / "unit" / "config_cases" / "good"
+    shutil.copytree(good, tmp_path / "config")
+    sites = tmp_path / "config" / "sites"
+    shutil.rmtree(sites)
+    sites.mkdir()
+    for name, settings in (("east", {"baudrate": 9600}), ("west", {})):
+        site = read_site(SAMPLE) | {"site": name}
+        site["adapters"]["ems"] = {
+            key: value for key, value in site["adapters"]["ems"].items() if key not in {"host", "port", "framing"}
+        } | {"serial": {"device": str(tmp_path / "line"), **settings}}
+        with (sites / f"{name}.yaml").open("w") as file:
+            YAML(typ="safe").dump(site, file)
+    with pytest.raises(ConfigError) as raised:
+        load(tmp_path / "config", find, environ={})
+    [problem] = raised.value.problems
+    assert problem.file == str(sites / "west.yaml")
+    assert problem.line > 0
+    assert problem.path == "adapters.ems.serial.baudrate"
+    assert problem.text.startswith("is 19200, another adapter has 9600;")
+    assert problem.text.endswith("(the other is adapters.ems of east.yaml)")
