@@ -3,12 +3,14 @@
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from bridge.config import Config, Participant
 from bridge.envelope import Algorithm, PublicKey
 from bridge.errors import ConfigError, Problem
 from bridge.keys import KeySigner, load_jwks, load_signer
+
+_NAMED: Final = frozenset({"kid", "alg", "use"})  # what a key is called and for, not what it is
 
 
 class ParticipantKeys(NamedTuple):
@@ -73,6 +75,7 @@ def _checks(config: Config) -> Iterator[tuple[str, Callable[[], object]]]:
         if options.client_certificate is not None and options.client_key is not None:
             pair = (options.client_certificate, options.client_key)
             yield f"participants.{name}.client_certificate", lambda pair=pair: _pair(*pair)  # type: ignore[misc]
+    yield "participants", lambda: _apart(config)
     yield "host_key", lambda: host_signer(config)
     returns = config.host.listeners.returns
     if returns is not None:
@@ -85,6 +88,25 @@ def _checks(config: Config) -> Iterator[tuple[str, Callable[[], object]]]:
     tracing = config.host.tracing
     if tracing is not None and tracing.ca is not None:
         yield "tracing.ca", lambda file=tracing.ca: _authority(file)  # type: ignore[misc]
+
+
+def _apart(config: Config) -> None:
+    """No key signs in two environments: what was signed for TEST could be shown in LIVE. Raises `ConfigError`."""
+    seen: dict[tuple[tuple[str, object], ...], tuple[str, str]] = {}
+    problems = []
+    for name, entry in config.participants.items():
+        try:
+            jwk = participant_keys(entry).signer.public_jwk()
+        except ConfigError:
+            continue  # told by its own check
+        half = tuple(sorted((part, value) for part, value in jwk.items() if part not in _NAMED))
+        environment = entry.options.environment.value
+        first, elsewhere = seen.setdefault(half, (name, environment))
+        if elsewhere != environment:
+            text = f"is the key of {first} in {elsewhere} too; TEST and LIVE never share a key (`smp-bridge keys new`)"
+            problems.append(Problem(file=str(entry.options.signing_key), path=f"participants.{name}", text=text))
+    if problems:
+        raise ConfigError(problems)
 
 
 def _tried(path: str, check: Callable[[], object]) -> list[Problem]:

@@ -136,7 +136,7 @@ class AdminListener(Options):
     port: Port = 9464
     without_token: Literal["nothing", "reading"] = "nothing"  # noqa: S105 - a word
     certificate: FilePath | None = None
-    private_key: FilePath | None = None
+    private_key: PrivateFile | None = None
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:

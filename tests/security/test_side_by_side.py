@@ -1,0 +1,267 @@
+"""TEST and LIVE of one participant on one site, in one host: nothing of one reaches the other, whichever door is tried."""
+
+import asyncio
+import base64
+import binascii
+import json
+import zipfile
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from ruamel.yaml import YAML
+from service import ASSETS, CLOCK, PARTICIPANT, linked, prepared, until_words
+
+from bridge.cli.evidence import _export
+from bridge.clock import SystemClock
+from bridge.envelope import Algorithm
+from bridge.journal.access import TokenView
+from bridge.journal.export_plan import Scope
+from bridge.keys import load_signer, new_key, public_jwks, write_private
+from bridge.material import host_signer, problems_of
+from bridge.sandbox import Knobs, Sandbox, SandboxOptions, SandboxParticipant
+from bridge.web.roles import Role
+from bridge.web.tokens import make_token, new_token_id
+
+LIVE = "acme-live"
+FLOWS = {"trialflow": {**ASSETS, "participant": PARTICIPANT}, "liveflow": {**ASSETS, "participant": LIVE}}
+# What belongs to one alone: names, places, and what was registered there. The references and transaction ids are the same on both sides, on purpose.
+WORDS = {
+    PARTICIPANT: ["acme-test", "trialflow", "TP1", "Yard of the trial", '"TEST"', "ACME-T"],
+    LIVE: ["acme-live", "liveflow", "LP1", "Yard that counts", '"LIVE"', "ACME-L"],
+}
+OTHER = {PARTICIPANT: LIVE, LIVE: PARTICIPANT}
+READ = (
+    "/metrics", "/health/ready", "/api/v1/latency", "/api/v1/whoami", "/api/v1/submissions", "/api/v1/submissions?limit=1000", "/api/v1/alarms",
+    "/api/v1/holds", "/api/v1/approvals?all=1", "/api/v1/tokens", "/",
+)  # fmt: skip
+
+
+@asynccontextmanager
+async def side_by_side(directory):
+    """One host with both entries, and a stand-in for SMP in each environment, which draw the same transaction ids and name their keys alike."""
+    async with prepared(directory, flows=FLOWS, knobs=Knobs(returns="hold")) as made:
+        keys = directory / "keys"
+        write_private(keys / "live.pem", new_key(Algorithm.ES256))
+        write_private(keys / "host.pem", new_key(Algorithm.ES256))
+        account = SandboxParticipant(
+            name=LIVE, user="acme-l", password="of-the-live-account", sender="ACME-L", jwks=public_jwks([load_signer(keys / "live.pem")]),
+        )  # fmt: skip
+        options = SandboxOptions(
+            profile=made.sandbox_profile, participants=[account], environment="LIVE", knobs=Knobs(returns="hold"),
+            return_ca=made.sandbox._options.return_ca,
+        )  # fmt: skip
+        async with Sandbox(options, clock=CLOCK) as live:
+            for name, data in {
+                "live.jwks.json": json.dumps(live.jwks()).encode(),
+                "live-ca.pem": live.ca_pem,
+                "live-password": b"of-the-live-account",
+            }.items():
+                (keys / name).write_bytes(data)
+                (keys / name).chmod(0o600)
+            second_entry(directory / "config/bridge.yaml", live.base_url)
+            made.live = live
+            await made.start()
+            made.set_urls = lambda swapped=False: set_urls(made, swapped=swapped)
+            made.set_urls()
+            try:
+                yield made
+            finally:
+                await made.stop()
+
+
+def second_entry(path, url, **changes):
+    yaml = YAML()
+    document = yaml.load(path.read_text())
+    document["host_key"] = "../keys/host.pem"
+    document["participants"][LIVE] = {
+        **document["participants"][PARTICIPANT], "sender": "ACME-L", "environment": "LIVE", "base_url": url, "username": "acme-l",
+        "password": {"file": "../keys/live-password"}, "signing_key": "../keys/live.pem", "smp_jwks": "../keys/live.jwks.json", "ca": "../keys/live-ca.pem",
+        **changes,
+    }  # fmt: skip
+    with path.open("w") as file:
+        yaml.dump(document, file)
+
+
+def set_urls(made, *, swapped):
+    for sandbox, name in ((made.sandbox, PARTICIPANT), (made.live, LIVE)):
+        path = made.sandbox_profile.return_path.replace("{participant}", OTHER[name] if swapped else name)
+        sandbox.set_return_url(name, f"https://127.0.0.1:{made.running.returns_port}{path}")
+
+
+async def submissions(made):
+    found = await made.read(lambda journal: journal.submissions(limit=100))
+    return {view.participant: view for view in found}
+
+
+async def until(condition, within_s=20):
+    async with asyncio.timeout(within_s):
+        while not await condition():
+            await asyncio.sleep(0.03)
+
+
+async def token(made, role, participant):
+    config, now_ns = made.config(), SystemClock.here().wall_ns()
+    view = TokenView(
+        id=new_token_id(), holder=f"Ann {role.value}", role=role.value, participants=(participant,), issued_by="root",
+        issued_ns=now_ns, expires_ns=now_ns + 3600 * 10**9,
+    )  # fmt: skip
+    return view, make_token(host_signer(config), view).reveal()
+
+
+async def note(made, *views):
+    from bridge.journal.configured import open_configured_journal
+
+    journal = await open_configured_journal(
+        made.config().host.journal, clock=SystemClock.here(), role="cli", new_id=str, checkpoint=False
+    )
+    for view in views:
+        await journal.note_token(view)
+    await journal.close()
+
+
+def strangers_words(text, participant):
+    return [word for word in WORDS[OTHER[participant]] if word in text]
+
+
+def unpacked(file):
+    """Everything in an export as text, base64 undone."""
+    parts = []
+    with zipfile.ZipFile(file) as source:
+        for name in source.namelist():
+            text = source.read(name).decode()
+            parts.append(text)
+            for word in text.replace('"', " ").split():
+                if len(word) > 20:
+                    try:
+                        parts.append(base64.b64decode(word.encode(), altchars=b"-_").decode("utf-8", "replace"))
+                    except (binascii.Error, ValueError):
+                        continue
+    return "\n".join(parts)
+
+
+@pytest.mark.timeout(180)
+async def test_nothing_of_one_reaches_the_other(tmp_path):
+    """The same references, transaction ids and key ids on both sides, and yet each has its own outcome, page, figure and export."""
+    async with side_by_side(tmp_path) as made:
+        ems = await linked(made)
+        ems.put("TP1", reference="BESS00001", name="Yard of the trial", kw=5)
+        ems.put("LP1", reference="BESS00001", name="Yard that counts", kw=7)
+        ems.request("trialflow", "TP1")
+        ems.request("liveflow", "LP1")
+
+        async def awaited():
+            found = await submissions(made)
+            return {view.state.value for view in found.values()} == {"AWAITING_RETURN"} and len(found) == 2
+
+        await until(awaited)
+        found = await submissions(made)
+        assert (
+            found[PARTICIPANT].transaction_id == found[LIVE].transaction_id
+        )  # so nothing but the entry tells them apart
+
+        # keys and paths: what one SMP signed is no news on the other's path, though key id and transaction id are known there
+        made.set_urls(swapped=True)
+        async with asyncio.TaskGroup() as group:
+            pushes = [group.create_task(sandbox.release()) for sandbox in (made.sandbox, made.live)]
+
+            async def refused():
+                return all(any(row.status == 401 for row in box.ledger.returns) for box in (made.sandbox, made.live))
+
+            await until(refused)
+            assert all(row.status in (0, 401) for box in (made.sandbox, made.live) for row in box.ledger.returns)
+            events = {name: await made.read(lambda j, v=view: j.events(v.id)) for name, view in found.items()}
+            assert not [event for rows in events.values() for event in rows if "return" in event.kind]
+            made.set_urls()
+            del pushes
+        await until_words(ems, ["TP1", "LP1"], {3: 2})
+        found = await submissions(made)
+        assert {view.state.value for view in found.values()} == {"CONFIRMED"}
+
+        # accounts and tokens of SMP: neither SMP ever saw the other's
+        for box in (made.sandbox, made.live):
+            assert [row for row in box.ledger.requests if row.status >= 400] == []
+            assert box.ledger.requests
+
+        # the admin API, pages and metric labels, with each role
+        made_tokens = {(name, role): await token(made, role, name) for name in WORDS for role in Role}
+        await note(made, *(view for view, _ in made_tokens.values()))
+        url = f"http://127.0.0.1:{made.running.admin_port}"
+        async with aiohttp.ClientSession() as http:
+            for (name, role), (_, text) in made_tokens.items():
+                headers = {"Authorization": f"Bearer {text}"}
+                mine, theirs = found[name], found[OTHER[name]]
+                seen = ""
+                for path in (*READ, f"/api/v1/submissions/{mine.id}", f"/submissions/{mine.id}"):
+                    async with http.get(url + path, headers=headers) as answer:
+                        body = await answer.text()
+                        assert strangers_words(body, name) == [], (name, role, path)
+                        assert theirs.id not in body, (name, role, path)
+                        seen += body
+                assert all(word in seen for word in WORDS[name][:2]), (name, role)
+                for path in (
+                    f"/api/v1/submissions/{theirs.id}",
+                    f"/submissions/{theirs.id}",
+                    f"/api/v1/submissions?participant={OTHER[name]}",
+                    f"/api/v1/submissions/{mine.id}%2F..%2F{theirs.id}",
+                ):
+                    async with http.get(url + path, headers=headers) as answer:
+                        assert (
+                            answer.status,
+                            strangers_words((await answer.text()).replace(OTHER[name], ""), name),
+                        ) == (404, [])
+                if role is Role.OPERATOR:
+                    asks = [
+                        (f"/api/v1/submissions/{theirs.id}/{action}", {"reason": "mine now"})
+                        for action in ("resend", "cancel", "retry", "confirm")
+                    ]
+                    asks += [
+                        ("/api/v1/holds", {"reason": "x", "scope": scope, "name": what})
+                        for scope, what in (
+                            ("participant", OTHER[name]),
+                            ("site", "north"),
+                            ("environment", "LIVE" if name == PARTICIPANT else "TEST"),
+                            ("host", ""),
+                        )
+                    ]
+                    for path, body in asks:
+                        async with http.post(url + path, headers=headers, json=body) as answer:
+                            assert answer.status == 404, (path, body)
+        assert await made.read(lambda journal: journal.holds()) == []
+
+        # exports
+        await made.stop()
+        config = made.config()
+        for name in WORDS:
+            out = tmp_path / f"{name}.zip"
+            await _export(
+                config, Scope(participant=name, from_ns=0, to_ns=SystemClock.here().wall_ns()), host_signer(config), out
+            )
+            text = unpacked(out)
+            assert (strangers_words(text, name), found[OTHER[name]].id in text) == ([], False)
+            assert WORDS[name][0] in text
+            assert WORDS[name][3] in text
+
+
+async def test_test_and_live_share_no_signing_key(tmp_path):
+    """One key in both environments would let what was signed for one be shown to the other: `check` and the start refuse it."""
+    async with prepared(tmp_path) as made:
+        keys = tmp_path / "keys"
+        for name in ("host.pem", "live.pem"):
+            write_private(keys / name, new_key(Algorithm.ES256))
+        (keys / "live-password").write_text("x")
+        (keys / "live-password").chmod(0o600)
+        (keys / "copy.pem").write_bytes((keys / "acme.pem").read_bytes())
+        (keys / "copy.pem").chmod(0o600)
+        for name in ("jwks.json", "ca.pem"):
+            (keys / f"live{'.' if name[0] == 'j' else '-'}{name}").write_bytes(
+                (keys / f"smp{'.' if name[0] == 'j' else '-'}{name}").read_bytes()
+            )
+        path = tmp_path / "config/bridge.yaml"
+        second_entry(path, "https://smp.example")
+        assert problems_of(made.config()) == []
+        second_entry(path, "https://smp.example", signing_key="../keys/copy.pem")
+        [problem] = problems_of(made.config())
+        assert f"is the key of {PARTICIPANT} in TEST too" in problem.text
+        second_entry(path, "https://smp.example", signing_key="../keys/copy.pem", environment="TEST")
+        assert problems_of(made.config()) == []
