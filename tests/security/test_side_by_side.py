@@ -1,27 +1,23 @@
 """TEST and LIVE of one participant on one site, in one host: nothing of one reaches the other, whichever door is tried."""
 
 import asyncio
-import base64
-import binascii
 import json
-import zipfile
 from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
+from people import note, token, unpacked
 from ruamel.yaml import YAML
 from service import ASSETS, CLOCK, PARTICIPANT, linked, prepared, until_words
 
 from bridge.cli.evidence import _export
 from bridge.clock import SystemClock
 from bridge.envelope import Algorithm
-from bridge.journal.access import TokenView
 from bridge.journal.export_plan import Scope
 from bridge.keys import load_signer, new_key, public_jwks, write_private
 from bridge.material import host_signer, problems_of
 from bridge.sandbox import Knobs, Sandbox, SandboxOptions, SandboxParticipant
 from bridge.web.roles import Role
-from bridge.web.tokens import make_token, new_token_id
 
 LIVE = "acme-live"
 FLOWS = {"trialflow": {**ASSETS, "participant": PARTICIPANT}, "liveflow": {**ASSETS, "participant": LIVE}}
@@ -100,44 +96,8 @@ async def until(condition, within_s=20):
             await asyncio.sleep(0.03)
 
 
-async def token(made, role, participant):
-    config, now_ns = made.config(), SystemClock.here().wall_ns()
-    view = TokenView(
-        id=new_token_id(), holder=f"Ann {role.value}", role=role.value, participants=(participant,), issued_by="root",
-        issued_ns=now_ns, expires_ns=now_ns + 3600 * 10**9,
-    )  # fmt: skip
-    return view, make_token(host_signer(config), view).reveal()
-
-
-async def note(made, *views):
-    from bridge.journal.configured import open_configured_journal
-
-    journal = await open_configured_journal(
-        made.config().host.journal, clock=SystemClock.here(), role="cli", new_id=str, checkpoint=False
-    )
-    for view in views:
-        await journal.note_token(view)
-    await journal.close()
-
-
 def strangers_words(text, participant):
     return [word for word in WORDS[OTHER[participant]] if word in text]
-
-
-def unpacked(file):
-    """Everything in an export as text, base64 undone."""
-    parts = []
-    with zipfile.ZipFile(file) as source:
-        for name in source.namelist():
-            text = source.read(name).decode()
-            parts.append(text)
-            for word in text.replace('"', " ").split():
-                if len(word) > 20:
-                    try:
-                        parts.append(base64.b64decode(word.encode(), altchars=b"-_").decode("utf-8", "replace"))
-                    except (binascii.Error, ValueError):
-                        continue
-    return "\n".join(parts)
 
 
 @pytest.mark.timeout(180)
