@@ -38,6 +38,8 @@ def pytest_addoption(parser):
         help="What the random part of the faults is drawn from; the soak draws one by itself.",
     )
     group.addoption("--soak-minutes", type=float, default=1.0, help="How long the soak lasts, without its ends (1).")
+    group.addoption("--fuzz-messages", type=int, default=100_000, help="Messages of `make fuzz` in all (100,000).")
+    group.addoption("--fuzz-seed", type=int, default=0, help="What they are drawn from; 0 draws a seed and prints it.")
     group.addoption("--fault-report", type=Path, default=None, help="Write the rows of the table to this JSON file.")
 
 
