@@ -425,6 +425,7 @@ class Host:
                 journal=journal,
                 clock=self._clock,
                 metrics=self._market_report,
+                client_names=frozenset(options.client_names),
             )
             context = server_context(options.certificate, options.private_key, options.client_ca)
             running.reload = lambda: renew_certificate(context, options.certificate, options.private_key)
@@ -434,6 +435,7 @@ class Host:
                 context=context,
                 refused=self._market_report.refused,
                 malformed=endpoint.malformed,
+                allowed=options.allow,
             )
             running.returns_port = await listener.start(stack, options.host, options.port, self._sockets.get("returns"))
             log.info("listening", extra={"listener": "returns", "address": options.host, "port": running.returns_port})

@@ -12,6 +12,7 @@ import typer
 from bridge.cli import resolve as deciding
 from bridge.cli.check import load_here
 from bridge.cli.waterfall import waterfall_json, waterfall_lines
+from bridge.config.kinds import clean
 from bridge.errors import BridgeError
 from bridge.journal.configured import open_configured_reader
 from bridge.journal.port import EventView, ItemView, JournalReader, SubmissionView
@@ -24,6 +25,7 @@ app = typer.Typer(
 
 T = TypeVar("T")
 EVENT_CHARS = 160
+_TEXT_CHARS = 500
 _Whole: TypeAlias = tuple[SubmissionView, Sequence[ItemView], Sequence[EventView]]
 ConfigOption = Annotated[Path, typer.Option(help="Directory that holds bridge.yaml and sites/*.yaml.")]
 
@@ -49,7 +51,7 @@ def list_(
     for view in views:
         where = f"{view.site}/{view.flow}" if view.site else view.flow
         print(
-            f"{view.id:<22} {_sent(view):<19} {view.state.value:<16} {view.participant:<16} {where:<24} {view.items:>5}  {view.transaction_id or '-'}{_archived(view)}"
+            f"{view.id:<22} {_sent(view):<19} {view.state.value:<16} {view.participant:<16} {where:<24} {view.items:>5}  {clean(view.transaction_id or '-', _TEXT_CHARS)}{_archived(view)}"
         )
 
 
@@ -68,14 +70,12 @@ def show(
         print(json.dumps(_whole(view, items, events), indent=2))
         return
     print(f"{view.id}  {view.state.value}  {view.operation.value}  participant {view.participant}  flow {view.flow}")
-    print(f"transaction {view.transaction_id or '-'}  tries {view.attempts}  moved here by: {view.reason or '-'}")
+    transaction, reason = clean(view.transaction_id or "-", _TEXT_CHARS), clean(view.reason or "-", _TEXT_CHARS)
+    print(f"transaction {transaction}  tries {view.attempts}  moved here by: {reason}")
     print("\n".join(["", *waterfall_lines(view.stamps)]))
     print("\nItems")
     for item in items:
-        errors = "; ".join(f"{error.code} {error.text}" for error in item.errors)
-        print(
-            f"  {item.key:<24} {item.state.value:<14} {item.asset_id or '-':<20} written back: {item.written_back or '-'}  {errors}"
-        )
+        print(_item_line(item))
     print("\nEvents")
     for name in view.segments:
         print(f"  older ones in the archive: {name}")
@@ -96,6 +96,13 @@ async def _gather(journal: JournalReader, submission: str) -> _Whole:
     if view is None:
         raise BridgeError(f"there is no submission {submission}", hint="`smp-bridge submissions list` names them")
     return view, await journal.submission_items(submission), await journal.events(submission)
+
+
+def _item_line(item: ItemView) -> str:
+    """One item on one line, whatever the platform wrote of it."""
+    errors = "; ".join(clean(f"{error.code} {error.text}", _TEXT_CHARS) for error in item.errors)
+    names = f"{clean(item.key, _TEXT_CHARS):<24} {item.state.value:<14} {clean(item.asset_id or '-', _TEXT_CHARS):<20}"
+    return f"  {names} written back: {item.written_back or '-'}  {errors}"
 
 
 def _shortened(text: str, *, full: bool) -> str:

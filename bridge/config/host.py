@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, FilePath, field_validator, model_validator
+from pydantic import Field, FilePath, IPvAnyNetwork, field_validator, model_validator
 
 from bridge.api import Options, PrivateFile
 from bridge.config.references import Untouched
@@ -114,15 +114,26 @@ class JournalOptions(Options):
 
 
 class ReturnsListener(Options):
-    """The public TLS listener to which SMP pushes returns. `client_ca` also asks the caller for a certificate of that authority."""
+    """The public TLS listener to which SMP pushes returns. `client_ca` also asks the caller for a certificate of that authority.
+
+    Such a certificate has to have one of `client_names` (common name or DNS name), where there are some. `allow` names the only networks that are heard.
+    """
 
     host: Text = "0.0.0.0"  # noqa: S104 - the public listener
     port: Port = 8443
     certificate: FilePath
     private_key: PrivateFile
     client_ca: FilePath | None = None
+    client_names: list[Text] = Field(default_factory=list)
+    allow: list[IPvAnyNetwork] = Field(default_factory=list)
     connections: Annotated[int, Field(ge=1, le=50_000)] = 512
     connections_per_source: Annotated[int, Field(ge=1, le=50_000)] = 128
+
+    @model_validator(mode="after")
+    def _asked_for(self) -> Self:
+        if self.client_names and self.client_ca is None:
+            raise ValueError("`client_names` needs `client_ca`: without it nobody is asked for a certificate")
+        return self
 
 
 class AdminListener(Options):

@@ -5,7 +5,7 @@ import io
 import ssl
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace, TracebackType
 from typing import Final, Literal, Self
 
@@ -18,6 +18,7 @@ from bridge.platform import Exchange, Failure
 DNS_CACHE_S: Final = 30  # an SMP that moved is found soon
 SLOWEST_UPLOAD: Final = 16_000  # bytes a second: what a large call may take to leave, beside the time for its answer
 READ_BLOCK: Final = 64 * 1024
+LEAST_SECRET: Final = 12  # a shorter text could stand in a signature by chance
 WHOLE_BODY: Final = 256 * 1024
 
 
@@ -134,15 +135,21 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
         if facts.first_byte is None:
             facts.first_byte = self._clock.now()
 
-    async def post(self, path: str, *, method: str, headers: Mapping[str, str], body: bytes) -> Exchange:
-        """Send these bytes once and report what happened; never raises for what a peer or a network can do."""
+    async def post(
+        self, path: str, *, method: str, headers: Mapping[str, str], body: bytes, secret: str = ""
+    ) -> Exchange:
+        """Send these bytes once and report what happened; never raises for what a peer or a network can do.
+
+        An answer's headers become evidence: `secret` is taken out of them where a peer sends it back.
+        """
         if self._http is None:
             raise RuntimeError("the client is used outside its context")
         facts = _Facts()
         try:
             limit_s = self._settings.connect_s + self._settings.answer_s + len(body) / SLOWEST_UPLOAD
             async with asyncio.timeout(limit_s):
-                return await self._exchange(path, method, headers, body, facts)
+                exchange = await self._exchange(path, method, headers, body, facts)
+                return replace(exchange, headers=_without(exchange.headers, secret))
         except TimeoutError as error:
             failure = Failure.TIMEOUT if facts.first_byte else Failure.CONNECT_TIMEOUT
             return self._failed(facts, failure, error)
@@ -202,6 +209,12 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
             first_byte=facts.first_byte,
             answered=self._clock.now(),
         )
+
+
+def _without(headers: Mapping[str, str], secret: str) -> Mapping[str, str]:
+    if len(secret) < LEAST_SECRET or not any(secret in value for value in headers.values()):
+        return headers
+    return {name: value.replace(secret, "[secret]") for name, value in headers.items()}
 
 
 def plain_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -5,10 +5,10 @@ Every failed authenticity check gives the same 401 (RFC 9457 problem body); whic
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from aiohttp import hdrs, web
@@ -77,6 +77,7 @@ class ReturnsEndpoint:
         journal: Journal,
         clock: Clock,
         metrics: MarketMetrics,
+        client_names: frozenset[str] = frozenset(),
         flood: Flood | None = None,
         body_s: float = BODY_S,
     ) -> None:
@@ -84,6 +85,7 @@ class ReturnsEndpoint:
         self._journal = journal
         self._clock = clock
         self._metrics = metrics
+        self._client_names = client_names
         self._flood = flood or Flood(clock.mono_ns)
         self._body_s = body_s
 
@@ -119,6 +121,7 @@ class ReturnsEndpoint:
         inbox = self._inboxes.get(request.path)
         if inbox is None or request.query_string:
             raise _Answer(404, "unknown_path")
+        self._check_client(request)
         if inbox.tracker.crowded:
             raise _Answer(503, "too_many_returns")
         _check_media(request, inbox.reader)
@@ -142,6 +145,14 @@ class ReturnsEndpoint:
             await self._misdirected(inbox, error)
             raise _Answer(error.status, error.reason) from error
         return await self._park(inbox, read.message, read.freshness)
+
+    def _check_client(self, request: web.Request) -> None:
+        """Where the caller's certificate must have one of these names, another certificate of the same authority is not enough."""
+        if not self._client_names:
+            return
+        shown = request.transport.get_extra_info("peercert") if request.transport is not None else None
+        if not self._client_names & set(_names_of(shown or {})):
+            raise _Answer(403, "client_certificate")
 
     async def _misdirected(self, inbox: Inbox, error: MessageRefused) -> None:
         """SMP's own key signed it for somebody else: a person should know (DOMAIN 9 row 12)."""
@@ -193,6 +204,12 @@ class ReturnsEndpoint:
             quarantined=bool(message.quarantined),
         )
         return web.Response(status=status, body=body, headers={**headers, **_NAMELESS})
+
+
+def _names_of(certificate: Mapping[str, Any]) -> Iterator[str]:
+    """The common name and the DNS names of a certificate as `ssl` gives it."""
+    yield from (value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS")
+    yield from (value for part in certificate.get("subject", ()) for kind, value in part if kind == "commonName")
 
 
 def _check_media(request: web.Request, reader: ReturnReader) -> None:

@@ -9,6 +9,8 @@ from typing import Final
 
 from bridge.errors import BridgeError
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 BURST: Final = 50
 PER_S: Final = 1.0
 MOST_SOURCES: Final = 4096  # the source that was quiet longest is forgotten first
@@ -74,12 +76,18 @@ class Flood:
             self._tokens.popitem(last=False)
 
 
-def source_of(address: str | None) -> str:
-    """Whom a connection is counted for: an IPv4 address, or the 64 bits of an IPv6 one that a subscriber gets; '' without an address."""
+def address_of(text: str | None) -> Address | None:
+    """A peer's address; an IPv4 one is one however it is written. None where there is none."""
     try:
-        found = ipaddress.ip_address((address or "").partition("%")[0])
+        found = ipaddress.ip_address((text or "").partition("%")[0])
     except ValueError:
+        return None
+    return (found.ipv4_mapped or found) if isinstance(found, ipaddress.IPv6Address) else found
+
+
+def source_of(text: str | None) -> str:
+    """Whom a connection is counted for: an IPv4 address, or the 64 bits of an IPv6 one that a subscriber gets; '' without an address."""
+    found = address_of(text)
+    if found is None:
         return ""
-    if found.version == 6 and found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
     return str(found) if found.version == 4 else str(ipaddress.ip_network((found, 64), strict=False))

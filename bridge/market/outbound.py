@@ -323,7 +323,7 @@ class Outbound:
 
     async def _post(self, call: SignedCall, token: str) -> tuple[Exchange, AnswerClass]:
         headers = {**call.headers, **self._maker.token_headers(token)}
-        exchange = await self._client.post(call.path, method=call.method, headers=headers, body=call.body)
+        exchange = await self._client.post(call.path, method=call.method, headers=headers, body=call.body, secret=token)
         return exchange, self._maker.classify(exchange)
 
 

@@ -296,7 +296,7 @@ class Tracker:
             await asyncio.sleep(wait_s)
         call = self._maker.status(transaction_id, submission=submission)
         headers = {**call.headers, **self._maker.token_headers(token)}
-        exchange = await self._client.post(call.path, method=call.method, headers=headers, body=call.body)
+        exchange = await self._client.post(call.path, method=call.method, headers=headers, body=call.body, secret=token)
         answer = self._maker.classify(exchange)
         if answer is AnswerClass.RETRY and exchange.retry_after_s:
             self._pace.pause(min(exchange.retry_after_s, LONGEST_PAUSE_S), f"asked for by status {exchange.status}")

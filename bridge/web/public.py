@@ -8,7 +8,7 @@ import logging
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from bridge.errors import BridgeError
-from bridge.market.flood import source_of
+from bridge.market.flood import Network, address_of, source_of
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Bounds:
 
 
 class PublicListener:
-    """Serves an application to strangers. `refused` counts a reason; `malformed` answers what is no HTTP."""
+    """Serves an application to strangers. `refused` counts a reason; `malformed` answers what is no HTTP. Where networks are `allowed`, nobody else is heard."""
 
     def __init__(
         self,
@@ -55,11 +55,13 @@ class PublicListener:
         context: ssl.SSLContext,
         refused: Callable[[str], None],
         malformed: Callable[[], web.Response],
+        allowed: Sequence[Network] = (),
     ) -> None:
         self.bounds = bounds
         self.refused = refused
         self.malformed = malformed
         self._context = context
+        self._allowed = allowed
         self._sources: Counter[str] = Counter()
         self._sockets: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -118,6 +120,10 @@ class PublicListener:
                 log.warning("not_accepted", extra={"reason": error.strerror})
                 await asyncio.sleep(PAUSE_S)
                 continue
+            if not self._may_come(address[0]):
+                connected.close()
+                self.refused("source_not_allowed")
+                continue
             source = source_of(address[0])
             if self._sources[source] >= self.bounds.per_source or self.connections >= self.bounds.in_all:
                 connected.close()
@@ -144,6 +150,10 @@ class PublicListener:
         except BaseException:
             release()
             raise
+
+    def _may_come(self, address: str) -> bool:
+        found = address_of(address)
+        return not self._allowed or (found is not None and any(found in network for network in self._allowed))
 
     def _release(self, source: str) -> None:
         self._sources[source] -= 1

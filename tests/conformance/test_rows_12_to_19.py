@@ -2,10 +2,14 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
-from end_point import ACME, FORMS, OTHER, each, errors, listening, signer
+from end_point import ACME, FORMS, OTHER, each, errors, listening, public, signer
 
+from bridge.journal.keys import KeySide, KeyState
+from bridge.keyring import _Held, record_of
 from bridge.profile import ReturnResult
 
 NS = 1_000_000_000
@@ -62,6 +66,54 @@ async def test_row_12_transaction_of_another(smp):
     assert smp.rows("SELECT participant || ' ' || verdict FROM returns") == [f"{ACME} orphan"]
     assert await smp.state(theirs) == "AWAITING_RETURN"
     assert smp.told()[OTHER] == 0
+
+
+# row 13 ------------------------------------------------------------------------------------------------------------------
+
+
+class Ring(Mapping):
+    """SMP's keys in the states that their records give them, at the clock's time."""
+
+    def __init__(self, key):
+        self._key = public(key)
+        self.record = record_of(ACME, KeySide.THEIRS, key, key.public_jwk(), place="configured")
+        self.clock = None
+
+    def __getitem__(self, kid):
+        return {self._key.kid: _Held(self._key, self.record)}[kid].at(self.clock.wall_ns())
+
+    def __iter__(self):
+        return iter([self._key.kid])
+
+    def __len__(self):
+        return 1
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("changes", "later_s", "reason"),
+    [
+        ({"state": KeyState.REVOKED}, 0, "key_revoked"),
+        ({"expires_ns": 60}, 59, None),
+        ({"expires_ns": 60}, 60, "key_expired"),
+        ({"state": KeyState.RETIRING, "until_ns": 60}, 59, None),
+        ({"state": KeyState.RETIRING, "until_ns": 60}, 60, "key_retired"),
+    ],
+)
+async def test_row_13_keys_that_are_past(tmp_path, form, changes, later_s, reason):
+    """Row 13: "expired or revoked key; retired key after the grace time": 401 and an alarm; a moment before it is taken."""
+    ring = Ring(key := signer())
+    async with listening(tmp_path, profile=form, key=key, keys=ring) as smp:
+        ring.clock = smp.clock
+        _, good = await smp.accepted()
+        given = {name: value if name == "state" else smp.clock.at_ns + value * NS for name, value in changes.items()}
+        ring.record = replace(ring.record, **given)
+        smp.clock.at_ns += later_s * NS
+        if reason is None:
+            assert (await smp.post(good))[0] == 200
+        else:
+            await smp.unauthentic(reason, good, alarms=["KEY_REFUSED"])
+            await smp.unauthentic("bad_signature", good.but(tail=smp.seal(smp.draft(), signer()).tail))
 
 
 # row 14 ------------------------------------------------------------------------------------------------------------------

@@ -1,18 +1,177 @@
 """DOMAIN 9, rows 32 to 40: what a hostile text, disk, clock, flood or SMP may do, and what it must not."""
 
 import asyncio
+import json
+import logging
+import ssl
+from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 import smp_server
 from end_point import ACME, FORMS, listening, signer
-from outbound_rig import LOGIN, market
+from failing_vfs import FULL, FailingVfs
+from outbound_rig import LOGIN, PASSWORD, TAKEN, logins, market
+from prometheus_client import generate_latest
 
+from bridge.cli.logs import JsonFormatter
+from bridge.cli.submissions import _item_line
 from bridge.envelope import PublicKey
+from bridge.journal.sqlite import open_reader
 from bridge.market.flood import BURST, MOST_SOURCES, PER_S, Flood, Flooded
+from bridge.metrics import Metrics
+from bridge.profile import ReturnResult
+from bridge.reports import MarketReport
 from bridge.sandbox.pki import Authority
+from bridge.wire import ItemError
 
 NS = 1_000_000_000
 ALARMS = "SELECT code FROM alarms WHERE cleared_ns = 0 ORDER BY code"
+
+
+# row 32 ------------------------------------------------------------------------------------------------------------------
+
+HOSTILE = {
+    "markup": "<script>alert(1)</script>",
+    "ANSI escapes": "\x1b[2J\x1b]0;owned\x07",
+    "a formula": "=cmd|'/c calc'!A0",
+    "a line end": "fine\n2026-11-28 level=error event=forged",
+    "1 MB": "x" * 1_000_000,
+    "right-to-left marks": "abc\u202egpj.exe\u2066",
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+async def test_row_32_error_texts(tmp_path, what):
+    """Row 32: "error text with markup, ANSI escapes, ..., newline, 1 MB, right-to-left marks": "stored raw, shown escaped, log on one line"."""
+    text = HOSTILE[what]
+    async with listening(tmp_path) as smp:
+        ours = await smp.submission("BESS001")
+        refused = ItemError(code="E1", message=text, reference="BESS001")
+        draft, envelope = await smp.accepted(result=ReturnResult.ERRORS, errors=(refused,))
+        assert await smp.state(ours) == "FAILED"
+        reader = await open_reader(tmp_path / "journal.db")
+        try:
+            [item] = await reader.submission_items(ours)
+        finally:
+            await reader.close()
+        assert item.errors[0].text
+        assert text.startswith(item.errors[0].text)
+        line = _item_line(item)
+        assert line.isprintable()
+        assert len(line) < 1000
+        record = logging.LogRecord("bridge", logging.INFO, "", 0, "seen", None, None)
+        record.text = text
+        assert JsonFormatter().format(record).isprintable()
+        assert (await smp.post(envelope))[0] == 200
+
+
+# row 33 ------------------------------------------------------------------------------------------------------------------
+
+
+async def test_row_33_a_full_disk(tmp_path):
+    """Row 33: "disk full": "503 + Retry-After; never a 2xx without a record"; the same message is taken once there is room."""
+    disk = FailingVfs()
+    try:
+        async with listening(tmp_path, vfs=disk.name) as smp:
+            ours = await smp.submission("BESS001")
+            body, tokens = smp.seal(smp.draft()).sent()
+            before, told = smp.stored(), smp.told()
+            disk.fail("-wal", "write", FULL)
+            status, headers, answer = await smp.send(body, tokens)
+            assert (status, headers["Retry-After"], json.loads(answer)["status"]) == (503, "5", 503)
+            assert smp.refusals()["journal_full"] == 1
+            assert (smp.stored(), smp.told()) == (before, told)
+            disk.heal()
+            async with asyncio.timeout(10):
+                while (await smp.send(body, tokens))[0] == 503:
+                    await asyncio.sleep(0.02)
+            await smp.settled()
+            assert (smp.rows("SELECT count(*) FROM returns"), await smp.state(ours)) == ([1], "CONFIRMED")
+    finally:
+        disk.unregister()
+
+
+# row 34 ------------------------------------------------------------------------------------------------------------------
+
+
+async def shaken(smp, context):
+    """Shake hands and post a good message in one go; the first line of the answer, or the error."""
+    body, [token] = smp.seal(smp.draft()).sent()
+    try:
+        reader, writer = await asyncio.open_connection("localhost", smp.port, ssl=context)
+    except OSError as error:
+        return error
+    try:
+        writer.write(smp.head(f"Content-Length: {len(body)}", "Connection: close", token=token) + body)
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+        return answer.split(b"\r\n", 1)[0].decode() or ConnectionError("closed")
+    except OSError as error:
+        return error
+    finally:
+        writer.transport.abort()
+
+
+def trusting(smp, *, pair=None, directory=None):
+    """A context that trusts the end point, and shows this certificate."""
+    context = ssl.create_default_context(cadata=smp.ca.decode())
+    if pair is not None:
+        (directory / "client.pem").write_bytes(pair.certificate + pair.private_key)
+        context.load_cert_chain(directory / "client.pem")
+    return context
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("what", ["TLS 1.0", "TLS 1.1", "weak ciphers"])
+async def test_row_34_old_tls(tmp_path, what):
+    """Row 34: "TLS 1.0/1.1, weak cipher": the handshake is refused; TLS 1.2 with a good cipher is taken."""
+    async with listening(tmp_path) as smp:
+        context = trusting(smp)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        assert await shaken(smp, context) == "HTTP/1.1 202 Accepted"
+        await smp.settled()
+        before, counted = smp.stored(), smp.refusals()
+        weak = trusting(smp)
+        if what == "weak ciphers":
+            weak.maximum_version = ssl.TLSVersion.TLSv1_2
+            weak.set_ciphers("AES128-SHA:AES256-SHA:NULL:@SECLEVEL=0")
+        else:
+            weak.minimum_version = weak.maximum_version = ssl.TLSVersion[
+                what.replace(" ", "v").replace(".", "_").replace("v1_0", "v1")
+            ]
+            weak.set_ciphers("ALL:@SECLEVEL=0")
+        assert isinstance(await shaken(smp, weak), OSError)
+        assert (smp.new_refusals(counted), smp.stored()) == ({"handshake": 1}, before)
+
+
+async def test_row_34_client_certificates(tmp_path):
+    """Row 34: "no client certificate when mTLS is on, certificate of another participant": refused in the handshake, 403."""
+    authority, stranger = (Authority(name, clock=smp_server.CLOCK) for name in ("clients", "strangers"))
+    limits = {"client_names": frozenset({"smp.example"})}
+    async with listening(tmp_path, tls={"client_ca": authority.pem}, limits=limits) as smp:
+        good = trusting(smp, pair=authority.client("smp.example"), directory=tmp_path)
+        assert await shaken(smp, good) == "HTTP/1.1 202 Accepted"
+        await smp.settled()
+        before, counted = smp.stored(), smp.refusals()
+        assert isinstance(await shaken(smp, trusting(smp)), OSError)
+        wrong = trusting(smp, pair=stranger.client("smp.example"), directory=tmp_path)
+        assert isinstance(await shaken(smp, wrong), OSError)
+        other = trusting(smp, pair=authority.client("other.example"), directory=tmp_path)
+        assert await shaken(smp, other) == "HTTP/1.1 403 Forbidden"
+        assert smp.new_refusals(counted) == {"handshake": 2, "client_certificate": 1}
+        assert smp.stored() == before
+
+
+async def test_row_34_networks(tmp_path):
+    """Row 34: "IP not in list": closed before the handshake; where it is in the list, taken."""
+    networks = [ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")]
+    async with listening(tmp_path, tls={"allowed": [*networks, ip_network("127.0.0.0/8")]}) as smp:
+        assert await shaken(smp, trusting(smp)) == "HTTP/1.1 202 Accepted"
+    (tmp_path / "other").mkdir()
+    async with listening(tmp_path / "other", tls={"allowed": networks}) as smp:
+        assert isinstance(await shaken(smp, trusting(smp)), OSError)
+        assert smp.refusals() == {"source_not_allowed": 1}
 
 
 # row 35 ------------------------------------------------------------------------------------------------------------------
@@ -137,6 +296,57 @@ async def test_row_37_a_clock_that_comes_back(tmp_path, mode):
         smp.clock.at_ns -= 8 * 86400 * NS
         assert (await smp.post(message))[0] == 200
         assert (smp.rows("SELECT count(*) FROM returns"), smp.told()[ACME]) == ([1], 1)
+
+
+# row 38 ------------------------------------------------------------------------------------------------------------------
+
+
+async def test_row_38_no_secret_is_told(tmp_path, caplog):
+    """Row 38: "token or password echoed in logs, errors, metrics, ..., repr": absent, even where SMP itself sends them back."""
+    caplog.set_level(logging.DEBUG)
+    metrics = Metrics()
+
+    async def echo(request, writer):
+        told = request.headers["authorization"]
+        writer.write(smp_server.answer("403 " + told, told, X_Told=told, Retry_After=told))
+        await writer.drain()
+
+    async with market(tmp_path, echo, metrics=MarketReport(metrics), login=logins("planted-token-")) as rig:
+        await rig.submit("BESS001")
+        async with asyncio.timeout(5):
+            while not rig.pace.circuit_open or "CIRCUIT_OPEN" not in await rig.alarms():
+                await asyncio.sleep(0.01)
+        [request], [login] = rig.creates, rig.peer.script.on(LOGIN)
+        assert request.headers["authorization"] == "Bearer planted-token-1"
+        assert PASSWORD.encode() in login.body
+        records = [record for record in caplog.records if not record.name.startswith("asyncio")]
+        told = {
+            "logs": "\n".join(JsonFormatter().format(record) for record in records),
+            "metrics": generate_latest(metrics.registry).decode(),
+            "errors": repr([await rig.view(), await rig.journal.alarms()]),
+            "repr": repr([rig.outbound, vars(rig.outbound), vars(rig.outbound._tokens), vars(rig.maker)]),
+            "evidence": repr([await rig.journal.events((await rig.view()).id)]),
+        }
+        assert [where for where, text in told.items() if "planted" in text] == []
+    await no_secret_on_disk(tmp_path)
+
+
+async def no_secret_on_disk(directory):
+    """A call that is answered as usual leaves neither token nor password in the journal's files."""
+    (directory / "usual").mkdir()
+    async with market(directory / "usual", TAKEN, login=logins("planted-token-")) as rig:
+        await rig.submit("BESS001")
+        await rig.until("AWAITING_RETURN")
+        assert rig.creates[0].headers["authorization"] == "Bearer planted-token-1"
+    files = [file for file in (directory / "usual").rglob("*") if file.is_file()]
+    assert any(b"x-jws" in file.read_bytes().lower() for file in files), "the call's headers are on disk"
+    assert [file.name for file in files if b"planted" in file.read_bytes()] == []
+
+
+def test_row_38_core_dumps():
+    """Row 38: "core dump": the units forbid them."""
+    for name in ("smp-bridge.service", "smp-bridge@.service"):
+        assert "LimitCORE=0" in (Path(__file__).parents[2] / "systemd" / name).read_text().splitlines()
 
 
 # row 39 ------------------------------------------------------------------------------------------------------------------

@@ -409,18 +409,13 @@ def each(*cases):
 
 @asynccontextmanager
 async def listening(
-    directory,
-    *,
-    profile="default",
-    key=None,
-    keys=None,
-    sign_with=None,
-    bounds=None,
-    limits=None,
-    postgres=None,
+    directory, *, profile="default", key=None, keys=None, sign_with=None, bounds=None, limits=None, postgres=None, vfs=None, tls=None,
     **changes,
-):
-    """An end point for two participant entries under one profile; `bounds` are the listener's, `limits` the end point's own. With `postgres`, its journal is there."""
+):  # fmt: skip
+    """An end point for two participant entries under one profile; `bounds` are the listener's, `limits` the end point's own. With `postgres`, its journal is there; with `vfs`, on that disk.
+
+    `tls` are `client_ca` (PEM of an authority) and `allowed` (networks).
+    """
     parsed = profile_of(profile, **changes) if isinstance(profile, str) else profile
     clock, key, metrics = StillClock(), key or signer(), Metrics()
     path = directory / "journal.db"
@@ -428,7 +423,7 @@ async def listening(
     async with AsyncExitStack() as stack:
         new_id = submission_ids(clock)
         if postgres is None:
-            journal = await open_journal(path, clock=clock, role="all", new_id=new_id)
+            journal = await open_journal(path, clock=clock, role="all", new_id=new_id, vfs=vfs)
         else:
             journal = await open_postgres(postgres, clock=clock, role="all", new_id=new_id)
         stack.push_async_callback(journal.close)
@@ -453,7 +448,7 @@ async def listening(
             metrics=report,
             **{"flood": Flood(clock.mono_ns, burst=100_000)} | (limits or {}),
         )
-        trust = await _tls(stack, endpoint, made, bounds or Bounds(linger_s=0.3), report)
+        trust = await _tls(stack, endpoint, made, bounds or Bounds(linger_s=0.3), report, **tls or {})
         connector = aiohttp.TCPConnector(ssl=trust, limit=100)
         made.http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector, auto_decompress=False))
         tasks = [asyncio.get_running_loop().create_task(side.tracker.run()) for side in made.sides.values()]
@@ -466,7 +461,7 @@ async def listening(
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _tls(stack, endpoint, made, bounds, report):
+async def _tls(stack, endpoint, made, bounds, report, client_ca=None, allowed=()):
     """Serve as the host does; returns a context that trusts it."""
     authority = Authority("authority", clock=SystemClock.here())
     pair = authority.server("bridge")
@@ -474,12 +469,20 @@ async def _tls(stack, endpoint, made, bounds, report):
         certificate, private_key = Path(folder) / "crt", Path(folder) / "key"
         certificate.write_bytes(pair.certificate)
         private_key.write_bytes(pair.private_key)
-        context = server_context(certificate, private_key, None)
+        if client_ca is not None:
+            (Path(folder) / "ca").write_bytes(client_ca)
+        context = server_context(certificate, private_key, Path(folder) / "ca" if client_ca is not None else None)
     made.listener = PublicListener(
-        endpoint.application(), bounds=bounds, context=context, refused=report.refused, malformed=endpoint.malformed
+        endpoint.application(),
+        bounds=bounds,
+        context=context,
+        refused=report.refused,
+        malformed=endpoint.malformed,
+        allowed=allowed,
     )
     port = await made.listener.start(stack, "127.0.0.1", 0, None)
     made.url, made.port = f"https://localhost:{port}", port
+    made.ca = authority.pem
     made.trust = ssl.create_default_context(cadata=authority.pem.decode())
     return made.trust
 

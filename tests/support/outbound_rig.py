@@ -34,6 +34,9 @@ TAKEN = smp.answer("202 Accepted", '{"transactionId":"a0B1"}')
 SMP_KEY = SigningKey("smp-1")
 
 
+PASSWORD = "planted-password-7Q"
+
+
 class Rig:
     def __init__(self, journal, field, outbound, pace, peer):
         self.journal, self.field, self.outbound, self.pace, self.peer = journal, field, outbound, pace, peer
@@ -72,14 +75,14 @@ def _candidate(key):
     )  # fmt: skip
 
 
-def logins():
+def logins(prefix="t"):
     """A login that gives t1, t2, …, each once."""
     count = 0
 
     async def step(request, writer):
         nonlocal count
         count += 1
-        writer.write(smp.answer(body=json.dumps({"access_token": f"t{count}", "expires_in": 3600})))
+        writer.write(smp.answer(body=json.dumps({"access_token": f"{prefix}{count}", "expires_in": 3600})))
 
     return step
 
@@ -130,7 +133,7 @@ async def market(
         )  # fmt: skip
 
         async def log_in():
-            call = maker.login("acme", "password")
+            call = maker.login("acme", PASSWORD)
             exchange = await client.post(call.path, method=call.method, headers=call.headers, body=call.body)
             return exchange, maker.read_login(exchange)
 
