@@ -28,8 +28,11 @@ async def browse(options: Any, search: Search, _clock: Clock) -> Seen:
     spans = spans_of(search.ranges, search.most)
     scans: list[Scan] = []
     for unit in dict.fromkeys(search.units or (options.unit,)):
-        left = MOST_REQUESTS - sum(each.requests for each in scans)
-        scans.append(await _scan(options.model_copy(update={"unit": unit}), spans, left))
+        asked, left = options.model_copy(update={"unit": unit}), MOST_REQUESTS - sum(each.requests for each in scans)
+        found = await _scan(asked, spans, left)
+        if found.lost is not None and not found.held and scans and _swallows(options, scans[-1]):
+            found = await _scan(asked, spans, left)
+        scans.append(found)
     lost = next((each.lost for each in scans if each.lost is not None), None)
     if lost is not None and not any(each.held or each.holes for each in scans):
         raise lost
@@ -56,6 +59,11 @@ async def _scan(options: ModbusOptions, spans: Sequence[Span], left: int) -> Sca
             return await scan(link, options, spans, left)
     except LinkError as error:
         return Scan(options.unit, lost=error)
+
+
+def _swallows(options: ModbusOptions, before: Scan) -> bool:
+    """Whether this request may not have been heard: a slave on libmodbus takes the next frame after a request to another unit for that one's answer."""
+    return before.lost is not None and (options.serial is not None or options.framing is Framing.RTU)
 
 
 def _registers(found: Scan) -> list[tuple[Span, bytes]]:

@@ -234,4 +234,5 @@ def _noted(value: object) -> str:
     kind = {str: "text", bool: "true or false", int: "number", float: "number", tuple: "list"}.get(
         type(value), "nothing"
     )
-    return f"{kind}, {text[:_SHORTEST]}{'…' if len(text) > _SHORTEST else ''}" if value is not None else kind
+    shown = f"{text[:_SHORTEST]}{'…' if len(text) > _SHORTEST else ''}"
+    return f"{kind}, {shown}" if value is not None and text else kind

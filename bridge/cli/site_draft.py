@@ -55,9 +55,9 @@ def site_yaml(place: Place, seen: Seen, profile: Profile, vocabulary: Vocabulary
         "flows": flows,
     }
     head = [
-        f"# Drafted by `smp-bridge browse` from what was seen at {seen.said}.",
+        f"# Drafted by `smp-bridge browse` from what was seen at {_harmless(seen.said)}.",
         f"# Every line with {MARK} holds a guess or a gap: `smp-bridge run` refuses this file until each is settled and the word is gone; `smp-bridge check` lists them.",
-        *(f"# {note}" for note in seen.notes),
+        *(f"# {_harmless(note)}" for note in seen.notes),
         "",
     ]
     return "\n".join([*head, *_lines(content, (), comments, 0)]) + "\n"
@@ -233,7 +233,12 @@ def _inline(value: Mapping[str, Any], depth: int) -> bool:
 
 
 def _commented(line: str, comment: str) -> str:
-    return f"{line:<{_WIDTH}}  # {' '.join(comment.split())}" if comment else line
+    return f"{line:<{_WIDTH}}  # {_harmless(comment)}" if comment else line
+
+
+def _harmless(comment: str) -> str:
+    """A comment on one line; a peer's own letters of control reach neither a terminal nor YAML, which forbids them."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(comment.split()))
 
 
 def _flowed(value: Any) -> str:
@@ -250,4 +255,5 @@ def _scalar(value: Any) -> str:
     if isinstance(value, Path):
         value = str(value)
     text = value if isinstance(value, str) else value_text(value)
-    return text if _PLAIN.fullmatch(text) and text.lower() not in _RESERVED else json.dumps(text, ensure_ascii=False)
+    plain = _PLAIN.fullmatch(text) and text.lower() not in _RESERVED
+    return text if plain else json.dumps(text, ensure_ascii=not text.isprintable())

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 import pytest_asyncio
 from modbus_device import JSMODBUS, LIBMODBUS, malformed_device, modbus_device
+from modbus_lines import serial_line
 from modbus_records import HEADER, record
 
 from adapters.modbus import ADAPTER
@@ -110,6 +111,22 @@ async def test_another_server():
     assert rows(seen, "input")["7..8"] == {
         "UNIT": 1, "TABLE": "input", "ADDRESS": "7..8", "HEX": "4246 0000", "VALUE": 49.5, "TYPE": "float32", "ORDER": "",
     }  # fmt: skip
+
+
+async def test_units_on_a_serial_line(libmodbus):
+    """RTU frames from the URL on; a unit that is not there is told of, and the draft is of the one that is."""
+    async with serial_line() as line:
+        await libmodbus.order("serial", device=str(line.theirs), unit=3)
+        given = options_of(f"modbus+serial://{line.ours}?parity=N&baudrate=115200", Credentials())
+        # libmodbus waits 500 ms for the answer of the unit that is not there before it listens again
+        options = ADAPTER.options.model_validate({**given, "timeout": "700ms"})
+        search = Search(ranges=("holding:100-126",), units=(9, 3))
+        seen = await ADAPTER.browser.browse(options, search, SystemClock.here())
+    assert {row[0] for row in seen.rows} == {3}
+    assert rows(seen)["116..122"]["VALUE"] == "1012345678903"
+    assert any("unit 9" in note and "no answer" in note for note in seen.notes)
+    assert seen.adds["unit"] == 3
+    assert (await libmodbus.order("stats"))["writes"] == 0
 
 
 async def test_nothing_is_scanned_unasked(libmodbus):
