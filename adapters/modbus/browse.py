@@ -104,7 +104,7 @@ def _notes(scans: Sequence[Scan], shown: int) -> Iterator[str]:
     yield "addresses count from 0, as on the wire; what the values mean is a guess, which `smp-bridge decode` lets you try on the hexadecimal"
     for each in scans:
         if each.lost is not None:
-            yield f"{each.lost}; what came before is shown"
+            yield f"{each.lost}{'; what came before is shown' if each.held else ''}"
         if each.cut is not None:
             yield f"unit {each.unit}: stopped before {each.cut} after {MOST_REQUESTS} requests; state what is left as a range of its own"
         holes = [f"{hole.span}: {hole.why}" for hole in each.holes]

@@ -57,6 +57,8 @@ def _tables(found: Sequence[Shape]) -> Iterator[FlowDraft]:
             continue
         if any(template(whole.text).overlaps(template(other)) for other in taken):
             continue  # one topic in two flows would be submitted twice
+        if len(taken) == MOST_FLOWS:
+            return
         taken.append(whole.text)
         yield _record(whole, whole.text, dict(whole.values), guess=not shape.varying)
 

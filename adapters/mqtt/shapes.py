@@ -11,6 +11,7 @@ from adapters.mqtt.topics import template
 ANY: Final = ""  # a level that varies; no level of a topic that is taken is empty
 _MOST_VARYING: Final = 3
 _ALIKE: Final = 0.5
+_MOST_KINDS: Final = 20  # of messages at one place, to which the next is compared
 _LEAST_ALONE: Final = 4  # fields of a topic that has no like
 _THINGS: Final = frozenset(
     {"asset", "battery", "bess", "charger", "device", "evse", "inverter", "meter", "pv", "site", "unit"}
@@ -132,7 +133,7 @@ def _alike(bucket: Sequence[Shape], at: int) -> Iterator[Shape]:
     """Shapes that differ in this level alone, as one where their fields are nearly the same too."""
     groups: list[list[Shape]] = []
     for shape in bucket:
-        for group in groups:
+        for group in groups[:_MOST_KINDS]:
             if _overlap(group[0], shape) >= _ALIKE:
                 group.append(shape)
                 break

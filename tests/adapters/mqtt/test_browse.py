@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 import pytest_asyncio
@@ -11,7 +12,7 @@ from mqtt_site import CLIENT_ID
 
 from adapters.mqtt import ADAPTER
 from adapters.mqtt.browse import COLUMNS
-from adapters.mqtt.drafts import drafts
+from adapters.mqtt.drafts import MOST_FLOWS, drafts
 from adapters.mqtt.entry import options_of
 from adapters.mqtt.sightings import Kind, Sightings, guessed
 from bridge.api import Credentials, LinkError, LinkRefused, Search, Secret, Selection, Trigger
@@ -149,6 +150,17 @@ async def test_bounds_are_told(mosquitto_broker):
     assert any("nothing came within" in note for note in empty.notes)
 
 
+async def test_enough_ends_the_listening(mosquitto_broker, monkeypatch):
+    """Once the bound of bytes is met nobody listens on, and a note says so; the connection ends in good order."""
+    monkeypatch.setattr("adapters.mqtt.browse.MOST_BYTES", 1000)
+    async with Peer(mosquitto_broker) as ems, asyncio.timeout(20):
+        for number in range(5):
+            await ems.publish(f"large/{number}", "x" * 400, retain=True)
+        seen = await browsed(mosquitto_broker.options(), start="large/#", wait_s=600)
+    assert len(seen.rows) == 3
+    assert any("listening ended early" in note for note in seen.notes)
+
+
 async def test_what_cannot_be_asked(mosquitto_broker):
     """A filter that is none, words of other protocols, nobody there: said before, or as ever."""
     options = mosquitto_broker.options()
@@ -254,6 +266,15 @@ async def test_topics_that_fit_no_template_and_one_without_a_like():
     assert "the only topic of its kind" in flows["unit"].open["records.each"]
     assert flows["unit"].examples["assets"] == ("EV1", "EV2")
     assert problems(flows, writable) == []
+
+
+async def test_many_topics_of_many_kinds_are_no_hours():
+    """Each topic has fields of its own, so none is like another: the work stays small all the same, and the flows are bounded."""
+    messages = ((f"a/{number}/x", {f"f{number}_{field}": 1 for field in range(5)}) for number in range(2000))
+    started = time.process_time()
+    flows, _ = drafted(*messages)
+    assert time.process_time() - started < 10
+    assert len(flows) <= MOST_FLOWS
 
 
 # URLs --------------------------------------------------------------------------------------------------------------
