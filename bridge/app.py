@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from bridge.assembly import call_maker, client_settings, discipline_source, flow_plan, identity, login
+from bridge.assembly import Password, call_maker, client_settings, discipline_source, flow_plan, identity, login
 from bridge.attested import facts_of
 from bridge.clock import Clock, SystemClock
 from bridge.config import AdminListener as AdminOptions
@@ -27,6 +27,7 @@ from bridge.field.traces import FieldTraces
 from bridge.field.writeback import WriteBacks
 from bridge.flow import FlowPlan
 from bridge.ids import submission_ids
+from bridge.journal.accounts import STOPPED
 from bridge.journal.configured import open_configured_journal
 from bridge.journal.keeper import Keeper, KeeperSettings, KeptJournal, start_keeper
 from bridge.journal.people import Decision, Scope
@@ -356,10 +357,14 @@ class Host:
             await attest()
         client = await stack.enter_async_context(SmpClient(client_settings(entry), clock=self._clock))
         maker = call_maker(self._config, entry, clock=self._clock, jitter=self._random.random, keys=keys)
+        password = Password(options.password)
         tokens = TokenKeeper(
-            login(maker, client, options.username, options.password.reveal),
+            login(maker, client, options.username, password),
             clock=self._clock,
             stopped=_account_alarm(journal, entry.name),
+            works=lambda stopped: self._account_works(journal, entry.name, stopped=stopped),
+            changed=password.changed,
+            released=journal.woken(f"account:{entry.name}"),
             renew_at=profile.token.renew_at,
         )
         pace = Pace(
@@ -401,6 +406,15 @@ class Host:
         inbox = Inbox(participant=entry.name, reader=reader, tracker=tracker, fence=fence)
         watch = KeyWatch(keys, participant=entry.name, journal=journal, changed=attest)
         return _Market(outbound, tracker, tokens, inbox, watch)
+
+    async def _account_works(self, journal: KeptJournal, participant: str, *, stopped: bool) -> None:
+        """A login was good: what stopped it, in a former run too, is over, and what waits for it leaves."""
+        standing = await journal.alarms(participant=participant)
+        if any(alarm.code == STOPPED for alarm in standing):
+            await journal.alarm(STOPPED, participant=participant, clear=True)
+        market = self._market.get(participant)
+        if stopped and market is not None:
+            market.outbound.resume()
 
     async def _keys(self, entry: Participant, journal: KeptJournal) -> KeyRing:
         """The participant's keys: what the configuration names, in the states that the journal holds. Raises `ConfigError`."""
@@ -504,6 +518,6 @@ def _chosen(config: Config, names: Iterable[str]) -> list[SiteConfig]:
 
 def _account_alarm(journal: Journal, participant: str) -> Callable[[str], Awaitable[None]]:
     async def stopped(text: str) -> None:
-        await journal.alarm("ACCOUNT_STOPPED", participant=participant, text=text)
+        await journal.alarm(STOPPED, participant=participant, text=text)
 
     return stopped

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from bridge.clock import Clock
 from bridge.config import ClockOptions, Config, Participant, SiteConfig
+from bridge.config.references import FileSecret
 from bridge.discipline import Chrony, DisciplineSource, Kernel
 from bridge.flow import FlowPlan
 from bridge.ids import new_message_id, submission_ids
@@ -15,6 +16,7 @@ from bridge.market.calls import CallMaker, Identity
 from bridge.market.client import ClientSettings, SmpClient
 from bridge.model import Kind
 from bridge.platform import Exchange
+from bridge.secret import Secret
 from bridge.validation import Validator, compile_validator
 from bridge.wire import Token, Wire
 
@@ -126,6 +128,26 @@ def client_settings(entry: Participant) -> ClientSettings:
 
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
+
+
+class Password:
+    """An account's password as it is at the moment of each login: one that a file holds is read anew."""
+
+    def __init__(self, secret: Secret) -> None:
+        self._secret = secret
+        self._used: Secret | None = None
+
+    def __call__(self) -> str:
+        """The password, for a login."""
+        self._used = self._now()
+        return self._used.reveal()
+
+    def changed(self) -> bool:
+        """Whether it is another one than at the last login."""
+        return self._used is not None and self._now() != self._used
+
+    def _now(self) -> Secret:
+        return self._secret.now() if isinstance(self._secret, FileSecret) else self._secret
 
 
 def login(

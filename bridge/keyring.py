@@ -13,9 +13,10 @@ from bridge.config.references import open_to_others
 from bridge.envelope import Algorithm, PublicKey, Refusal
 from bridge.envelope.keys import Rotating, Signer
 from bridge.errors import ConfigError, Problem
+from bridge.hsm import SCHEME
 from bridge.journal.keys import KeyReader, KeyRecord, KeySide, KeyState
 from bridge.keys import load_signer, public_from_jwk, public_jwk
-from bridge.material import participant_keys
+from bridge.material import open_hsm, participant_keys
 
 GRACE_S: Final = (
     7 * 86_400.0
@@ -78,7 +79,7 @@ class KeyRing(Mapping[str, PublicKey]):
     def configured(self) -> list[KeyRecord]:
         """What the configuration names, for the journal to know."""
         signer, name = self._configured.signer, self._entry.name
-        ours = record_of(name, KeySide.OURS, signer, signer.public_jwk(), place=str(self._entry.options.signing_key))
+        ours = record_of(name, KeySide.OURS, signer, signer.public_jwk(), place=place_of(self._entry))
         theirs = [
             record_of(name, KeySide.THEIRS, key, public_jwk(key.key, kid=kid, alg=key.alg), place=CONFIGURED, expires_ns=key.expires_ns)
             for kid, key in self._configured.smp.items()
@@ -137,6 +138,8 @@ def shown(records: Sequence[KeyRecord], now_ns: int) -> list[Mapping[str, object
 
 def open_signer(entry: Participant, record: KeyRecord) -> Signer:
     """The private key of a record of ours. Raises `ConfigError` where it cannot be read, is open to others, or is another key. Blocking."""
+    if record.place.startswith(SCHEME):
+        return _in_token(entry, record)
     path = Path(record.place)
     signer = load_signer(
         path, kid=record.kid, alg=Algorithm(record.alg), password=entry.options.signing_password
@@ -147,6 +150,23 @@ def open_signer(entry: Participant, record: KeyRecord) -> Signer:
     wrong = open_to_others(path, "private key", Path(credentials) if credentials else None)
     if wrong:
         raise ConfigError([Problem(text=wrong)])
+    return signer
+
+
+def place_of(entry: Participant) -> str:
+    """Where the configured key of ours is: its file, or `pkcs11:` and its label."""
+    options = entry.options
+    return f"{SCHEME}{options.hsm.key}" if options.hsm is not None else str(options.signing_key)
+
+
+def _in_token(entry: Participant, record: KeyRecord) -> Signer:
+    if entry.options.hsm is None:
+        text = f"the key {record.kid} is in a token ({record.place}), and the entry {entry.name} has no `hsm`; add it"
+        raise ConfigError([Problem(text=text)])
+    label = record.place.removeprefix(SCHEME)
+    signer = open_hsm(entry.options.hsm, label, kid=record.kid, alg=Algorithm(record.alg))
+    if signer.public_jwk() != json.loads(record.jwk):
+        raise ConfigError([Problem(text=f"{record.place} is another key than {record.kid}; put the right one back")])
     return signer
 
 

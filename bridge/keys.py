@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -27,6 +27,13 @@ _THUMBPRINT: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
+
+
+class Shown(Protocol):
+    """A key whose public half can be shown."""
+
+    def public_jwk(self) -> dict[str, Any]:
+        """The public half as a JWK (RFC 7517) with kid, alg and use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,7 @@ def load_signer(
         alg = alg or (_algorithm(path, named) if named else None)
     else:
         key = _private_from_pem(path, data, password)
-    found = _check_key(path, key, alg)
+    found = algorithm_of(path, key, alg)
     return KeySigner(kid or thumbprint(key), found, key)
 
 
@@ -116,7 +123,7 @@ def public_from_jwk(path: Path, entry: object, *, need_kid: bool = True, alg: Al
         raise _wrong(path, f"is for {named}, not {alg.value}")
     chosen = alg or _algorithm(path, named)
     public = _load_jwk(path, {name: value for name, value in entry.items() if name not in _PRIVATE_MEMBERS})
-    _check_key(path, public, chosen)
+    algorithm_of(path, public, chosen)
     operations, expires = entry.get("key_ops"), entry.get("exp", 0)
     if isinstance(expires, bool) or not isinstance(expires, int | float) or not 0 <= expires < _LATEST_S:
         raise _wrong(path, "has an `exp` that is no time; it is a number of seconds since 1970 (RFC 7519 section 2)")
@@ -176,7 +183,7 @@ def public_jwk(key: Any, *, kid: str, alg: Algorithm) -> dict[str, Any]:
     return {**members, "kid": kid, "alg": alg.value, "use": "sig"}
 
 
-def public_jwks(signers: Iterable[KeySigner]) -> dict[str, Any]:
+def public_jwks(signers: Iterable[Shown]) -> dict[str, Any]:
     """A JWK Set of the public halves."""
     return {"keys": [signer.public_jwk() for signer in signers]}
 
@@ -186,6 +193,24 @@ def thumbprint(key: Any) -> str:
     members = public_jwk(key, kid="", alg=_natural(key) or Algorithm.ES256)
     required = {name: members[name] for name in _THUMBPRINT[members["kty"]]}
     return encode(sha256(json.dumps(required, sort_keys=True, separators=(",", ":")).encode()).digest())
+
+
+def algorithm_of(path: Path, key: Any, alg: Algorithm | None) -> Algorithm:
+    """The key's one algorithm; a key that does not fit it, or is too weak, is refused."""
+    natural = _natural(key)
+    if natural is None:
+        raise _wrong(path, "is neither EC P-256, Ed25519 nor RSA")
+    if natural is Algorithm.PS256 and key.key_size < LEAST_RSA_BITS:
+        raise _wrong(
+            path, f"is an RSA key of {key.key_size} bits; at least {LEAST_RSA_BITS} are needed, 3072 are better"
+        )
+    fits = {natural} | ({Algorithm.RS256} if natural is Algorithm.PS256 else set())
+    if alg is not None and alg not in fits:
+        raise _wrong(
+            path,
+            f"does not fit {alg.value}; this key can be used with {' or '.join(sorted(one.value for one in fits))}",
+        )
+    return alg or natural
 
 
 def _read(path: Path) -> bytes:
@@ -249,24 +274,6 @@ def _natural(key: Any) -> Algorithm | None:
     if isinstance(key, rsa.RSAPrivateKey | rsa.RSAPublicKey):
         return Algorithm.PS256
     return None
-
-
-def _check_key(path: Path, key: Any, alg: Algorithm | None) -> Algorithm:
-    """The key's one algorithm; a key that does not fit it, or is too weak, is refused."""
-    natural = _natural(key)
-    if natural is None:
-        raise _wrong(path, "is neither EC P-256, Ed25519 nor RSA")
-    if natural is Algorithm.PS256 and key.key_size < LEAST_RSA_BITS:
-        raise _wrong(
-            path, f"is an RSA key of {key.key_size} bits; at least {LEAST_RSA_BITS} are needed, 3072 are better"
-        )
-    fits = {natural} | ({Algorithm.RS256} if natural is Algorithm.PS256 else set())
-    if alg is not None and alg not in fits:
-        raise _wrong(
-            path,
-            f"does not fit {alg.value}; this key can be used with {' or '.join(sorted(one.value for one in fits))}",
-        )
-    return alg or natural
 
 
 def _wrong(path: Path, text: str) -> ConfigError:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bridge.config import Config, Participant
+from bridge.config.host import HsmOptions
 from bridge.envelope import Algorithm, PublicKey
 from bridge.errors import ConfigError, Problem
+from bridge.hsm import HsmSigner, Token
 from bridge.keys import KeySigner, load_jwks, load_signer
 
 _NAMED: Final = frozenset({"kid", "alg", "use"})  # what a key is called and for, not what it is
@@ -16,21 +18,17 @@ _NAMED: Final = frozenset({"kid", "alg", "use"})  # what a key is called and for
 class ParticipantKeys(NamedTuple):
     """What a participant signs with, and SMP's public keys by kid."""
 
-    signer: KeySigner
+    signer: KeySigner | HsmSigner
     smp: Mapping[str, PublicKey]
 
 
 def participant_keys(entry: Participant) -> ParticipantKeys:
     """Read a participant's keys; raises `ConfigError` where one cannot be used, or is for an algorithm that the profile does not allow."""
     options, allowed = entry.options, entry.profile.spec.signature.algorithms
-    signer = load_signer(
-        options.signing_key,
-        kid=options.signing_kid,
-        alg=Algorithm(options.signing_algorithm) if options.signing_algorithm else None,
-        password=options.signing_password,
-    )
+    signer = our_signer(entry)
+    place = options.hsm.module if options.hsm is not None else options.signing_key
     smp = load_jwks(options.smp_jwks)
-    named = [(options.signing_key, "the key", signer.alg)]
+    named = [(place, "the key", signer.alg)]
     named += [(options.smp_jwks, f"the key {kid}", key.alg) for kid, key in smp.items()]
     problems = [
         Problem(
@@ -45,6 +43,21 @@ def participant_keys(entry: Participant) -> ParticipantKeys:
     return ParticipantKeys(signer, smp)
 
 
+def our_signer(entry: Participant) -> KeySigner | HsmSigner:
+    """The key of ours that the configuration names, in its file or its token. Raises `ConfigError`. Blocking."""
+    options = entry.options
+    alg = Algorithm(options.signing_algorithm) if options.signing_algorithm else None
+    if options.hsm is not None:
+        return open_hsm(options.hsm, options.hsm.key, kid=options.signing_kid, alg=alg)
+    assert options.signing_key is not None  # the model wants one of the two
+    return load_signer(options.signing_key, kid=options.signing_kid, alg=alg, password=options.signing_password)
+
+
+def open_hsm(options: HsmOptions, label: str, *, kid: str | None, alg: Algorithm | None) -> HsmSigner:
+    """The key of this label in a participant's token. Raises `ConfigError`. Blocking."""
+    return HsmSigner(Token(options.module, options.token, options.pin), label, kid=kid, alg=alg)
+
+
 def host_signer(config: Config) -> KeySigner | None:
     """The host's own key, with which it signs evidence; None where none is configured. Raises `ConfigError`."""
     path = config.host.host_key
@@ -54,7 +67,11 @@ def host_signer(config: Config) -> KeySigner | None:
     if signer.alg not in (Algorithm.ES256, Algorithm.EDDSA):
         text = "is an RSA key; the host's own key is EC P-256 or Ed25519 (`smp-bridge keys new --alg ES256`)"
         raise ConfigError([Problem(file=str(path), text=text)])
-    used = {entry.options.signing_key.resolve(): name for name, entry in config.participants.items()}
+    used = {
+        entry.options.signing_key.resolve(): name
+        for name, entry in config.participants.items()
+        if entry.options.signing_key is not None
+    }
     if path.resolve() in used:
         text = f"is the signing key of participant {used[path.resolve()]}; the host's own key is a key of its own"
         raise ConfigError([Problem(file=str(path), text=text)])

@@ -7,7 +7,7 @@ usage() {
 Usage: install.sh [--extras LIST] [--files-only] [--root DIR]
   --files-only   units, users and directories only; leave /opt/smp-bridge/venv as it is
   --root DIR     the files only, below DIR; a virtual environment works only where it was made, so run install.sh there
-  --extras LIST  of serial,postgres,tracing (default: none)
+  --extras LIST  of serial,postgres,tracing,hsm (default: none)
 USAGE
 }
 root='' files_only='' extras=''

@@ -60,17 +60,27 @@ def release(
     environment: EnvironmentOption = "",
     site: SiteOption = "",
     host: HostOption = False,
+    account: Annotated[
+        str, typer.Option(help="The account of this participant entry, which three refused logins stopped.")
+    ] = "",
     by: ByOption = "",
     reason: ReasonOption = "",
     config: ConfigOption = Path("config"),
 ) -> None:
-    """Let what `hold` stopped go on, at once, at the pace that the profile allows.
+    """Let what `hold` stopped go on, at once, at the pace that the profile allows; or (--account) log in again where three refusals stopped it.
 
     A host that holds because its journal is older than what was sent is released by `journal reconcile`.
     """
     found = loaded(config)
-    scope, name = _scope(found, participant, environment, site, host=host)
     decision = decided(by, reason)
+    if account:
+        if participant or environment or site or host:
+            raise typer.BadParameter("--account stands alone")
+        known_participant(found, account)
+        change(found, lambda journal: journal.release_account(account, decision))
+        print(f"account {account}: released")
+        return
+    scope, name = _scope(found, participant, environment, site, host=host)
     change(found, lambda journal: journal.release_hold(scope, name, decision))
     print(f"{_where(scope, name)}: released")
 

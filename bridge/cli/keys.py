@@ -17,10 +17,12 @@ from bridge.config.references import open_to_others
 from bridge.config.values import duration_s
 from bridge.envelope import Algorithm
 from bridge.errors import BridgeError, JournalUnusable, NotPossible
+from bridge.hsm import SCHEME
 from bridge.journal.keeper import KeptJournal
 from bridge.journal.keys import KeyRecord, KeySide, KeyState
 from bridge.keyring import GRACE_S, IMPORTED, KeyRing, open_signer, record_of, shown
 from bridge.keys import KeySigner, load_jwks, load_signer, new_key, public_jwk, write_private
+from bridge.material import open_hsm
 from bridge.secret import Secret
 
 app = typer.Typer(
@@ -164,7 +166,12 @@ def revoke(
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="SMP's public keys (JWK Set), or a private key of ours (PEM or JWK).")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="SMP's public keys (JWK Set), a private key of ours (PEM or JWK), or pkcs11:LABEL for one in the entry's token."
+        ),
+    ],
     participant: ParticipantOption,
     by: ByOption,
     reason: ReasonOption,
@@ -178,7 +185,16 @@ def import_(
     """
     decision, entry = decided(by, reason), _entry(config, participant)
     ends = SystemClock.here().wall_ns() + days * DAY_NS if days else 0
-    if _is_set(file):
+    if str(file).startswith(SCHEME):
+        if entry.options.hsm is None:
+            raise BridgeError(f"the entry {participant} has no `hsm`", hint="say in bridge.yaml where its token is")
+        inside = open_hsm(entry.options.hsm, str(file).removeprefix(SCHEME), kid=None, alg=None)
+        records = [
+            record_of(
+                participant, KeySide.OURS, inside, inside.public_jwk(), place=str(file), expires_ns=ends, state=KeyState.NEXT
+            )
+        ]  # fmt: skip
+    elif _is_set(file):
         state = KeyState.ACTIVE if active else KeyState.NEXT
         records = [
             record_of(

@@ -197,14 +197,15 @@ def _profile_of(loaded: "Config") -> "Profile":
 
 def _accounts_of(loaded: "Config", profile: "Profile") -> "list[SandboxParticipant]":
     """The participants of a bridge configuration that have this profile; their returns go to the configured listener."""
-    from bridge.keys import load_signer, public_jwks
+    from bridge.keys import public_jwks
+    from bridge.material import our_signer
     from bridge.sandbox import SandboxParticipant
 
     listener = loaded.host.listeners.returns
     made = []
     for entry in loaded.participants.values():
         options = entry.options
-        signer = load_signer(options.signing_key, kid=options.signing_kid, password=options.signing_password)
+        signer = our_signer(entry)
         url = ""
         if listener is not None and listener.port:
             path = profile.return_path.replace("{participant}", entry.name)

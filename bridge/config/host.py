@@ -172,6 +172,15 @@ class Listeners(Options):
     admin: AdminListener = Field(default_factory=AdminListener)
 
 
+class HsmOptions(Options):
+    """A signing key in a hardware module: `module` is the PKCS#11 library, `token` the token's label, `key` the key's."""
+
+    module: FilePath
+    token: Text
+    key: Text
+    pin: Secret
+
+
 class ParticipantOptions(Options):
     """One participant in one environment: whose account, keys and evidence these are. What SMP's interface looks like stands in the profile.
 
@@ -185,7 +194,8 @@ class ParticipantOptions(Options):
     base_url: str
     username: Text
     password: Secret
-    signing_key: PrivateFile
+    signing_key: PrivateFile | None = None
+    hsm: HsmOptions | None = None
     signing_kid: Text | None = None
     signing_algorithm: Literal["PS256", "RS256", "ES256", "EdDSA"] | None = None
     signing_password: Secret | None = None
@@ -213,6 +223,14 @@ class ParticipantOptions(Options):
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
             raise ValueError("must be an http:// or https:// address with a host, and without a user")
         return url
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Self:
+        if self.signing_key is not None and self.hsm is not None:
+            raise ValueError(
+                "`signing_key` (the file of a private key) and `hsm` (a key in a hardware module) exclude each other; give one"
+            )
+        return self
 
     @model_validator(mode="after")
     def _pair(self) -> Self:

@@ -114,6 +114,10 @@ def _participant(document: Document, name: str) -> Participant | None:
     if wrong:
         document.wrong(loc, wrong, at_key=True)
     options = document.read(ParticipantOptions, loc)
+    given = document.mapping(loc)
+    if given.get("signing_key") is None and given.get("hsm") is None:
+        text = "`signing_key` is missing; add it (the file of a private key), or `hsm` (a key in a hardware module)"
+        document.wrong(loc, text, at_key=True)
     others = tuple(key for key in document.mapping(loc) if key != PROFILE)
     word = document.read(ProfileOptions, loc, without=others) if options is None else options
     profile = None if word is None else _profile(document, (*loc, PROFILE), word.profile)

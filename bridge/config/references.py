@@ -106,7 +106,7 @@ class Resolver:
             text = data.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
             return self._wrong(loc, f"the file {path} is not UTF-8 text")
-        return Secret(text) if text else self._wrong(loc, f"the file {path} is empty")
+        return FileSecret(text, path) if text else self._wrong(loc, f"the file {path} is empty")
 
     def _credential(self, name: str, loc: Loc) -> object:
         if self.outside.credentials is None:
@@ -141,6 +141,25 @@ class Resolver:
         if wanted.path:
             return Unresolved(self.tree.directory if wanted.path_type == "dir" else Path(self.tree.file).absolute())
         return Unresolved(None)
+
+
+class FileSecret(Secret):
+    """A secret that a file holds, and may hold another one later (a password that was changed)."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, text: str, path: Path) -> None:
+        super().__init__(text)
+        self._path = path
+
+    def now(self) -> Secret:
+        """What the file holds now; as it was where it cannot be read."""
+        try:
+            with self._path.open("rb") as stream:
+                text = stream.read(_MAX_SECRET_BYTES).decode("utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError):
+            return self
+        return Secret(text) if text else self
 
 
 def open_to_others(path: Path, what: str, credentials: Path | None) -> str:

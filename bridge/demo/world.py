@@ -20,7 +20,8 @@ from bridge.demo.play import REFUSED_PER_SITE, Site
 from bridge.demo.service import Service
 from bridge.envelope import Algorithm
 from bridge.errors import ConfigError, Problem
-from bridge.keys import load_signer, new_key, public_jwks, write_private, write_whole
+from bridge.keys import new_key, public_jwks, write_private, write_whole
+from bridge.material import participant_keys
 from bridge.registry import find
 from bridge.sandbox import Knobs, Refusal, Sandbox, SandboxOptions, SandboxParticipant
 from bridge.sandbox.pki import Authority
@@ -147,7 +148,7 @@ class World:
             user=PARTICIPANT,
             password=PASSWORD,
             sender=entry.options.sender,
-            jwks=public_jwks([load_signer(entry.options.signing_key)]),
+            jwks=public_jwks([participant_keys(entry).signer]),
         )
         options = SandboxOptions(
             profile=entry.profile,

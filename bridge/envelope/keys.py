@@ -79,6 +79,11 @@ def current(signer: Signer) -> Signer:
     return signer.current if isinstance(signer, Rotating) else signer
 
 
+def blocks(signer: Signer) -> bool:
+    """Whether signing may take milliseconds, so that it belongs on a thread (a hardware module)."""
+    return bool(getattr(current(signer), "blocking", False))
+
+
 def withdrawn(signer: Signer, kid: str) -> bool:
     """Whether this key of ours was revoked, so that nothing signed with it may leave."""
     return isinstance(signer, Rotating) and kid in signer.withdrawn

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bridge.journal import keyring
+from bridge.journal import accounts, keyring
 from bridge.journal.keys import KeyRecord, KeySide
 from bridge.journal.people import Decision
 from bridge.journal.sides import ReadSide, WriteSide
@@ -22,6 +22,10 @@ class KeyCases:
     """The changing part."""
 
     _writer: WriteSide
+
+    async def release_account(self, participant: str, decision: Decision) -> None:
+        """See the port."""
+        await self._writer.run(lambda tx: accounts.release(tx, participant, decision))
 
     async def introduce_keys(self, configured: Sequence[KeyRecord], grace_ns: int) -> None:
         """See the port."""

@@ -63,7 +63,18 @@ class KeyReader(Protocol):
         ...
 
 
-class KeyKeeper(Protocol):
+class AccountKeeper(Protocol):
+    """What a person says of a participant's account."""
+
+    async def release_account(self, participant: str, decision: Decision) -> None:
+        """Logging in may be tried again: the alarm ACCOUNT_STOPPED ends, an event says who and why, and the topic `account:<participant>` is woken.
+
+        Raises `NotPossible` when the account is not stopped.
+        """
+        ...
+
+
+class KeyKeeper(AccountKeeper, Protocol):
     """What changes a key's state. Each is one durable commit and an event for each key; the topic `keys:<participant>` says when to look again."""
 
     async def introduce_keys(self, configured: Sequence[KeyRecord], grace_ns: int) -> None:

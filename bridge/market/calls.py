@@ -11,7 +11,7 @@ import orjson
 
 from bridge.clock import Clock, Stamp
 from bridge.envelope import BodyRefused, PublicKey, SignatureRefused, Signer, parse_strict, sign, unwrap, verify
-from bridge.envelope.keys import current, withdrawn
+from bridge.envelope.keys import blocks, current, withdrawn
 from bridge.identifiers import Severity
 from bridge.journal.port import Member, ReturnMessage
 from bridge.lane import SignedCall
@@ -205,6 +205,11 @@ class CallMaker:
         found = [*validator.check(item), *validator.check_members(item, assets)]
         errors = [finding for finding in found if finding.severity is Severity.ERROR]
         return (errors[0].refusal if errors else None), [finding for finding in found if finding not in errors]
+
+    @property
+    def blocks(self) -> bool:
+        """Whether making a call may take milliseconds whatever its size."""
+        return blocks(self._signer)
 
     def is_fresh(self, call: SignedCall, now_ns: int) -> bool:
         """Whether a message signed before may still go as it is: its key was not revoked, its time is inside the profile's freshness window (DOMAIN 3)."""

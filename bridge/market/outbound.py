@@ -107,7 +107,10 @@ class Outbound:
         if self._pace.held or self._maker.fit(Operation.ASSET_CREATE, items) < len(items):
             return None
         submission = self._maker.new_submission()
-        call = await signed(self._maker, Operation.ASSET_CREATE, items, submission=submission, stamps=stamps)
+        try:
+            call = await signed(self._maker, Operation.ASSET_CREATE, items, submission=submission, stamps=stamps)
+        except RetryLater:  # it takes the longer way, and waits there
+            return None
         return FastCall(submission=submission, keys=tuple(keys), call=call, market=self._fence)
 
     def send(self, fast: FastCall, journalled: Stamp, site: str, flow: str) -> None:
@@ -139,6 +142,11 @@ class Outbound:
     def wake(self) -> None:
         """A gate that others keep has opened: look at once what may leave."""
         self._pace.let_go()
+        self._woken.set()
+
+    def resume(self) -> None:
+        """The account works again: what the refused logins held up leaves at once."""
+        self._pace.close()
         self._woken.set()
 
     async def run(self) -> None:

@@ -9,11 +9,12 @@ from typing import Final
 import orjson
 
 from bridge.clock import Stamp
+from bridge.errors import RetryLater
 from bridge.journal.port import DueCall
 from bridge.lane import SignedCall
 from bridge.market.calls import CallMaker
 from bridge.model import HostReason, ItemState, Operation, Refusal
-from bridge.turns import Turns, aside
+from bridge.turns import LARGE_BYTES, Turns, aside
 from bridge.wire import RenderedItem
 
 log = logging.getLogger(__name__)
@@ -49,12 +50,14 @@ async def prepare(maker: CallMaker, due: DueCall, *, now_ns: int) -> Prepared | 
     """Sign what is due, as many items as one call holds.
 
     What was signed before goes again byte for byte while the profile's freshness window holds (DOMAIN 3); later it is signed anew as the same
-    message. A defect of ours or a profile that was changed since may not stop what waits behind: such a submission is `Poison`.
+    message. Raises `RetryLater` while what signs is away. A defect of ours or a profile that was changed since may not stop what waits behind: such a submission is `Poison`.
     """
     if due.call is not None and maker.is_fresh(due.call, now_ns):
         return Prepared(due.call, len(due.items))
     try:
         return await _prepared(maker, due)
+    except RetryLater:  # what signs is away; nothing is wrong with the call
+        raise
     except Exception as error:
         log.exception("call_cannot_be_made", extra={"submission": due.submission, "site": due.site, "flow": due.flow})
         return Poison(
@@ -73,7 +76,7 @@ async def signed(
 ) -> SignedCall:
     """One call of these items; a large one is made on a thread beside the loop, for it takes milliseconds."""
     make = partial(maker.create, submission=submission, stamps=stamps, message_id=message_id)
-    return await aside(sum(map(len, rendered)), make, operation, rendered)
+    return await aside(LARGE_BYTES + 1 if maker.blocks else sum(map(len, rendered)), make, operation, rendered)
 
 
 async def _prepared(maker: CallMaker, due: DueCall) -> Prepared | Refusal | Poison:

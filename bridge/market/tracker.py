@@ -19,7 +19,7 @@ from bridge.market.traces import MarketTraces
 from bridge.model import ErrorNote, HostReason, ItemState, Operation
 from bridge.platform import AnswerClass, Report, Verdict, outcomes, sent_again
 from bridge.submission import SubmissionState, settled_state
-from bridge.turns import aside
+from bridge.turns import LARGE_BYTES, aside
 
 log = logging.getLogger(__name__)
 
@@ -294,7 +294,12 @@ class Tracker:
             return False
         while (wait_s := self._pace.poll_wait_s()) > 0:  # noqa: ASYNC110 - time alone makes room
             await asyncio.sleep(wait_s)
-        call = self._maker.status(transaction_id, submission=submission)
+        try:
+            call = await aside(
+                LARGE_BYTES + 1 if self._maker.blocks else 0, self._maker.status, transaction_id, submission=submission
+            )
+        except RetryLater:
+            return False
         headers = {**call.headers, **self._maker.token_headers(token)}
         exchange = await self._client.post(call.path, method=call.method, headers=headers, body=call.body, secret=token)
         answer = self._maker.classify(exchange)

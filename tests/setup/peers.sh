@@ -12,6 +12,7 @@ need npm npm
 ldconfig -p 2>/dev/null | grep -q 'libedit\.so\.2' || /sbin/ldconfig -p 2>/dev/null | grep -q 'libedit\.so\.2' || missing="$missing libedit2" # for chronyc, below
 if [ "$(id -u)" = 0 ]; then need ip iproute2; fi # a cable can be pulled by root alone
 need /usr/lib/postgresql/15/bin/postgres postgresql-15
+need /usr/lib/softhsm/libsofthsm2.so softhsm2 # a hardware module made of software
 need systemd-analyze systemd # reads the shipped units; nothing of it runs
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ]; then

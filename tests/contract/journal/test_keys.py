@@ -113,3 +113,17 @@ async def test_a_new_key_is_next_first(kit):
         await kit.journal.add_key(key("K1"), ADA)
     await kit.journal.add_key(key("K1", THEIRS, KeyState.ACTIVE), ADA)
     assert await states(kit, THEIRS) == {"K1": "active"}
+
+
+async def test_a_stopped_account_is_released_by_name(kit):
+    """The alarm ends, an event says who and why, and whoever logs in is woken; an account that works cannot be released."""
+    woken = kit.journal.woken("account:acme")
+    with pytest.raises(NotPossible, match="the account of acme is not stopped"):
+        await kit.journal.release_account("acme", ADA)
+    await kit.journal.alarm("ACCOUNT_STOPPED", participant="acme", text="refused")
+    assert not woken.is_set()
+    await kit.journal.release_account("acme", ADA)
+    assert woken.is_set()
+    assert await kit.journal.alarms() == []
+    (event,) = await kit.journal.events("account:acme")
+    assert (event.kind, event.data) == ("account.released", {"by": "Ada", "reason": ADA.reason})

@@ -1,0 +1,132 @@
+"""Signing in a hardware module: SoftHSM holds the keys, and the whole service signs, rotates and waits as with any other key."""
+
+import asyncio
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pkcs11
+import pytest
+from pkcs11.util.ec import encode_named_curve_parameters
+from private_files import write_private_file
+from service import PARTICIPANT, fill, linked, service, until_words
+
+from bridge.cli import keys as command
+from bridge.envelope import Algorithm, SignatureForm, sign, verify
+from bridge.errors import ConfigError
+from bridge.hsm import HsmSigner, Token
+from bridge.keys import public_from_jwk
+from bridge.secret import Secret
+
+MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
+PIN = "pin-of-the-test"
+
+
+@pytest.fixture(scope="module")
+def token(tmp_path_factory):
+    """A token with two EC keys and one RSA key."""
+    directory = tmp_path_factory.mktemp("softhsm")
+    (directory / "tokens").mkdir()
+    conf = directory / "softhsm2.conf"
+    conf.write_text(f"directories.tokendir = {directory / 'tokens'}\nobjectstore.backend = file\nlog.level = ERROR\n")
+    os.environ["SOFTHSM2_CONF"] = str(conf)
+    init = ["softhsm2-util", "--init-token", "--free", "--label", "acme", "--pin", PIN, "--so-pin", "of the officer"]
+    subprocess.run(init, check=True, capture_output=True, timeout=60)
+    with pkcs11.lib(str(MODULE)).get_token(token_label="acme").open(rw=True, user_pin=PIN) as session:
+        for label in ("sign-1", "sign-2"):
+            curve = {pkcs11.Attribute.EC_PARAMS: encode_named_curve_parameters("secp256r1")}
+            parameters = session.create_domain_parameters(pkcs11.KeyType.EC, curve, local=True)
+            parameters.generate_keypair(store=True, label=label)
+        session.generate_keypair(pkcs11.KeyType.RSA, 2048, store=True, label="rsa")
+    yield directory
+    del os.environ["SOFTHSM2_CONF"]
+
+
+def signer(label, *, alg=None, name="acme", pin=PIN):
+    return HsmSigner(Token(MODULE, name, Secret(pin)), label, kid=None, alg=alg)
+
+
+@pytest.mark.parametrize(
+    ("label", "alg"), [("sign-1", Algorithm.ES256), ("rsa", Algorithm.PS256), ("rsa", Algorithm.RS256)]
+)
+def test_what_the_token_signs_verifies(token, label, alg):
+    """Each algorithm by the public half that it shows; after the module forgot the session too."""
+    made = signer(label, alg=alg)
+    keys = {made.kid: public_from_jwk(Path("hsm"), made.public_jwk())}
+    for _ in range(2):
+        body = sign(SignatureForm.JWS_COMPACT, b"payload", made, {}).body
+        assert verify(SignatureForm.JWS_COMPACT, body, [], keys).payload == b"payload"
+        made._token._session.close()
+    assert PIN not in repr(made)
+
+
+def test_what_is_wrong_is_said(token, tmp_path):
+    """Token, key and PIN each get a clear error that never holds the PIN."""
+    for how, text in (
+        ({"label": "sign-9"}, "the token acme has no key sign-9"),
+        ({"label": "sign-1", "name": "other"}, "the module has no token other"),
+        ({"label": "sign-1", "alg": Algorithm.PS256}, "does not fit PS256"),
+    ):
+        with pytest.raises(ConfigError, match=text):
+            signer(**how)
+    library = tmp_path / "none.so"
+    library.write_bytes(b"")
+    with pytest.raises(ConfigError, match="cannot be used") as caught:
+        HsmSigner(Token(library, "acme", Secret(PIN)), "sign-1", kid=None, alg=None)
+    assert PIN not in str(caught.value)
+
+
+async def test_the_service_signs_rotates_and_waits(token, tmp_path, monkeypatch, capsys):
+    """Calls are signed in the token; the next key of the token takes over without a restart; while the token is away calls wait, and then leave."""
+    pin = write_private_file(tmp_path / "pin", PIN)
+    hsm = {"module": str(MODULE), "token": "acme", "key": "sign-1", "pin": {"file": str(pin)}}
+    async with service(tmp_path, entry={"hsm": hsm, "signing_key": None}) as made:
+        first, second = signer("sign-1"), signer("sign-2")
+        made.sandbox.accounts.know(PARTICIPANT, {"keys": [first.public_jwk(), second.public_jwk()]})
+        ems = await linked(made)
+
+        async def go(number):
+            (place,) = fill(ems, 1, first=number)
+            ems.request("assets", place)
+            await until_words(ems, [place], {3: 1})
+            views = await made.read(lambda journal: journal.submissions(limit=1))
+            events = await made.read(lambda journal: journal.events(views[0].id))
+            return next(event.data["kid"] for event in events if "kid" in event.data)
+
+        assert await go(1) == first.kid
+
+        monkeypatch.setattr(command, "loaded", lambda _: made.config())
+        who = {"by": "Ada", "reason": "yearly", "config": Path("config")}
+        file = Path("pkcs11:sign-2")
+        await asyncio.to_thread(command.import_, file, PARTICIPANT, active=False, days=0, **who)
+        await asyncio.to_thread(command.jwks, None, alg=None, participant=PARTICIPANT, config=Path("config"))
+        printed = capsys.readouterr().out
+        assert printed.startswith(f"{second.kid}: next key of ours\n")
+        assert [key["kid"] for key in json.loads(printed.partition("\n")[2])["keys"]] == [first.kid, second.kid]
+        await asyncio.to_thread(command.rotate, PARTICIPANT, smp=False, kid="", grace="7d", **who)
+        ring = made.host._market[PARTICIPANT].keys._ring
+        async with asyncio.timeout(10):
+            while ring.signer.kid != second.kid:
+                await asyncio.sleep(0.01)
+        assert await go(2) == second.kid
+
+        tokens = ring.signer.current._token
+        opened, away = Token.open, []
+
+        def gone(self):
+            if self is tokens:
+                away.append(1)
+                raise pkcs11.exceptions.DeviceError
+            return opened(self)
+
+        monkeypatch.setattr(Token, "open", gone)
+        tokens._session.close()
+        (place,) = fill(ems, 1, first=3)
+        ems.request("assets", place)
+        await made.until_states("CONFIRMED", "CONFIRMED", "WAITING")
+        async with asyncio.timeout(10):
+            while not away:
+                await asyncio.sleep(0.01)
+        monkeypatch.setattr(Token, "open", opened)
+        await until_words(ems, [place], {3: 1})
