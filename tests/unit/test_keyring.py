@@ -31,6 +31,7 @@ def made(tmp_path):
     (tmp_path / "smp.jwks").write_text(json.dumps(public_jwks([smp])))
     options = SimpleNamespace(
         signing_key=tmp_path / "ours.pem",
+        hsm=None,
         signing_kid=None,
         signing_algorithm=None,
         signing_password=None,
