@@ -1,10 +1,11 @@
 """What a pushed message must be before it is stored: signed by SMP's key over its raw bytes, well formed, for us, in time. No I/O."""
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
+from typing import Final
 
 import orjson
 
@@ -15,6 +16,7 @@ from bridge.journal.port import ReturnMessage
 from bridge.market.calls import Identity
 from bridge.market.flood import Flood
 from bridge.profile import FreshnessMode, Profile
+from bridge.profile.model import Freshness as FreshnessRule
 from bridge.wire import BatchReturn, MessageMeta, Unreadable, Wire
 
 
@@ -78,7 +80,8 @@ class ReturnReader:
         meta = self._wire.read_meta(headers, content, verified.protected)
         if meta is None or not meta.message_id:
             raise MessageRefused(400, "no_message_id")
-        self._for_us(meta)
+        for check in RECIPIENT_CHECKS:
+            check(meta, self._identity)
         freshness = self._fresh(meta, received)
         unknown = self._unknown(meta)
         read = None if unknown else self._read(headers, content, verified.protected)
@@ -112,32 +115,16 @@ class ReturnReader:
         except Unreadable:
             return None
 
-    def _for_us(self, meta: MessageMeta) -> None:
-        """The signed sender, recipient and environment are those of this participant entry (DOMAIN 9 row 12)."""
-        mine = self._identity
-        if meta.recipient != mine.sender:
-            raise MessageRefused(403, "wrong_recipient")
-        if meta.sender != mine.recipient:
-            raise MessageRefused(403, "wrong_sender")
-        if meta.environment != mine.environment:
-            raise MessageRefused(403, "wrong_environment")
-
     def _fresh(self, meta: MessageMeta, received: Stamp) -> Freshness:
         """DESIGN, "freshness": `event` takes what the replay store still covers and flags it late; `attempt` takes the window both ways."""
-        mode = self._profile.freshness.mode
-        if mode is FreshnessMode.OFF:
+        freshness = self._profile.freshness
+        if freshness.mode is FreshnessMode.OFF:
             return Freshness.FRESH
-        if meta.timestamp_ns is None:
-            raise MessageRefused(401, "no_timestamp")
-        age_ns = received.wall_ns - meta.timestamp_ns
-        window_ns = int(self._profile.freshness.window_s * 1e9)
-        if -age_ns > window_ns:
-            raise MessageRefused(401, "from_the_future")
-        if age_ns <= window_ns:
-            return Freshness.FRESH
-        if mode is FreshnessMode.ATTEMPT or age_ns > self._profile.freshness.past_s * 1e9:
-            raise MessageRefused(401, "too_old")
-        return Freshness.LATE
+        for check in TIME_CHECKS:
+            check(meta, received, freshness)
+        window_ns = int(freshness.window_s * 1e9)
+        late = meta.timestamp_ns is not None and received.wall_ns - meta.timestamp_ns > window_ns
+        return Freshness.LATE if late else Freshness.FRESH
 
     def _meaning(self, content: object, meta: MessageMeta) -> bytes:
         """A digest of the message without its own timestamp: a re-signed retry is the same message (DOMAIN 9 row 17)."""
@@ -159,6 +146,56 @@ class ReturnReader:
         if signed.token is not None:
             headers[self.signature_header] = signed.token
         return status, signed.body, headers
+
+
+def _check_recipient(meta: MessageMeta, mine: Identity) -> None:
+    if meta.recipient != mine.sender:
+        raise MessageRefused(403, "wrong_recipient")
+
+
+def _check_sender(meta: MessageMeta, mine: Identity) -> None:
+    if meta.sender != mine.recipient:
+        raise MessageRefused(403, "wrong_sender")
+
+
+def _check_environment(meta: MessageMeta, mine: Identity) -> None:
+    if meta.environment != mine.environment:
+        raise MessageRefused(403, "wrong_environment")
+
+
+# The signed sender, recipient and environment are those of this participant entry (DOMAIN 9 row 12).
+RECIPIENT_CHECKS: Final[Sequence[Callable[[MessageMeta, Identity], None]]] = (
+    _check_recipient,
+    _check_sender,
+    _check_environment,
+)
+
+
+def _check_timestamp(meta: MessageMeta, received: Stamp, freshness: FreshnessRule) -> None:
+    del received, freshness
+    if meta.timestamp_ns is None:
+        raise MessageRefused(401, "no_timestamp")
+
+
+def _check_future(meta: MessageMeta, received: Stamp, freshness: FreshnessRule) -> None:
+    if meta.timestamp_ns is not None and meta.timestamp_ns - received.wall_ns > int(freshness.window_s * 1e9):
+        raise MessageRefused(401, "from_the_future")
+
+
+def _check_age(meta: MessageMeta, received: Stamp, freshness: FreshnessRule) -> None:
+    if meta.timestamp_ns is None:
+        return
+    most_s = freshness.window_s if freshness.mode is FreshnessMode.ATTEMPT else freshness.past_s
+    if received.wall_ns - meta.timestamp_ns > max(most_s, freshness.window_s) * 1e9:
+        raise MessageRefused(401, "too_old")
+
+
+# DOMAIN 9 rows 14 and 16, in this order.
+TIME_CHECKS: Final[Sequence[Callable[[MessageMeta, Stamp, FreshnessRule], None]]] = (
+    _check_timestamp,
+    _check_future,
+    _check_age,
+)
 
 
 def _shown(word: str) -> str:

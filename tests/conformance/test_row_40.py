@@ -17,7 +17,7 @@ from bridge.web.public import Bounds
 AT_ONCE = 16
 KNOWN_STATUSES = {200, 400, 401, 403, 404, 405, 408, 411, 413, 415, 417}
 MOST_GROWTH_KB = 40_000
-HASTY = Bounds(head_s=0.2, linger_s=0.05)
+HASTY = Bounds(head_s=0.2, idle_s=0.3, linger_s=0.05)
 
 
 @pytest.fixture(autouse=True)
