@@ -30,9 +30,10 @@ from bridge.ids import submission_ids
 from bridge.journal.accounts import STOPPED
 from bridge.journal.configured import open_configured_journal
 from bridge.journal.keeper import Keeper, KeeperSettings, KeptJournal, start_keeper
+from bridge.journal.keys import KeyRecord
 from bridge.journal.people import Decision, Scope
 from bridge.journal.port import Fence, Journal
-from bridge.keyring import GRACE_S, KeyRing
+from bridge.keyring import GRACE_S, KeyRing, open_signer
 from bridge.lane import FastLane
 from bridge.listening import both, is_loopback, renew_certificate, serve, server_context
 from bridge.market.client import SmpClient
@@ -474,6 +475,7 @@ class Host:
             clock=self._clock,
             without_token=without_token,
             secure=context is not None,
+            usable=self._usable,
         )
         admin = AdminListener(
             self._metrics,
@@ -484,6 +486,10 @@ class Host:
         )
         running.admin_port = await serve(stack, admin.application(), options.host, options.port, context, passed)
         log.info("listening", extra={"listener": "admin", "address": options.host, "port": running.admin_port})
+
+    def _usable(self, record: KeyRecord) -> None:
+        """Raises `ConfigError` when this key of ours cannot be read."""
+        open_signer(self._config.participants[record.participant], record)
 
     def _health(self, journal: Journal, running: Running) -> Health:
         working = running.ready.is_set() and not running.stop.is_set()

@@ -184,7 +184,7 @@ class HsmOptions(Options):
 class ParticipantOptions(Options):
     """One participant in one environment: whose account, keys and evidence these are. What SMP's interface looks like stands in the profile.
 
-    With `four_eyes`, what a person decides of a submission through the admin API waits for the word of a second one.
+    With `four_eyes`, what a person decides of a submission or of keys through the admin API waits for the word of a second one.
     """
 
     sender: Text

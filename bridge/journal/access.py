@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from bridge.journal.keys import KeySide
 from bridge.journal.people import Decision
 
 if TYPE_CHECKING:  # the port takes this part in
@@ -15,12 +16,19 @@ if TYPE_CHECKING:  # the port takes this part in
 
 
 class Action(enum.Enum):
-    """What a person may want of a submission; see `People` for what each does."""
+    """What a person may want: of a submission (see `People` for what each does), or of a participant's keys (see `KeyKeeper`)."""
 
     RESEND = "resend"
     CONFIRM = "confirm"
     CANCEL = "cancel"
     RETRY = "retry"
+    ROTATE_KEYS = "rotate-keys"
+    REVOKE_KEY = "revoke-key"
+
+    @property
+    def of_keys(self) -> bool:
+        """Whether it is about a participant's keys."""
+        return self in (Action.ROTATE_KEYS, Action.REVOKE_KEY)
 
 
 class ApprovalState(enum.Enum):
@@ -34,12 +42,19 @@ class ApprovalState(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """One action on one submission. `items` (ids) narrow a resend or cancel, `outcomes` belong to a confirm."""
+    """One action on one submission, or on the keys of a participant. `items` (ids) narrow a resend or cancel, `outcomes` belong to a confirm.
+
+    `side`, `kid` and `grace_ns` are those of `KeyKeeper`.
+    """
 
     action: Action
-    submission: str
+    submission: str = ""
     items: Sequence[int] = ()
     outcomes: "Sequence[ItemOutcome]" = ()
+    participant: str = ""
+    side: KeySide = KeySide.OURS
+    kid: str = ""
+    grace_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +75,12 @@ class TokenView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalView:
-    """One request that needs, or needed, a second person. One whose time is over reads EXPIRED, whether or not its event is written yet."""
+    """One request that needs, or needed, a second person; `subject` is a submission, or `keys:` and a participant. One whose time is over reads EXPIRED, whether or not its event is written yet."""
 
     id: int
     participant: str
     action: Action
-    submission: str
+    subject: str
     details: Mapping[str, object]
     asked_by: str
     reason: str
@@ -111,13 +126,16 @@ class Access(AccessReader, Protocol):
         ...
 
     async def perform(self, wanted: Wanted, decision: Decision) -> str:
-        """Do it now; the id of the submission that will go out after a resend, else that of the submission. Raises `NotPossible` as `People` does."""
+        """Do it now; the id of the submission that goes on, or of the key that is active now, '' where none takes the place of a revoked one.
+
+        Raises `NotPossible` as `People` and `KeyKeeper` do.
+        """
         ...
 
     async def ask_approval(self, wanted: Wanted, decision: Decision, *, expires_ns: int) -> int:
         """Note that somebody wants this and that a second person has to approve it; the number of the request.
 
-        Raises `NotPossible` when there is no such submission, or another request for it is open.
+        Raises `NotPossible` when there is no such submission or key, or another request for it is open.
         """
         ...
 

@@ -6,8 +6,9 @@ from typing import Any, Final
 import orjson
 
 from bridge.errors import NotPossible
-from bridge.journal import resolve
+from bridge.journal import keyring, resolve
 from bridge.journal.access import Action, ApprovalState, ApprovalView, TokenView, Wanted
+from bridge.journal.keys import KeySide
 from bridge.journal.moves import Submission, find
 from bridge.journal.people import Decision
 from bridge.journal.port import ItemOutcome
@@ -115,31 +116,35 @@ def perform(tx: Tx, new_id: Callable[[], str], wanted: Wanted, decision: Decisio
         resolve.confirm(tx, wanted.submission, wanted.outcomes, decision)
     elif wanted.action is Action.CANCEL:
         resolve.cancel(tx, wanted.submission, decision, wanted.items)
-    else:
+    elif wanted.action is Action.RETRY:
         resolve.retry(tx, wanted.submission, decision)
+    elif wanted.action is Action.ROTATE_KEYS:
+        return keyring.rotate(tx, wanted.participant, wanted.side, wanted.kid, wanted.grace_ns, decision)[0]
+    else:
+        return keyring.revoke(tx, wanted.participant, wanted.side, wanted.kid, decision)
     return wanted.submission
 
 
 def ask(tx: Tx, wanted: Wanted, decision: Decision, expires_ns: int) -> int:
     """See the port."""
     expire(tx)
-    found = _submission(tx, wanted.submission)
-    row = tx.one(f"SELECT {_APPROVAL} FROM approvals WHERE subject = ? AND state = 'open'", (found.id,))  # noqa: S608
+    participant, subject = _subject(tx, wanted)
+    row = tx.one(f"SELECT {_APPROVAL} FROM approvals WHERE subject = ? AND state = 'open'", (subject,))  # noqa: S608
     if row is not None:
         raise NotPossible(
-            f"{found.id}: {row[2]} was asked for by {row[5]} and waits for a second person",
+            f"{subject}: {row[2]} was asked for by {row[5]} and waits for a second person",
             hint="approve or refuse that first",
         )
     id_ = tx.insert(
         "INSERT INTO approvals (participant, action, subject, details, asked_by, reason, asked_ns, expires_ns, state)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'open')",
         (
-            found.participant, wanted.action.value, found.id, dump(_details(wanted)), decision.by, decision.reason,
+            participant, wanted.action.value, subject, dump(_details(wanted)), decision.by, decision.reason,
             tx.now.wall_ns, expires_ns,
         ),
     )  # fmt: skip
     said = {**decision.said(), "approval": id_, "action": wanted.action.value, "expires_ns": expires_ns}
-    tx.event(None, found.participant, "approval.asked", found.id, said)
+    tx.event(None, participant, "approval.asked", subject, said)
     return id_
 
 
@@ -148,7 +153,7 @@ def approve(tx: Tx, new_id: Callable[[], str], id_: int, decision: Decision) -> 
     found = _open(tx, id_)
     if same_person(found.asked_by, decision.by):
         raise NotPossible(
-            f"{found.asked_by} asked for {found.action.value} of {found.submission}: a second person has to approve it",
+            f"{found.asked_by} asked for {found.action.value} of {found.subject}: a second person has to approve it",
             hint="somebody else with the role approver does",
         )
     _decide(tx, found, ApprovalState.DONE, decision)
@@ -182,7 +187,7 @@ def _decide(tx: Tx, found: ApprovalView, state: ApprovalState, decision: Decisio
         (state.value, decision.by, tx.now.wall_ns, decision.reason, found.id),
     )
     said = {**decision.said(), "approval": found.id, "action": found.action.value, "asked_by": found.asked_by}
-    tx.event(None, found.participant, f"approval.{state.value}", found.submission, said)
+    tx.event(None, found.participant, f"approval.{state.value}", found.subject, said)
 
 
 def _open(tx: Tx, id_: int) -> ApprovalView:
@@ -194,6 +199,17 @@ def _open(tx: Tx, id_: int) -> ApprovalView:
     return found
 
 
+def _subject(rows: Rows, wanted: Wanted) -> tuple[str, str]:
+    """Whose it is, and what it is about."""
+    if wanted.action.of_keys:
+        known = [record.kid for record in keyring.keys(rows, wanted.participant) if record.side is wanted.side]
+        if wanted.kid and wanted.kid not in known:
+            raise NotPossible(f"{wanted.participant} has no key {wanted.kid}")
+        return wanted.participant, f"keys:{wanted.participant}"
+    found = _submission(rows, wanted.submission)
+    return found.participant, found.id
+
+
 def _submission(rows: Rows, submission: str) -> Submission:
     found = find(rows, "id = ?", (submission,))
     if found is None:
@@ -202,6 +218,8 @@ def _submission(rows: Rows, submission: str) -> Submission:
 
 
 def _details(wanted: Wanted) -> dict[str, object]:
+    if wanted.action.of_keys:
+        return {"side": wanted.side.value, "kid": wanted.kid, "grace_ns": wanted.grace_ns}
     outcomes = [[o.item, o.state.value, o.asset_id, dump_errors(o.errors)] for o in wanted.outcomes]
     found: dict[str, object] = {"items": list(wanted.items), "outcomes": outcomes}
     return {name: value for name, value in found.items() if value}
@@ -209,11 +227,16 @@ def _details(wanted: Wanted) -> dict[str, object]:
 
 def _wanted(found: ApprovalView) -> Wanted:
     details: Any = found.details
+    if found.action.of_keys:
+        return Wanted(
+            action=found.action, participant=found.participant, side=KeySide(details["side"]), kid=details["kid"],
+            grace_ns=details["grace_ns"],
+        )  # fmt: skip
     outcomes = [
         ItemOutcome(item=item, state=ItemState(state), asset_id=asset_id, errors=load_errors(errors))
         for item, state, asset_id, errors in details.get("outcomes", ())
     ]
-    return Wanted(action=found.action, submission=found.submission, items=details.get("items", ()), outcomes=outcomes)
+    return Wanted(action=found.action, submission=found.subject, items=details.get("items", ()), outcomes=outcomes)
 
 
 def _approval(row: Row, now_ns: int) -> ApprovalView:
@@ -223,7 +246,7 @@ def _approval(row: Row, now_ns: int) -> ApprovalView:
         id=row[0],
         participant=row[1],
         action=Action(row[2]),
-        submission=row[3],
+        subject=row[3],
         details=orjson.loads(row[4]),
         asked_by=row[5],
         reason=row[6],

@@ -8,6 +8,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from bridge.clock import Clock
+from bridge.journal.keys import KeyRecord
 from bridge.journal.port import Journal
 from bridge.keys import KeySigner
 from bridge.metrics import Metrics
@@ -23,7 +24,8 @@ LARGE_BYTES: Final = 128 * 1024  # of metrics: what is written in some milliseco
 
 _OPERATE: Final = frozenset({Role.OPERATOR})
 _APPROVE: Final = frozenset({Role.APPROVER})
-_TAKE_BACK: Final = frozenset({Role.APPROVER, Role.OPERATOR})
+_TAKE_BACK: Final = frozenset({Role.APPROVER, Role.OPERATOR, Role.CUSTODIAN})
+_KEYS: Final = frozenset({Role.CUSTODIAN})
 _TOKENS: Final = frozenset({Role.AUDITOR, Role.CUSTODIAN})
 
 
@@ -39,7 +41,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """Who may use the listener: tokens of the key `signer` that `journal` knows, and with `without_token` anybody on this machine for reading. `secure`: it speaks TLS."""
+    """Who may use the listener: tokens of the key `signer` that `journal` knows, and with `without_token` anybody on this machine for reading. `secure`: it speaks TLS. `usable`: see `Operators`."""
 
     signer: KeySigner | None
     journal: Journal
@@ -47,6 +49,7 @@ class Access:
     clock: Clock
     without_token: bool = False
     secure: bool = False
+    usable: Callable[[KeyRecord], None] = lambda _: None
 
 
 class AdminListener:
@@ -69,7 +72,7 @@ class AdminListener:
         self._size = 0
         believer = Believer.of(access.signer, access.journal, access.clock)
         self._guard = Guard(believer, metrics, without_token=access.without_token, secure=access.secure)
-        self._operators = Operators(access.journal, access.territory, access.clock)
+        self._operators = Operators(access.journal, access.territory, access.clock, access.usable)
         self._pages = Pages(self._operators, self._guard, believer, access.clock)
 
     def application(self) -> web.Application:
@@ -99,6 +102,9 @@ class AdminListener:
             Route(method="GET", path="/api/v1/approvals", handler=api.approvals),
             Route(method="POST", path="/api/v1/approvals/{id}/approve", handler=api.approve, roles=_APPROVE),
             Route(method="POST", path="/api/v1/approvals/{id}/refuse", handler=api.refuse, roles=_TAKE_BACK),
+            Route(method="GET", path="/api/v1/participants/{id}/keys", handler=api.keys),
+            Route(method="POST", path="/api/v1/participants/{id}/keys/rotate", handler=api.rotate_keys, roles=_KEYS),
+            Route(method="POST", path="/api/v1/participants/{id}/keys/revoke", handler=api.revoke_key, roles=_KEYS),
             Route(method="GET", path="/api/v1/tokens", handler=api.tokens, roles=_TOKENS),
             Route(method="GET", path="/", handler=pages.home),
             Route(method="GET", path="/submissions/{id}", handler=pages.submission),

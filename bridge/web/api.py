@@ -9,6 +9,7 @@ from aiohttp import web
 from bridge.clock import iso_ms
 from bridge.envelope import BodyRefused, parse_strict
 from bridge.journal.access import Action
+from bridge.journal.keys import KeySide
 from bridge.journal.people import Scope
 from bridge.submission import SubmissionState
 from bridge.web.guard import PERSON, BadRequest, NotHere
@@ -101,11 +102,23 @@ class Api:
         """`{"reason"}`."""
         return await self._wish(request, Action.RETRY)
 
+    async def keys(self, request: web.Request) -> web.Response:
+        """A participant's keys: public halves and states."""
+        return _json({"keys": await self._operators.keys(request[PERSON], request.match_info["id"])})
+
+    async def rotate_keys(self, request: web.Request) -> web.Response:
+        """`{"reason", "side": "ours"|"theirs", "kid"}`; without `kid` the only next key."""
+        return await self._of_keys(request, Action.ROTATE_KEYS)
+
+    async def revoke_key(self, request: web.Request) -> web.Response:
+        """`{"reason", "side": "ours"|"theirs", "kid"}`."""
+        return await self._of_keys(request, Action.REVOKE_KEY)
+
     async def approve(self, request: web.Request) -> web.Response:
         """`{"reason"}`."""
         said = await _body(request, "reason")
         goes_on = await self._operators.approve(request[PERSON], _number(request), said["reason"])
-        return _json({"done": True, "submission": goes_on})
+        return _json({"done": True, "goes_on": goes_on})
 
     async def refuse(self, request: web.Request) -> web.Response:
         """`{"reason"}`."""
@@ -125,8 +138,23 @@ class Api:
         )
         done = await self._operators.wish(person, wanted, said["reason"])
         if done.approval:
-            return _json({"done": False, "approval": done.approval, "submission": done.submission}, status=202)
-        return _json({"done": True, "submission": done.submission})
+            return _json({"done": False, "approval": done.approval, "submission": done.goes_on}, status=202)
+        return _json({"done": True, "submission": done.goes_on})
+
+    async def _of_keys(self, request: web.Request, action: Action) -> web.Response:
+        said = await _body(request, "reason", "side", "kid")
+        kid = said.get("kid", "")
+        try:
+            side = KeySide(said.get("side"))
+        except ValueError:
+            raise BadRequest("`side` is ours or theirs") from None
+        if not isinstance(kid, str) or (action is Action.REVOKE_KEY and not kid):
+            raise BadRequest("`kid` is the id of a key")
+        wanted = self._operators.of_keys(action, request.match_info["id"], side, kid)
+        done = await self._operators.wish(request[PERSON], wanted, said["reason"])
+        if done.approval:
+            return _json({"done": False, "approval": done.approval}, status=202)
+        return _json({"done": True, "active": done.goes_on})
 
 
 def _outcomes(found: object) -> list[Mapping[str, str]]:

@@ -48,15 +48,15 @@ def approvals(person: Person, views: Sequence[ApprovalView]) -> list[Row]:
         forms = []
         if person.role is Role.APPROVER:
             forms.append(form(f"/approvals/{view.id}/approve", "approve"))
-        if person.role in (Role.APPROVER, Role.OPERATOR):
+        if person.role in (Role.APPROVER, Role.OPERATOR, Role.CUSTODIAN):
             forms.append(form(f"/approvals/{view.id}/refuse", "refuse"))
         rows.append(
             (
-                str(view.id), view.action.value, link(view.submission), view.asked_by, view.reason,
+                str(view.id), view.action.value, view.subject if view.action.of_keys else link(view.subject), view.asked_by, view.reason,
                 iso_ms(view.expires_ns), Markup("".join(forms)),
             )
         )  # fmt: skip
-    return rows and [("no", "action", "submission", "asked by", "reason", "until", ""), *rows]
+    return rows and [("no", "action", "about", "asked by", "reason", "until", ""), *rows]
 
 
 def alarms(person: Person, views: Sequence[AlarmView]) -> list[Row]:

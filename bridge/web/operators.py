@@ -1,14 +1,18 @@
 """What people do through the admin listener, whichever way they ask (API or page): only with what is theirs, each with a name and a reason."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from bridge.clock import Clock
+from bridge.errors import ConfigError, NotPossible
 from bridge.journal.access import Action, ApprovalView, TokenView, Wanted
 from bridge.journal.approvals import same_person
+from bridge.journal.keys import KeyRecord, KeySide, KeyState
 from bridge.journal.people import Decision, HoldView, Scope
 from bridge.journal.port import AlarmView, EventView, ItemOutcome, ItemView, Journal, SubmissionView
+from bridge.keyring import GRACE_S
 from bridge.model import ErrorNote, ItemState
 from bridge.submission import SubmissionState
 from bridge.web.guard import BadRequest, NotHere
@@ -22,19 +26,20 @@ _OUTCOMES: Final = {state.value: state for state in (ItemState.REGISTERED, ItemS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """What became of a wish: done at once (`submission` is the one that goes on), or `approval` waits for a second person."""
+    """What became of a wish: done at once (`goes_on` is the submission that does, or the key), or `approval` waits for a second person."""
 
-    submission: str
+    goes_on: str
     approval: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Operators:
-    """Every method takes the person who asks. Raises `NotHere` for what is not theirs, as for what does not exist."""
+    """Every method takes the person who asks. `usable` raises `ConfigError` for a key of ours whose file cannot be used. Raises `NotHere` for what is not theirs, as for what does not exist."""
 
     journal: Journal
     territory: Territory
     clock: Clock
+    usable: Callable[[KeyRecord], None] = lambda _: None
 
     # reading ---------------------------------------------------------------------------------------------------------
 
@@ -84,6 +89,11 @@ class Operators:
         names = None if person.participants is None else sorted(person.participants)
         return list(await self.journal.approvals(now_ns=self.clock.wall_ns(), open_only=open_only, participants=names))
 
+    async def keys(self, person: Person, participant: str) -> list[KeyRecord]:
+        """A participant's keys and SMP's: public halves and states."""
+        self._participant(person, participant)
+        return list(await self.journal.keys(participant))
+
     async def tokens(self, person: Person) -> list[TokenView]:
         """Tokens that are for nothing beyond what is theirs."""
         found = await self.journal.tokens()
@@ -93,14 +103,21 @@ class Operators:
 
     async def wish(self, person: Person, wanted: Wanted, reason: str) -> Done:
         """Do it, or note it for a second person where the participant wants four eyes."""
-        view = await self._theirs(person, wanted.submission)
+        if wanted.action.of_keys:
+            participant = self._participant(person, wanted.participant)
+            await self._check_next(wanted)
+        else:
+            participant = (await self._theirs(person, wanted.submission)).participant
         decision = self._decision(person, reason)
-        if view.participant not in self.territory.four_eyes:
-            return Done(submission=await self.journal.perform(wanted, decision))
+        if participant not in self.territory.four_eyes:
+            return Done(goes_on=await self.journal.perform(wanted, decision))
         expires_ns = self.clock.wall_ns() + APPROVAL_S * 1_000_000_000
-        return Done(
-            submission=view.id, approval=await self.journal.ask_approval(wanted, decision, expires_ns=expires_ns)
-        )
+        asked = await self.journal.ask_approval(wanted, decision, expires_ns=expires_ns)
+        return Done(goes_on=wanted.submission, approval=asked)
+
+    def of_keys(self, action: Action, participant: str, side: KeySide, kid: str) -> Wanted:
+        """A wish about keys. The keys that are replaced stay known for the usual grace time."""
+        return Wanted(action=action, participant=participant, side=side, kid=kid, grace_ns=int(GRACE_S * 1e9))
 
     async def wanted(
         self,
@@ -162,6 +179,22 @@ class Operators:
         if view is None or not person.sees(view.participant):
             raise NotHere("there is no such submission")
         return view
+
+    async def _check_next(self, wanted: Wanted) -> None:
+        """Looked at first, so that the service is not told to sign with what cannot be read."""
+        if wanted.action is not Action.ROTATE_KEYS or wanted.side is not KeySide.OURS:
+            return
+        for record in await self.journal.keys(wanted.participant):
+            if record.side is wanted.side and record.state is KeyState.NEXT and wanted.kid in ("", record.kid):
+                try:
+                    await asyncio.to_thread(self.usable, record)
+                except ConfigError as error:
+                    raise NotPossible(f"the next key {record.kid} cannot be used: {error}") from error
+
+    def _participant(self, person: Person, participant: str) -> str:
+        if participant not in self.territory.environments or not person.sees(participant):
+            raise NotHere("there is no such participant")
+        return participant
 
     async def _approval(self, person: Person, approval: int) -> ApprovalView:
         found = await self.journal.approval(approval, now_ns=self.clock.wall_ns())

@@ -147,6 +147,8 @@ class Pages:
             action = Action(request.match_info["action"])
         except ValueError:
             raise NotHere("there is no such action") from None
+        if action.of_keys:
+            raise NotHere("there is no such action of a submission")
         if action is Action.CONFIRM:
             raise BadRequest(
                 "a confirmation needs the outcome of each item: use the API, or `smp-bridge submissions resolve --confirm`"
@@ -156,7 +158,7 @@ class Pages:
             done = await self._operators.wish(request[PERSON], wanted, await _reason(request))
         except (BadRequest, NotPossible) as error:
             return await self._submission_page(request, submission, wrong=_told(error), status=409)
-        said = f"Request {done.approval} waits for a second person." if done.approval else f"Done: {done.submission}."
+        said = f"Request {done.approval} waits for a second person." if done.approval else f"Done: {done.goes_on}."
         return await self._submission_page(request, submission, said=said)
 
     async def acknowledge(self, request: web.Request) -> web.Response:

@@ -12,6 +12,7 @@ from admin import value
 from admin_world import BOTH, LIVE, TEST, admin_world
 
 from bridge.envelope import Algorithm
+from bridge.journal.keys import KeyRecord, KeySide, KeyState
 from bridge.journal.people import Decision
 from bridge.keys import KeySigner, new_key
 from bridge.web.roles import Role
@@ -40,14 +41,17 @@ MATRIX = {
     ("POST", "/api/v1/holds/release"): {O},
     ("GET", "/api/v1/approvals"): EVERYBODY,
     ("POST", "/api/v1/approvals/{id}/approve"): {A},
-    ("POST", "/api/v1/approvals/{id}/refuse"): {A, O},
+    ("POST", "/api/v1/approvals/{id}/refuse"): {A, O, K},
+    ("GET", "/api/v1/participants/{id}/keys"): EVERYBODY,
+    ("POST", "/api/v1/participants/{id}/keys/rotate"): {K},
+    ("POST", "/api/v1/participants/{id}/keys/revoke"): {K},
     ("GET", "/api/v1/tokens"): {U, K},
     ("GET", "/"): EVERYBODY,
     ("GET", "/submissions/{id}"): EVERYBODY,
     ("POST", "/submissions/{id}/{action}"): {O},
     ("POST", "/alarms/{id}/ack"): {O},
     ("POST", "/approvals/{id}/approve"): {A},
-    ("POST", "/approvals/{id}/refuse"): {A, O},
+    ("POST", "/approvals/{id}/refuse"): {A, O, K},
     ("GET", "/sign-in"): STRANGER,
     ("POST", "/sign-in"): STRANGER,
     ("POST", "/sign-out"): STRANGER,
@@ -283,17 +287,85 @@ async def test_four_eyes(world):
     number = told["approval"]
     assert "resend" not in await world.kinds(submission)
     [shown] = [row for row in (await world.ask("GET", "/api/v1/approvals", bob))[1]["approvals"] if row["id"] == number]
-    assert (shown["asked_by"], shown["action"], shown["submission"]) == ("Ann", "resend", submission)
+    assert (shown["asked_by"], shown["action"], shown["subject"]) == ("Ann", "resend", submission)
     path = f"/api/v1/approvals/{number}"
     assert (await world.ask("POST", f"{path}/approve", same, {"reason": "fine"}))[0] == 409
     assert (await world.ask("POST", f"{path}/refuse", await world.bearer(O, "Cid"), {"reason": "no"}))[0] == 400
     assert "resend" not in await world.kinds(submission)
     assert (await world.ask("POST", f"{path}/approve", bob, {"reason": "seen"})) == (
         200,
-        {"done": True, "submission": submission},
+        {"done": True, "goes_on": submission},
     )
     assert (await world.ask("POST", f"{path}/approve", bob, {"reason": "again"}))[0] == 409
     assert (await world.kinds(submission))[-3:] == ["approval.asked", "approval.done", "resend"]
+
+
+async def keys_of(world, participant):
+    """Two keys of ours, one that signs and one that is next."""
+    grace_ns, now = 10**15, Decision(by="root", reason="first keys")
+    records = [
+        KeyRecord(participant=participant, side=KeySide.OURS, kid=kid, alg="ES256", state=KeyState.NEXT, jwk="{}", place=f"{kid}.pem")
+        for kid in ("old", "new")
+    ]  # fmt: skip
+    await world.journal.add_key(records[0], now)
+    await world.journal.rotate_keys(participant, KeySide.OURS, "old", grace_ns, now)
+    await world.journal.add_key(records[1], now)
+
+
+async def states_of(world, participant, headers):
+    found = (await world.ask("GET", f"/api/v1/participants/{participant}/keys", headers))[1]["keys"]
+    return {key["kid"]: key["state"] for key in found}
+
+
+async def test_keys_change_by_a_custodian_and_a_second_person(world):
+    """At once where two eyes are enough; where four are wanted the key that signs stays until an approver with another name agrees."""
+    kay, bob = await world.bearer(K, "Kay"), await world.bearer(A, "Bob")
+    body = {"side": "ours", "reason": "the yearly change"}
+    for name in BOTH:
+        await keys_of(world, name)
+    assert await world.ask("POST", f"/api/v1/participants/{TEST}/keys/rotate", kay, body) == (
+        200,
+        {"done": True, "active": "new"},
+    )
+    assert await states_of(world, TEST, kay) == {"old": "retiring", "new": "active"}
+    code, told = await world.ask("POST", f"/api/v1/participants/{LIVE}/keys/rotate", kay, body)
+    assert (code, told["done"]) == (202, False)
+    assert await states_of(world, LIVE, kay) == {"old": "active", "new": "next"}
+    path = f"/api/v1/approvals/{told['approval']}/approve"
+    assert await status(world, "POST", path, await world.bearer(A, "KAY"), body={"reason": "fine"}) == 409
+    assert await world.ask("POST", path, bob, {"reason": "seen"}) == (200, {"done": True, "goes_on": "new"})
+    assert await states_of(world, LIVE, kay) == {"old": "retiring", "new": "active"}
+    assert {"approval.asked", "approval.done"} <= set(await world.kinds(f"keys:{LIVE}"))
+    revoke = {**body, "kid": "old"}
+    assert await status(world, "POST", f"/api/v1/participants/{TEST}/keys/revoke", kay, body=revoke) == 200
+    assert await states_of(world, TEST, kay) == {"old": "revoked", "new": "active"}
+    for wrong in ({**revoke, "kid": ""}, {**revoke, "side": "mine"}, {**revoke, "kid": 7}):
+        assert await status(world, "POST", f"/api/v1/participants/{TEST}/keys/revoke", kay, body=wrong) == 400
+    only = await world.bearer(K, "Kay", [LIVE])
+    assert await status(world, "POST", f"/api/v1/participants/{TEST}/keys/rotate", only, body=body) == 404
+    assert await status(world, "GET", f"/api/v1/participants/{TEST}/keys", only) == 404
+    assert (
+        await status(
+            world, "POST", f"/api/v1/participants/{LIVE}/keys/revoke", only, body={**revoke, "kid": "unheard-of"}
+        )
+        == 409
+    )
+
+
+async def test_no_key_is_rotated_to_that_cannot_be_read(world):
+    """The custodian hears it at once, and the key that signs goes on signing."""
+    kay, name = await world.bearer(K, "Kay"), {"side": "theirs", "reason": "x"}
+    bad = KeyRecord(
+        participant=TEST, side=KeySide.OURS, kid="unreadable", alg="ES256", state=KeyState.NEXT, jwk="{}", place="gone.pem"
+    )  # fmt: skip
+    await world.journal.add_key(bad, Decision(by="root", reason="a test"))
+    before = await states_of(world, TEST, kay)
+    code, told = await world.ask(
+        "POST", f"/api/v1/participants/{TEST}/keys/rotate", kay, {**name, "side": "ours", "kid": "unreadable"}
+    )
+    assert (code, "cannot be used" in told["error"]) == (409, True)
+    assert await states_of(world, TEST, kay) == before
+    await world.journal.revoke_key(TEST, KeySide.OURS, "unreadable", Decision(by="root", reason="a test"))
 
 
 async def test_a_wish_is_taken_back_or_refused(world):

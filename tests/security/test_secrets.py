@@ -38,6 +38,7 @@ PASSPHRASE = "passphrase-4471-of-the-signing-key"
 PLACES = {
     "HostOptions.journal.postgres.password",
     "HostOptions.tracing.headers",
+    "ParticipantOptions.hsm.pin",
     "ParticipantOptions.password",
     "ParticipantOptions.signing_password",
     "mqtt.password",
@@ -78,6 +79,7 @@ PLANTED = "planted-3390-in-the-file"
 LITERALS = {
     "HostOptions.journal.postgres.password": ("bridge", "journal: {postgres: {host: h, database: d, user: u, password: PLANTED}, anchor: a, archive: b}"),
     "HostOptions.tracing.headers": ("bridge", "tracing: {endpoint: 'https://c.example/v1/traces', headers: {Authorization: PLANTED}}"),
+    "ParticipantOptions.hsm.pin": ("entry", "hsm: {module: m.so, token: t, key: k, pin: PLANTED}"),
     "ParticipantOptions.password": ("entry", "password: PLANTED"),
     "ParticipantOptions.signing_password": ("entry", "signing_password: PLANTED"),
     "mqtt.password": ("site", "protocol: mqtt, host: h, user: u, password: PLANTED"),

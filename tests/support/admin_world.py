@@ -11,6 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from bridge.clock import Stamp
 from bridge.envelope import Algorithm
+from bridge.errors import ConfigError, Problem
 from bridge.journal.access import TokenView
 from bridge.journal.people import Decision
 from bridge.journal.port import AnswerNote, Candidate, FastCall, SignedCall
@@ -113,12 +114,17 @@ class AdminWorld:
 
 @asynccontextmanager
 async def admin_world(directory, *, without_token=False, links=None):
+
+    def usable(record):
+        if record.kid == "unreadable":
+            raise ConfigError([Problem(text="is not a private key in PEM")])
+
     clock, ids, metrics = SteppedClock(), itertools.count(1), Metrics()
     signer = KeySigner("host-1", Algorithm.ES256, new_key(Algorithm.ES256))
     journal = await open_journal(directory / "journal.db", clock=clock, role="all", new_id=lambda: f"s-{next(ids):04}")
     await journal.introduce(TERRITORY.environments)
     access = Access(
-        signer=signer, journal=journal, territory=TERRITORY, clock=clock, without_token=without_token
+        signer=signer, journal=journal, territory=TERRITORY, clock=clock, without_token=without_token, usable=usable
     )  # fmt: skip
     latency = {"flows": [], "exceeded": [], "intervals": []}
 
