@@ -120,6 +120,7 @@ class Host:
         self._random = random.Random()  # noqa: S311 - jitter, not secrets
         self._fences: list[Fence] = []
         self._market: dict[str, _Market] = {}
+        self._endpoint: ReturnsEndpoint | None = None
         self._keeper: Keeper | None = None
         self._gate = SigningGate()
         self._discipline = discipline
@@ -405,7 +406,13 @@ class Host:
         self._gate.on_open(tracker.resume)
         reader = ReturnReader(identity=identity(entry), profile=profile, keys=keys, signer=keys.signer)
         inbox = Inbox(participant=entry.name, reader=reader, tracker=tracker, fence=fence)
-        watch = KeyWatch(keys, participant=entry.name, journal=journal, changed=attest)
+
+        async def changed() -> None:
+            await attest()
+            if self._endpoint is not None:
+                await self._endpoint.look_again(entry.name)
+
+        watch = KeyWatch(keys, participant=entry.name, journal=journal, changed=changed)
         return _Market(outbound, tracker, tokens, inbox, watch)
 
     async def _account_works(self, journal: KeptJournal, participant: str, *, stopped: bool) -> None:
@@ -435,7 +442,7 @@ class Host:
             )
         if listeners.returns is not None and self._market:
             options = listeners.returns
-            endpoint = ReturnsEndpoint(
+            endpoint = self._endpoint = ReturnsEndpoint(
                 [market.inbox for market in self._market.values()],
                 journal=journal,
                 clock=self._clock,

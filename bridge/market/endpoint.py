@@ -14,7 +14,7 @@ import orjson
 from aiohttp import hdrs, web
 
 from bridge.clock import Clock
-from bridge.envelope import BodyRefused, SignatureRefused
+from bridge.envelope import BodyRefused, Refusal, SignatureRefused
 from bridge.errors import JournalFull, JournalUnusable
 from bridge.journal.port import Fence, Journal, Parked, ParkedReturn, ReturnMessage
 from bridge.market.client import plain_headers
@@ -22,6 +22,7 @@ from bridge.market.flood import Flood, Flooded, source_of
 from bridge.market.report import MarketMetrics
 from bridge.market.returns import Freshness, MessageRefused, ReturnReader
 from bridge.market.tracker import Tracker
+from bridge.market.unknown_keys import Kept, UnknownKeys
 from bridge.turns import aside
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ class ReturnsEndpoint:
         self._clock = clock
         self._metrics = metrics
         self._client_names = client_names
+        self._unknown = UnknownKeys()
         self._flood = flood or Flood(clock.mono_ns)
         self._body_s = body_s
 
@@ -136,6 +138,12 @@ class ReturnsEndpoint:
             )
         except SignatureRefused as error:
             await self._withdrawn(inbox, error)
+            if error.reason is Refusal.KID_UNKNOWN:
+                name = inbox.participant
+                kept = Kept(
+                    participant=name, source=source, body=body, tokens=tokens, headers=headers, received=received
+                )
+                self._unknown.keep(kept)
             raise _Answer(401, error.reason.value) from error
         except Flooded as error:
             await self._flooded(inbox, source)
@@ -146,6 +154,37 @@ class ReturnsEndpoint:
             await self._misdirected(inbox, error)
             raise _Answer(error.status, error.reason) from error
         return await self._park(inbox, read.message, read.freshness)
+
+    async def look_again(self, participant: str) -> int:
+        """Verify again what came with an unknown `kid`, as of when it came; returns how many were good and are stored now.
+
+        Those whose key is still unknown, or for which the journal has no room, stay.
+        """
+        inbox = next((one for one in self._inboxes.values() if one.participant == participant), None)
+        return sum([await self._again(inbox, kept) for kept in self._unknown.take(participant)]) if inbox else 0
+
+    async def _again(self, inbox: Inbox, kept: Kept) -> bool:
+        try:
+            read = await aside(
+                len(kept.body), inbox.reader.read, kept.body, kept.tokens, kept.headers, kept.received,
+                flood=self._flood, source=kept.source,
+            )  # fmt: skip
+            await self._park(inbox, read.message, read.freshness)
+        except SignatureRefused as error:
+            if error.reason is Refusal.KID_UNKNOWN:
+                self._unknown.keep(kept)
+            return False
+        except Flooded:
+            self._unknown.keep(kept)
+            return False
+        except _Answer as answer:
+            if answer.status == 503:
+                self._unknown.keep(kept)
+            return False
+        except (BodyRefused, MessageRefused):
+            return False
+        log.info("unknown_key_verified", extra={"participant": inbox.participant, "kid": read.message.kid})
+        return True
 
     def _check_client(self, request: web.Request) -> None:
         """Where the caller's certificate must have one of these names, another certificate of the same authority is not enough."""

@@ -448,6 +448,7 @@ async def listening(
             metrics=report,
             **{"flood": Flood(clock.mono_ns, burst=100_000)} | (limits or {}),
         )
+        made.endpoint, made.keys = endpoint, keys
         trust = await _tls(stack, endpoint, made, bounds or Bounds(linger_s=0.3), report, **tls or {})
         connector = aiohttp.TCPConnector(ssl=trust, limit=100)
         made.http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector, auto_decompress=False))
