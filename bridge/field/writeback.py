@@ -22,7 +22,8 @@ T = TypeVar("T")
 
 CALL_S: Final = 300.0
 FULL_PAUSE_S: Final = 1.0
-BATCH: Final = 64  # one commit each: others wait behind it
+BATCH: Final = 64  # read and written together
+COMMIT: Final = 16  # results of one commit, for others wait behind it
 _TOLD: Final = frozenset({"written", "read_back_ok"})
 
 
@@ -63,7 +64,9 @@ class WriteBacks:
             if due:
                 async with talk:
                     results = await self._write(session, due)
-                await self._with_room(functools.partial(self._journal.wrote_back, self._fence, results))
+                for start in range(0, len(results), COMMIT):
+                    part = results[start : start + COMMIT]
+                    await self._with_room(functools.partial(self._journal.wrote_back, self._fence, part))
                 continue
             timeout_s = max(0.001, (next_ns - self._clock.wall_ns()) / 1e9) if next_ns else None
             try:

@@ -103,9 +103,11 @@ def _next_ns(rows: Rows, participant: str, now_ns: int, allowed: str) -> int:
 
 
 def _due_call(rows: Rows, submission: Submission) -> DueCall:
-    items = rows.all(
+    items = rows.table(
         "SELECT id, key, content, received_ns, received_mono, received_boot FROM items WHERE submission = ? ORDER BY id",
         (submission.seq,),
+        6,
+        blobs=(2,),
     )
     unit = submission.operation.kind is Kind.UNIT and items
     stamps = load_stamps(submission.stamps)
@@ -184,16 +186,20 @@ _CAUSES: Final = {
 
 def _split(tx: Tx, fence: Fence, submission: Submission, items: int, rest_id: str) -> None:
     """Items beyond the first `items` go to a new submission that keeps the place in line; it stays open where its origin was."""
-    first = tx.one("SELECT id FROM items WHERE submission = ? ORDER BY id LIMIT 1 OFFSET ?", (submission.seq, items))
+    first = tx.one(
+        "SELECT id, received_ns, received_mono, received_boot FROM items WHERE submission = ? ORDER BY id LIMIT 1 OFFSET ?",
+        (submission.seq, items),
+    )
     assert first is not None
+    stamps = dump_stamps({"received": Stamp(*first[1:])})  # its own: the origin may have waited for long
     rest = submission.items - items
     keep_open = submission.open and rest < submission.max_items
     tx.run("UPDATE submissions SET open = 0, items = ? WHERE seq = ?", (items, submission.seq))
     rest_seq = tx.insert(
         "INSERT INTO submissions (id, participant, site, flow, operation, state, position, open, items, max_items, due_ns, deadline_ns,"
         " blocked, echoes, stamps) SELECT ?, participant, site, flow, operation, 'WAITING', position, ?, ?, max_items, due_ns,"
-        " deadline_ns, 0, echoes, stamps FROM submissions WHERE seq = ?",
-        (rest_id, keep_open, rest, submission.seq),
+        " deadline_ns, 0, echoes, ? FROM submissions WHERE seq = ?",
+        (rest_id, keep_open, rest, stamps, submission.seq),
         key="seq",
     )
     tx.run(

@@ -123,6 +123,11 @@ class PgRows(Rows):
         """All rows."""
         return self._done(sql, args).fetchall()
 
+    def table(self, sql: str, args: Sequence[Any], width: int, *, blobs: Sequence[int] = ()) -> list[Row]:
+        """All rows: the server sends them together."""
+        del width, blobs
+        return self.all(sql, args)
+
     def one(self, sql: str, args: Args = ()) -> Row | None:
         """The first row, if there is one."""
         return self._done(sql, args).fetchone()

@@ -247,14 +247,17 @@ class Parked:
     verdict: str
     return_id: int
     receipt_ns: int
+    found: OpenSubmission | None = None
+    """What a new one answers, as this commit saw it: of few items, found by its transaction id alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParkedReturn:
-    """A stored return that is not settled yet."""
+    """A stored return that is not settled yet; `found` is what it answers, where its own commit saw that."""
 
     id: int
     message: ReturnMessage
+    found: OpenSubmission | None = None
 
 
 # ------------------------------------------------------------------------------------------------ reading for people

@@ -10,9 +10,9 @@ from bridge.journal.outbound import tell
 from bridge.journal.people import Decision
 from bridge.journal.port import Fence, ItemOutcome
 from bridge.journal.requeue import Again, requeue
-from bridge.journal.settling import finish
+from bridge.journal.settling import OUTCOMES, finish
 from bridge.journal.standing import unblock_after
-from bridge.journal.store import Row, Rows, Tx, dump_errors
+from bridge.journal.store import Row, Rows, Tx, dump, dump_errors
 from bridge.model import EmsState, ErrorNote, HostReason, ItemState, Kind
 from bridge.submission import SubmissionState, settled_state
 
@@ -210,10 +210,7 @@ def _write(
     tx: Tx, found: Submission, outcomes: Sequence[ItemOutcome], decision: Decision, *, kind: str, named: list[str]
 ) -> None:
     """Move items of an ended submission; its own state stays."""
-    tx.many(
-        "UPDATE items SET outcome = ?, asset_id = ?, errors = ? WHERE id = ? AND submission = ?",
-        [(o.state.value, o.asset_id, dump_errors(o.errors), o.item, found.seq) for o in outcomes],
-    )
+    tx.run(OUTCOMES, (dump([(o.state.value, o.asset_id, dump_errors(o.errors), o.item) for o in outcomes]), found.seq))
     data = {**_said(decision), "items": named, "outcomes": sorted({o.state.value for o in outcomes})}
     tx.event(None, found.participant, kind, found.id, data)
     for outcome in outcomes:

@@ -7,6 +7,7 @@ from typing import Final
 import orjson
 
 from bridge.clock import Stamp
+from bridge.journal import views
 from bridge.journal.port import Fence, Parked, ParkedReturn, ReturnMessage
 from bridge.journal.store import Row, Rows, Tx, dump
 
@@ -38,7 +39,9 @@ def park(tx: Tx, fence: Fence, message: ReturnMessage) -> Parked:
         tx.raise_alarm("CONFLICT", participant=message.participant, subject=message.message_id, text=text)
     if not message.quarantined:
         tx.topics.add(f"market:{message.participant}")
-    return Parked(verdict=verdict, return_id=id_, receipt_ns=message.received.wall_ns)
+    settles = verdict == "new" and not message.quarantined and bool(message.transaction_id)
+    found = views.answered_by(tx, message.participant, message.transaction_id) if settles else None
+    return Parked(verdict=verdict, return_id=id_, receipt_ns=message.received.wall_ns, found=found)
 
 
 def _insert(tx: Tx, fence: Fence, message: ReturnMessage, verdict: str) -> int:

@@ -10,11 +10,16 @@ from bridge.journal.port import AnswerNote, Fence, ItemOutcome, Stamps
 from bridge.journal.requeue import Again, requeue
 from bridge.journal.returns import close_return, transaction_of
 from bridge.journal.standing import unblock_after
-from bridge.journal.store import NO_BLOB, Blob, Row, Tx, dump_errors
+from bridge.journal.store import NO_BLOB, Blob, Row, Tx, dump, dump_errors
 from bridge.model import EmsState, ErrorNote, ItemState, Refusal
 from bridge.submission import SubmissionState
 
 _S = SubmissionState
+# One statement for all, for each step of one waits for a busy loop; the plus keeps SQLite from looking through the whole submission for each id.
+OUTCOMES: Final = (
+    "UPDATE items SET outcome = k.value ->> 0, asset_id = k.value ->> 1, errors = k.value ->> 2 FROM json_each(?) k"
+    " WHERE items.id = CAST(k.value ->> 3 AS BIGINT) AND +items.submission = ?"
+)
 _NAMED: Final = 50  # ids of items that an event names; the rest is in their rows
 
 # What becomes of items that a terminal move does not name.
@@ -126,9 +131,8 @@ def refuse_waiting(
 
 
 def _write(tx: Tx, submission: Submission, outcomes: Sequence[ItemOutcome]) -> None:
-    tx.many(
-        "UPDATE items SET outcome = ?, asset_id = ?, errors = ? WHERE id = ? AND submission = ?",
-        [(o.state.value, o.asset_id, dump_errors(o.errors), o.item, submission.seq) for o in outcomes],
+    tx.run(
+        OUTCOMES, (dump([(o.state.value, o.asset_id, dump_errors(o.errors), o.item) for o in outcomes]), submission.seq)
     )
 
 

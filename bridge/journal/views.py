@@ -12,6 +12,8 @@ from bridge.journal.store import Row, Rows, load_errors, load_stamps
 from bridge.model import Operation
 from bridge.submission import SubmissionState
 
+_FEW: Final = 50  # items
+_OF_TRANSACTION: Final = "participant = ? AND transaction_id = ? AND transaction_id <> ''"
 _VIEW: Final = "seq, id, participant, site, flow, operation, state, transaction_id, items, reason, attempts, stamps"
 
 
@@ -27,7 +29,7 @@ def find_submission(
         (submission, "id = ? AND participant = ?", (submission, participant)),
         (
             transaction_id,
-            "participant = ? AND transaction_id = ? AND transaction_id <> ''",
+            _OF_TRANSACTION,
             (participant, transaction_id),
         ),
         (message_id, by_call.format("message_id"), (participant, message_id)),
@@ -38,6 +40,12 @@ def find_submission(
         if found is not None:
             return _open(rows, found, with_items=True)
     return None
+
+
+def answered_by(rows: Rows, participant: str, transaction_id: str) -> OpenSubmission | None:
+    """The submission of this transaction if it has few items: what is read here, others wait for."""
+    found = find(rows, _OF_TRANSACTION, (participant, transaction_id))
+    return _open(rows, found, with_items=True) if found is not None and found.items <= _FEW else None
 
 
 def open_submissions(rows: Rows, participant: str) -> list[OpenSubmission]:
@@ -53,7 +61,9 @@ def open_submissions(rows: Rows, participant: str) -> list[OpenSubmission]:
 def _open(rows: Rows, submission: Submission, *, with_items: bool) -> OpenSubmission:
     call = rows.one("SELECT message_id FROM calls WHERE id = ?", (submission.call,))
     items = (
-        rows.all("SELECT id, key, outcome, asset_id FROM items WHERE submission = ? ORDER BY id", (submission.seq,))
+        rows.table(
+            "SELECT id, key, outcome, asset_id FROM items WHERE submission = ? ORDER BY id", (submission.seq,), 4
+        )
         if with_items
         else []
     )

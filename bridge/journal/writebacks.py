@@ -69,6 +69,10 @@ _WRITTEN: Final = (
     " LEFT JOIN items i ON i.id = w.follows LEFT JOIN submissions s ON s.seq = i.submission"
     " WHERE w.id IN (SELECT CAST(value AS BIGINT) FROM json_each(?))"
 )
+_NOTE: Final = (
+    "UPDATE writebacks SET step = k.value ->> 0, error = k.value ->> 1, due_ns = CAST(k.value ->> 2 AS BIGINT),"
+    " attempts = attempts + CAST(k.value ->> 3 AS BIGINT) FROM json_each(?) k WHERE writebacks.id = CAST(k.value ->> 4 AS BIGINT)"
+)
 # The words of the index `writebacks_untold`: a site may have a hundred thousand places, and as a rule none of these.
 _AGAIN: Final = (
     "UPDATE writebacks SET step = 'pending', attempts = 0, due_ns = ?"
@@ -196,7 +200,7 @@ def due(rows: Rows, site: str, flows: Sequence[str], now_ns: int, limit: int) ->
     """
     named = dump(list(flows))
     latest = now_ns + LONGEST_RETRY_NS
-    found = rows.all(
+    found = rows.table(
         "SELECT w.id, w.site, w.flow, w.place, w.key, w.generation, w.state, w.transaction_id, w.asset_id, w.errors, w.request,"
         " w.updated_ns, w.attempts, w.due_ns, w.follows, s.stamps, s.id, t.reply FROM"
         " (SELECT * FROM writebacks WHERE site = ? AND step IN ('pending', 'retry') AND (step = 'pending' OR due_ns <= ? OR due_ns > ?)"
@@ -204,6 +208,7 @@ def due(rows: Rows, site: str, flows: Sequence[str], now_ns: int, limit: int) ->
         " LEFT JOIN items i ON i.id = w.follows LEFT JOIN submissions s ON s.seq = i.submission LEFT JOIN triggers t ON t.site = w.site"
         " AND t.flow = w.flow AND t.place = w.place AND t.slot = w.slot AND t.request = w.request ORDER BY w.due_ns, w.id",
         (site, now_ns, latest, named, limit),
+        18,
     )
     later = rows.one(
         "SELECT min(due_ns) FROM writebacks WHERE site = ? AND step IN ('pending', 'retry') AND step = 'retry' AND due_ns > ? AND due_ns <= ?"
@@ -244,7 +249,7 @@ def _due(row: Row) -> DueWriteBack:
 def wrote_back(tx: Tx, fence: Fence, results: Sequence[WriteBackResult]) -> None:
     """Note the results: one event per submission (or flow) and state."""
     tx.check(fence)
-    rows = {row[0]: row[1:] for row in tx.all(_WRITTEN, (dump([result.id for result in results]),))}
+    rows = {row[0]: row[1:] for row in tx.table(_WRITTEN, (dump([result.id for result in results]),), 10)}
     noted: dict[tuple[str, str, str], list[list[object]]] = {}
     told: dict[int, tuple[str, Stamp]] = {}
     fresh: list[tuple[WriteBackResult, Row]] = []
@@ -273,10 +278,7 @@ def wrote_back(tx: Tx, fence: Fence, results: Sequence[WriteBackResult]) -> None
 
 def _note(tx: Tx, fresh: Sequence[tuple[WriteBackResult, Row]]) -> None:
     """The rows' steps, and the alarms that they raise or clear. As a rule no place has one, and nobody need look for each."""
-    tx.many(
-        "UPDATE writebacks SET step = ?, error = ?, due_ns = ?, attempts = attempts + ? WHERE id = ?",
-        [(result.state, result.error, result.next_ns, int(result.state == "retry"), result.id) for result, _ in fresh],
-    )
+    tx.run(_NOTE, (dump([(r.state, r.error, r.next_ns, int(r.state == "retry"), r.id) for r, _ in fresh]),))
     alarmed = tx.one("SELECT 1 FROM alarms WHERE code IN ('STUCK', 'MOVED') AND cleared_ns = 0 LIMIT 1") is not None
     for result, (participant, site, flow, place, *_) in fresh:
         where = {"participant": participant, "site": site, "subject": f"{flow}/{place}"}

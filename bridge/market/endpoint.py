@@ -231,7 +231,7 @@ class ReturnsEndpoint:
         if parked.verdict == "conflict":
             raise _Answer(409, "same_id_other_content")
         if parked.verdict == "new" and not message.quarantined:
-            inbox.tracker.returned(ParkedReturn(id=parked.return_id, message=message))
+            inbox.tracker.returned(ParkedReturn(id=parked.return_id, message=message, found=parked.found))
         if message.quarantined:
             await self._alarm(inbox, "QUARANTINE", message.quarantined)
         return self._receipt(inbox, message, parked)

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 ALLOWED: Final = (Operation.ASSET_CREATE, Operation.UNIT_CREATE)
 _OF_ATTEMPT: Final = frozenset({"sent", "answered", "returned", "settled"})  # a further one leaves its own
+_FEW: Final = 100  # items that are out of the way in a moment
+_KEPT: Final = 1  # slots for what waits
 EXPIRED: Final = Refusal(reason=HostReason.EXPIRED, text="it could not be sent before the flow's deadline")
 
 
@@ -73,6 +75,7 @@ class Outbound:
         self._woken = journal.woken(f"market:{participant}")
         self._group: asyncio.TaskGroup | None = None
         self._busy = True
+        self._short = False  # whether all that was due at the last look has left: what waits now came since then, and leaves with the next look
         self._behind = True  # something that is due may wait for a gate; only the journal can say that nothing does
         self._closing = False
         self._ended = asyncio.Event()
@@ -85,17 +88,14 @@ class Outbound:
     # the fast lane ---------------------------------------------------------------------------------------------------
 
     def claim(self, operation: Operation) -> bool:
-        """Take a send slot if every gate is open and nothing waits in front (then `send` or `release` follows); see `bridge.lane.FastLane`."""
-        if (
-            self._group is None
-            or self._closing
-            or self._busy
-            or self._behind
-            or self._woken.is_set()
-            or operation is not Operation.ASSET_CREATE
-        ):
+        """Take a send slot if every gate is open and nothing waits in front (then `send` or `release` follows); see `bridge.lane.FastLane`.
+
+        What came a moment ago and is about to leave is not in front: of one asset the journal keeps the order, and a slot is left for the others.
+        """
+        if self._group is None or self._closing or operation is not Operation.ASSET_CREATE or not self._tokens.ready:
             return False
-        if not self._pace.free() or not self._tokens.ready:
+        quiet = not (self._busy or self._behind or self._woken.is_set())
+        if not (self._pace.free() if quiet else self._short and self._pace.slots() > _KEPT):
             return False
         self._pace.take()
         return True
@@ -196,12 +196,12 @@ class Outbound:
                 return self._pace.wait_s()
             try:
                 await self._tokens.get()
-                due = await self._journal.next_calls(
-                    self._participant, self._clock.wall_ns(), allow=ALLOWED, most=max(1, self._pace.slots())
-                )
+                most = max(1, self._pace.slots())
+                due = await self._journal.next_calls(self._participant, self._clock.wall_ns(), allow=ALLOWED, most=most)
                 if isinstance(due, NoneDue):
-                    self._behind = False
+                    self._behind, self._short = False, True
                     return max(0.001, (due.next_ns - self._clock.wall_ns()) / 1e9) if due.next_ns else None
+                self._short = len(due) < most and sum(len(one.items) for one in due) <= _FEW
                 await self._start_all(due)
             except RetryLater as error:
                 return self._pace.trip(str(error), delay_s=error.delay_s)

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 FULL_PAUSE_S: Final = 1.0
 MOST_ARRIVED: Final = 1000  # returns that wait to be settled; then SMP is asked to come again
 MOST_ARRIVED_BYTES: Final = 64 * 1024 * 1024
+MOST_TOGETHER: Final = 16  # returns that are settled side by side
 ITEM_BYTES: Final = 100  # of a result, about
 _OVERDUE: Final = -1  # in the place of a poll's number: the moment after which a missing outcome is an alarm
 _NOT_SENT: Final = frozenset({SubmissionState.WAITING, SubmissionState.RETRY_WAIT, SubmissionState.SET_ASIDE})
@@ -118,14 +119,31 @@ class Tracker:
         while True:
             self._wake_returns.clear()
             while self._arrived:
-                try:
-                    await self._settle_kept(self._arrived[0])
-                except JournalFull:
-                    await asyncio.sleep(FULL_PAUSE_S)
-                else:
-                    self._arrived_bytes -= len(self._arrived.popleft().message.body)
+                await self._settle_together()
             if not await self._take_up():
                 await self._wake_returns.wait()
+
+    async def _settle_together(self) -> None:
+        """The next returns side by side, so that one commit serves them all; those of one transaction one after the other, in order of arrival."""
+        batch = [self._arrived.popleft()]
+        known = {batch[0].message.transaction_id}
+        while self._arrived and len(batch) < MOST_TOGETHER and "" not in known:
+            if self._arrived[0].message.transaction_id in {"", *known}:
+                break
+            batch.append(self._arrived.popleft())
+            known.add(batch[-1].message.transaction_id)
+        results = await asyncio.gather(*(self._settle_kept(parked) for parked in batch), return_exceptions=True)
+        again = []
+        for parked, result in zip(batch, results, strict=True):
+            if isinstance(result, JournalFull):
+                again.append(parked)
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                self._arrived_bytes -= len(parked.message.body)
+        if again:
+            self._arrived.extendleft(reversed(again))
+            await asyncio.sleep(FULL_PAUSE_S)
 
     async def _take_up(self) -> bool:
         """The next returns that an earlier run left, a page at a time; whether there were any."""
@@ -162,12 +180,14 @@ class Tracker:
         if read is None:
             await self._journal.close_return(self._fence, parked.id, "quarantined")
             return
-        found = await self._journal.find_submission(
-            self._participant,
-            transaction_id=read.transaction_id,
-            message_id=read.answers_message_id,
-            correlation_id=read.correlation_id,
-        )
+        found = parked.found
+        if found is None or found.transaction_id != read.transaction_id:
+            found = await self._journal.find_submission(
+                self._participant,
+                transaction_id=read.transaction_id,
+                message_id=read.answers_message_id,
+                correlation_id=read.correlation_id,
+            )
         if found is None:
             await self._journal.close_return(self._fence, parked.id, "orphan")
             return

@@ -390,3 +390,33 @@ async def test_a_stop_waits_for_the_call_that_is_being_committed(tmp_path):
             assert not drained.done()
             go.set()
         assert (await rig.view()).state.value == "AWAITING_RETURN"
+
+
+async def test_a_record_need_not_wait_for_what_came_a_moment_ago(tmp_path):
+    """While the last few are on their way a slot may still be lent, one is kept for them, and none once much waits in line."""
+    async with market(tmp_path, rest=TAKEN) as rig:
+        await rig.submit("BESS001")
+        await rig.until("AWAITING_RETURN")
+        outbound, claim = rig.outbound, rig.outbound.claim
+        while outbound._behind or outbound._busy:
+            await asyncio.sleep(0)
+        begun, go, sending = asyncio.Event(), asyncio.Event(), rig.journal.sending
+
+        async def slow(*values):
+            begun.set()
+            await go.wait()
+            return await sending(*values)
+
+        rig.journal.sending = slow
+        await rig.submit("BESS002")
+        await begun.wait()  # one is being committed, so that three slots are left, one of them kept
+        assert [claim(Operation.ASSET_CREATE) for _ in range(3)] == [True, True, False]
+        for _ in range(2):
+            outbound.release()
+        go.set()
+        begun.clear()
+        go.clear()
+        await rig.submit(*(f"MANY{number}" for number in range(200)))
+        await begun.wait()
+        assert not claim(Operation.ASSET_CREATE)
+        go.set()

@@ -27,6 +27,7 @@ from bridge.process import calm
 from bridge.registry import find
 
 CLOCK = SystemClock.here()
+TOGETHER = 100
 SITES = ("north", "east")
 FINAL = {int(state) for state in EmsState if state.final} | {int(EmsState.IN_DOUBT)}
 
@@ -96,7 +97,11 @@ class Ems:
         return Arrival(records=records, ack=ack)
 
     async def receive(self):
-        return [await self.queue.get()]
+        """Everything that waits, as the sessions of real protocols hand it out."""
+        arrivals = [await self.queue.get()]
+        while len(arrivals) < TOGETHER and not self.queue.empty():
+            arrivals.append(self.queue.get_nowait())
+        return arrivals
 
     async def read(self, addresses):
         raise NotImplementedError

@@ -1,6 +1,7 @@
 """The tracker beside a journal and a peer that are told what to do: clocks, races, a full disk."""
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -75,6 +76,8 @@ class Journal:
 
 class Maker:
     """The profile's plan, and what a status answer or a return says."""
+
+    blocks = False
 
     def __init__(self, delays_s, *, status=None, overdue_s=900.0):
         self.delays_s = delays_s
@@ -214,3 +217,80 @@ async def test_an_end_that_is_told_twice_at_once_is_counted_once(first):
     rig.tracker.returned(RETURN)
     await rig.until(lambda: journal.settled)
     assert rig.metrics.ended == first
+
+
+def returned(number, transaction_id):
+    message = replace(RETURN.message, message_id=f"r{number}", transaction_id=transaction_id)
+    return replace(RETURN, id=number, message=message)
+
+
+async def test_returns_are_settled_side_by_side_and_those_of_one_transaction_in_order():
+    """What one commit serves need not wait for another; the second return of a transaction comes after its first."""
+    journal = Journal()
+    begun, ended, gate = [], [], asyncio.Event()
+
+    async def settle(fence, submission, state, results, *, return_id, **more):
+        begun.append(return_id)
+        await gate.wait()
+        ended.append(return_id)
+        return True
+
+    journal.settle = settle
+    rig = Rig(journal, Maker([]))
+    for number, transaction_id in enumerate(("T1", "T2", "T3", "T1", "T4")):
+        rig.tracker.returned(returned(number, transaction_id))
+    seen = []
+
+    async def open_the_gate():
+        while len(begun) < 3:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.02)
+        seen.extend(sorted(begun))
+        gate.set()
+
+    opening = asyncio.get_running_loop().create_task(open_the_gate())
+    await rig.until(lambda: len(ended) == 5)
+    await opening
+    assert (seen, ended) == ([0, 1, 2], [0, 1, 2, 3, 4])
+
+
+async def test_a_return_that_finds_no_room_comes_again_in_its_turn(monkeypatch):
+    """Of those settled side by side the one that met a full disk is settled once there is room; the others are not settled twice."""
+    monkeypatch.setattr("bridge.market.tracker.FULL_PAUSE_S", 0.01)
+    journal = Journal()
+    settled = []
+
+    async def settle(fence, submission, state, results, *, return_id, **more):
+        if return_id == 1 and settled.count(1) == 0 and 1 not in refused:
+            refused.append(1)
+            raise JournalFull("full")
+        settled.append(return_id)
+        return True
+
+    refused = []
+    journal.settle = settle
+    rig = Rig(journal, Maker([]))
+    for number in range(3):
+        rig.tracker.returned(returned(number, f"T{number}"))
+    await rig.until(lambda: len(settled) == 3)
+    assert (sorted(settled), refused) == ([0, 1, 2], [1])
+
+
+async def test_what_its_own_commit_found_is_not_looked_for_again():
+    """A return that came with the submission it answers costs no further read; one that names another transaction does."""
+    journal = Journal()
+    found = await journal.find_submission("acme")
+    looked = []
+
+    async def look(participant, **ids):
+        looked.append(ids["transaction_id"])
+        return found
+
+    journal.find_submission = look
+    rig = Rig(journal, Maker([]))
+    rig.tracker.returned(replace(returned(1, "T1"), found=found))
+    await rig.until(lambda: len(journal.settled) == 1)
+    assert looked == []
+    rig.tracker.returned(replace(returned(2, "T2"), found=replace(found, transaction_id="T9")))
+    await rig.until(lambda: len(journal.settled) == 2)
+    assert looked == ["T1"]

@@ -389,3 +389,15 @@ async def test_a_look_that_began_before_the_commit_makes_nothing_due(kit):
         kit.market, due.submission, SubmissionState.RETRY_WAIT, kit.answer(status=503), retry_ns=retry_ns
     )
     assert isinstance(await kit.journal.next_call("acme", before_ns, allow=list(Operation)), NoneDue)
+
+
+async def test_the_rest_of_a_split_was_received_when_its_own_first_record_was(kit):
+    """What is told of its wait is its own, not that of the call it was cut from."""
+    await kit.accept(kit.asset("A1"))
+    kit.clock.advance(60)
+    late = kit.asset("A2")
+    await kit.accept(late)
+    await kit.send(1)
+    rest = await kit.due()
+    assert [item.key for item in rest.items] == ["A2"]
+    assert rest.stamps["received"] == late.stamps["received"]
