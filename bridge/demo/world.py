@@ -21,7 +21,7 @@ from bridge.demo.service import Service
 from bridge.envelope import Algorithm
 from bridge.errors import ConfigError, Problem
 from bridge.keys import new_key, public_jwks, write_private, write_whole
-from bridge.material import participant_keys
+from bridge.material import our_signer
 from bridge.registry import find
 from bridge.sandbox import Knobs, Refusal, Sandbox, SandboxOptions, SandboxParticipant
 from bridge.sandbox.pki import Authority
@@ -148,7 +148,7 @@ class World:
             user=PARTICIPANT,
             password=PASSWORD,
             sender=entry.options.sender,
-            jwks=public_jwks([participant_keys(entry).signer]),
+            jwks=public_jwks([our_signer(entry)]),
         )
         options = SandboxOptions(
             profile=entry.profile,
