@@ -18,6 +18,7 @@ from bridge.config import AdminListener as AdminOptions
 from bridge.config import Config, Participant, SiteConfig
 from bridge.discipline import ClockWatch, DisciplineSource, Limits, SigningGate
 from bridge.errors import ConfigError, JournalFull, JournalUnusable, Problem
+from bridge.expiry import Ending, ExpiryWatch, host_endings, site_endings
 from bridge.field.alarmword import AlarmWords
 from bridge.field.intake import IntakeDesk
 from bridge.field.links import LinkAlarms
@@ -92,6 +93,7 @@ class _Market:
     tokens: TokenKeeper
     inbox: Inbox
     keys: KeyWatch
+    ring: KeyRing
 
 
 class Host:
@@ -126,6 +128,7 @@ class Host:
         self._discipline = discipline
         self._sockets = sockets or {}
         self._watch: ClockWatch | None = None
+        self._expiry: ExpiryWatch | None = None
         self._traced: Traced | None = None
 
     async def run(self, running: Running) -> None:
@@ -171,6 +174,8 @@ class Host:
                 sinks.append(group.create_task(self._watch.run()))
             if self._traced is not None:
                 sinks.append(group.create_task(self._traced.run()))
+            self._expiry = self._watch_ends(journal)
+            sinks.append(group.create_task(self._expiry.run()))
             for market in self._market.values():
                 sinks.append(group.create_task(market.tokens.run()))
                 sinks.append(group.create_task(market.keys.run()))
@@ -353,6 +358,8 @@ class Host:
         keys = await self._keys(entry, journal)
 
         async def attest() -> None:
+            if self._expiry is not None:
+                self._expiry.again.set()
             await journal.evidence().note_facts(fence, entry.name, facts_of(self._config, entry, keys))
 
         with suppress(JournalFull):  # they are noted at the next start
@@ -413,7 +420,7 @@ class Host:
                 await self._endpoint.look_again(entry.name)
 
         watch = KeyWatch(keys, participant=entry.name, journal=journal, changed=changed)
-        return _Market(outbound, tracker, tokens, inbox, watch)
+        return _Market(outbound, tracker, tokens, inbox, watch, keys)
 
     async def _account_works(self, journal: KeptJournal, participant: str, *, stopped: bool) -> None:
         """A login was good: what stopped it, in a former run too, is over, and what waits for it leaves."""
@@ -423,6 +430,19 @@ class Host:
         market = self._market.get(participant)
         if stopped and market is not None:
             market.outbound.resume()
+
+    def _watch_ends(self, journal: Journal) -> ExpiryWatch:
+        """What looks after the ends of certificates and keys that this process works with."""
+        rings = {name: market.ring for name, market in self._market.items()}
+        market, field = self._role is not Role.FIELD, self._role is not Role.MARKET
+
+        def endings() -> list[Ending]:
+            mine = [one for site in self._sites for one in site_endings(site)] if field else []
+            return [*mine, *(host_endings(self._config, rings) if market else ())]
+
+        return ExpiryWatch(
+            endings, journal=journal, metrics=self._metrics, clock=self._clock, market=market, field=field
+        )
 
     async def _keys(self, entry: Participant, journal: KeptJournal) -> KeyRing:
         """The participant's keys: what the configuration names, in the states that the journal holds. Raises `ConfigError`."""

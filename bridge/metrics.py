@@ -162,6 +162,12 @@ class Metrics:
             ["state"],
             registry=at,
         )
+        self.expiry = Gauge(
+            "smp_bridge_expiry_timestamp_seconds",
+            "When a certificate or key ends (Unix time), by its place in the configuration and its file or key id",
+            ["participant", "site", "what", "name"],
+            registry=at,
+        )
         self.alarms = Gauge(
             "smp_bridge_alarms",
             "Alarms that stand, by whether somebody acknowledged them (open, acked)",

@@ -7,7 +7,7 @@ from typing import Final
 
 from bridge.certificates import Wish, new_key, self_signed, write_pair
 
-LIFE_DAYS: Final = 30
+LIFE_DAYS: Final = 365
 _RSA_BITS: Final = 2048  # the most that Basic256Sha256 asks of everybody
 
 

@@ -36,6 +36,10 @@ RUNBOOK: Final[Mapping[str, str]] = {
     "KEY_REFUSED": "Somebody signed a message with a key of the platform that was revoked, has expired, or is past its grace time; it was refused. Ask the platform which key it signs with: `keys list` shows what is known, `keys import` takes a new one. If the platform did not send it, its key is stolen: tell it.",
     "KEY_UNUSABLE": "The key that should sign now cannot be read, and the former one signs on; the text says why. Put its file right, then run `keys rotate` or `keys revoke` again, or start the host anew.",
     "FLOOD": "Too many messages with a bad signature came from one source; further ones of it are answered 429 before they are verified. Good messages of other sources are taken. Find out who it is; block the address at the firewall, or tell the platform if it is theirs.",
+    "EXPIRED": "A certificate or key has ended; the text says which. Links and calls that need it fail, or will at the next connect. Renew it now.",
+    "EXPIRES_7": "A certificate or key ends in 7 days or less; the text says which. Renew it now: `keys new` and `keys rotate` for a signing key, a new file for a certificate.",
+    "EXPIRES_30": "A certificate or key ends in 30 days or less; the text says which. Have it renewed, and let the other side know it in time.",
+    "EXPIRES_60": "A certificate or key ends in 60 days or less; the text says which. Plan its renewal: the other side may need weeks to let a new one in.",
     "CLOCK_OFFSET": "This machine's clock is wrong by the stated offset. Above `clock.hold_at` nothing is signed and calls wait until it is right; records and returns are taken. Look at the machine's NTP service and its servers; have it step the clock where it only slews.",
     "CLOCK_UNSYNCHRONISED": "Nothing synchronises this machine's clock, or it cannot be asked; the text says which. Nothing is held. Set up NTP on the machine (or on the host of a container); where somebody else answers for the clock, `clock: {source: none}`.",
     "LINK_DOWN": "There was no session with this EMS for the stated time; it is tried again by itself. Look at the device, the network between, and the service's log.",
@@ -93,6 +97,8 @@ _BITS: Final[Mapping[str, AlarmBit | None]] = {
     "LINK_REFUSED": AlarmBit.LINK,
     "JOURNAL_FULL": AlarmBit.JOURNAL_FULL,
     "ALARM_WORD": None,
+    "EXPIRES_30": None,  # a matter of days, for people
+    "EXPIRES_60": None,
     "CLOCK_UNSYNCHRONISED": None,  # nothing of an EMS waits for it
 }
 

@@ -13,7 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from bridge.clock import Clock
 
-LIFE_DAYS: Final = 30
+LIFE_DAYS: Final = 365
 LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
 
