@@ -233,11 +233,6 @@ class Link:
             loop = getattr(session, "_publish_task", None)
             if loop is not None:
                 loop.add_done_callback(lambda _: self._lost("the server has ended the subscription"))
-            if result.RevisedPublishingInterval > interval_s * 1000 * 1.01:
-                log.warning(
-                    "opcua_interval_revised",
-                    extra={"asked_ms": interval_s * 1000, "given_ms": result.RevisedPublishingInterval},
-                )
         return Subscribed(
             result.SubscriptionId, result.RevisedPublishingInterval / 1000, result.RevisedMaxKeepAliveCount
         )

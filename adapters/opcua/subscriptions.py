@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from adapters.opcua.errors import status_name
 from adapters.opcua.library import ua
-from adapters.opcua.link import Link, Monitored, Subscribed
+from adapters.opcua.link import Link, Monitored, Subscribed, log
 from adapters.opcua.requests import Asked
 from adapters.opcua.watch import Pulse
 from bridge.api import LinkError, SessionContext
@@ -47,16 +47,14 @@ class Subscriptions:
         self._held: list[_Held] = []
         self._pulses: dict[int, Pulse] = {}
         self._more = True
+        self._slowest_s = 0.0
 
     async def open(self) -> Subscribed:
-        """Make the first one; what it was given holds for the others too. Raises `LinkError`."""
+        """Make the first one. Raises `LinkError`."""
         made = await self._link.subscribe(KEEP_ALIVE_S, self._published)
         if made is None:
             raise LinkError("subscribing: the server allows no subscription")
         self._hold(made)
-        intervals, options = self._context.intervals, self._context.options
-        intervals.agreed("publishing", configured_s=options.publishing_interval, revised_s=made.interval_s)
-        intervals.agreed("keep_alive", configured_s=KEEP_ALIVE_S, revised_s=made.quiet_s)
         return made
 
     async def watch(self, asked: Sequence[Asked]) -> list[Monitored]:
@@ -96,7 +94,21 @@ class Subscriptions:
         self._pulse(made.id).start(2 * made.quiet_s + self._context.options.timeout)
         held = _Held(made)
         self._held.append(held)
+        self._agree(made)
         return held
+
+    def _agree(self, made: Subscribed) -> None:
+        """Tell what the server made of the intervals: of several subscriptions the slowest, for it is what an operator has to reckon with."""
+        if made.interval_s <= self._slowest_s:
+            return
+        intervals, asked_s = self._context.intervals, self._context.options.publishing_interval
+        intervals.agreed("publishing", configured_s=asked_s, revised_s=made.interval_s)
+        intervals.agreed("keep_alive", configured_s=KEEP_ALIVE_S, revised_s=made.quiet_s)
+        if made.interval_s > max(asked_s * 1.01, self._slowest_s):
+            names = {"site": self._context.site, "adapter": self._context.adapter, "url": self._link.url}
+            times = {"asked_ms": round(asked_s * 1000, 3), "given_ms": round(made.interval_s * 1000, 3)}
+            log.warning("opcua_interval_revised", extra={**names, **times})
+        self._slowest_s = made.interval_s
 
     async def _give_back(self, held: _Held) -> None:
         self._more = False

@@ -260,16 +260,20 @@ async def test_a_server_with_few_subscriptions_is_polled_for_the_rest(peer, capl
     assert (entry.count, entry.status) == (4, "BadTooManyMonitoredItems")
 
 
-async def test_it_tells_its_intervals_and_how_well_they_are_kept(peer, monkeypatch):
+async def test_it_tells_its_intervals_and_how_well_they_are_kept(peer, monkeypatch, caplog):
     """As configured and as the server revised them; a keep-alive measures as many publishing intervals as its count says."""
     monkeypatch.setattr("adapters.opcua.subscriptions.KEEP_ALIVE_S", 0.2)
     recorded = Recorded()
-    context = peer.context(publishing_interval="50ms", sampling_interval="50ms")._replace(intervals=recorded)
+    context = peer.context(publishing_interval="20ms", sampling_interval="50ms")._replace(intervals=recorded)
     async with asyncio.timeout(WITHIN_S), ADAPTER.open(context):
         await recorded.until("keep_alive", 3)
+        ((given_ms, keep_alives, _),) = (await peer.order("stats"))["subscriptions"]
     (configured, revised), (_, quiet) = recorded.said["publishing"], recorded.said["keep_alive"]
-    assert (configured, recorded.said["keep_alive"][0]) == (0.05, 0.2)
-    assert revised >= 0.05
+    assert (configured, recorded.said["keep_alive"][0]) == (0.02, 0.2)
+    assert (revised, quiet) == (given_ms / 1000, given_ms / 1000 * keep_alives)
+    assert revised > configured  # node-opcua publishes every 50 ms at most
+    (warning,) = told(caplog, "opcua_interval_revised")
+    assert (warning.adapter, warning.asked_ms, warning.given_ms) == ("ems", 20.0, given_ms)
     assert recorded.said["sampling"][0] == 0.05
     assert recorded.said["sampling"][1] > 0
     count = round(quiet / revised)
