@@ -31,7 +31,7 @@ class Peer:
         self._process = process
         self.directory = directory
         self.port = 0
-        self._listening = False
+        self._serves: dict[str, object] | None = None  # the settings under which it listens now
         self.own: KeyFiles = make_pair(directory, "peer", SERVER_URI, hosts=("127.0.0.1",))
         self.client: KeyFiles = make_pair(directory, "client", CLIENT_URI)
 
@@ -66,28 +66,28 @@ class Peer:
             "modes": ["SignAndEncrypt"],
         }
         self.port = (await self.order("start", **{**order, **changes}))["port"]
-        self._listening = not changes
+        self._serves = changes
 
     async def stop(self) -> None:
         """Close every connection and stop listening; the values stay."""
         await self.order("stop")
-        self._listening = False
+        self._serves = None
 
     async def again(self, **changes: object) -> None:
         """A restart of the server, with these changes of its settings."""
         await self.stop()
         await self.start(**changes)
 
-    async def fresh(self) -> None:
-        """As at the beginning: first values, no connection, default settings."""
+    async def fresh(self, **changes: object) -> None:
+        """As at the beginning: first values, no connection, default settings but for these."""
         await self.order("reset")
-        if not self._listening:
-            await self.again()
+        if self._serves != changes:
+            await self.again(**changes)
 
     async def mute(self) -> None:
         """Let every subscription fall silent; the server is of no further use."""
         assert (await self.order("mute-subscriptions"))["count"]
-        self._listening = False
+        self._serves = None
 
     async def variable(self, path: str, type_name: str, value: object, **more: object) -> None:
         """Add a variable; before `start`."""

@@ -5,6 +5,7 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import pytest_asyncio
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import Encoding
 from opcua_certificates import make
@@ -21,10 +22,25 @@ WITHIN_S = 20.0
 PLACE = Address("batteries", "BESS001", "reference")
 
 
-async def opens(context) -> None:
+WAYS = [
+    (policy, mode)
+    for policy in ("Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss")
+    for mode in ("SignAndEncrypt", "Sign")
+]
+# All of them offered by one server; the other library spells two of them its own way.
+EVERYTHING = {"policies": ["Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss"], "modes": ["SignAndEncrypt", "Sign"]}  # fmt: skip
+
+
+async def opens(context, peer=None) -> None:
+    """With `peer`: in the way that is configured and no other, by what the server says of it."""
     async with asyncio.timeout(WITHIN_S), ADAPTER.open(context) as session:
         (found,) = await session.read([PLACE])
         assert (found.quality, found.value) == (Quality.GOOD, "REF1")
+        if peer is not None:
+            security = context.options.security
+            ((uri, mode),) = (await peer.order("stats"))["secured"]
+            named = uri.rpartition("#")[2].replace("_", "")
+            assert (named, mode) == (security.policy.value, security.mode.value)
 
 
 async def refused(context, words: str, kind: type[LinkError] = LinkRefused) -> LinkError:
@@ -33,27 +49,11 @@ async def refused(context, words: str, kind: type[LinkError] = LinkRefused) -> L
     return raised.value
 
 
-@pytest.mark.parametrize(
-    ("policy", "mode"),
-    [
-        ("Basic256Sha256", "SignAndEncrypt"),
-        ("Basic256Sha256", "Sign"),
-        ("Aes128Sha256RsaOaep", "SignAndEncrypt"),
-        ("Aes256Sha256RsaPss", "SignAndEncrypt"),
-    ],
-)
+@pytest.mark.serves(**EVERYTHING)
+@pytest.mark.parametrize(("policy", "mode"), WAYS)
 async def test_every_policy_works(peer, policy, mode):
     """With user and password; under Sign the password is encrypted by itself."""
-    if (policy, mode) != ("Basic256Sha256", "SignAndEncrypt"):
-        await peer.again(policies=[peer_name(policy)], modes=[mode])
-    await opens(peer.context(security=peer.security(policy=policy, mode=mode)))
-
-
-def peer_name(policy: str) -> str:
-    """The other library's spelling."""
-    return {"Aes128Sha256RsaOaep": "Aes128_Sha256_RsaOaep", "Aes256Sha256RsaPss": "Aes256_Sha256_RsaPss"}.get(
-        policy, policy
-    )
+    await opens(peer.context(security=peer.security(policy=policy, mode=mode)), peer)
 
 
 async def test_no_connect_proves_a_key(peer, monkeypatch):
@@ -75,9 +75,9 @@ async def test_no_connect_proves_a_key(peer, monkeypatch):
     assert read == [True]
 
 
+@pytest.mark.serves(policies=["None"], modes=["None"], user="")
 async def test_no_security_works_where_it_is_written_out(peer, caplog):
     """For a laboratory, and for a server that knows nothing else; each connection says so."""
-    await peer.again(policies=["None"], modes=["None"], user="")
     await opens(peer.context(security={"policy": "None"}))
     (warning,) = [entry for entry in caplog.records if entry.message == "opcua_link_not_protected"]
     assert (warning.levelname, warning.url) == ("WARNING", peer.url)
@@ -94,26 +94,22 @@ def by_certificate(peer, pair) -> dict[str, object]:
     return {**security, "user_certificate": pair.certificate, "user_private_key": pair.private_key}
 
 
-@pytest.mark.parametrize(
-    ("policy", "mode"),
-    [
-        ("Basic256Sha256", "SignAndEncrypt"),
-        ("Basic256Sha256", "Sign"),
-        ("Aes128Sha256RsaOaep", "SignAndEncrypt"),
-        ("Aes128Sha256RsaOaep", "Sign"),
-        ("Aes256Sha256RsaPss", "SignAndEncrypt"),
-        ("Aes256Sha256RsaPss", "Sign"),
-    ],
-)
-async def test_a_user_is_known_by_a_certificate(peer, tmp_path, policy, mode):
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def users(tmp_path_factory):
+    """Key pairs of a user and of a stranger, and a folder for the server that trusts the one."""
+    directory = tmp_path_factory.mktemp("users")
+    names = ("user", "stranger")
+    return *await asyncio.to_thread(lambda: [make_pair(directory, name, f"urn:{name}") for name in names]), directory
+
+
+@pytest.mark.parametrize(("policy", "mode"), WAYS)
+async def test_a_user_is_known_by_a_certificate(running_peer, users, policy, mode):
     """Under every policy and mode: the server trusts this user, and no other."""
-    user, stranger = await asyncio.to_thread(
-        lambda: (make_pair(tmp_path, "user", "urn:user"), make_pair(tmp_path, "stranger", "urn:stranger"))
-    )
+    peer, (user, stranger, directory) = running_peer, users
     trust = [peer.client.certificate, user.certificate]
-    await peer.again(policies=[peer_name(policy)], modes=[mode], trust=trust, pki=tmp_path / "pki")
+    await peer.fresh(**EVERYTHING, trust=trust, pki=directory / "pki")
     changed = {"policy": policy, "mode": mode}
-    await opens(peer.context(security={**by_certificate(peer, user), **changed}))
+    await opens(peer.context(security={**by_certificate(peer, user), **changed}), peer)
     error = await refused(
         peer.context(security={**by_certificate(peer, stranger), **changed}), "BadIdentityTokenRejected|BadCertificate"
     )
@@ -127,9 +123,9 @@ async def test_a_kind_of_user_that_the_server_does_not_take_is_told_with_those_i
     assert "users with a password" in str(error)
 
 
+@pytest.mark.serves(user="")
 async def test_anonymous_works_where_the_server_lets_it(peer):
     """Certificates alone."""
-    await peer.again(user="")
     security = {key: value for key, value in peer.security().items() if key not in {"user", "password"}}
     await opens(peer.context(security=security))
 
@@ -202,13 +198,13 @@ async def test_the_server_is_checked_again_on_the_secured_session(peer, monkeypa
     assert seen[0] == seen[1]
 
 
+@pytest.mark.serves(uri="urn:somebody:else")
 async def test_a_server_that_calls_itself_otherwise_is_refused(peer):
     """Its application URI is not the one in its certificate."""
-    await peer.again(uri="urn:somebody:else")
     await refused(peer.context(), "urn:somebody:else, which is not in its certificate")
 
 
-async def test_a_server_that_sends_its_chain_is_trusted_by_its_root(peer, tmp_path):
+async def test_a_server_that_sends_its_chain_is_trusted_by_its_root(running_peer, tmp_path):
     """The authority between them comes from the server; without the root it is worth nothing."""
 
     def chain():
@@ -227,15 +223,16 @@ async def test_a_server_that_sends_its_chain_is_trusted_by_its_root(peer, tmp_pa
         )
 
     key, root, other = await asyncio.to_thread(chain)
-    await peer.again(certificate=tmp_path / "chain.pem", key=key)
+    peer = running_peer
+    await peer.fresh(certificate=tmp_path / "chain.pem", key=key)
     await opens(peer.context(security=peer.security(server_certificates=[root])))
     await refused(peer.context(security=peer.security(server_certificates=[other])), "not trusted")
 
 
-async def test_a_certificate_that_the_server_does_not_know_is_refused_with_a_hint(peer, tmp_path):
+async def test_a_certificate_that_the_server_does_not_know_is_refused_with_a_hint(running_peer, users, tmp_path):
     """The server trusts one client; ours is another."""
-    stranger = await asyncio.to_thread(make_pair, tmp_path, "stranger", "urn:stranger")
-    await peer.again(trust=[stranger.certificate], pki=tmp_path / "pki")
+    peer, (_, stranger, _) = running_peer, users
+    await peer.fresh(trust=[stranger.certificate], pki=tmp_path / "pki")
     error = await refused(peer.context(), "hung up while the connection was secured")
     assert "trust" in error.hint
     security = peer.security(certificate=stranger.certificate, private_key=stranger.private_key)

@@ -160,39 +160,11 @@ async def test_a_unit_brings_its_list(peer):
 # the server's tree
 
 
-async def test_namespaces_may_be_numbered_anew_at_each_start(peer):
-    """Prefixes are looked up by URI at each open."""
-    for before in ([], ["urn:other:a", "urn:other:b"]):
-        await peer.again(namespaces=[*before, "urn:acme:ems"])
-        async with opened(peer) as session:
-            assert (await reading(session, "reference")).value == "REF1"
-
-
 async def test_an_unknown_namespace_is_named(peer):
     """The operator reads which URI is missing and which there are."""
     with pytest.raises(LinkError, match=r"no namespace urn:nobody; it has .*urn:acme:ems"):
         async with opened(peer, namespaces={"ems": "urn:nobody"}):
             pass
-
-
-async def test_limits_of_the_server_are_kept(peer):
-    """A server that takes five nodes a call gets five, and everything still works."""
-    limits = {
-        "maxNodesPerRead": 5,
-        "maxNodesPerWrite": 2,
-        "maxNodesPerBrowse": 1,
-        "maxNodesPerTranslateBrowsePathsToNodeIds": 3,
-        "maxMonitoredItemsPerCall": 2,
-    }
-    await peer.again(limits=limits)
-    await peer.request(PLACE)
-    async with opened(peer) as session:
-        record = await next_record(session)
-        assert {field.quality for field in record.fields.values()} == {Quality.GOOD}
-        written = await session.write(outcome_writes("batteries", PLACE))
-    assert {entry.error for entry in written} == {""}
-    stats = await peer.order("stats")
-    assert stats["most"] == 5  # the limits themselves are the first five nodes
 
 
 async def test_a_path_that_exists_nowhere_is_refused_at_opening(peer):
@@ -214,17 +186,65 @@ async def test_an_each_that_matches_nothing_is_refused_at_opening(peer):
         await open_and_close(context)
 
 
+async def test_namespaces_may_be_numbered_anew_at_each_start(peer):
+    """Prefixes are looked up by URI at each open."""
+    for before in ([], ["urn:other:a", "urn:other:b"]):
+        await peer.fresh(**({"namespaces": [*before, "urn:acme:ems"]} if before else {}))
+        async with opened(peer) as session:
+            assert (await reading(session, "reference")).value == "REF1"
+
+
+@pytest.mark.serves(namespaces=["urn:other:a", "urn:other:b", "urn:acme:ems"])
+async def test_node_ids_are_found_again_when_namespaces_are_numbered_anew(peer):
+    """Their namespace is a URI, as that of a path."""
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(by_node_ids(peer)) as session:
+        assert (await reading(session, "reference", "BESS003")).value == "REF3"
+
+
+LIMITS = {
+    "maxNodesPerRead": 5,
+    "maxNodesPerWrite": 2,
+    "maxNodesPerBrowse": 1,
+    "maxNodesPerTranslateBrowsePathsToNodeIds": 3,
+    "maxMonitoredItemsPerCall": 2,
+}
+
+
+@pytest.mark.serves(limits=LIMITS)
+async def test_limits_of_the_server_are_kept(peer):
+    """A server that takes five nodes a call gets five, and everything still works."""
+    await peer.request(PLACE)
+    async with opened(peer) as session:
+        record = await next_record(session)
+        assert {field.quality for field in record.fields.values()} == {Quality.GOOD}
+        written = await session.write(outcome_writes("batteries", PLACE))
+    assert {entry.error for entry in written} == {""}
+    stats = await peer.order("stats")
+    assert stats["most"] == 5  # the limits themselves are the first five nodes
+
+
+@pytest.mark.serves(limits=LIMITS)
+async def test_states_are_written_after_everything_else(peer):
+    """An EMS that reacts to a state finds the rest of the outcome in place, also where the server takes two writes at a time."""
+    async with opened(peer) as session:
+        written = await session.write([*outcome_writes("batteries", PLACE), *outcome_writes("batteries", "BESS002")])
+    assert [entry.address.name for entry in written][:2] == [OutcomeField.STATE, OutcomeField.TRANSACTION_ID]
+    paths = [path.rpartition("/")[2] for path, _ in (await peer.order("stats"))["writes"]]
+    assert paths[-2:] == ["State", "State"]
+    assert "State" not in paths[:-2]
+
+
+@pytest.mark.serves(twice=[BASE])
 async def test_a_node_that_is_reached_over_two_references_is_one_place(peer):
     """Some servers both organise and contain a folder."""
-    await peer.again(twice=[BASE])
     await peer.request(PLACE)
     async with opened(peer) as session:
         assert (await next_record(session)).place == PLACE
 
 
+@pytest.mark.serves(capabilities={"maxMonitoredItems": 2})
 async def test_what_the_server_does_not_watch_is_polled(peer, caplog):
     """Triggers beyond the server's limit of watched variables are told in the log, read at each opening, and asked for from then on."""
-    await peer.again(capabilities={"maxMonitoredItems": 2})
     await peer.request("BESS003")
     async with opened(peer, poll_interval="50ms") as session:
         record = await next_record(session)
@@ -238,9 +258,9 @@ async def test_what_the_server_does_not_watch_is_polled(peer, caplog):
     assert (entry.count, entry.status) == (6, "BadTooManyMonitoredItems")
 
 
+@pytest.mark.serves(capabilities={"maxMonitoredItemsPerSubscription": 2})
 async def test_what_one_subscription_does_not_take_goes_into_another(peer, caplog):
     """Many servers keep few variables in each; nothing is polled for it, and each subscription tells its changes."""
-    await peer.again(capabilities={"maxMonitoredItemsPerSubscription": 2})
     async with opened(peer) as session:
         assert len((await peer.order("stats"))["subscriptions"]) == 4
         for place in ("BESS003", "BESS001"):
@@ -249,10 +269,9 @@ async def test_what_one_subscription_does_not_take_goes_into_another(peer, caplo
     assert not told(caplog, "opcua_nodes_polled")
 
 
+@pytest.mark.serves(capabilities={"maxMonitoredItemsPerSubscription": 2, "maxSubscriptionsPerSession": 2})
 async def test_a_server_with_few_subscriptions_is_polled_for_the_rest(peer, caplog):
     """The status is that of the variables, for they are what is not watched."""
-    few = {"maxMonitoredItemsPerSubscription": 2, "maxSubscriptionsPerSession": 2}
-    await peer.again(capabilities=few)
     async with opened(peer, poll_interval="50ms") as session:
         await peer.request("BESS003")
         assert (await next_record(session)).place == "BESS003"
@@ -347,13 +366,6 @@ async def test_records_are_found_by_their_node_ids(peer):
         written = await session.write(outcome_writes("batteries", "BESS003"))
         assert [entry.error for entry in written] == [""] * 5
     assert await peer.value(f"{ASSETS}/BESS003/Registration/State") == 3
-
-
-async def test_node_ids_are_found_again_when_namespaces_are_numbered_anew(peer):
-    """Their namespace is a URI, as that of a path."""
-    await peer.again(namespaces=["urn:other", "urn:acme:ems"])
-    async with asyncio.timeout(WITHIN_S), ADAPTER.open(by_node_ids(peer)) as session:
-        assert (await reading(session, "reference", "BESS003")).value == "REF3"
 
 
 async def test_node_ids_that_are_not_there_are_told(peer, caplog):
@@ -497,17 +509,6 @@ async def test_an_outcome_stands_in_the_server_in_its_own_types(peer):
     assert await peer.value(f"{REGISTRATION}/ErrorCode") == 9999
     assert await peer.value(f"{REGISTRATION}/ErrorText") == list(lines[:10])
     assert await peer.value(f"{REGISTRATION}/LastUpdate") == "2026-11-23T00:00:00.123Z"
-
-
-async def test_states_are_written_after_everything_else(peer):
-    """An EMS that reacts to a state finds the rest of the outcome in place, also where the server takes two writes at a time."""
-    await peer.again(limits={"maxNodesPerWrite": 2})
-    async with opened(peer) as session:
-        written = await session.write([*outcome_writes("batteries", PLACE), *outcome_writes("batteries", "BESS002")])
-    assert [entry.address.name for entry in written][:2] == [OutcomeField.STATE, OutcomeField.TRANSACTION_ID]
-    paths = [path.rpartition("/")[2] for path, _ in (await peer.order("stats"))["writes"]]
-    assert paths[-2:] == ["State", "State"]
-    assert "State" not in paths[:-2]
 
 
 async def test_no_error_empties_every_line(peer):

@@ -20,7 +20,7 @@
  *   {"op": "end-subscriptions"}                     → {"count": N}; the server ends them, as after a configuration download
  *   {"op": "mute-subscriptions"}                    → {"count": N}; they stand, and never publish again
  *   {"op": "stats"}                                 → {"reads": N, "most": N, "writes": […], "calls": [arguments, …], "monitored": [[sampling ms, queue], …],
- *        "subscriptions": [[publishing ms, keep-alive, lifetime], …], "sessions": N}
+ *        "subscriptions": [[publishing ms, keep-alive, lifetime], …], "sessions": N, "secured": [[policy's URI, mode], …] of the sessions}
  */
 "use strict";
 const readline = require("readline");
@@ -330,7 +330,9 @@ const orders = {
     async stats() {
         const shown = subscriptions().map((each) => [each.publishingInterval, each.maxKeepAliveCount, each.lifeTimeCount]);
         const sessions = server ? server.currentSessionCount : 0;
-        return { ...stats, subscriptions: shown, sessions };
+        const channels = server ? Object.values(server.engine._sessions).map((each) => each.channel) : [];
+        const secured = channels.map((each) => [each.securityPolicy, MessageSecurityMode[each.securityMode]]);
+        return { ...stats, subscriptions: shown, sessions, secured };
     },
 };
 
