@@ -6,6 +6,8 @@ WORKERS ?= 2
 ROUNDS ?= 200
 MINUTES ?= 30
 MESSAGES ?= 100000
+# Bytecode is kept, as an installed bridge keeps it: each process that a test starts would compile all of its modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-long fuzz faults faults-selftest soak bench lint types layers unit coverage peers clean format
 
