@@ -1,7 +1,7 @@
 """Somebody who pushes garbage at an end point: `URL SMALL_PER_S LARGE_PER_S NEW_PER_S`, until it is ended. Says `{"answered": [STATUS, …]}` of the first three once it has begun.
 
 Small ones have no signature, one of an unknown key, or one that names SMP's own key and is not its; large ones are a megabyte with such a signature;
-new ones come over a TLS connection of their own each.
+new ones come over a TLS connection of their own each. All come from an address of their own, for the end point limits what one source may try.
 """
 
 import asyncio
@@ -11,6 +11,8 @@ import sys
 from contextlib import suppress
 
 import aiohttp
+
+SOURCE = ("127.0.0.2", 0)
 
 
 def token(kid):
@@ -34,7 +36,7 @@ async def every(per_s, push):
 
 
 async def main(url, small, large, new):
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False, limit=8)) as http:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False, limit=8, local_addr=SOURCE)) as http:
 
         async def push(session, body, headers):
             with suppress(aiohttp.ClientError, OSError):
@@ -45,7 +47,7 @@ async def main(url, small, large, new):
                     return answer.status
 
         async def alone(number):
-            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False)) as session:
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False, local_addr=SOURCE)) as session:
                 await push(session, SMALL, SIGNATURES[number % 3])
 
         print(json.dumps({"answered": [await push(http, SMALL, headers) for headers in SIGNATURES]}), flush=True)
