@@ -398,7 +398,7 @@ async def test_row_39_a_certificate_that_is_not_good(tmp_path, what):
     """Row 39: "expired SMP certificate, wrong host name": RETRY_WAIT, and not one byte of a call leaves."""
     authority = Authority("authority", clock=smp_server.CLOCK)
     issuer = authority if what != "another authority's" else Authority("stranger", clock=smp_server.CLOCK)
-    issuer._clock = Shifted({"expired": -60, "not yet valid": 60}.get(what, 0))
+    issuer._clock = Shifted({"expired": -400, "not yet valid": 60}.get(what, 0))
     context = smp_server.server_context(
         issuer, hosts=("other.example",) if what == "another host's" else ("localhost",)
     )
