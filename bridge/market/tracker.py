@@ -5,6 +5,7 @@ import heapq
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from bridge.clock import Clock, Stamp
@@ -136,7 +137,7 @@ class Tracker:
         again = []
         for parked, result in zip(batch, results, strict=True):
             if isinstance(result, JournalFull):
-                again.append(parked)
+                again.append(replace(parked, found=None))  # what its commit saw may be old by then
             elif isinstance(result, BaseException):
                 raise result
             else:
@@ -206,7 +207,7 @@ class Tracker:
             try:
                 await self._journal.settle(self._fence, found.id, SubmissionState.SET_ASIDE, [], cause=text)
             except IllegalMove:
-                self.returned(parked)  # it has left in this very moment: look again
+                self.returned(replace(parked, found=None))  # it has left in this very moment: look again
                 return
         await self._journal.close_return(self._fence, parked.id, "conflict")
         await self._journal.alarm("CONFLICT", participant=self._participant, subject=found.id, text=text)

@@ -199,6 +199,26 @@ async def test_a_disproved_call_that_leaves_again_meanwhile():
     assert (journal.settled, journal.closed) == ([], [])
 
 
+async def test_a_disproved_call_that_leaves_again_is_looked_at_anew():
+    """What its own commit saw is old by then: the return must not be judged by it again and again."""
+    journal = Journal(_S.WAITING)
+    found = await journal.find_submission("acme")
+    journal.moves = [_S.SENDING]
+    tries = []
+    settle = journal.settle
+
+    async def counted(*values, **more):
+        tries.append(values)
+        return await settle(*values, **more)
+
+    journal.settle = counted
+    rig = Rig(journal, Maker([]))
+    rig.tracker.returned(replace(RETURN, found=found))
+    await rig.until(lambda: not journal.moves)
+    await asyncio.sleep(0.02)
+    assert (len(tries), journal.settled, journal.closed) == (1, [], [])
+
+
 async def test_a_disproved_call_is_set_aside():
     """A return for a call that SMP had refused to take: it is not sent again, a person decides."""
     journal = Journal(_S.RETRY_WAIT)
