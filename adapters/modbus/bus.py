@@ -142,8 +142,7 @@ class Bus:
         began = self._loop.time()
         allow(self.client, options.timeout)
         unit.counts.requests += 1
-        task = asyncio.current_task()
-        cancelled = task.cancelling() if task is not None else 0
+        cancelled = _cancellations()
         try:
             answer = await send()
         except asyncio.CancelledError:
@@ -160,7 +159,7 @@ class Bus:
             unit.fell_silent(self._loop.time(), options.timeout)
             self._silent.add(options.unit)
             raise
-        if task is not None and task.cancelling() > cancelled:
+        if _cancellations() > cancelled:
             raise asyncio.CancelledError  # it came with the answer: Python 3.11's `wait_for`, in the library, keeps it to itself then
         now = self._loop.time()
         self._silent.clear()
@@ -196,7 +195,11 @@ class Bus:
         if self._client is None:
             self._client = await client_of(options, self._traced, self._failed)
         allow(self._client, options.timeout)
-        if not await self._client.connect():
+        cancelled = _cancellations()
+        connected = await self._client.connect()
+        if _cancellations() > cancelled:
+            raise asyncio.CancelledError  # it came with the connection, and the library keeps it to itself, as with an answer
+        if not connected:
             if isinstance(self._why, ssl.SSLError):
                 raise LinkRefused(
                     f"{options.where}: no TLS: {self._why.reason or self._why}", hint="smp-bridge certificates doctor"
@@ -236,6 +239,12 @@ class Bus:
     def _traced(self, connected: bool) -> None:  # noqa: FBT001 - the library's own form
         if not connected and not self._resting:
             self.fail("the device closed the connection")
+
+
+def _cancellations() -> int:
+    """How often the running task was asked to end."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 def settings_of(options: ModbusOptions) -> _Settings:

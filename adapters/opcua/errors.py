@@ -19,7 +19,31 @@ _OF_BROKEN_REPLIES: Final = (
 
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
-    """Raises `LinkError` or `LinkRefused` for whatever the library raises within; `doing` says what was going on."""
+    """Raises `LinkError` or `LinkRefused` for whatever the library raises within; `doing` says what was going on.
+
+    A cancellation counts although the library kept it to itself: it waits in `asyncio.wait_for`, which on Python 3.11 returns a result that comes in
+    the same turn, and for tasks of its own whose cancellation it expects. A session that is told to end would go on for ever.
+    """
+    before = _cancellations()
+    try:
+        with _in_our_words(doing):
+            yield
+    except LinkError as error:
+        if _cancellations() > before:
+            raise asyncio.CancelledError from error
+        raise
+    if _cancellations() > before:
+        raise asyncio.CancelledError
+
+
+def _cancellations() -> int:
+    """How often the running task was asked to end; `asyncio.timeout` and `TaskGroup` take back what they ask."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+@contextmanager
+def _in_our_words(doing: str) -> Iterator[None]:
     try:
         yield
     except (LinkError, asyncio.CancelledError):

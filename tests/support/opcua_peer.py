@@ -121,6 +121,7 @@ class Peer:
             await self.variable(f"{UNIT}/{name}", type_name, value)
         await self.variable(f"{UNIT}/AlignedAssets", "String", ["REF1", "REF2"], length=0)
         await self._registration(UNIT)
+        await self.order("folder", path="EMS/Spare")
         number = f"{ASSETS}/$/Registration/RequestSeq"
         await self.order("method", path="EMS/Register", arguments=[["assetName", "String"]], number=number)
         await self.order(

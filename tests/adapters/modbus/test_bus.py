@@ -207,6 +207,27 @@ async def test_a_cancellation_that_meets_the_answer_is_not_lost():
         bus.leave(member)
 
 
+async def test_a_cancellation_that_meets_the_connection_is_not_lost(monkeypatch):
+    """The library waits for the connection in the same way: what is told to end would poll for ever."""
+    async with rtu_peer() as (_, way), asyncio.timeout(20):
+        loop = asyncio.get_running_loop()
+        connect = loop.create_connection
+
+        async def meeting(*args, **named):
+            made = await connect(*args, **named)
+            opening.cancel()
+            return made
+
+        monkeypatch.setattr(loop, "create_connection", meeting)
+        way = {**way, "framing": "tcp"}
+        bus = Bus(options(1, **way))
+        member = bus.join(options(1, **way), lambda _: None)
+        opening = asyncio.create_task(bus.open(member))
+        await asyncio.wait({opening})
+        assert opening.cancelled(), "the cancellation was lost"
+        bus.leave(member)
+
+
 async def test_a_connection_on_which_every_unit_is_silent_is_given_up_although_one_has_come_back():
     """Sessions come again one by one, so that somebody is always there: without this a gateway that hangs would never be connected anew."""
     async with rtu_peer() as (_, way), asyncio.timeout(20):

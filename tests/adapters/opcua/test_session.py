@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import pytest
-from opcua_peer import ASSETS, UNIT, Peer
+from opcua_peer import ASSETS, PLACES, UNIT, Peer
 from opcua_site import options_of, outcome_writes, read_site, selection_of
 from recorded import Recorded
 
 from adapters.opcua import ADAPTER
+from adapters.opcua.channel import GuardedClient
 from adapters.opcua.link import Monitored
 from adapters.opcua.requests import monitored_item
 from bridge.api import Address, Code, LinkError, OutcomeField, Quality, Record, Session, SessionContext, Write
@@ -207,20 +208,31 @@ LIMITS = {
     "maxNodesPerBrowse": 1,
     "maxNodesPerTranslateBrowsePathsToNodeIds": 3,
     "maxMonitoredItemsPerCall": 2,
+    "maxNodesPerMethodCall": 1,
 }
 
 
 @pytest.mark.serves(limits=LIMITS)
 async def test_limits_of_the_server_are_kept(peer):
-    """A server that takes five nodes a call gets five, and everything still works."""
-    await peer.request(PLACE)
-    async with opened(peer) as session:
-        record = await next_record(session)
-        assert {field.quality for field in record.fields.values()} == {Quality.GOOD}
+    """A server that takes five nodes a call gets five, none of its services more than it says, and everything still works."""
+    for place in (PLACE, "BESS002"):
+        await peer.request(place)
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(by_method(peer)) as session:
+        records: list[Record] = []
+        while len(records) < 2:
+            records += [record for arrival in await session.receive() for record in arrival.records]
+        assert {record.problem for record in records} == {""}
+        assert {field.quality for record in records for field in record.fields.values()} == {Quality.GOOD}
         written = await session.write(outcome_writes("batteries", PLACE))
     assert {entry.error for entry in written} == {""}
-    stats = await peer.order("stats")
-    assert stats["most"] == 5  # the limits themselves are the first five nodes
+    assert (await peer.order("stats"))["largest"] == {
+        "nodesToRead": 5,  # the limits themselves are the first five nodes
+        "nodesToWrite": 2,
+        "nodesToBrowse": 1,
+        "browsePaths": 3,
+        "itemsToCreate": 2,
+        "methodsToCall": 1,
+    }
 
 
 @pytest.mark.serves(limits=LIMITS)
@@ -240,6 +252,19 @@ async def test_a_node_that_is_reached_over_two_references_is_one_place(peer):
     await peer.request(PLACE)
     async with opened(peer) as session:
         assert (await next_record(session)).place == PLACE
+
+
+async def test_a_folder_with_nothing_in_it_is_no_trouble(peer):
+    """The server answers for it with a list of nothing, as it does for a variable below which another glob looks."""
+    site = read_site()
+    flow = site["flows"]["batteries"]
+    flow["records"]["each"] = "Objects/ems:EMS/*/*"
+    context = peer.context()._replace(selections=[selection_of("batteries", flow)])
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(context) as session:
+        assert set(session.places("batteries")) == {*(f"Assets/{place}" for place in PLACES), "Units/UNIT01"}
+    flow["records"]["each"] = "Objects/ems:EMS/ems:Spare/*"
+    with pytest.raises(LinkError, match=r"nothing on the server matches ems:\*"):
+        await open_and_close(context._replace(selections=[selection_of("batteries", flow)]))
 
 
 @pytest.mark.serves(capabilities={"maxMonitoredItems": 2})
@@ -404,6 +429,22 @@ async def test_a_method_numbers_the_requests(peer, changes):
         assert (await next_record(session)).request == "2"
 
 
+async def test_a_request_is_numbered_again_after_a_cut(peer):
+    """Nobody knows what became of the call: the next session asks again, and whether the number is new is the core's decision."""
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(by_method(peer)) as session:
+        await peer.request("BESS002")
+        assert (await next_record(session)).request == "1"
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(ends(session))
+            await peer.order("drop")
+        assert isinstance(waiting.result(), LinkError)
+    await peer.set(f"{ASSETS}/BESS002/Registration/RequestSeq", 2)
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(by_method(peer)) as session:
+        record = await next_record(session)
+        assert (record.place, record.request, record.fields["reference"].value) == ("BESS002", "2", "REF2")
+    assert (await peer.order("stats"))["calls"] == [["BESS002"], ["BESS002"]]
+
+
 async def test_an_argument_may_be_a_field(peer):
     """Its value as the method's own type."""
     await peer.request("BESS003")
@@ -450,13 +491,14 @@ async def test_polling_finds_requests_without_any_subscription(peer):
     async with asyncio.timeout(WITHIN_S), ADAPTER.open(context) as session:
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(next_record(session))
-            await recorded.until("poll", 2)
+            await recorded.until("poll", 5)
             await peer.request("BESS002")
         assert (waiting.result().place, waiting.result().request) == ("BESS002", "1")
         await peer.request("BESS003")
         assert (await next_record(session)).place == "BESS003"
         assert (await peer.order("stats"))["subscriptions"] == []
     assert recorded.said["poll"] == (0.05, None)
+    assert sum(recorded.spacings["poll"][:5]) >= 4 * 0.05  # on a grid: only the first may have been late
     assert "publishing" not in recorded.said
 
 
@@ -595,6 +637,20 @@ async def test_a_subscription_that_the_server_ends_ends_the_session(peer):
                 await session.receive()
 
 
+async def test_a_notification_that_never_came_ends_the_session(peer):
+    """Its number is missing: what it told is read again after the next connect."""
+    async with opened(peer) as session:
+        await peer.request(PLACE)
+        assert (await next_record(session)).request == "1"
+        assert (await peer.order("skip-notification"))["count"] == 1
+        await peer.request("BESS002")
+        with pytest.raises(LinkError, match=r"notification \d+ was lost: \d+ came"):
+            await session.receive()
+    async with opened(peer) as session:
+        places = {record.place for arrival in await session.receive() for record in arrival.records}
+    assert places == {PLACE, "BESS002"}
+
+
 async def test_a_subscription_that_falls_silent_ends_the_session(peer, monkeypatch):
     """The link lives and reads are answered, but nothing is published: after two missed keep-alives the session ends."""
     monkeypatch.setattr("adapters.opcua.subscriptions.KEEP_ALIVE_S", 0.2)
@@ -628,6 +684,61 @@ async def test_a_frozen_server_ends_the_session(peer):
                     await session.receive()
         finally:
             os.kill(peer.pid, signal.SIGCONT)
+
+
+async def told_to_end(meeting, opening) -> None:
+    """`opening` was cancelled in the turn in which `meeting` was met, and ended of it."""
+    async with asyncio.timeout(WITHIN_S):
+        await asyncio.wait({opening})
+        await meeting.wait()
+    assert opening.cancelled(), "the cancellation was lost"
+
+
+async def test_a_cancellation_that_meets_the_connection_is_not_lost(peer, monkeypatch):
+    """Python 3.11's `wait_for`, which the library waits in, then returns the connection: what is told to end would open, and stay open."""
+    loop, met = asyncio.get_running_loop(), asyncio.Event()
+    connect = loop.create_connection
+
+    async def meeting(*args, **named):
+        made = await connect(*args, **named)
+        opening.cancel()
+        met.set()
+        return made
+
+    monkeypatch.setattr(loop, "create_connection", meeting)
+    opening = asyncio.create_task(open_and_close(peer.context()))
+    await told_to_end(met, opening)
+    assert (await peer.order("stats"))["sessions"] == 0
+
+
+async def test_a_cancellation_that_meets_a_failed_connection_is_not_lost(peer, monkeypatch):
+    """It counts for more than the failure, after which everything would be tried again."""
+    loop, met = asyncio.get_running_loop(), asyncio.Event()
+
+    async def meeting(*_, **__):
+        opening.cancel()
+        met.set()
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(loop, "create_connection", meeting)
+    opening = asyncio.create_task(open_and_close(peer.context()))
+    await told_to_end(met, opening)
+
+
+async def test_a_cancellation_while_the_library_ends_its_tasks_is_not_lost(peer, monkeypatch):
+    """It awaits each of them and takes whatever comes of that for the end of the task."""
+    met = asyncio.Event()
+    end = GuardedClient._cancel_task
+
+    async def meeting(task):
+        if task is not None and not task.done() and not met.is_set():
+            asyncio.get_running_loop().call_soon(closing.cancel)
+            met.set()
+        await end(task)
+
+    monkeypatch.setattr(GuardedClient, "_cancel_task", staticmethod(meeting))
+    closing = asyncio.create_task(open_and_close(peer.context()))
+    await told_to_end(met, closing)
 
 
 async def test_a_session_that_was_closed_says_so(peer):

@@ -14,12 +14,14 @@
  *   {"op": "level", "value": 0 to 255}               → {}; the service level that the server states
  *   {"op": "method", "path": …, "arguments": [[name, type], …], "number": PATH}         → {}; before "start"; gives the value of the variable
  *        at PATH, in which $ stands for the first argument
+ *   {"op": "folder", "path": …}                     → {}; before "start"; one with nothing in it
  *   {"op": "get", "path": …}                        → {"value": …, "status": …}
  *   {"op": "refuse", "path": …, "status": "BadUserAccessDenied"}                        → {}; writes there get this status; null: no more
  *   {"op": "tear", "read": path, "bump": path, "times": N}                              → {}; each read of one raises the other by one, N times
  *   {"op": "end-subscriptions"}                     → {"count": N}; the server ends them, as after a configuration download
  *   {"op": "mute-subscriptions"}                    → {"count": N}; they stand, and never publish again
- *   {"op": "stats"}                                 → {"reads": N, "most": N, "writes": […], "calls": [arguments, …], "monitored": [[sampling ms, queue], …],
+ *   {"op": "skip-notification"}                     → {"count": N}; each subscription's next notification is lost on its way
+ *   {"op": "stats"}                                 → {"reads": N, "most": N, "largest": {what: N} by the list of a request, "writes": […], "calls": [arguments, …], "monitored": [[sampling ms, queue], …],
  *        "subscriptions": [[publishing ms, keep-alive, lifetime], …], "sessions": N, "secured": [[policy's URI, mode], …] of the sessions}
  */
 "use strict";
@@ -29,6 +31,7 @@ const {
     DataType, Variant, VariantArrayType, coerceNodeId, DataValue, StatusCodes, AccessLevelFlag,
 } = require("./library.js");
 
+const empty = []; // paths of folders with nothing in them
 const model = new Map(); // path → {type, value, length, writable, status, source, refuse}
 let server = null;
 let port = 0;
@@ -38,7 +41,7 @@ let level = 255;
 let stats = freshStats();
 
 function freshStats() {
-    return { reads: 0, most: 0, writes: [], monitored: [], calls: [] };
+    return { reads: 0, most: 0, largest: {}, writes: [], monitored: [], calls: [] };
 }
 
 function statusOf(name) {
@@ -182,6 +185,7 @@ function build(namespaces, twice) {
             });
         }
     }
+    empty.forEach(folder);
     const serviceLevel = addressSpace.findNode("i=2267");
     serviceLevel.minimumSamplingInterval = 5;
     const levelNow = () => new DataValue({ value: new Variant({ dataType: DataType.Byte, value: level }), sourceTimestamp: new Date() });
@@ -224,7 +228,9 @@ const orders = {
         for (const entry of model.values()) Object.assign(entry, { status: undefined, refuse: undefined, ...entry.first, source: new Date() });
         tears = [];
         stats = freshStats();
-        if (server) await orders.drop();
+        if (!server) return;
+        for (const session of Object.values(server.engine._sessions)) server.engine.closeSession(session.authenticationToken, true, "Terminated");
+        await orders.drop();
     },
 
     async start(order) {
@@ -256,6 +262,9 @@ const orders = {
         await server.initialize();
         build(order.namespaces || ["urn:acme:ems"], order.twice || []);
         server.on("request", (request) => {
+            for (const list of ["nodesToRead", "nodesToWrite", "nodesToBrowse", "browsePaths", "itemsToCreate", "methodsToCall"]) {
+                if (request[list]) stats.largest[list] = Math.max(stats.largest[list] || 0, request[list].length);
+            }
             if (request.constructor.name === "ReadRequest") {
                 stats.reads += 1;
                 stats.most = Math.max(stats.most, request.nodesToRead.length);
@@ -264,6 +273,10 @@ const orders = {
         await server.start();
         port = server.endpoints[0].port;
         return { port };
+    },
+
+    async folder(order) {
+        empty.push(order.path);
     },
 
     async method(order) {
@@ -324,6 +337,12 @@ const orders = {
     "mute-subscriptions": async () => {
         const found = subscriptions();
         for (const subscription of found) subscription._stop_timer();
+        return { count: found.length };
+    },
+
+    "skip-notification": async () => {
+        const found = subscriptions();
+        for (const subscription of found) subscription._get_next_sequence_number();
         return { count: found.length };
     },
 
