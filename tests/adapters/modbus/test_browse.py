@@ -1,13 +1,15 @@
 """A scan of libmodbus and jsmodbus: only stated addresses, holes found by halving, bounded and paced, and not one write; and what drafts are made of."""
 
 import asyncio
+import ssl
 import struct
 from contextlib import asynccontextmanager
 
 import pytest
 import pytest_asyncio
+import trustme
 from modbus_device import JSMODBUS, LIBMODBUS, malformed_device, modbus_device
-from modbus_lines import serial_line
+from modbus_lines import gateway, serial_line, tls_in_front
 from modbus_records import HEADER, record
 
 from adapters.modbus import ADAPTER
@@ -17,7 +19,7 @@ from adapters.modbus.drafts import drafts
 from adapters.modbus.entry import options_of, spans_of
 from adapters.modbus.places import AddressBase, Span, Table
 from adapters.modbus.segments import segments
-from bridge.api import Credentials, LinkError, Search, Secret, Selection, Trigger
+from bridge.api import Credentials, LinkError, LinkRefused, Search, Secret, Selection, Trigger
 from bridge.clock import SystemClock
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -127,6 +129,38 @@ async def test_units_on_a_serial_line(libmodbus):
     assert any("unit 9" in note and "no answer" in note for note in seen.notes)
     assert seen.adds["unit"] == 3
     assert (await libmodbus.order("stats"))["writes"] == 0
+
+
+async def seen_by(url, units=(1,), **given):
+    """What is there by a URL and what a person gives at the command line."""
+    options = ADAPTER.options.model_validate({**options_of(url, Credentials(**given)), "timeout": "700ms"})
+    search = Search(ranges=("holding:100-126",), units=units)
+    return await ADAPTER.browser.browse(options, search, SystemClock.here())
+
+
+async def test_a_device_behind_tls(libmodbus, tmp_path):
+    """By the authority that is named; a device of another one is never trusted unseen, and the hint says where to look."""
+    authority, other = trustme.CA(), trustme.CA()
+    for name, each in (("ca.pem", authority), ("other.pem", other)):
+        each.cert_pem.write_to_path(str(tmp_path / name))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    async with tls_in_front(libmodbus.port, context) as port:
+        seen = await seen_by(f"modbus+tls://127.0.0.1:{port}", trusted=(tmp_path / "ca.pem",))
+        with pytest.raises(LinkRefused, match="CERTIFICATE_VERIFY_FAILED") as raised:
+            await seen_by(f"modbus+tls://127.0.0.1:{port}", trusted=(tmp_path / "other.pem",))
+    assert rows(seen)["116..122"]["VALUE"] == "1012345678903"
+    assert raised.value.hint
+
+
+async def test_rtu_frames_through_a_gateway():
+    """libmodbus as a slave on a line behind a gateway that hands frames through."""
+    async with filled(LIBMODBUS) as device, serial_line() as line, gateway(line.ours) as port:
+        await device.order("serial", device=str(line.theirs), unit=3)
+        seen = await seen_by(f"modbus+rtu://127.0.0.1:{port}", units=(3,))
+        assert (await device.order("stats"))["writes"] == 0
+    assert {row[0] for row in seen.rows} == {3}
+    assert rows(seen)["116..122"]["VALUE"] == "1012345678903"
 
 
 async def test_nothing_is_scanned_unasked(libmodbus):

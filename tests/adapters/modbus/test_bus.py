@@ -219,9 +219,9 @@ async def test_a_cancellation_that_meets_the_connection_is_not_lost(monkeypatch)
             return made
 
         monkeypatch.setattr(loop, "create_connection", meeting)
-        way = {**way, "framing": "tcp"}
-        bus = Bus(options(1, **way))
-        member = bus.join(options(1, **way), lambda _: None)
+        given = options(1, **{**way, "framing": "tcp"})
+        bus = Bus(given)
+        member = bus.join(given, lambda _: None)
         opening = asyncio.create_task(bus.open(member))
         await asyncio.wait({opening})
         assert opening.cancelled(), "the cancellation was lost"

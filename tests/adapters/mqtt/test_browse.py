@@ -107,6 +107,33 @@ async def test_what_is_there_and_not_one_message_of_ours(broker):
     assert sorted(message.topic for message in everybody.messages) == ["acme/a/one", "acme/a/two", "acme/last"]
 
 
+async def seen_by(url, *trusted):
+    """What is there by a URL and what a person gives at the command line."""
+    made = ADAPTER.options.model_validate(options_of(url, Credentials(trusted=trusted)))
+    return rows(await ADAPTER.browser.browse(made, Search(wait_s=0.4), SystemClock.here()))
+
+
+@pytest.mark.parametrize("scheme", ["mqtt", "mqtts", "ws", "wss"])
+async def test_every_way_by_its_url(mosquitto_broker, node, tmp_path, scheme):
+    """aedes by each of them; mosquitto behind a WebSocket gateway at MQTT 5; a secured one only by the authority that is named."""
+    path = "/plant" if scheme.startswith("ws") else None
+    async with aedes(tmp_path / "aedes", tls=scheme in {"mqtts", "wss"}, process=node) as made:
+        await made.start()
+        trusted = [made.ca] if made.ca else []
+        url = f"{scheme}://127.0.0.1:{await made.listen(websocket=path)}{path or ''}"
+        async with Peer(made) as ems:
+            await ems.publish("acme/kept", CHARGER, retain=True)
+        assert (await seen_by(url, *trusted))["acme/kept"]["RETAINED"] == "yes"
+        if trusted:
+            with pytest.raises(LinkRefused, match="certificate is not trusted"):
+                await seen_by(url)
+        if path:
+            async with Peer(mosquitto_broker) as ems:
+                await ems.publish("acme/behind", CHARGER, retain=True)
+            port = await made.listen(websocket=path, upstream=mosquitto_broker.port)
+            assert "acme/behind" in await seen_by(f"{scheme}://127.0.0.1:{port}{path}?version=5", *trusted)
+
+
 async def test_a_running_session_keeps_its_connection(broker):
     """Under the very client id of the site's session nobody is thrown out, and what waits for it stays."""
     made, options = broker

@@ -12,6 +12,8 @@ from opcua_certificates import make
 from opcua_peer import PASSWORD, SERVER_URI
 
 from adapters.opcua import ADAPTER
+from adapters.opcua.channel import GuardedClient
+from adapters.opcua.library import ua
 from adapters.opcua.trust import check_server
 from bridge.api import Address, LinkError, LinkRefused, Quality, Secret
 from bridge.demo.opcua_keys import make_pair
@@ -166,6 +168,23 @@ async def test_a_wrong_login_is_refused_with_a_hint(peer, change):
     error = await refused(peer.context(security=peer.security(**change)), "BadUserAccessDenied")
     assert "user" in error.hint
     assert "wrong" not in str(error)
+
+
+@pytest.mark.parametrize("how", ["Sign", "SignAndEncrypt"])
+async def test_a_password_is_never_shown_on_a_link_that_is_only_signed(how):
+    """A server may ask for it in plain text: only what is encrypted carries it so. (node-opcua never asks that.)"""
+    client = GuardedClient("opc.tcp://127.0.0.1:1")
+    plain = ua.UserTokenPolicy(
+        TokenType=ua.UserTokenType.UserName, SecurityPolicyUri="http://opcfoundation.org/UA/SecurityPolicy#None"
+    )
+    client._policy_ids = [plain]
+    client.security_policy.Mode = ua.MessageSecurityMode[how]
+    if how == "SignAndEncrypt":
+        assert client.server_policy(ua.UserTokenType.UserName) is plain
+        return
+    with pytest.raises(LinkRefused, match="plain text on a link that is not encrypted") as raised:
+        client.server_policy(ua.UserTokenType.UserName)
+    assert "SignAndEncrypt" in raised.value.hint
 
 
 async def test_a_login_is_refused_where_anonymous_is_not_allowed(peer):

@@ -225,6 +225,7 @@ async def test_limits_of_the_server_are_kept(peer):
         assert {field.quality for record in records for field in record.fields.values()} == {Quality.GOOD}
         written = await session.write(outcome_writes("batteries", PLACE))
     assert {entry.error for entry in written} == {""}
+    await open_and_close(of_each(peer, "Objects/ems:EMS/*/*"))  # three folders are browsed
     assert (await peer.order("stats"))["largest"] == {
         "nodesToRead": 5,  # the limits themselves are the first five nodes
         "nodesToWrite": 2,
@@ -256,15 +257,16 @@ async def test_a_node_that_is_reached_over_two_references_is_one_place(peer):
 
 async def test_a_folder_with_nothing_in_it_is_no_trouble(peer):
     """The server answers for it with a list of nothing, as it does for a variable below which another glob looks."""
-    site = read_site()
-    flow = site["flows"]["batteries"]
-    flow["records"]["each"] = "Objects/ems:EMS/*/*"
-    context = peer.context()._replace(selections=[selection_of("batteries", flow)])
-    async with asyncio.timeout(WITHIN_S), ADAPTER.open(context) as session:
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(of_each(peer, "Objects/ems:EMS/*/*")) as session:
         assert set(session.places("batteries")) == {*(f"Assets/{place}" for place in PLACES), "Units/UNIT01"}
-    flow["records"]["each"] = "Objects/ems:EMS/ems:Spare/*"
     with pytest.raises(LinkError, match=r"nothing on the server matches ems:\*"):
-        await open_and_close(context._replace(selections=[selection_of("batteries", flow)]))
+        await open_and_close(of_each(peer, "Objects/ems:EMS/ems:Spare/*"))
+
+
+def of_each(peer: Peer, each: str) -> SessionContext:
+    flow = read_site()["flows"]["batteries"]
+    flow["records"]["each"] = each
+    return peer.context()._replace(selections=[selection_of("batteries", flow)])
 
 
 @pytest.mark.serves(capabilities={"maxMonitoredItems": 2})
