@@ -9,7 +9,9 @@ MESSAGES ?= 100000
 # Bytecode is kept, as an installed bridge keeps it: each process that a test starts would compile all of its modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-long fuzz faults faults-selftest soak bench lint types layers unit coverage peers clean format
+LOCKS := $(wildcard locks/*.txt)
+
+.PHONY: help demo test test-long fuzz faults faults-selftest soak bench lint types layers unit coverage peers lock sbom audit clean format
 
 help:
 	@echo "make demo       three simulated EMSs, a stand-in for SMP and the bridge, live in the terminal (Ctrl-C ends it)"
@@ -21,13 +23,16 @@ help:
 	@echo "make soak       all faults at random for MINUTES=$(MINUTES), with a seed that is printed (SEED=N draws the same again)"
 	@echo "make bench      latency, rate, CPU and memory beside two reference scripts in the same run (ARGS=\"--only mqtt --runs 3 --seconds 10\")"
 	@echo "make coverage   the tests with line and branch coverage"
+	@echo "make lock       choose the newest packages that pyproject.toml lets in, with the hashes of their files, into locks/ (ARGS=--keep: only what pyproject.toml changed)"
+	@echo "make sbom       a software bill of materials of the service (CycloneDX) in dist/"
+	@echo "make audit      known vulnerabilities of everything that is locked (needs the network; 1: there are some, 3: nobody answered)"
 	@echo "make format     let the formatter tidy the code"
 
-$(VENV)/.demo: pyproject.toml tests/setup/venv.sh
+$(VENV)/.demo: pyproject.toml tests/setup/venv.sh $(LOCKS)
 	@sh tests/setup/venv.sh $(PYTHON) $(VENV) demo
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml tests/setup/venv.sh
+$(VENV)/.dev: pyproject.toml tests/setup/venv.sh $(LOCKS)
 	@sh tests/setup/venv.sh $(PYTHON) $(VENV) dev
 	@touch $@ $(VENV)/.demo
 
@@ -76,9 +81,20 @@ coverage: peers
 	$(BIN)/coverage combine
 	$(BIN)/coverage report
 
+# The tool of the lock lives in an environment of its own, so that a lock that no longer installs can be renewed.
+lock:
+	@[ -x .venv-lock/bin/uv ] || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install --quiet --disable-pip-version-check 'uv>=0.9' 'packaging>=25'; }
+	@.venv-lock/bin/python tests/setup/lock.py $(ARGS)
+
+sbom: $(VENV)/.dev
+	@$(BIN)/python tests/setup/sbom.py $(ARGS)
+
+audit: $(VENV)/.dev
+	@$(BIN)/python tests/setup/audit.py $(ARGS)
+
 format: $(VENV)/.dev
 	$(BIN)/ruff format bridge adapters tests
 	$(BIN)/ruff check --fix bridge adapters tests
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache tests/peers/*/node_modules
+	rm -rf $(VENV) .venv-lock .mypy_cache .ruff_cache .pytest_cache .import_linter_cache tests/peers/*/node_modules

@@ -30,8 +30,24 @@ units="$root/etc/systemd/system"
 
 if [ -z "$files_only" ]; then
     venv=/opt/smp-bridge/venv
+    locks=
+    for set in runtime $(echo "$extras" | tr ',' ' '); do
+        case "$set" in
+            runtime | serial | postgres | tracing | hsm) ;;
+            *) echo "install.sh: unknown extra $set" >&2; usage >&2; exit 2 ;;
+        esac
+        locks="$locks --requirement $source/locks/$set.txt"
+    done
     [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --upgrade "$source${extras:+[$extras]}"
+    # Only what is locked, each file by its hash. What builds the wheel is locked too, and stays out of the service's own environment.
+    building=$(mktemp -d)
+    trap 'rm -rf "$building"' EXIT
+    python3 -m venv "$building/venv"
+    "$building/venv/bin/pip" install --quiet --require-hashes --requirement "$source/locks/build.txt"
+    "$building/venv/bin/pip" wheel --quiet --no-deps --no-build-isolation --wheel-dir "$building" "$source"
+    # shellcheck disable=SC2086
+    "$venv/bin/pip" install --quiet --require-hashes $locks
+    "$venv/bin/pip" install --quiet --no-deps --no-index --force-reinstall "$building"/*.whl
 fi
 install -d "$units" "$root/etc/sysusers.d" "$root/etc/tmpfiles.d" "$root/opt/smp-bridge"
 for unit in smp-bridge.service smp-bridge@.service smp-bridge.socket smp-bridge@.socket; do

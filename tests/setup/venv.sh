@@ -15,9 +15,11 @@ if [ ! -x "$venv/bin/pip" ]; then
         fi; }
 fi
 echo "Installing the Python packages ($kind); the first time this takes a minute ..."
-"$venv/bin/pip" install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-if [ "$kind" = dev ]; then
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --editable '.[demo,sandbox]' --group dev
-else
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --editable '.[demo]'
-fi
+# Only what is locked, each file by its hash (locks/, `make lock`); then the checkout itself, which needs nothing that is not there by now.
+sets='runtime demo build'
+[ "$kind" = demo ] || sets="$sets serial postgres tracing hsm dev"
+locks=
+for set in $sets; do locks="$locks --requirement locks/$set.txt"; done
+# shellcheck disable=SC2086
+"$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes $locks
+"$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
