@@ -8,8 +8,8 @@ from importlib.resources import files
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from ruamel.yaml import YAML
 
+from bridge import yaml12
 from bridge.errors import ConfigError, Problem
 from bridge.identifiers import RULES, Severity
 from bridge.model import Kind
@@ -109,7 +109,7 @@ class Vocabulary:
 def load_vocabulary() -> Vocabulary:
     """Read the shipped vocabulary, once in a process. Raises `ConfigError` with every problem in it."""
     text = (files("bridge") / _FILE).read_text(encoding="utf-8")
-    return parse_vocabulary(YAML(typ="safe", pure=True).load(text))
+    return parse_vocabulary(yaml12.load(text))
 
 
 def parse_vocabulary(content: Any) -> Vocabulary:

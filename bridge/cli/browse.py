@@ -9,8 +9,8 @@ from typing import Any, Final, NamedTuple
 
 import typer
 from pydantic import ValidationError
-from ruamel.yaml import YAML
 
+from bridge import yaml12
 from bridge.api import Adapter, Credentials, Search, Secret, Seen
 from bridge.cli import browse_options as options
 from bridge.cli.browse_options import Form
@@ -192,7 +192,7 @@ def _by_site(config: Path, site: str, name: str) -> _Asked:
     if name not in item.adapters:
         raise ValueError(f"{site} has no adapter {name}; it has {', '.join(item.adapters)}")
     adapter = item.adapters[name]
-    content = YAML(typ="safe", pure=True).load(item.file.read_text("utf-8"))
+    content = yaml12.load(item.file.read_text("utf-8"))
     spelled = {key: value for key, value in content["adapters"][name].items() if key != "protocol"}
     owner = next(iter(item.flows.values())).participant
     place = Place(site=site, adapter=name, participant=owner, protocol=adapter.adapter.protocol, options=spelled, known=True)  # fmt: skip

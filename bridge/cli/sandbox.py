@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
+from bridge import yaml12
 from bridge.cli.check import load_here
 from bridge.cli.extras import needs_extra
 from bridge.cli.logs import set_up
@@ -260,8 +259,8 @@ def _read_accounts(path: Path) -> "list[SandboxParticipant]":
 
 def _yaml(path: Path) -> Any:
     try:
-        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        return yaml12.load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigError([Problem(file=str(path), text=f"cannot be read: {error}")]) from error
 
 

@@ -1,25 +1,21 @@
 """A YAML file as plain values with the place of every key and value. YAML 1.2; nothing is repaired, everything odd is a problem."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeAlias
-
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from bridge.errors import Problem
+from bridge.yaml12 import MERGE, Node, NotPlain, careful_nodes, quick_nodes, quick_value
 
 Loc: TypeAlias = tuple[str | int, ...]
 
 MAX_NODES: Final = 200_000  # aliases inside aliases may grow without bound; the largest real site stays far below
-_TAG: Final = "tag:yaml.org,2002:"
-_SCALARS: Final = frozenset({"null", "bool", "int", "float", "str"})
+MAX_DEPTH: Final = 100  # no setting of ours stands deeper than some ten
+_TOO_DEEP: Final = f"is nested more than {MAX_DEPTH} levels deep; nothing that the bridge reads is"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Line and column, from 1."""
 
     line: int
@@ -79,21 +75,42 @@ def read_tree(path: Path, shown: str) -> Tree:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8; save it as UTF-8"
         tree.problems.append(Problem(text=f"cannot be read: {reason}", file=shown))
         return tree
-    yaml = YAML(typ="safe", pure=True)
-    try:
-        root = yaml.compose(text)
-        if root is None:
-            tree.problems.append(Problem(text="is empty", file=shown, line=1, column=1))
-        else:
-            tree.value = _Builder(yaml, tree).build(root, (), ())
-    except MarkedYAMLError as error:
-        tree.problems.append(_syntax(tree, error))
-    except YAMLError:
-        tree.problems.append(Problem(text="is not YAML: it holds a character that YAML does not allow", file=shown))
+    if not _read_quickly(tree, text):
+        _read_carefully(tree, text)
     return tree
 
 
-def _syntax(tree: Tree, error: MarkedYAMLError) -> Problem:
+def _read_quickly(tree: Tree, text: str) -> bool:
+    """What libyaml makes of the text; False, and nothing in the tree, when anything about it is odd."""
+    root = quick_nodes(text)
+    if root is None:
+        return False
+    whole = Tree(file=tree.file, directory=tree.directory)
+    whole.value = _Builder(quick_value, whole).build(root, (), ())
+    if whole.problems:
+        return False
+    tree.value, tree.values, tree.keys = whole.value, whole.values, whole.keys
+    return True
+
+
+def _read_carefully(tree: Tree, text: str) -> None:
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError  # noqa: PLC0415 - a file in order never needs it
+
+    try:
+        root, value_of = careful_nodes(text)
+        if root is None:
+            tree.problems.append(Problem(text="is empty", file=tree.file, line=1, column=1))
+        else:
+            tree.value = _Builder(value_of, tree).build(root, (), ())
+    except MarkedYAMLError as error:
+        tree.problems.append(_syntax(tree, error))
+    except YAMLError:
+        tree.problems.append(Problem(text="is not YAML: it holds a character that YAML does not allow", file=tree.file))
+    except RecursionError:
+        tree.problems.append(Problem(text=_TOO_DEEP, file=tree.file))
+
+
+def _syntax(tree: Tree, error: Any) -> Problem:
     mark = error.problem_mark or error.context_mark
     text = " ".join(str(part).split("\n")[0].strip() for part in (error.context, error.problem) if part)
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
@@ -102,30 +119,33 @@ def _syntax(tree: Tree, error: MarkedYAMLError) -> Problem:
 
 @dataclass(slots=True)
 class _Builder:
-    """Turns composed nodes into plain values and notes their places."""
+    """Turns composed nodes into plain values and notes their places. `value_of` makes a value of a scalar."""
 
-    yaml: YAML
+    value_of: Callable[[Node], Any]
     tree: Tree
     count: int = 0
 
     def build(self, node: Node, loc: Loc, above: tuple[int, ...]) -> object:
         self.tree.values.setdefault(loc, _place(node))
         self.count += 1
-        if id(node) in above or self.count > MAX_NODES:
+        if self.count > MAX_NODES or id(node) in above:
             self._wrong(loc, "an alias leads back to itself, or aliases grow too large; write the values out")
             return None
+        if node.id == "scalar":
+            return self._scalar(node, loc)
+        if len(above) >= MAX_DEPTH:
+            self._wrong(loc, _TOO_DEEP)
+            return None
         within = (*above, id(node))
-        if isinstance(node, MappingNode):
+        if node.id == "mapping":
             return dict(self._pairs(node, loc, within))
-        if isinstance(node, SequenceNode):
-            return [self.build(child, (*loc, index), within) for index, child in enumerate(node.value)]
-        return self._scalar(node, loc)
+        return [self.build(child, (*loc, index), within) for index, child in enumerate(node.value)]
 
-    def _pairs(self, node: MappingNode, loc: Loc, above: tuple[int, ...]) -> Iterator[tuple[object, object]]:
+    def _pairs(self, node: Node, loc: Loc, above: tuple[int, ...]) -> Iterator[tuple[object, object]]:
         seen: set[object] = set()
         for key_node, value_node in node.value:
             place = _place(key_node)
-            if not isinstance(key_node, ScalarNode) or _short(key_node) == "merge":
+            if key_node.id != "scalar" or key_node.tag == MERGE:
                 self._wrong(loc, "a key must be a plain word or number (merge keys `<<` are not read)", place)
                 continue
             key = self._scalar(key_node, loc)
@@ -139,17 +159,13 @@ class _Builder:
             yield key, self.build(value_node, here, above)
 
     def _scalar(self, node: Node, loc: Loc) -> object:
-        kind = _short(node)
-        if kind == "timestamp":
-            return str(node.value)
-        if kind not in _SCALARS:
-            self._wrong(loc, f"the tag {node.tag} is not read; write a plain value", _place(node))
-            return None
         try:
-            return self.yaml.constructor.construct_object(node)
-        except (YAMLError, ValueError):
+            return self.value_of(node)
+        except NotPlain as odd:
+            self._wrong(loc, f"the tag {odd.tag} is not read; write a plain value", _place(node))
+        except ValueError:
             self._wrong(loc, "this value cannot be read as YAML; put it in quotes if it is text", _place(node))
-            return None
+        return None
 
     def _wrong(self, loc: Loc, text: str, place: Place | None = None) -> None:
         where = place or self.tree.values.get(loc, Place(1, 1))
@@ -161,8 +177,3 @@ class _Builder:
 
 def _place(node: Node) -> Place:
     return Place(node.start_mark.line + 1, node.start_mark.column + 1)
-
-
-def _short(node: Node) -> str:
-    tag = str(node.tag)
-    return tag.removeprefix(_TAG)

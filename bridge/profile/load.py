@@ -12,9 +12,8 @@ from typing import Any, Final
 import jsonschema_rs
 import orjson
 from pydantic import ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
+from bridge import yaml12
 from bridge.errors import ConfigError, Problem
 from bridge.model import Kind
 from bridge.profile.check import problems_of
@@ -172,17 +171,14 @@ def load_profile(name_or_path: str | Path, vocabulary: Vocabulary | None = None)
 @lru_cache(maxsize=8)
 def _content(text: str) -> Any:
     """Reading a profile takes a good part of a second, and participants share it. Nobody may change what this returns."""
-    return YAML(typ="safe", pure=True).load(text)
+    return yaml12.load(text)
 
 
 def _parse(text: str, source: str) -> Any:
     try:
         return deepcopy(_content(text))
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        wrong = getattr(error, "problem", None) or "is not YAML"
-        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
-        raise ConfigError([Problem(text=wrong, file=source, line=line, column=column)]) from None
+    except yaml12.NotYaml as error:
+        raise ConfigError([Problem(text=error.text, file=source, line=error.line, column=error.column)]) from None
 
 
 def parse_profile(
