@@ -95,7 +95,8 @@ class Admission(enum.Enum):
 class Standing:
     """What the journal holds of a key: its newest item. `closed` is True once the item's submission left WAITING for the first time.
 
-    `site` is '' for one that a person imported and that no EMS has asked for yet: its content is not known.
+    `site` is '' for one that a person imported and that no EMS has asked for yet: its content is not known. Without a digest its content was erased:
+    whatever its EMS shows of it counts as what was registered.
     """
 
     state: ItemState
@@ -116,13 +117,13 @@ def admit(standing: Standing | None, *, digest: bytes, site: str, flow: str, tri
         return Admission.NEW
     if not standing.state.live:
         # Under `change` nobody asked again: the same refused content comes back at every reconnect and must not be created each time.
-        same = standing.digest == digest and standing.site == site and standing.flow == flow
+        same = standing.digest in (b"", digest) and standing.site == site and standing.flow == flow
         return Admission.REPEAT if same and trigger is Trigger.CHANGE else Admission.NEW
     if not standing.site:
         return Admission.ADOPT
     if standing.site != site or standing.flow != flow:
         return Admission.DUPLICATE_KEY
-    if standing.digest == digest:
+    if standing.digest in (b"", digest):
         return Admission.REPEAT
     if standing.state is ItemState.WAITING and not standing.closed:
         return Admission.REPLACE

@@ -53,7 +53,7 @@ def place_in(ranges, index):
 
 class Chain:
     def __init__(self, manifest, keys):
-        self.whose = [manifest["journal"], manifest["participant"]]
+        self.whose, self.erased = [manifest["journal"], manifest["participant"]], 0
         self.m, self.keys, self.hashes, self.block, self.headed, self.last_head = manifest, keys, {}, None, True, None
 
     def close(self, where):
@@ -105,7 +105,7 @@ class Chain:
             content = line["text"].encode() if "text" in line else base64.b64decode(line["base64"], validate=True)
             need(sha(bytes.fromhex(line["nonce"]), content).hex() == digest, where, f"the bytes of {digest} were changed")
         need(digest in self.spoken - self.held, where, f"no event of this block speaks of {digest}")
-        self.held.add(digest)
+        self.held, self.erased = self.held | {digest}, self.erased + ("erased" in line)
 
     on_erased = on_blob
 
@@ -138,7 +138,7 @@ def verify(file, keys, anchor):
         need(not old or named["number"] <= last, "anchor", f"it names block {named['number']}, and the evidence ends with block {last}")
         here = chain.hashes.get(named["number"])
         need(here is None or here.hex() == named["hash"], "anchor", f"block {named['number']} is another one")
-    print(f"whole: {manifest['participant']}, {count} lines, {len(chain.hashes)} blocks, newest head {manifest['head']}")
+    print(f"whole: {manifest['participant']}, {count} lines, {len(chain.hashes)} blocks, newest head {manifest['head']}, {chain.erased} pieces of bytes erased")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from bridge.cli import EXIT_FAILED
+from bridge.cli.erase import erase
 from bridge.cli.journals import ConfigOption, known_participant, loaded
 from bridge.clock import SystemClock, iso_ms
 from bridge.config import Config
@@ -34,6 +35,8 @@ app = typer.Typer(
 
 _WAIT_STEP_S: Final = 0.2
 _WAIT_MORE_S: Final = 15.0
+
+app.command("erase")(erase)
 
 
 @app.command("export")

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from bridge.cli import EXIT_FAILED
+from bridge.cli.erase import wipe
 from bridge.cli.journals import ConfigOption, loaded
 from bridge.cli.reconcile import reconcile
 from bridge.clock import SystemClock
@@ -148,6 +149,7 @@ def _age(text: str, otherwise: float) -> float:
 
 
 app.command("reconcile")(reconcile)
+app.command("wipe")(wipe)
 
 
 def _print_report(report: VerifyReport) -> None:

@@ -60,7 +60,7 @@ def envelope_digest(call: SignedCall) -> str:
 
 
 def load_call(rows: Rows, call: int) -> SignedCall:
-    """The exact call as it was stored."""
+    """The exact call as it was stored; without headers and body where they were erased."""
     row = rows.one(
         "SELECT c.message_id, c.correlation_id, c.method, c.path, c.headers, b.bytes, c.kid, c.profile, c.stamps"
         " FROM calls c LEFT JOIN blobs b ON b.id = c.body WHERE c.id = ?",
@@ -72,7 +72,7 @@ def load_call(rows: Rows, call: int) -> SignedCall:
         correlation_id=row[1],
         method=row[2],
         path=row[3],
-        headers=orjson.loads(row[4]),
+        headers=orjson.loads(row[4] or "{}"),
         body=row[5] or b"",
         kid=row[6],
         profile=row[7],

@@ -12,6 +12,7 @@ from bridge.errors import ConfigError, JournalUnusable, Problem
 from bridge.journal.keeper import KeptJournal
 from bridge.journal.port import JournalReader
 from bridge.journal.sqlite import open_journal, open_reader
+from bridge.journal.wiping import BESIDE_BYTES, wipe
 
 if TYPE_CHECKING:
     from bridge.journal.pg_server import Server
@@ -55,6 +56,24 @@ async def open_configured_reader(options: JournalOptions) -> JournalReader:
     from bridge.journal import postgres  # noqa: PLC0415 - an extra
 
     return await postgres.open_reader(server)
+
+
+def wipe_configured(options: JournalOptions, *, alone: bool) -> bool:
+    """Take away what deleted rows left in the journal's file or tables; `alone` when no service works on it.
+
+    False when it was not done: a large file is not wiped beside a service, which would wait. Raises `NotPossible`, `JournalFull` and `JournalUnusable`.
+    """
+    if options.postgres is None:
+        path = journal_file(options)
+        if not alone and path.stat().st_size > BESIDE_BYTES:
+            return False
+        wipe(path)
+        return True
+    server = _server(options.postgres)
+    from bridge.journal import pg_wiping  # noqa: PLC0415 - an extra
+
+    pg_wiping.wipe(server, alone=alone)
+    return alone
 
 
 async def journal_exists(options: JournalOptions) -> bool:

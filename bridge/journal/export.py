@@ -123,7 +123,7 @@ async def _block(read: Read, source: Source, plan: Plan, number: int, lines: "_L
     for digest in found.spoken:
         lines.blob(digest, found.bytes.get(digest))
     for digest, text in (await read(partial(envelopes, events=kept))).items():
-        lines.blob(digest, (b"", text))
+        lines.blob(digest, None if text is None else (b"", text))
 
 
 def runs(blocks: Sequence[int], signed: Sequence[int]) -> list[tuple[int, int]]:

@@ -99,14 +99,20 @@ def _from_journal(rows: Rows, participant: str, number: int, keep: Keep | None) 
     return Found(stored=stored, events=found.events, spoken=sorted(wanted), bytes=blobs)
 
 
-def envelopes(rows: Rows, events: Sequence[Event]) -> dict[bytes, bytes]:
-    """What travelled beside the bodies (method, path, headers, key id, profile), by the digests that these events seal. Raises `EvidenceBroken`."""
-    found: dict[bytes, bytes] = {}
+def envelopes(rows: Rows, events: Sequence[Event]) -> dict[bytes, bytes | None]:
+    """What travelled beside the bodies (method, path, headers, key id, profile), by the digests that these events seal; None where it was erased.
+
+    Raises `EvidenceBroken`.
+    """
+    found: dict[bytes, bytes | None] = {}
     for event in events:
         data = orjson.loads(event.data) if '"envelope":"' in event.data else {}
         if "envelope" not in data:
             continue
         content = _call(rows, event, data) if event.kind == "SENDING" else _return(rows, data)
+        if content == b"":
+            found[bytes.fromhex(data["envelope"])] = None
+            continue
         if content is None or hashlib.sha256(content).hexdigest() != data["envelope"]:
             text = f"{event.participant}: the headers of {event.kind} {event.subject} are not those that were sealed"
             raise EvidenceBroken(text, hint=_HINT)
@@ -115,14 +121,19 @@ def envelopes(rows: Rows, events: Sequence[Event]) -> dict[bytes, bytes]:
 
 
 def _call(rows: Rows, event: Event, data: Mapping[str, object]) -> bytes | None:
+    """None where there is no such call, nothing where it was erased."""
     ids = rows.all(
-        "SELECT c.id FROM calls c JOIN submissions s ON s.seq = c.submission WHERE c.participant = ? AND c.message_id = ? AND s.id = ? ORDER BY c.id",
+        "SELECT c.id, c.headers FROM calls c JOIN submissions s ON s.seq = c.submission WHERE c.participant = ? AND c.message_id = ? AND s.id = ? ORDER BY c.id",
         (event.participant, data["message"], event.subject),
     )
-    made = [envelope_of(load_call(rows, row[0])) for row in ids]
+    made = [envelope_of(load_call(rows, row[0])) for row in ids if row[1]]
+    if ids and not made:
+        return b""
     return next((one for one in made if hashlib.sha256(one).hexdigest() == data["envelope"]), made[0] if made else None)
 
 
 def _return(rows: Rows, data: Mapping[str, object]) -> bytes | None:
     row = rows.one("SELECT headers FROM returns WHERE id = ?", (data["return"],))
-    return headers_of(orjson.loads(row[0])) if row else None
+    if row is None:
+        return None
+    return headers_of(orjson.loads(row[0])) if row[0] else b""

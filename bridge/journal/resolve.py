@@ -224,8 +224,18 @@ def _write(
 
 
 def _with_content(tx: Tx, found: Submission, rows: Sequence[Row]) -> None:
-    """What was imported and never asked for by an EMS has nothing that could be sent."""
-    bare = {row[0] for row in tx.all("SELECT id FROM items WHERE submission = ? AND site = ''", (found.seq,))}
+    """What was imported and never asked for by an EMS has nothing that could be sent; neither has what was erased."""
+    empty = tx.all(
+        "SELECT id, site FROM items WHERE submission = ? AND (site = '' OR length(content) = 0)", (found.seq,)
+    )
+    erased = {row[0] for row in empty if row[1]}
+    gone = [row[1] for row in rows if row[0] in erased]
+    if gone:
+        raise NotPossible(
+            f"{found.id}: the content was erased: {', '.join(gone[:_NAMED])}",
+            hint="cancel it, then the EMS may ask for it anew",
+        )
+    bare = {row[0] for row in empty}
     names = [row[1] for row in rows if row[0] in bare]
     if names:
         raise NotPossible(

@@ -128,7 +128,7 @@ def _parked(row: Row) -> ParkedReturn:
         correlation_id=correlation_id,
         content=content,
         body=body or b"",
-        headers=orjson.loads(headers),
+        headers=orjson.loads(headers or "{}"),
         kid=kid,
         late=bool(late),
         received=Stamp(*row[10:13]),

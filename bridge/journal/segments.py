@@ -1,4 +1,6 @@
-"""Segments: files of old sealed evidence, each readable with `xz -dc`, one JSON value a line. A segment is never changed after it was written.
+"""Segments: files of old sealed evidence, each readable with `xz -dc`, one JSON value a line.
+
+A segment is never changed after it was written; where bytes are erased it is written anew without them, under another name.
 
 {"segment": "smp-bridge segment 1", "journal": ID, "participant": NAME}
 {"block": [number, previous, root, events, first_ns, last_ns, sealed_ns, ranges], "hash": HEX}
@@ -48,7 +50,7 @@ class Counts:
 
 @dataclass(slots=True, kw_only=True)
 class ReadBlock:
-    """A block as it stands in a segment, whole and checked but for its blobs: `erased` events have a digest and no bytes here.
+    """A block as it stands in a segment, whole and checked but for its blobs: `erased` digests, those of `gone`, have no bytes here.
 
     `bytes` holds nonce and bytes by digest, where they were asked for.
     """
@@ -57,6 +59,7 @@ class ReadBlock:
     events: list[Event]
     blobs: int
     erased: int
+    gone: frozenset[bytes] = frozenset()
     bytes: dict[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
 
 
@@ -274,7 +277,10 @@ class _Reading:
         spoken = spoken_of(events)
         if blobs - spoken:
             raise SegmentDamaged(f"block {stored.block.number}: it holds bytes that none of its events speaks of")
-        return ReadBlock(stored=stored, events=events, blobs=len(blobs), erased=len(spoken - blobs), bytes=found)
+        gone = spoken - blobs
+        return ReadBlock(
+            stored=stored, events=events, blobs=len(blobs), erased=len(gone), gone=frozenset(gone), bytes=found
+        )
 
     def _where(self) -> str:
         return f"block {self._stored.block.number}" if self._stored else "before the first block"

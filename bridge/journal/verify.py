@@ -1,13 +1,13 @@
 """Verification: everything that was sealed is computed again, from the journal and its segments, beside a running service or without one."""
 
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
-from bridge.journal import anchor, archive, heads, sealing
+from bridge.journal import anchor, archive, erasing, heads, sealing
 from bridge.journal.anchor import AnchorFinding
 from bridge.journal.archive import SegmentRow
 from bridge.journal.archiver import unlisted
@@ -20,6 +20,7 @@ from bridge.journal.store import Rows
 T = TypeVar("T")
 
 _PAGE: Final = 20
+_TOLD: Final = 5
 _BLOB_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -135,6 +136,8 @@ class _Chain:
         self._hash = b""
         self._signed: dict[int, set[bytes]] = {}
         self._numbers: dict[tuple[str, int], int] = {}
+        self._gone: set[bytes] = set()
+        self._named: set[bytes] = set()
 
     async def check(self) -> None:
         """Walk, then look at what is not sealed yet."""
@@ -154,6 +157,7 @@ class _Chain:
         if beyond:
             self._fault(f"block {max(beyond)}", f"it was signed, and the chain ends with block {last}: it was cut off")
         await self._check_rest()
+        await self._check_erased()
 
     async def _one(self, number: int, last: int) -> int:
         """Look at the block of this number, wherever it is; the number to go on with."""
@@ -161,6 +165,7 @@ class _Chain:
         if found is not None:
             self._take(found.stored, archived=True)
             self._chain.erased += found.erased
+            self._note_gone(found.gone, found.events)
             return number + 1
         stored = await self._stored(number)
         if stored is not None and await self._check_stored(stored):
@@ -249,6 +254,8 @@ class _Chain:
         if present - spoken:
             self._fault(place, f"bytes that belong to its events were changed ({_told(stored)})")
         self._chain.erased += max(0, len(spoken - present) - len(present - spoken))
+        if not present - spoken:
+            self._note_gone(spoken - present, events)
         self._take(stored, archived=False)
         return True
 
@@ -288,6 +295,20 @@ class _Chain:
                 "journal",
                 f"{outside} events stand outside of every block: put in later, or left of a block that was taken out",
             )
+
+    def _note_gone(self, gone: Iterable[bytes], events: Sequence[Event]) -> None:
+        self._gone |= set(gone)
+        said = [event for event in events if event.kind in (erasing.ERASED, erasing.RETURN_ERASED)]
+        self._named |= {digest for event in said for digest in erasing.digests_in(event.data)}
+
+    async def _check_erased(self) -> None:
+        """Bytes are missing only where an event says who erased them, and why."""
+        unsaid = self._gone - self._named
+        if unsaid:
+            unsaid -= await self._read(lambda rows: erasing.named(rows, self._who))
+        if unsaid:
+            told = ", ".join(digest.hex()[:16] for digest in sorted(unsaid)[:_TOLD])
+            self._fault("journal", f"the bytes of {len(unsaid)} are gone, and no event says who erased them: {told}")
 
     def _fault(self, place: str, text: str) -> None:
         self._report.faults.append(Fault(participant=self._who, place=place, text=text))

@@ -417,9 +417,13 @@ async def test_unsealed_events_that_are_gone_are_found(place):
 
 
 async def test_erased_bytes_are_erased_not_broken(place):
-    """The digest stands; only the bytes are gone."""
+    """The digest stands; only the bytes are gone, and an event says who erased them."""
     await sealed_journal(place)
+    rows = await place.rows("SELECT digest FROM blobs WHERE id IN (1, 2) ORDER BY id")
     await place.run("DELETE FROM blobs WHERE id IN (1, 2)")
+    assert "no event says who erased them" in (await place.faults())[0]
+    said = {"by": "Ann", "reason": "asked", "digests": [digest.hex() for (digest,) in rows]}
+    await place.evidence.write(lambda tx: tx.event(None, "acme", "erased", "S-1", said))
     found = await place.verify()
     assert found.faults == []
     assert found.chains[0].erased == 2

@@ -1,0 +1,78 @@
+"""`smp-bridge evidence erase` as an operator meets it: beside the running service, and what it says when the service is in the way."""
+
+import asyncio
+import re
+from functools import partial
+
+import memory_adapter as memory
+import pytest
+from service import ASSETS, fill, linked, service, until_words
+
+from bridge.cli import main
+from bridge.cli.check import load_here
+
+MPAN = "1023456789017"
+CONTACT = {"name": "Zoe Planted", "phone": "+44 7700 900123", "email": "zoe@planted.example"}
+
+
+def told(capsys, monkeypatch, *arguments):
+    """Run a command; its exit status, what it printed, and what it complained of."""
+    monkeypatch.setattr("sys.argv", ["smp-bridge", *map(str, arguments)])
+    try:
+        main()
+        status = 0
+    except SystemExit as ended:
+        status = ended.code or 0
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.mark.timeout(120)
+async def test_beside_the_service_and_after_it(tmp_path, monkeypatch, capsys):
+    """Nothing of the person is left in any file, the service works on, evidence is whole; a large journal waits for the service's end."""
+    known = memory.memory_adapter(memory.MemoryEms(), "north")
+    monkeypatch.setattr("bridge.cli.journals.load_here", partial(load_here, find_adapter=lambda _: known))
+    say = partial(asyncio.to_thread, told, capsys, monkeypatch)
+    config = ("--config", tmp_path / "config")
+    who = ("--participant", "acme-test", *config, "--by", "Ann", "--reason", "request 17")
+    payload = ASSETS["payload"] | {f"controlContact.{name}": {"const": text} for name, text in CONTACT.items()}
+    host = {"journal": {"path": "../var/journal.db", "seal_every": "100ms"}}
+    async with service(tmp_path, flows={"assets": ASSETS | {"payload": payload}}, host=host) as made:
+        ems = await linked(made)
+        places = fill(ems, 2)
+        ems.request("assets", *places)
+        await until_words(ems, places, {3: 2})
+
+        def left():
+            return [
+                path.name
+                for path in (tmp_path / "var").glob("**/*")
+                if path.is_file() and b"zoe@planted" in path.read_bytes()
+            ]
+
+        assert left()
+        status, printed, _ = await say("evidence", "erase", *who[:4], "--contact", CONTACT["email"], "--dry-run")
+        assert status == 0
+        assert re.match(r"would be erased: \d+ pieces of bytes .* the content of 2 items", printed)
+        assert left()
+        assert (await say("evidence", "erase", *who[:4], "--mpan", MPAN))[0] == 2  # who, and why?
+        people = tmp_path / "people.txt"
+        people.write_text(f"{CONTACT['name']}\n{MPAN}\n")
+        status, printed, _ = await say("evidence", "erase", *who, "--from", people)
+        assert (status, printed.splitlines()[-1]) == (0, "the journal's file holds nothing of it any more")
+        assert left() == []
+        assert "nothing holds it" in (await say("evidence", "erase", *who, "--mpan", MPAN))[1]
+
+        more = fill(ems, 1, first=3)
+        ems.request("assets", *more)
+        await until_words(ems, more, {3: 1})
+        monkeypatch.setattr("bridge.journal.configured.BESIDE_BYTES", 0)
+        status, printed, _ = await say("evidence", "erase", *who, "--mpan", MPAN)
+        assert status == 0
+        assert "stop the service, then run `smp-bridge journal wipe`" in printed
+        status, _, complained = await say("journal", "wipe", *config)
+        assert (status, "stop it first" in complained) == (1, True)
+    assert await say("journal", "wipe", *config) == (0, "what was deleted is gone from the journal's file\n", "")
+    assert left() == []
+    status, printed, _ = await say("journal", "verify", *config)
+    assert (status, "are erased; their digests stand" in printed) == (0, True)
