@@ -411,7 +411,10 @@ class Host:
         )
         self._gate.on_open(outbound.wake)
         self._gate.on_open(tracker.resume)
-        reader = ReturnReader(identity=identity(entry), profile=profile, keys=keys, signer=keys.signer)
+        reader = ReturnReader(
+            identity=identity(entry), profile=profile, keys=keys, signer=keys.signer, agreed=keys.agreed,
+            return_url=entry.options.return_url or "",
+        )  # fmt: skip
         inbox = Inbox(participant=entry.name, reader=reader, tracker=tracker, fence=fence)
 
         async def changed() -> None:

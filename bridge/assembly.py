@@ -73,6 +73,7 @@ def call_maker(
         new_submission=submission_ids(clock),
         jitter=jitter,
         trace_headers=_trace_headers(config, entry),
+        base_url=entry.options.base_url,
     )
 
 

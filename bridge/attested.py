@@ -36,9 +36,12 @@ def facts_of(config: Config, entry: Participant, keys: KeyRing) -> dict[str, Any
         "certificates": {
             "ca": _certificates(options.ca),
             "client": _certificates(options.client_certificate),
+            "signing": _certificates(options.signing_certificate),
+            "smp": _certificates(options.smp_certificate.ca if options.smp_certificate else None),
             "returns": _certificates(returns.certificate if returns else None),
             "returns_client_ca": _certificates(returns.client_ca if returns else None),
         },
+        "agreed": _agreed(entry),
         "tls_minimum": profile.spec.transport.tls_minimum,
         "clock": {
             "source": config.host.clock.source,
@@ -56,6 +59,12 @@ def _mapping(config: Config, participant: str) -> dict[str, dict[str, Any]]:
         if flows:
             found[site.name] = {"sha256": _digest(site.file), "flows": flows}
     return found
+
+
+def _agreed(entry: Participant) -> dict[str, list[str]]:
+    """Which certificates of SMP's are taken, where its messages carry one."""
+    wanted = entry.options.smp_certificate
+    return {} if wanted is None else {"subjects": wanted.subjects, "thumbprints": wanted.thumbprints}
 
 
 def _digest(file: Path) -> str:

@@ -106,7 +106,12 @@ def host_endings(config: Config, rings: Mapping[str, KeyRing]) -> Iterator[Endin
     """Keys and certificates of the host and its participants. Blocking."""
     for name, entry in config.participants.items():
         options = entry.options
-        for what, file in (("ca", options.ca), ("client_certificate", options.client_certificate)):
+        for what, file in (
+            ("ca", options.ca),
+            ("client_certificate", options.client_certificate),
+            ("signing_certificate", options.signing_certificate),
+            ("smp_certificate.ca", options.smp_certificate.ca if options.smp_certificate else None),
+        ):
             yield from _file(name, "", f"participants.{name}.{what}", file)
         if name in rings:
             yield from _keys(name, rings[name])
@@ -149,6 +154,10 @@ def _keys(name: str, ring: KeyRing) -> Iterator[Ending]:
         for kid, ends_ns in ends_of.items():
             if ends_ns:
                 yield Ending(name, "", f"participants.{name}: {what}", kid, ends_ns)
+    for taken in ring.agreed.taken() if ring.agreed is not None else ():
+        if taken.thumbprint not in theirs:
+            ends_ns = taken.until_s * 10**9
+            yield Ending(name, "", f"participants.{name}: SMP's certificate", taken.thumbprint, ends_ns)
 
 
 def _serves(state: KeyState) -> bool:

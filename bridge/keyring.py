@@ -15,7 +15,7 @@ from bridge.envelope.keys import Rotating, Signer
 from bridge.errors import ConfigError, Problem
 from bridge.hsm import SCHEME
 from bridge.journal.keys import KeyReader, KeyRecord, KeySide, KeyState
-from bridge.keys import load_signer, public_from_jwk, public_jwk
+from bridge.keys import certified_as, load_signer, public_from_jwk, public_jwk
 from bridge.material import open_hsm, participant_keys
 
 GRACE_S: Final = (
@@ -58,6 +58,7 @@ class KeyRing(Mapping[str, PublicKey]):
         self._entry = entry
         self._clock = clock
         self._configured = participant_keys(entry)
+        self.agreed = self._configured.agreed
         self.signer = Rotating(self._configured.signer)
         self.records: Sequence[KeyRecord] = ()
         self._held: Mapping[str, _Held] = {}
@@ -140,11 +141,11 @@ def open_signer(entry: Participant, record: KeyRecord) -> Signer:
     """The private key of a record of ours. Raises `ConfigError` where it cannot be read, is open to others, or is another key. Blocking."""
     if record.place.startswith(SCHEME):
         return _in_token(entry, record)
-    path = Path(record.place)
-    signer = load_signer(
-        path, kid=record.kid, alg=Algorithm(record.alg), password=entry.options.signing_password
-    )  # fmt: skip
-    if signer.public_jwk() != json.loads(record.jwk):
+    path, jwk = Path(record.place), json.loads(record.jwk)
+    signer = certified_as(
+        load_signer(path, kid=record.kid, alg=Algorithm(record.alg), password=entry.options.signing_password), jwk
+    )
+    if signer.public_jwk() != jwk:
         raise ConfigError([Problem(file=str(path), text=f"is another key than {record.kid}; put the right file back")])
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     wrong = open_to_others(path, "private key", Path(credentials) if credentials else None)
@@ -163,9 +164,9 @@ def _in_token(entry: Participant, record: KeyRecord) -> Signer:
     if entry.options.hsm is None:
         text = f"the key {record.kid} is in a token ({record.place}), and the entry {entry.name} has no `hsm`; add it"
         raise ConfigError([Problem(text=text)])
-    label = record.place.removeprefix(SCHEME)
-    signer = open_hsm(entry.options.hsm, label, kid=record.kid, alg=Algorithm(record.alg))
-    if signer.public_jwk() != json.loads(record.jwk):
+    label, jwk = record.place.removeprefix(SCHEME), json.loads(record.jwk)
+    signer = certified_as(open_hsm(entry.options.hsm, label, kid=record.kid, alg=Algorithm(record.alg)), jwk)
+    if signer.public_jwk() != jwk:
         raise ConfigError([Problem(text=f"{record.place} is another key than {record.kid}; put the right one back")])
     return signer
 

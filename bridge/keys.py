@@ -1,5 +1,6 @@
 """Key files: the participant's private signing key, SMP's public keys. Parsed once, held as key objects, written whole or not at all."""
 
+import base64
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -8,11 +9,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from bridge.envelope import Algorithm, PublicKey
+from bridge.envelope.authority import DAMAGED, is_authority, may_sign, window_s
 from bridge.envelope.base64url import encode
+from bridge.envelope.keys import Signer
 from bridge.errors import ConfigError, Problem
 from bridge.secret import Secret
 
@@ -25,6 +29,8 @@ _THUMBPRINT: Final[Mapping[str, tuple[str, ...]]] = {
     "OKP": ("crv", "kty", "x"),
     "RSA": ("e", "kty", "n"),
 }
+
+CHAIN: Final = "x5c"  # RFC 7517 section 4.7
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 
@@ -54,6 +60,94 @@ class KeySigner:
 
     def __repr__(self) -> str:
         return f"KeySigner(kid={self.kid!r}, alg={self.alg.value})"
+
+
+class ShownSigner(Signer, Shown, Protocol):
+    """A key that signs, and whose public half can be shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """A private key with the certificate (DER) that its messages show."""
+
+    signer: ShownSigner
+    certificate: bytes
+
+    @property
+    def kid(self) -> str:
+        """The key's id."""
+        return self.signer.kid
+
+    @property
+    def alg(self) -> Algorithm:
+        """The key's one algorithm."""
+        return self.signer.alg
+
+    @property
+    def blocking(self) -> bool:
+        """Whether signing may take milliseconds."""
+        return bool(getattr(self.signer, "blocking", False))
+
+    def sign(self, signing_input: bytes) -> bytes:
+        """The raw signature of these bytes."""
+        return self.signer.sign(signing_input)
+
+    def public_jwk(self) -> dict[str, Any]:
+        """The public half as a JWK (RFC 7517), its certificate in `x5c`."""
+        return {**self.signer.public_jwk(), CHAIN: [base64.b64encode(self.certificate).decode("ascii")]}
+
+
+def certify(signer: ShownSigner, path: Path) -> Certified:
+    """A key of ours with its certificate, the first of this file. Raises `ConfigError` where that belongs to another key or may not sign."""
+    certificate = load_certificates(path)[0]
+    try:
+        public = certificate.public_key()
+        algorithm_of(path, public, signer.alg)
+        own = public_jwk(public, kid=signer.kid, alg=signer.alg)
+    except DAMAGED:
+        own = {}
+    if own != signer.public_jwk():
+        raise _wrong(path, f"belongs to another key than {signer.kid}; name the certificate that was made for this one")
+    if not may_sign(certificate):
+        raise _wrong(
+            path,
+            "is not for signing: it is an authority's, its key usage lacks digitalSignature, or something critical in it is unknown",
+        )
+    return Certified(signer, certificate.public_bytes(serialization.Encoding.DER))
+
+
+def certified_as(signer: ShownSigner, jwk: Mapping[str, Any]) -> ShownSigner:
+    """A key of ours with the certificate that a JWK of it holds, if there is one."""
+    chain = jwk.get(CHAIN)
+    return Certified(signer, base64.b64decode(chain[0])) if chain else signer
+
+
+def load_certificates(path: Path) -> list[x509.Certificate]:
+    """The certificates of a PEM file, one at least. Raises `ConfigError`."""
+    try:
+        return x509.load_pem_x509_certificates(_read(path))
+    except DAMAGED as error:
+        raise _wrong(path, "holds no certificate in PEM form") from error
+
+
+def load_authorities(path: Path) -> list[x509.Certificate]:
+    """Certificates that may issue others. Raises `ConfigError` where one of the file may not."""
+    found = load_certificates(path)
+    for one in found:
+        if not is_authority(one):
+            name = one.subject.rfc4514_string()
+            raise _wrong(
+                path, f"holds a certificate ({name}) of no authority; name the authority that issues SMP's certificates"
+            )
+    return found
+
+
+def certificate_key(certificate: x509.Certificate, alg: Algorithm) -> tuple[PublicKey, dict[str, Any]]:
+    """A certificate of SMP's as a key, named by its SHA-256 thumbprint, and its JWK with the certificate in `x5c`."""
+    der = certificate.public_bytes(serialization.Encoding.DER)
+    kid = sha256(der).hexdigest()
+    key = PublicKey(kid=kid, alg=alg, key=certificate.public_key(), expires_ns=window_s(certificate)[1] * 1_000_000_000)
+    return key, {**public_jwk(key.key, kid=kid, alg=alg), CHAIN: [base64.b64encode(der).decode("ascii")]}
 
 
 def load_signer(

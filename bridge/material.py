@@ -1,25 +1,30 @@
 """The keys and certificates that a configuration names: read, and checked against each other and the profile. Files only, no network."""
 
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from cryptography import x509
+
 from bridge.config import Config, Participant
-from bridge.config.host import HsmOptions
+from bridge.config.host import HsmOptions, SmpCertificate
 from bridge.envelope import Algorithm, PublicKey
+from bridge.envelope.certified import Agreed
 from bridge.errors import ConfigError, Problem
 from bridge.hsm import HsmSigner, Token
-from bridge.keys import KeySigner, load_jwks, load_signer
+from bridge.keys import CHAIN, KeySigner, ShownSigner, certify, load_authorities, load_jwks, load_signer
+from bridge.profile import Profile
 
-_NAMED: Final = frozenset({"kid", "alg", "use"})  # what a key is called and for, not what it is
+_NAMED: Final = frozenset({"kid", "alg", "use", CHAIN})  # what a key is called and for, not what it is
 
 
 class ParticipantKeys(NamedTuple):
-    """What a participant signs with, and SMP's public keys by kid."""
+    """What a participant signs with, SMP's public keys by kid, and where the profile has messages carry a certificate, which of them are taken."""
 
-    signer: KeySigner | HsmSigner
+    signer: ShownSigner
     smp: Mapping[str, PublicKey]
+    agreed: Agreed | None = None
 
 
 def participant_keys(entry: Participant) -> ParticipantKeys:
@@ -27,7 +32,7 @@ def participant_keys(entry: Participant) -> ParticipantKeys:
     options, allowed = entry.options, entry.profile.spec.signature.algorithms
     signer = our_signer(entry)
     place = options.hsm.module if options.hsm is not None else options.signing_key
-    smp = load_jwks(options.smp_jwks)
+    smp = load_jwks(options.smp_jwks) if options.smp_jwks is not None else {}
     named = [(place, "the key", signer.alg)]
     named += [(options.smp_jwks, f"the key {kid}", key.alg) for kid, key in smp.items()]
     problems = [
@@ -40,11 +45,35 @@ def participant_keys(entry: Participant) -> ParticipantKeys:
     ]
     if problems:
         raise ConfigError(problems)
-    return ParticipantKeys(signer, smp)
+    return ParticipantKeys(signer, smp, agreed(entry))
 
 
-def our_signer(entry: Participant) -> KeySigner | HsmSigner:
-    """The key of ours that the configuration names, in its file or its token. Raises `ConfigError`. Blocking."""
+def agreed(entry: Participant) -> Agreed | None:
+    """Which certificates of SMP's are taken, where the profile has messages carry one. Raises `ConfigError`."""
+    wanted = entry.options.smp_certificate
+    return None if wanted is None else agreed_by(wanted, entry.profile, load_authorities(wanted.ca))
+
+
+def agreed_by(wanted: SmpCertificate, profile: Profile, authorities: Sequence[x509.Certificate]) -> Agreed:
+    """What was agreed, by the configuration's words."""
+    signature = profile.spec.signature
+    return Agreed(
+        authorities=authorities,
+        subjects=[x509.Name.from_rfc4514_string(subject) for subject in wanted.subjects],
+        thumbprints=wanted.thumbprints,
+        algorithms=[Algorithm(alg) for alg in signature.algorithms],
+        encoding=signature.certificate_as,
+    )
+
+
+def our_signer(entry: Participant) -> ShownSigner:
+    """The key of ours that the configuration names, in its file or its token, with its certificate where there is one. Raises `ConfigError`. Blocking."""
+    signer = _bare_signer(entry)
+    certificate = entry.options.signing_certificate
+    return signer if certificate is None else certify(signer, certificate)
+
+
+def _bare_signer(entry: Participant) -> KeySigner | HsmSigner:
     options = entry.options
     alg = Algorithm(options.signing_algorithm) if options.signing_algorithm else None
     if options.hsm is not None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bridge.cli.signed_headers import sign_headers, verify_headers
 from bridge.envelope import Algorithm, Refusal, SignatureForm, SignatureRefused, Verified
 from bridge.envelope import sign as sign_bytes
 from bridge.envelope.gate import Parts, compact, detached, flattened, verify_parts, verify_with
@@ -16,6 +17,10 @@ from bridge.keys import load_jwks, load_signer, public_from_jwk
 app = typer.Typer(
     no_args_is_help=True, help="Sign and verify messages by hand, by the same rules as the end point for returns."
 )
+
+
+app.command("sign-headers")(sign_headers)
+app.command("verify-headers")(verify_headers)
 
 
 @app.command("sign")
@@ -28,6 +33,8 @@ def sign(
     protected: Annotated[str, typer.Option(help="Further members of the protected header, as a JSON object.")] = "{}",
 ) -> None:
     """Sign exact bytes and print the token (detached: the header value; flattened and compact: the body to send)."""
+    if form.certified:
+        raise typer.BadParameter(f"--form {form.value} is no JWS; use `smp-bridge jws sign-headers`")
     try:
         members = json.loads(protected)
     except ValueError:

@@ -10,19 +10,17 @@ from typing import Annotated, Final, TypeAlias, TypeVar
 
 import typer
 
+from bridge.cli.importing import imported, ours
 from bridge.cli.journals import ByOption, ConfigOption, ReasonOption, change, decided, known_participant, loaded, read
 from bridge.clock import SystemClock
 from bridge.config import Participant
-from bridge.config.references import open_to_others
 from bridge.config.values import duration_s
 from bridge.envelope import Algorithm
 from bridge.errors import BridgeError, JournalUnusable, NotPossible
-from bridge.hsm import SCHEME
 from bridge.journal.keeper import KeptJournal
 from bridge.journal.keys import KeyRecord, KeySide, KeyState
-from bridge.keyring import GRACE_S, IMPORTED, KeyRing, open_signer, record_of, shown
-from bridge.keys import KeySigner, load_jwks, load_signer, new_key, public_jwk, write_private
-from bridge.material import open_hsm
+from bridge.keyring import GRACE_S, KeyRing, open_signer, shown
+from bridge.keys import KeySigner, load_signer, new_key, write_private
 from bridge.secret import Secret
 
 app = typer.Typer(
@@ -68,11 +66,16 @@ def new(
         _tell_new(out, signer)
         return
     decision, entry = decided(by, reason), _entry(config, participant)
+    if entry.profile.signature_form.certified:
+        raise BridgeError(
+            f"a key of {participant} needs a certificate (profile {entry.profile.name}), and a new one has none",
+            hint="make it without --participant, have it certified, and take both: smp-bridge keys import KEY --certificate FILE",
+        )
     if password is not None:
         raise typer.BadParameter("with --participant the entry's `signing_password` is the passphrase")
     signer = _made(out, alg, entry.options.signing_password, force=force)
     ends = SystemClock.here().wall_ns() + days * DAY_NS if days else 0
-    record = _ours(entry, signer, out, ends)
+    record = ours(entry, signer, str(out.absolute()), ends)
     try:
         _change(config, entry, lambda journal: journal.add_key(record, decision))
     except BridgeError:
@@ -169,7 +172,7 @@ def import_(
     file: Annotated[
         Path,
         typer.Argument(
-            help="SMP's public keys (JWK Set), a private key of ours (PEM or JWK), or pkcs11:LABEL for one in the entry's token."
+            help="SMP's public keys (JWK Set) or certificates (PEM), a private key of ours (PEM or JWK), or pkcs11:LABEL for one in the entry's token."
         ),
     ],
     participant: ParticipantOption,
@@ -177,38 +180,18 @@ def import_(
     reason: ReasonOption,
     active: Annotated[bool, typer.Option("--active", help="SMP signs with it already; else it is a next key.")] = False,
     days: DaysOption = 0,
+    certificate: Annotated[
+        Path | None, typer.Option(help="The certificate (PEM) of a key of ours, where the profile has calls show one.")
+    ] = None,
     config: ConfigOption = Path("config"),
 ) -> None:
-    """Take SMP's new public keys, or a private key of ours that was made elsewhere. Keys that are known already are left as they are.
+    """Take SMP's new public keys or certificates, or a private key of ours that was made elsewhere. Keys that are known already are left as they are.
 
-    A message that SMP signs with an imported key is taken from now on, `next` or active.
+    A message that SMP signs with an imported key, or that shows an imported certificate, is taken from now on, `next` or active.
     """
     decision, entry = decided(by, reason), _entry(config, participant)
     ends = SystemClock.here().wall_ns() + days * DAY_NS if days else 0
-    if str(file).startswith(SCHEME):
-        if entry.options.hsm is None:
-            raise BridgeError(f"the entry {participant} has no `hsm`", hint="say in bridge.yaml where its token is")
-        inside = open_hsm(entry.options.hsm, str(file).removeprefix(SCHEME), kid=None, alg=None)
-        records = [
-            record_of(
-                participant, KeySide.OURS, inside, inside.public_jwk(), place=str(file), expires_ns=ends, state=KeyState.NEXT
-            )
-        ]  # fmt: skip
-    elif _is_set(file):
-        state = KeyState.ACTIVE if active else KeyState.NEXT
-        records = [
-            record_of(
-                participant, KeySide.THEIRS, key, public_jwk(key.key, kid=key.kid, alg=key.alg), place=IMPORTED,
-                expires_ns=ends or key.expires_ns, state=state,
-            )
-            for key in load_jwks(file).values()
-        ]  # fmt: skip
-    else:
-        credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-        wrong = open_to_others(file.absolute(), "private key", Path(credentials) if credentials else None)
-        if wrong:
-            raise BridgeError(wrong)
-        records = [_ours(entry, load_signer(file, password=entry.options.signing_password), file, ends)]
+    records = imported(entry, file, certificate, KeyState.ACTIVE if active else KeyState.NEXT, ends)
     allowed = entry.profile.spec.signature.algorithms
     for record in records:
         if record.alg not in allowed:
@@ -289,13 +272,6 @@ def _made(out: Path, alg: Algorithm, password: Secret | None, *, force: bool) ->
     return load_signer(out, alg=alg, password=password)
 
 
-def _ours(entry: Participant, signer: KeySigner, file: Path, ends: int) -> KeyRecord:
-    place = str(file.absolute())
-    return record_of(
-        entry.name, KeySide.OURS, signer, signer.public_jwk(), place=place, expires_ns=ends, state=KeyState.NEXT
-    )
-
-
 def _tell_new(out: Path, signer: KeySigner) -> None:
     print(f"kid {signer.kid}")
     print(f"alg {signer.alg.value}")
@@ -338,15 +314,6 @@ def _grace_ns(text: str) -> int:
         return int(duration_s(text) * 1e9)
     except ValueError as error:
         raise typer.BadParameter(f"--grace {error}") from error
-
-
-def _is_set(file: Path) -> bool:
-    """Whether a file looks like a JWK Set; a single JWK or PEM is a key of ours."""
-    try:
-        found = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(found, dict) and "keys" in found
 
 
 def _shown(record: KeyRecord) -> str:

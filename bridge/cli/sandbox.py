@@ -56,7 +56,8 @@ def sandbox(
         ),
     ] = Path("sandbox"),
     profile: Annotated[
-        str | None, typer.Option(help="default, odd, or a profile file. With --config: that of its participants.")
+        str | None,
+        typer.Option(help="default, odd, dip-like, or a profile file. With --config: that of its participants."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
@@ -134,7 +135,7 @@ def _environment(directory: Path, made: "Sandbox", *, mtls: bool) -> str:
     named = {
         "SMP_URL": made.base_url,
         "SMP_CA": directory / "ca.pem",
-        "SMP_JWKS": directory / "smp.jwks.json",
+        **({} if made.certificate else {"SMP_JWKS": directory / "smp.jwks.json"}),
         "RETURNS_CERTIFICATE": directory / "returns.crt.pem",
         "RETURNS_KEY": directory / "returns.key.pem",
     }
@@ -158,6 +159,7 @@ def _write(directory: Path, made: "Sandbox", clients: Any, *, mtls: bool) -> Non
         ("client.key.pem", pair.private_key, 0o600),
         ("returns.crt.pem", own.certificate, 0o644),
         ("returns.key.pem", own.private_key, 0o600),
+        *((("smp.crt.pem", made.certificate, 0o644),) if made.certificate else ()),
         ("env.sh", _environment(directory.absolute(), made, mtls=mtls).encode(), 0o644),
     ):
         write_whole(directory / name, data, mode=mode)
@@ -169,7 +171,11 @@ def _say(made: "Sandbox", directory: Path, *, mtls: bool) -> None:
         f"control API       http://127.0.0.1:{made.control_port}   (GET /knobs, PATCH /knobs, GET /ledger, POST /release ...)"
     )
     print(f"its authority     {directory / 'ca.pem'}   (a participant's `ca:`)")
-    print(f"its public keys   {directory / 'smp.jwks.json'}   (a participant's `smp_jwks:`)")
+    if made.certificate:
+        agreed = f"{{ca: {directory / 'ca.pem'}, subjects: [CN={made.name}]}}"
+        print(f"its certificate   {directory / 'smp.crt.pem'}   (a participant's `smp_certificate: {agreed}`)")
+    else:
+        print(f"its public keys   {directory / 'smp.jwks.json'}   (a participant's `smp_jwks:`)")
     if mtls:
         print(
             f"callers show      {directory / 'client.crt.pem'} with client.key.pem   (`client_certificate:`, `client_key:`)"

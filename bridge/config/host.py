@@ -1,11 +1,13 @@
 """`bridge.yaml`: the host itself and the participants it works for."""
 
 import enum
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
+from cryptography.x509 import Name
 from pydantic import Field, FilePath, IPvAnyNetwork, field_validator, model_validator
 
 from bridge.api import Options, PrivateFile
@@ -19,6 +21,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 DAY_S: Final = 86_400.0
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_THUMBPRINT: Final = re.compile(r"[0-9a-f]{64}")
 LARGEST_JOURNAL: Final = 2 * 10**9
 SMALLEST_JOURNAL: Final = 10**7
 SHORTEST_LOOK_S: Final = 0.1
@@ -181,6 +184,49 @@ class HsmOptions(Options):
     pin: Secret
 
 
+class SmpCertificate(Options):
+    """Which certificate SMP's messages have to carry, where the profile has them carry one (`dip-headers`).
+
+    Issued by one of the authorities in `ca` (PEM), and one of those that were agreed: by its subject (RFC 4514, such as `CN=smp.example,O=Example,C=GB`)
+    or by its SHA-256 thumbprint in hexadecimal. While SMP changes its certificate, both are named.
+    """
+
+    ca: FilePath
+    subjects: list[Text] = Field(default_factory=list)
+    thumbprints: list[Text] = Field(default_factory=list)
+
+    @field_validator("subjects")
+    @classmethod
+    def _names(cls, subjects: list[str]) -> list[str]:
+        for subject in subjects:
+            try:
+                found = Name.from_rfc4514_string(subject)
+            except (ValueError, KeyError):
+                found = None
+            if not found:
+                raise ValueError(
+                    f"{subject!r} is no subject; write it by RFC 4514, such as CN=smp.example,O=Example,C=GB"
+                )
+        return subjects
+
+    @field_validator("thumbprints")
+    @classmethod
+    def _hexadecimal(cls, thumbprints: list[str]) -> list[str]:
+        plain = [thumbprint.replace(":", "").lower() for thumbprint in thumbprints]
+        for given, thumbprint in zip(thumbprints, plain, strict=True):
+            if _THUMBPRINT.fullmatch(thumbprint) is None:
+                raise ValueError(
+                    f"{given!r} is no SHA-256 thumbprint; it has 64 hexadecimal digits, as `openssl x509 -fingerprint -sha256` prints them"
+                )
+        return plain
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if not self.subjects and not self.thumbprints:
+            raise ValueError("says of no certificate that it is SMP's; add the agreed `subjects` or `thumbprints`")
+        return self
+
+
 class ParticipantOptions(Options):
     """One participant in one environment: whose account, keys and evidence these are. What SMP's interface looks like stands in the profile.
 
@@ -199,16 +245,21 @@ class ParticipantOptions(Options):
     signing_kid: Text | None = None
     signing_algorithm: Literal["PS256", "RS256", "ES256", "EdDSA"] | None = None
     signing_password: Secret | None = None
-    smp_jwks: FilePath
+    signing_certificate: FilePath | None = None
+    smp_jwks: FilePath | None = None
+    smp_certificate: SmpCertificate | None = None
+    return_url: str | None = None
     ca: FilePath | None = None
     client_certificate: FilePath | None = None
     client_key: PrivateFile | None = None
     proxy: str | None = None
     four_eyes: bool = False
 
-    @field_validator("base_url")
+    @field_validator("base_url", "return_url")
     @classmethod
-    def _https(cls, url: str) -> str:
+    def _https(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
         parts = _split(url)
         if parts.scheme != "https" or not parts.hostname or parts.username or parts.query or parts.fragment:
             raise ValueError("must be an https:// address with a host, and without user, query or fragment")

@@ -11,6 +11,7 @@ from bridge.config.adapters import AdapterFinder
 from bridge.config.document import Document
 from bridge.config.host import HostOptions, Participant, ParticipantOptions, ProfileOptions
 from bridge.config.references import Outside
+from bridge.config.seals import check_seals
 from bridge.config.site import AdapterConfig, SiteConfig
 from bridge.config.sites import SiteReader
 from bridge.config.tracing import NEEDS, installed
@@ -115,12 +116,15 @@ def _participant(document: Document, name: str) -> Participant | None:
         document.wrong(loc, wrong, at_key=True)
     options = document.read(ParticipantOptions, loc)
     given = document.mapping(loc)
-    if given.get("signing_key") is None and given.get("hsm") is None:
-        text = "`signing_key` is missing; add it (the file of a private key), or `hsm` (a key in a hardware module)"
-        document.wrong(loc, text, at_key=True)
-    others = tuple(key for key in document.mapping(loc) if key != PROFILE)
+    others = tuple(key for key in given if key != PROFILE)
     word = document.read(ProfileOptions, loc, without=others) if options is None else options
     profile = None if word is None else _profile(document, (*loc, PROFILE), word.profile)
+    named = {key for key, value in given.items() if value is not None}
+    if profile is not None:
+        check_seals(document, loc, profile, named)
+    if not named & {"signing_key", "hsm"}:
+        text = "`signing_key` is missing; add it (the file of a private key), or `hsm` (a key in a hardware module)"
+        document.wrong(loc, text, at_key=True)
     if options is None or profile is None:
         return None
     return Participant(name=name, options=options, profile=profile)

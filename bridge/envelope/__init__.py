@@ -1,4 +1,4 @@
-"""Signed JSON: three JWS forms over exact bytes, a strict header gate, a strict JSON parser. Pure; handed its signer and its keys."""
+"""Signed JSON: three JWS forms and one of plain headers with a certificate, over exact bytes; strict gates, a strict JSON parser. Pure; handed its signer and its keys."""
 
 from bridge.envelope.gate import Verified, unwrap, verify
 from bridge.envelope.json import BodyRefused, parse_strict

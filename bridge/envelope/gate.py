@@ -19,12 +19,13 @@ _FLATTENED: Final = frozenset({"payload", "protected", "signature"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """An authentic message: the exact payload bytes and what its protected header says."""
+    """An authentic message: the exact payload bytes and what its protected header says. `signed_ns` (UTC) is when it was signed, where its form says so."""
 
     payload: bytes
     protected: Mapping[str, Any]
     kid: str
     alg: Algorithm
+    signed_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +93,8 @@ def unwrap(form: SignatureForm, body: bytes, header_values: Sequence[str]) -> tu
 
 def take_apart(form: SignatureForm, body: bytes, header_values: Sequence[str]) -> Parts:
     """Split a message by its form; raises `SignatureRefused` for whatever is not exactly that form."""
+    if form.certified:
+        raise ValueError(f"{form.value} is no JWS; `bridge.envelope.certified` reads it")
     if form is SignatureForm.JWS_DETACHED:
         if not header_values or not header_values[0]:
             raise SignatureRefused(Refusal.NO_SIGNATURE)

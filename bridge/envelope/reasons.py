@@ -33,6 +33,18 @@ class Refusal(enum.Enum):
     KEY_REVOKED = "key_revoked"
     KEY_RETIRED = "key_retired"
     KEY_EXPIRED = "key_expired"
+    HEADER_MISSING = "header_missing"
+    HEADER_TWICE = "header_twice"
+    BASE64 = "base64"
+    DATE_MALFORMED = "date_malformed"
+    CONTENT_HASH = "content_hash"
+    CERTIFICATE_MALFORMED = "certificate_malformed"
+    CERTIFICATE_UNKNOWN = "certificate_unknown"
+    CERTIFICATE_KEY = "certificate_key"
+    CERTIFICATE_USE = "certificate_use"
+    CERTIFICATE_NOT_CHAINED = "certificate_not_chained"
+    CERTIFICATE_NOT_YET_VALID = "certificate_not_yet_valid"
+    CERTIFICATE_EXPIRED = "certificate_expired"
 
 
 class SignatureRefused(BridgeError):

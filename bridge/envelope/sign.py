@@ -20,6 +20,8 @@ class Signed:
 
 def sign(form: SignatureForm, payload: bytes, signer: Signer, protected: Mapping[str, object]) -> Signed:
     """Sign these exact bytes. The protected header holds `alg`, `kid` and the caller's own members (which cannot replace those two)."""
+    if form.certified:
+        raise ValueError(f"{form.value} is no JWS; `bridge.envelope.certified` makes it")
     signer = current(signer)
     header = orjson.dumps({**protected, "alg": signer.alg.value, "kid": signer.kid})
     head, content = base64url.encode(header), base64url.encode(payload)

@@ -10,7 +10,17 @@ from typing import Any, Final
 import orjson
 
 from bridge.clock import Clock, Stamp
-from bridge.envelope import BodyRefused, PublicKey, SignatureRefused, Signer, parse_strict, sign, unwrap, verify
+from bridge.envelope import (
+    BodyRefused,
+    PublicKey,
+    SignatureRefused,
+    Signer,
+    certified,
+    parse_strict,
+    sign,
+    unwrap,
+    verify,
+)
 from bridge.envelope.keys import blocks, current, withdrawn
 from bridge.identifiers import Severity
 from bridge.journal.port import Member, ReturnMessage
@@ -18,9 +28,10 @@ from bridge.lane import SignedCall
 from bridge.model import Kind, Operation, Refusal
 from bridge.platform import AnswerClass, BatchSemantics, Exchange, Report, ReportedError, classify
 from bridge.profile import AnswersSigned, FreshnessMode, Profile, SignatureForm, StatusWord
+from bridge.profile.model import Call
 from bridge.validation import Finding, Validator
 from bridge.vocabulary import Vocabulary
-from bridge.wire import BatchReturn, ItemError, MessageMeta, RenderedItem, Token, Unreadable, Wire
+from bridge.wire import BatchReturn, ItemError, MessageMeta, Rendered, RenderedItem, Token, Unreadable, Wire
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +101,9 @@ class CallMaker:
         new_submission: Callable[[], str],
         jitter: Callable[[], float],
         trace_headers: Callable[[str], Mapping[str, str]] = lambda _: {},
+        base_url: str = "",
     ) -> None:
-        """`trace_headers` gives what a call of this submission carries so that SMP may join its trace."""
+        """`trace_headers` gives what a call of this submission carries so that SMP may join its trace. `base_url` is where calls go; some forms sign it."""
         self.profile = profile
         self.semantics = BatchSemantics(profile.batch_semantics.value)
         self.new_submission = new_submission
@@ -105,6 +117,7 @@ class CallMaker:
         self._clock = clock
         self._new_message_id = new_message_id
         self._trace_headers = trace_headers
+        self._base_url = base_url
         self._classes = {key: AnswerClass(value.value) for key, value in profile.answer_classes.items()}
 
     # out -------------------------------------------------------------------------------------------------------------
@@ -130,15 +143,15 @@ class CallMaker:
         meta = self._meta(operation.value, correlation_id=submission, message_id=message_id)
         message = self._wire.render_create(operation, rendered, meta)
         signer = current(self._signer)
-        signed = sign(self._form, message.body, signer, message.protected)
         call = self.profile.calls[operation.value]
+        body, seals = self._sealed(message, signer, call)
         return SignedCall(
             message_id=meta.message_id,
             correlation_id=submission,
             method=call.method,
             path=call.path,
-            headers=self._headers(call.content_type, message.headers, signed.token, submission),
-            body=signed.body,
+            headers=self._headers(call.content_type, message.headers, seals, submission),
+            body=body,
             kid=signer.kid,
             profile=f"{self.profile.name} {self.profile.version} {self.profile.hash}",
             stamps={**stamps, "signed": self._clock.now()},
@@ -148,13 +161,13 @@ class CallMaker:
         """Sign one Get Transaction Status call; `submission` is whose transaction it is, where that is known."""
         operation = self._wire.status_operation
         message = self._wire.render_status(transaction_id, self._meta(operation, correlation_id=""))
-        signed = sign(self._form, message.body, self._signer, message.protected)
         call = self.profile.calls[operation]
+        body, seals = self._sealed(message, current(self._signer), call)
         return PlainCall(
             method=call.method,
             path=call.path,
-            headers=self._headers(call.content_type, message.headers, signed.token, submission),
-            body=signed.body,
+            headers=self._headers(call.content_type, message.headers, seals, submission),
+            body=body,
         )
 
     def login(self, username: str, password: str) -> PlainCall:
@@ -288,7 +301,7 @@ class CallMaker:
     def read_return(self, message: ReturnMessage) -> ReadReturn | None:
         """A stored return, read again from its bytes; None when its kind or schema is not known."""
         try:
-            payload, protected = unwrap(self._form, message.body, _tokens(self.profile, message.headers))
+            payload, protected = self._unwrapped(message)
             read = self._wire.read_return(message.headers, parse_strict(payload), protected)
         except (SignatureRefused, BodyRefused, Unreadable):
             return None
@@ -317,15 +330,28 @@ class CallMaker:
     def _form(self) -> SignatureForm:
         return self.profile.signature_form
 
+    def _unwrapped(self, message: ReturnMessage) -> tuple[bytes, Mapping[str, Any]]:
+        if self._form.certified:
+            return message.body, {}
+        return unwrap(self._form, message.body, _tokens(self.profile, message.headers))
+
+    def _sealed(self, message: Rendered, signer: Signer, call: Call) -> tuple[bytes, Mapping[str, str]]:
+        """The body as it travels, and the headers that hold the signature."""
+        if self._form.certified:
+            target = certified.Target(call.method, f"{self._base_url}{call.path}")
+            encoding = self.profile.spec.signature.certificate_as
+            values = certified.sign(target, message.body, signer, at_ns=self._clock.wall_ns(), encoding=encoding)
+            return message.body, dict(zip(self.profile.signature_headers, values, strict=True))
+        signed = sign(self._form, message.body, signer, message.protected)
+        return signed.body, {} if signed.token is None else {self.profile.signature_header: signed.token}
+
     def _headers(
-        self, content_type: str, headers: Mapping[str, str], token: str | None, submission: str
+        self, content_type: str, headers: Mapping[str, str], seals: Mapping[str, str], submission: str
     ) -> dict[str, str]:
         made = {"Content-Type": content_type, **headers}
         if submission:
             made |= self._trace_headers(submission)
-        if token is not None:
-            made[self.profile.signature_header] = token
-        return made
+        return made | dict(seals)
 
 
 def report_of(read: BatchReturn) -> Report:

@@ -45,6 +45,10 @@ _TITLES: Final[Mapping[int, str]] = {
 }
 
 
+NOT_KNOWN_YET: Final = frozenset({Refusal.KID_UNKNOWN, Refusal.CERTIFICATE_UNKNOWN})
+OF_CERTIFICATES: Final = frozenset(
+    {Refusal.CERTIFICATE_NOT_CHAINED, Refusal.CERTIFICATE_NOT_YET_VALID, Refusal.CERTIFICATE_EXPIRED}
+)
 _NAMELESS: Final[Mapping[str, str]] = {"Server": "smp-bridge"}  # else aiohttp tells its own and Python's version
 
 
@@ -132,13 +136,13 @@ class ReturnsEndpoint:
         headers = plain_headers(request.headers.items())
         source = source_of(request.remote)
         try:
-            tokens = request.headers.getall(inbox.reader.signature_header, [])
+            tokens = [request.headers.getall(name, []) for name in inbox.reader.signature_headers]
             read = await aside(
                 len(body), inbox.reader.read, body, tokens, headers, received, flood=self._flood, source=source
             )
         except SignatureRefused as error:
             await self._withdrawn(inbox, error)
-            if error.reason is Refusal.KID_UNKNOWN:
+            if error.reason in NOT_KNOWN_YET:
                 name = inbox.participant
                 kept = Kept(
                     participant=name, source=source, body=body, tokens=tokens, headers=headers, received=received
@@ -171,7 +175,7 @@ class ReturnsEndpoint:
             )  # fmt: skip
             await self._park(inbox, read.message, read.freshness)
         except SignatureRefused as error:
-            if error.reason is Refusal.KID_UNKNOWN:
+            if error.reason in NOT_KNOWN_YET:
                 self._unknown.keep(kept)
             return False
         except Flooded:
@@ -200,11 +204,20 @@ class ReturnsEndpoint:
             await self._alarm(inbox, "MISDIRECTED", f"SMP signed a message that is not for this entry: {error.reason}")
 
     async def _withdrawn(self, inbox: Inbox, error: SignatureRefused) -> None:
-        """Somebody signs with a key of SMP's that was withdrawn: a person should know (DOMAIN 9 row 13). The message is refused all the same."""
-        if error.kid:
+        """Somebody signs with a key of SMP's that was withdrawn, or shows a certificate that cannot be taken: a person should know (DOMAIN 9 row 13).
+
+        The message is refused all the same. Anybody can make a certificate with the agreed subject: that is told once a minute.
+        """
+        if not error.kid:
+            return
+        with suppress(_Answer):
+            if error.reason in OF_CERTIFICATES:
+                if self._flood.worth_telling(f"{inbox.participant} {error.reason.value}"):
+                    text = f"a message was refused ({error.reason.value}); its certificate has the SHA-256 thumbprint {error.kid}"
+                    await self._alarm(inbox, "CERTIFICATE_REFUSED", text)
+                return
             text = f"a message was refused ({error.reason.value}); it was signed with SMP's key {error.kid}"
-            with suppress(_Answer):
-                await self._alarm(inbox, "KEY_REFUSED", text)
+            await self._alarm(inbox, "KEY_REFUSED", text)
 
     async def _flooded(self, inbox: Inbox, source: str) -> None:
         """Told once a minute: each telling is a commit."""

@@ -10,7 +10,8 @@ from typing import Final
 import orjson
 
 from bridge.clock import Stamp
-from bridge.envelope import PublicKey, Signer, parse_strict, sign, verify
+from bridge.envelope import PublicKey, Signer, Verified, certified, parse_strict, sign, verify
+from bridge.envelope.certified import Agreed
 from bridge.errors import BridgeError
 from bridge.journal.port import ReturnMessage
 from bridge.market.calls import Identity
@@ -48,14 +49,18 @@ class ReturnReader:
     """Reads what is pushed to one participant's URL."""
 
     def __init__(
-        self, *, identity: Identity, profile: Profile, keys: Mapping[str, PublicKey], signer: Signer | None = None
-    ) -> None:
+        self, *, identity: Identity, profile: Profile, keys: Mapping[str, PublicKey], signer: Signer | None = None,
+        agreed: Agreed | None = None, return_url: str = "",
+    ) -> None:  # fmt: skip
+        """Where the profile has messages carry a certificate, `agreed` says which ones are taken, and `return_url` is the address that SMP signs."""
         self._identity = identity
         self._profile = profile
         self._wire = Wire(profile)
         self._keys = keys
         self._signer = signer if profile.spec.signature.sign_acks else None
-        self.signature_header = profile.signature_header
+        self._agreed = agreed
+        self._target = certified.Target("POST", return_url)
+        self.signature_headers = profile.signature_headers
         self.content_types = profile.return_content_types
         self.max_body_bytes = profile.limits.max_answer_bytes
         self.path = profile.return_path.replace("{participant}", identity.participant)
@@ -63,18 +68,18 @@ class ReturnReader:
     def read(
         self,
         body: bytes,
-        tokens: Sequence[str],
+        tokens: Sequence[Sequence[str]],
         headers: Mapping[str, str],
         received: Stamp,
         *,
         flood: Flood,
         source: str,
     ) -> Received:
-        """Check one message of this source and say what to store.
+        """Check one message of this source and say what to store. `tokens` are all values of each of the `signature_headers`.
 
         Raises `SignatureRefused` (401), `Flooded` (429), `BodyRefused` (400) or `MessageRefused` (its own status); header names are lower case.
         """
-        verified = verify(self._profile.signature_form, body, tokens, self._keys, partial(flood.charge, source))
+        verified = self._verified(body, tokens, received, partial(flood.charge, source))
         flood.refund(source)
         content = parse_strict(verified.payload)
         meta = self._wire.read_meta(headers, content, verified.protected)
@@ -82,7 +87,7 @@ class ReturnReader:
             raise MessageRefused(400, "no_message_id")
         for check in RECIPIENT_CHECKS:
             check(meta, self._identity)
-        freshness = self._fresh(meta, received)
+        freshness = self._fresh([meta.timestamp_ns, *self._signed(verified)], received)
         unknown = self._unknown(meta)
         read = None if unknown else self._read(headers, content, verified.protected)
         message = ReturnMessage(
@@ -100,6 +105,21 @@ class ReturnReader:
         )
         return Received(message=message, freshness=freshness)
 
+    def _verified(
+        self, body: bytes, tokens: Sequence[Sequence[str]], received: Stamp, charge: Callable[[], None]
+    ) -> Verified:
+        if self._agreed is None:
+            return verify(self._profile.signature_form, body, tokens[0], self._keys, charge)
+        return certified.verify(
+            self._target, body, certified.Fields(*tokens), agreed=self._agreed, keys=self._keys,
+            now_ns=received.wall_ns, charge=charge,
+        )  # fmt: skip
+
+    @staticmethod
+    def _signed(verified: Verified) -> list[int]:
+        """When it was signed, where its form of signature says so: a time like the message's own."""
+        return [] if verified.signed_ns is None else [verified.signed_ns]
+
     def _unknown(self, meta: MessageMeta) -> str:
         """Why a message cannot be read as a return: another kind, or another schema than the profile's ('' where it can)."""
         if not self._wire.is_return(meta):
@@ -115,15 +135,16 @@ class ReturnReader:
         except Unreadable:
             return None
 
-    def _fresh(self, meta: MessageMeta, received: Stamp) -> Freshness:
+    def _fresh(self, times: Sequence[int | None], received: Stamp) -> Freshness:
         """DESIGN, "freshness": `event` takes what the replay store still covers and flags it late; `attempt` takes the window both ways."""
         freshness = self._profile.freshness
         if freshness.mode is FreshnessMode.OFF:
             return Freshness.FRESH
-        for check in TIME_CHECKS:
-            check(meta, received, freshness)
+        for at_ns in times:
+            for check in TIME_CHECKS:
+                check(at_ns, received, freshness)
         window_ns = int(freshness.window_s * 1e9)
-        late = meta.timestamp_ns is not None and received.wall_ns - meta.timestamp_ns > window_ns
+        late = any(at_ns is not None and received.wall_ns - at_ns > window_ns for at_ns in times)
         return Freshness.LATE if late else Freshness.FRESH
 
     def _meaning(self, content: object, meta: MessageMeta) -> bytes:
@@ -144,7 +165,7 @@ class ReturnReader:
             return status, body, headers
         signed = sign(self._profile.signature_form, body, self._signer, {})
         if signed.token is not None:
-            headers[self.signature_header] = signed.token
+            headers[self._profile.signature_header] = signed.token
         return status, signed.body, headers
 
 
@@ -171,27 +192,27 @@ RECIPIENT_CHECKS: Final[Sequence[Callable[[MessageMeta, Identity], None]]] = (
 )
 
 
-def _check_timestamp(meta: MessageMeta, received: Stamp, freshness: FreshnessRule) -> None:
+def _check_timestamp(at_ns: int | None, received: Stamp, freshness: FreshnessRule) -> None:
     del received, freshness
-    if meta.timestamp_ns is None:
+    if at_ns is None:
         raise MessageRefused(401, "no_timestamp")
 
 
-def _check_future(meta: MessageMeta, received: Stamp, freshness: FreshnessRule) -> None:
-    if meta.timestamp_ns is not None and meta.timestamp_ns - received.wall_ns > int(freshness.window_s * 1e9):
+def _check_future(at_ns: int | None, received: Stamp, freshness: FreshnessRule) -> None:
+    if at_ns is not None and at_ns - received.wall_ns > int(freshness.window_s * 1e9):
         raise MessageRefused(401, "from_the_future")
 
 
-def _check_age(meta: MessageMeta, received: Stamp, freshness: FreshnessRule) -> None:
-    if meta.timestamp_ns is None:
+def _check_age(at_ns: int | None, received: Stamp, freshness: FreshnessRule) -> None:
+    if at_ns is None:
         return
     most_s = freshness.window_s if freshness.mode is FreshnessMode.ATTEMPT else freshness.past_s
-    if received.wall_ns - meta.timestamp_ns > max(most_s, freshness.window_s) * 1e9:
+    if received.wall_ns - at_ns > max(most_s, freshness.window_s) * 1e9:
         raise MessageRefused(401, "too_old")
 
 
-# DOMAIN 9 rows 14 and 16, in this order.
-TIME_CHECKS: Final[Sequence[Callable[[MessageMeta, Stamp, FreshnessRule], None]]] = (
+# DOMAIN 9 rows 14 and 16, in this order, for each time that a message names.
+TIME_CHECKS: Final[Sequence[Callable[[int | None, Stamp, FreshnessRule], None]]] = (
     _check_timestamp,
     _check_future,
     _check_age,

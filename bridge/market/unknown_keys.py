@@ -1,4 +1,4 @@
-"""Messages whose `kid` nobody knows yet: refused like any other, and kept for a while, in memory and bounded, until a key is imported.
+"""Messages whose `kid` or certificate nobody knows yet: refused like any other, and kept for a while, in memory and bounded, until a key is imported.
 
 A platform that rotates its key before it tells us gets 401 and may not send again; what it sent is verified again once its key is known.
 """
@@ -23,7 +23,7 @@ class Kept:
     participant: str
     source: str
     body: bytes
-    tokens: Sequence[str]
+    tokens: Sequence[Sequence[str]]
     headers: Mapping[str, str]
     received: Stamp
 
@@ -32,7 +32,7 @@ class Kept:
         """What it takes, in bytes, about."""
         return (
             len(self.body)
-            + sum(map(len, self.tokens))
+            + sum(len(text) for values in self.tokens for text in values)
             + sum(len(name) + len(text) for name, text in self.headers.items())
         )
 
@@ -54,7 +54,9 @@ class UnknownKeys:
         """Keep it, unless it is too large; the same bytes are kept once."""
         if message.size > min(LARGEST, self._most_bytes):
             return
-        digest = sha256("\n".join([message.participant, *message.tokens]).encode() + b"\n" + message.body).digest()
+        shown = [text for values in message.tokens for text in values]
+        named = "\n".join([message.participant, *shown]).encode("utf-8", "surrogateescape")
+        digest = sha256(named + b"\n" + message.body).digest()
         if digest in self._kept:
             return
         self._kept[digest] = message

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from bridge.model import Kind
-from bridge.profile.model import Message, ProfileSpec, RecordMap, WireField
+from bridge.profile.model import Message, ProfileSpec, RecordMap, Signature, WireField
 from bridge.profile.places import Place, PlaceKind
 from bridge.profile.words import AlignBy, AnswersSigned, MessageKind, Returns, Shape, StatusWord, WireType
 from bridge.vocabulary import FieldSpec, ValueType, Vocabulary
@@ -32,6 +32,9 @@ def problems_of(
     for kind, records in ((Kind.ASSET, spec.asset), (Kind.UNIT, spec.unit)):
         yield from _records(kind, records, schemas[kind], vocabulary)
         yield from _envelope_clashes(kind, records, spec.message)
+    yield from _signature(spec.signature)
+    if spec.signature.form.certified:
+        yield from _headers_alone(spec)
     yield from _answers(spec)
     yield from _errors(spec)
     yield from _returns(spec)
@@ -66,6 +69,45 @@ def _reserved(message: Message) -> Iterator[Found]:
         place: Place = getattr(message, name)
         if place.kind is PlaceKind.PROTECTED and place.name in _JOSE_HEADERS:
             yield f"message.{name}", f"`{place.name}` has a meaning of its own in a protected header; use another name"
+
+
+def _signature(signature: Signature) -> Iterator[Found]:
+    """The headers that belong to the form, and no others."""
+    for name in ("date_header", "certificate_header", "digest_header"):
+        given = getattr(signature, name) is not None
+        if given and not signature.form.certified:
+            yield f"signature.{name}", f"belongs to `dip-headers`; {signature.form.value} has one header at most"
+        elif not given and signature.form.certified:
+            yield f"signature.{name}", "is missing; add it (`dip-headers` needs four headers)"
+    names = [name.lower() for name in signature.headers]
+    if len(set(names)) < len(names):
+        yield "signature", "two of its headers have the same name"
+
+
+def _headers_alone(spec: ProfileSpec) -> Iterator[Found]:
+    """`dip-headers` has no protected header, signs a request's method and address, and leaves the algorithm to the kind of key."""
+    signature = spec.signature
+    if {"PS256", "RS256"} <= set(signature.algorithms):
+        yield "signature.algorithms", "PS256 and RS256 exclude each other: a certificate says only that its key is RSA"
+    if signature.answers_signed is not AnswersSigned.NO:
+        yield (
+            "signature.answers_signed",
+            "must be `no`: a request's method and address are signed, and an answer has neither",
+        )
+    if signature.sign_acks:
+        yield (
+            "signature.sign_acks",
+            "must be false: a request's method and address are signed, and an answer has neither",
+        )
+    for section, model in (
+        ("message", spec.message),
+        ("batch_return", spec.batch_return),
+        ("status_question", spec.status_question),
+    ):
+        for name, value in model:
+            places = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(place, Place) and place.kind is PlaceKind.PROTECTED for place in places):
+                yield f"{section}.{name}", "protected: needs a JWS; `dip-headers` has no protected header"
 
 
 # RFC 7515 section 4.1 and RFC 7797: names that mean something to every verifier.

@@ -75,6 +75,11 @@ class Profile:
         return self.spec.signature.header
 
     @property
+    def signature_headers(self) -> tuple[str, ...]:
+        """Every HTTP header that the form of signature takes, that of the signature first."""
+        return self.spec.signature.headers
+
+    @property
     def answers_signed(self) -> AnswersSigned:
         """Whether answers must be signed."""
         return self.spec.signature.answers_signed

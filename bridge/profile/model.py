@@ -11,6 +11,7 @@ from bridge.profile.words import (
     AlignBy,
     AnswersSigned,
     AnswerWord,
+    CertificateForm,
     ErrorSeverity,
     FreshnessMode,
     MessageKind,
@@ -249,10 +250,17 @@ class Limits(Section):
 
 
 class Signature(Section):
-    """How messages are signed. `header` is where a detached signature stands; answers and returns take the same form."""
+    """How messages are signed. `header` is where a detached signature stands; answers and returns take the same form.
+
+    Under `dip-headers`, three more headers: the signer's certificate, the time of signing, and the body's digest.
+    """
 
     form: SignatureForm
     header: HeaderName
+    date_header: HeaderName | None = None
+    certificate_header: HeaderName | None = None
+    certificate_as: CertificateForm = CertificateForm.PEM
+    digest_header: HeaderName | None = None
     algorithms: Annotated[tuple[Literal["PS256", "RS256", "ES256", "EdDSA"], ...], Field(min_length=1)] = (
         "PS256",
         "RS256",
@@ -261,6 +269,12 @@ class Signature(Section):
     )
     answers_signed: AnswersSigned = AnswersSigned.IF_PRESENT
     sign_acks: bool = False
+
+    @property
+    def headers(self) -> tuple[str, ...]:
+        """Every header that a signature takes: its own, then those of time, certificate and digest where there are some."""
+        more = (self.date_header, self.certificate_header, self.digest_header)
+        return (self.header, *(name for name in more if name is not None))
 
 
 class Freshness(Section):

@@ -53,9 +53,10 @@ class ErrorSeverity(enum.Enum):
 
 
 class TimeForm(enum.Enum):
-    """How an instant is written: UTC text with milliseconds and Z, or milliseconds since 1970 as a number."""
+    """How an instant is written: UTC text with milliseconds and Z, the same with +00:00, or milliseconds since 1970 as a number."""
 
     ISO_MS_Z = "iso_ms_z"
+    ISO_MS_OFFSET = "iso_ms_offset"
     EPOCH_MS = "epoch_ms"
 
 
@@ -72,11 +73,24 @@ class WireType(enum.Enum):
 
 
 class SignatureForm(enum.Enum):
-    """How a message is signed: a header beside the exact body, or a JWS around it."""
+    """How a message is signed: a JWS in a header beside the exact body, a JWS around it, or plain headers that carry the signer's certificate too."""
 
     JWS_DETACHED = "jws-detached"
     JWS_FLATTENED = "jws-flattened"
     JWS_COMPACT = "jws-compact"
+    DIP_HEADERS = "dip-headers"
+
+    @property
+    def certified(self) -> bool:
+        """Whether a certificate beside the message says whose key signed it; else it names a key by its `kid`."""
+        return self is SignatureForm.DIP_HEADERS
+
+
+class CertificateForm(enum.Enum):
+    """What stands in the certificate's header, in base64: the text of a PEM file, or the bytes (DER)."""
+
+    PEM = "pem"
+    DER = "der"
 
 
 class AnswersSigned(enum.Enum):

@@ -8,13 +8,17 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from bridge.clock import Clock
 
 LIFE_DAYS: Final = 365
+SIGNING_BITS: Final = 2048
 LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -34,11 +38,7 @@ class Authority:
         self._name = _name(name)
         builder = self._builder(self._name, self._key.public_key())
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        usage = x509.KeyUsage(
-            digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,
-            key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
-        )  # fmt: skip
-        builder = builder.add_extension(usage, critical=True)
+        builder = builder.add_extension(_usage(issues=True), critical=True)
         builder = builder.add_extension(
             x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False
         )
@@ -57,12 +57,23 @@ class Authority:
         """A certificate for a client."""
         return self._issue(name, ExtendedKeyUsageOID.CLIENT_AUTH, [x509.DNSName(name)])
 
+    def signing(self, name: str, key: PrivateKey | None = None) -> Pair:
+        """A certificate for signing messages, of a new RSA key or of this one."""
+        key = key or rsa.generate_private_key(public_exponent=65537, key_size=SIGNING_BITS)
+        builder = self._builder(_name(name), key.public_key())
+        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        builder = builder.add_extension(_usage(issues=False), critical=True)
+        return self._pair(builder, key)
+
     def _issue(self, name: str, usage: x509.ObjectIdentifier, hosts: Sequence[x509.GeneralName]) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
         builder = self._builder(_name(name), key.public_key())
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(x509.SubjectAlternativeName(hosts), critical=False)
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        return self._pair(builder, key)
+
+    def _pair(self, builder: x509.CertificateBuilder, key: PrivateKey) -> Pair:
         identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         builder = builder.add_extension(identifier, critical=False)
         return Pair(
@@ -72,7 +83,9 @@ class Authority:
             ),
         )
 
-    def _builder(self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+    ) -> x509.CertificateBuilder:
         now = _utc(self._clock)
         return (
             x509.CertificateBuilder()
@@ -83,6 +96,13 @@ class Authority:
             .not_valid_before(now - timedelta(minutes=10))
             .not_valid_after(now + timedelta(days=LIFE_DAYS))
         )
+
+
+def _usage(*, issues: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,
+        key_agreement=False, key_cert_sign=issues, crl_sign=issues, encipher_only=False, decipher_only=False,
+    )  # fmt: skip
 
 
 def _utc(clock: Clock) -> datetime:

@@ -10,11 +10,10 @@ import aiohttp
 
 from bridge.clock import Clock
 from bridge.profile import Profile
-from bridge.sandbox.jose import SigningKey
 from bridge.sandbox.knobs import Knobs
 from bridge.sandbox.ledger import Ledger, ReturnEntry
 from bridge.sandbox.register import Register, Transaction
-from bridge.wire import Wire
+from bridge.wire import Rendered, Wire
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ class ReturnSender:
         knobs: Knobs,
         clock: Clock,
         random: Random,
-        sign_with: Callable[[], SigningKey],
+        seal: Callable[[Rendered, str], tuple[bytes, dict[str, str]]],
         url_of: Callable[[str], str],
         sender_of: Callable[[str], str],
         environment: str,
@@ -47,7 +46,7 @@ class ReturnSender:
         self._knobs = knobs
         self._clock = clock
         self._random = random
-        self._sign_with = sign_with
+        self._seal = seal
         self._url_of = url_of
         self._sender_of = sender_of
         self._environment = environment
@@ -113,15 +112,8 @@ class ReturnSender:
             recipient=self._sender_of(transaction.participant),
         )
         rendered = self._wire.render_return(answer)
-        body, token = self._sign_with().sign(self._profile.signature_form, rendered.body, rendered.protected)
-        headers = {"Content-Type": self._profile.return_content_types[0], **rendered.headers}
-        if token is not None:
-            if self._knobs.wrong_signature:
-                token = spoiled(token)
-            headers[self._profile.signature_header] = token
-        elif self._knobs.wrong_signature:
-            body = spoiled(body.decode()).encode()
-        return body, headers
+        body, seals = self._seal(rendered, self._url_of(transaction.participant))
+        return body, {"Content-Type": self._profile.return_content_types[0], **rendered.headers, **seals}
 
     async def _post(self, transaction: Transaction, message_id: str, body: bytes, headers: dict[str, str]) -> bool:
         assert self._session is not None

@@ -5,6 +5,7 @@ import ssl
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from functools import cached_property
 from pathlib import Path
 from random import Random
 from typing import Any, Final, Self
@@ -16,6 +17,8 @@ from bridge.clock import Clock
 from bridge.model import Operation
 from bridge.profile import AUTHENTICATE, MessageKind
 from bridge.sandbox.accounts import Accounts
+from bridge.sandbox.certified import CertifiedKey
+from bridge.sandbox.certified import verify as verify_headers
 from bridge.sandbox.control import HOST as CONTROL_HOST
 from bridge.sandbox.control import Control
 from bridge.sandbox.jose import NotAuthentic, SigningKey, verify
@@ -57,9 +60,6 @@ class Sandbox:
         self._random = Random(options.seed)
         self._return_urls = {entry.name: entry.return_url for entry in options.participants}
         self._generation = 1
-        self._key = SigningKey("smp-1")
-        self._foreign = SigningKey("smp-1")
-        self._retired: list[SigningKey] = []
         self._stack = AsyncExitStack()
         self._group: asyncio.TaskGroup | None = None
         self._port = 0
@@ -67,6 +67,8 @@ class Sandbox:
         self.knobs = options.knobs
         self.ledger = Ledger()
         self.authority = Authority("smp-bridge sandbox", clock=clock)
+        self._key = self._new_key()
+        self._retired: list[SigningKey | CertifiedKey] = []
         self.accounts = Accounts(options.participants, clock=clock, random=self._random)
         self.register = Register(
             options.profile,
@@ -84,7 +86,7 @@ class Sandbox:
             knobs=self.knobs,
             clock=clock,
             random=self._random,
-            sign_with=lambda: self._foreign if self.knobs.wrong_key else self._key,
+            seal=self._seal,
             url_of=lambda name: self._return_urls[name],
             sender_of=lambda name: self.accounts.by_name[name].sender or name,
             environment=options.environment,
@@ -97,6 +99,11 @@ class Sandbox:
     def base_url(self) -> str:
         """Where it listens, without a path."""
         return f"https://{self._options.host}:{self._port}"
+
+    @property
+    def name(self) -> str:
+        """How it calls itself, in its messages and in its certificate."""
+        return self._options.name
 
     @property
     def ca_pem(self) -> bytes:
@@ -115,8 +122,37 @@ class Sandbox:
         """Sign with a new key from now on; returns its id. The old one stays in the set."""
         self._generation += 1
         self._retired.insert(0, self._key)
-        self._key = SigningKey(f"smp-{self._generation}")
+        self._key = self._new_key()
         return self._key.kid
+
+    @property
+    def certificate(self) -> bytes:
+        """The certificate (PEM) that its messages show now; empty where the profile has them show none."""
+        return self._key.certificate if isinstance(self._key, CertifiedKey) else b""
+
+    @cached_property
+    def _foreign(self) -> SigningKey | CertifiedKey:
+        """A key that is not ours, under the same name."""
+        return self._new_key()
+
+    def _new_key(self) -> SigningKey | CertifiedKey:
+        kid = f"smp-{self._generation}"
+        if not self._profile.signature_form.certified:
+            return SigningKey(kid)
+        return CertifiedKey(kid, profile=self._profile, authority=self.authority, subject=self._options.name)
+
+    def _seal(self, rendered: Rendered, url: str) -> tuple[bytes, dict[str, str]]:
+        """The body of a push to this address, and the headers that sign it; spoiled where the knobs say so."""
+        knobs, key = self.knobs, self._foreign if self.knobs.wrong_key else self._key
+        if isinstance(key, CertifiedKey):
+            assert isinstance(self._key, CertifiedKey)
+            headers = key.headers("POST", url, rendered.body, at_ns=self._clock.wall_ns(), shown=self._key)
+            name = self._profile.signature_header
+            return rendered.body, headers | {name: spoiled(headers[name])} if knobs.wrong_signature else headers
+        body, token = key.sign(self._profile.signature_form, rendered.body, rendered.protected)
+        if token is not None:
+            return body, {self._profile.signature_header: spoiled(token) if knobs.wrong_signature else token}
+        return spoiled(body.decode()).encode() if knobs.wrong_signature else body, {}
 
     async def release(self) -> int:
         """Push the returns that were held."""
@@ -272,9 +308,8 @@ class Sandbox:
         wait_s = self.accounts.wait_s(participant, self.knobs.most_per_minute)
         if wait_s:
             raise Refused(429, "too many calls", {"Retry-After": str(wait_s)})
-        tokens = request.headers.getall(self._profile.signature_header, [])
         try:
-            payload, protected, _ = verify(self._profile.signature_form, raw, tokens, self.accounts.keys(participant))
+            payload, protected = self._verified(request, raw, headers, participant)
         except NotAuthentic as error:
             raise Refused(401, f"the signature is not good: {error}") from error
         entry.verified = True
@@ -282,6 +317,18 @@ class Sandbox:
             return headers, orjson.loads(payload), protected
         except orjson.JSONDecodeError as error:
             raise Refused(400, f"not JSON: {error}") from error
+
+    def _verified(
+        self, request: web.Request, raw: bytes, headers: Mapping[str, str], participant: str
+    ) -> tuple[bytes, Mapping[str, Any]]:
+        profile, keys = self._profile, self.accounts.keys(participant)
+        if profile.signature_form.certified:
+            url = f"https://{request.host}{request.raw_path}"
+            verify_headers(profile, request.method, url, raw, headers, keys)
+            return raw, {}
+        tokens = request.headers.getall(profile.signature_header, [])
+        payload, protected, _ = verify(profile.signature_form, raw, tokens, keys)
+        return payload, protected
 
     def _start(self, work: Any) -> None:
         assert self._group is not None
@@ -299,15 +346,10 @@ class Sandbox:
 
     def _signed(self, status: int, rendered: Rendered) -> web.Response:
         headers = {"Content-Type": "application/json", **rendered.headers}
-        if not self.knobs.sign_answers:
+        if not self.knobs.sign_answers or self._profile.signature_form.certified:
             return web.Response(status=status, body=rendered.body, headers=headers)
-        key = self._foreign if self.knobs.wrong_key else self._key
-        body, token = key.sign(self._profile.signature_form, rendered.body, rendered.protected)
-        if token is not None:
-            headers[self._profile.signature_header] = spoiled(token) if self.knobs.wrong_signature else token
-        elif self.knobs.wrong_signature:
-            body = spoiled(body.decode()).encode()
-        return web.Response(status=status, body=body, headers=headers)
+        body, more = self._seal(rendered, "")
+        return web.Response(status=status, body=body, headers=headers | more)
 
     # TLS -------------------------------------------------------------------------------------------------------------
 

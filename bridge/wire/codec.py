@@ -113,6 +113,8 @@ class Wire(Replies):
     def looks_signed(self, body: bytes, header_values: Sequence[str]) -> bool:
         """Whether an answer claims to be signed in the profile's form; says nothing of whether it is signed rightly."""
         form = self._profile.signature_form
+        if form.certified:  # an answer has no method and address that could be signed
+            return False
         if form is SignatureForm.JWS_DETACHED:
             return bool(header_values)
         if form is SignatureForm.JWS_COMPACT:
@@ -191,7 +193,7 @@ class Wire(Replies):
 
     def _signed_size(self, payload: int) -> int:
         """How large a payload becomes on the wire."""
-        if self._profile.signature_form is SignatureForm.JWS_DETACHED:
+        if self._profile.signature_form in (SignatureForm.JWS_DETACHED, SignatureForm.DIP_HEADERS):
             return payload
         return (payload + 2) // 3 * 4 + _SIGNATURE_BYTES
 

@@ -63,12 +63,19 @@ def write_epoch_ms(wall_ns: int) -> int:
     return wall_ns // _MS_NS
 
 
+def write_iso_offset(wall_ns: int) -> str:
+    """UTC nanoseconds as text with milliseconds and +00:00."""
+    return iso_ms(wall_ns).removesuffix("Z") + "+00:00"
+
+
 TIME_READERS: Final[Mapping[TimeForm, Callable[[object], int | None]]] = {
     TimeForm.ISO_MS_Z: read_iso,
+    TimeForm.ISO_MS_OFFSET: read_iso,
     TimeForm.EPOCH_MS: read_epoch_ms,
 }
 TIME_WRITERS: Final[Mapping[TimeForm, Callable[[int], Word]]] = {
     TimeForm.ISO_MS_Z: iso_ms,
+    TimeForm.ISO_MS_OFFSET: write_iso_offset,
     TimeForm.EPOCH_MS: write_epoch_ms,
 }
 

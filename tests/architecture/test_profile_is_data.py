@@ -19,6 +19,7 @@ CODE = [file for file in sorted((ROOT / "bridge").rglob("*.py")) if file not in 
 RFC = {
     "Authorization",  # RFC 9110
     "status",  # RFC 9457
+    "payload",  # RFC 7515, and a key of a site file
 }  # fmt: skip
 # Keys of bridge.yaml, of a site file (its `outcome:` words included) and of a profile file itself.
 CONFIG = {
@@ -60,7 +61,8 @@ def names_of(content) -> tuple[set[str], set[str]]:
                 paths.add(rest.partition("{")[0].rstrip("/"))
         elif place:
             names.add(rest)
-    for section, key in (("token", "header"), ("signature", "header"), ("transport", "idempotency_header")):
+    signed = [("signature", key) for key in ("header", "date_header", "certificate_header", "digest_header")]
+    for section, key in (("token", "header"), *signed, ("transport", "idempotency_header")):
         if key in content.get(section, {}):
             names.add(content[section][key])
     return names - {""}, paths

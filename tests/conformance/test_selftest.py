@@ -5,10 +5,11 @@ import inspect
 from contextlib import nullcontext
 from pathlib import Path
 
+import certificates
 import pytest
 from end_point import listening, public, signer
 
-from bridge.envelope import gate
+from bridge.envelope import certified, gate
 from bridge.market import endpoint, returns
 
 # Check: the profile's form, and the tests of the rows that it is there for.
@@ -23,6 +24,14 @@ ROWS = {
     (gate, "KEY_CHECKS", "_check_length"): ("default", "test_row_4_ecdsa_edges"),
     (gate, "SIGNATURE_CHECKS", "_check_signature"): ("default", "test_row_10_any_change_of_the_signed_bytes"),
     (gate, "SIGNATURE_CHECKS", "_check_barred"): ("default", "key_that_was_revoked"),
+    (certified, "CERTIFICATE_CHECKS", "_check_agreed"): ("dip-like", "test_row_12_certificate_of_another_participant"),
+    (certified, "CERTIFICATE_CHECKS", "_check_key"): ("dip-like", "test_row_4_a_weak_key"),
+    (certified, "CERTIFICATE_CHECKS", "_check_use"): ("dip-like", "test_row_13_not_for_signing"),
+    (certified, "CERTIFICATE_CHECKS", "_check_length"): ("dip-like", "test_row_4_other_algorithms"),
+    (certified, "PROOF_CHECKS", "_check_chain"): ("dip-like", "test_row_13_not_chained"),
+    (certified, "PROOF_CHECKS", "_check_signature"): ("dip-like", "test_row_10_certificates_any_change"),
+    (certified, "PROOF_CHECKS", "_check_dates"): ("dip-like", "test_row_13_out_of_date"),
+    (certified, "PROOF_CHECKS", "_check_barred"): ("dip-like", "certificate_that_was_revoked"),
     (returns, "RECIPIENT_CHECKS", "_check_recipient"): ("default", "test_row_12_path_of_another"),
     (returns, "RECIPIENT_CHECKS", "_check_sender"): ("default", "wrong_sender"),
     (returns, "RECIPIENT_CHECKS", "_check_environment"): ("default", "wrong_environment"),
@@ -33,7 +42,7 @@ ROWS = {
     (endpoint, "MEDIA_CHECKS", "_check_type"): ("default", "test_row_27_media_types"),
     (endpoint, "MEDIA_CHECKS", "_check_charset"): ("default", "test_row_27_media_types"),
 }
-LISTS = ((gate, "HEADER_CHECKS"), (gate, "KEY_CHECKS"), (gate, "SIGNATURE_CHECKS"), (returns, "RECIPIENT_CHECKS"),
+LISTS = ((certified, "CERTIFICATE_CHECKS"), (certified, "PROOF_CHECKS"), (gate, "HEADER_CHECKS"), (gate, "KEY_CHECKS"), (gate, "SIGNATURE_CHECKS"), (returns, "RECIPIENT_CHECKS"),
          (returns, "TIME_CHECKS"), (endpoint, "MEDIA_CHECKS"))  # fmt: skip
 
 
@@ -50,6 +59,14 @@ async def key_that_was_revoked(smp):
     _, good = await smp.accepted()
     known = smp.keys["smp-1"]
     smp.keys["smp-1"] = gate.PublicKey(kid=known.kid, alg=known.alg, key=known.key, barred=gate.Refusal.KEY_REVOKED)
+    await smp.unauthentic("key_revoked", good, alarms=["KEY_REFUSED"])
+
+
+async def certificate_that_was_revoked(smp):
+    """Row 13, as `test_row_13_revoked` has it."""
+    _, good = await smp.accepted()
+    own = certificates.own()
+    smp.keys[certificates.thumbprint(own)] = certificates.record(own, barred=gate.Refusal.KEY_REVOKED)
     await smp.unauthentic("key_revoked", good, alarms=["KEY_REFUSED"])
 
 
@@ -71,7 +88,13 @@ def rows():
         found |= {name: test for name, test in vars(module).items() if name.startswith("test_row")}
     return found | {
         test.__name__: test
-        for test in (key_that_is_for_encryption, key_that_was_revoked, wrong_sender, wrong_environment)
+        for test in (
+            key_that_is_for_encryption,
+            key_that_was_revoked,
+            certificate_that_was_revoked,
+            wrong_sender,
+            wrong_environment,
+        )
     }
 
 
@@ -93,8 +116,8 @@ async def test_without_a_check_its_row_is_red(tmp_path, monkeypatch, removed):
             left = tuple(one for one in getattr(module, name) if one.__name__ != check)
             assert len(left) == len(getattr(module, name)) - 1
             monkeypatch.setattr(module, name, left)
-        key = signer()
-        keys = {key.kid: public(key)}
+        key = certificates.holder() if form == "dip-like" else signer()
+        keys = {} if form == "dip-like" else {key.kid: public(key)}
         async with listening(tmp_path / directory, profile=form, key=key, keys=keys) as smp:
             with pytest.raises(AssertionError) if red else nullcontext():
                 await test(**{next(iter(inspect.signature(test).parameters)): smp})

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import aiohttp
 import apsw
+import certificates
 from multidict import CIMultiDict
 from ruamel.yaml import YAML
 from yarl import URL
@@ -204,6 +205,8 @@ class Smp:
     def seal(self, draft, key=None, header=None):
         """Sign it. `header` replaces the whole protected header by these bytes, or some members of it (None takes one out)."""
         key = key or self.key
+        if self.form.certified:
+            return certificates.Headed.made(self.profile.signature_headers, draft.payload, key, at_ns=self.clock.at_ns)
         members = {**draft.protected, "alg": key.alg.value, "kid": key.kid}
         if isinstance(header, dict):
             members = {name: value for name, value in {**members, **header}.items() if value is not None}
@@ -217,8 +220,9 @@ class Smp:
         return self.profile.return_path.replace("{participant}", name)
 
     async def send(self, body, tokens=(), *, headers=(), path=None, method="POST", skip=()):
-        """Status, headers and body of the answer to exactly this."""
-        sent = CIMultiDict([(self.profile.signature_header, token) for token in tokens])
+        """Status, headers and body of the answer to exactly this; a token is a value of the signature header, or a header with its value."""
+        own = self.profile.signature_header
+        sent = CIMultiDict([(own, token) if isinstance(token, str) else token for token in tokens])
         given = CIMultiDict(headers)
         if "Content-Type" not in given and "Content-Type" not in skip:
             sent["Content-Type"] = self.profile.return_content_types[0]
@@ -304,7 +308,7 @@ class Smp:
 
     async def unauthentic(self, reason, message, **how):
         """A 401 for this reason; `message` is an envelope, or body and header values."""
-        parts = message.sent() if isinstance(message, Envelope) else message
+        parts = message if isinstance(message, tuple) else message.sent()
         await self.refused(401, reason, *parts, **how)
 
     # looking ---------------------------------------------------------------------------------------------------------
@@ -410,16 +414,19 @@ def each(*cases):
 @asynccontextmanager
 async def listening(
     directory, *, profile="default", key=None, keys=None, sign_with=None, bounds=None, limits=None, postgres=None, vfs=None, tls=None,
-    **changes,
+    agreed=None, **changes,
 ):  # fmt: skip
     """An end point for two participant entries under one profile; `bounds` are the listener's, `limits` the end point's own. With `postgres`, its journal is there; with `vfs`, on that disk.
 
-    `tls` are `client_ca` (PEM of an authority) and `allowed` (networks).
+    `tls` are `client_ca` (PEM of an authority) and `allowed` (networks). Where the profile has messages carry a certificate, `agreed` are those that are
+    taken, and `keys` what our own records say of some.
     """
     parsed = profile_of(profile, **changes) if isinstance(profile, str) else profile
-    clock, key, metrics = StillClock(), key or signer(), Metrics()
+    certified = parsed.signature_form.certified
+    clock, key, metrics = StillClock(), key or (certificates.holder() if certified else signer()), Metrics()
     path = directory / "journal.db"
-    keys = keys if keys is not None else {key.kid: public(key)}
+    keys = keys if keys is not None else {} if certified else {key.kid: public(key)}
+    agreed = agreed or (certificates.agreed() if certified else None)
     async with AsyncExitStack() as stack:
         new_id = submission_ids(clock)
         if postgres is None:
@@ -438,7 +445,10 @@ async def listening(
             fences.append(fence := await journal.acquire(f"market:{name}"))
             side = made.sides[name] = Side(name, sender, fence, field)
             identity = Identity(participant=name, sender=sender, recipient="SMP", environment="TEST")
-            reader = ReturnReader(identity=identity, profile=parsed, keys=keys, signer=sign_with)
+            reader = ReturnReader(
+                identity=identity, profile=parsed, keys=keys, signer=sign_with, agreed=agreed,
+                return_url=certificates.URL.replace(ACME, name),
+            )  # fmt: skip
             side.tracker = _tracker(side, identity, made, keys, report)
             inboxes.append(Inbox(participant=name, reader=reader, tracker=side.tracker, fence=side.fence))
         endpoint = ReturnsEndpoint(

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import memory_adapter as memory
 import pytest
+from certificates import rsa_key
+from mosquitto import free_port
 from private_files import write_private_file
 from ruamel.yaml import YAML
+from yarl import URL
 
 from bridge.api import Adapter
 from bridge.app import Host, Role, Running
@@ -251,19 +254,27 @@ async def prepared(
     keys = directory / "keys"
     keys.mkdir()
     secret = Secret(passphrase) if passphrase else None
-    write_private(keys / "acme.pem", new_key(Algorithm.ES256), password=secret)
+    parsed = parse_profile(content)
+    certified = parsed.signature_form.certified
+    write_private(keys / "acme.pem", rsa_key("acme") if certified else new_key(Algorithm.ES256), password=secret)
     write_private_file(keys / "password", "s3cret-of-the-test\n")
     account = SandboxParticipant(
         name=PARTICIPANT, user="acme", password="s3cret-of-the-test", sender="ACME",
-        jwks=public_jwks([load_signer(keys / "acme.pem", password=secret)]),
+        jwks=public_jwks([load_signer(keys / "acme.pem", password=secret, alg=Algorithm.RS256 if certified else None)]),
     )  # fmt: skip
     authority = Authority("returns", clock=CLOCK)
-    parsed = parse_profile(content)
     options = SandboxOptions(profile=parsed, participants=[account], return_ca=authority.pem, knobs=knobs or Knobs())
     async with AsyncExitStack() as stack:
         sandbox = await stack.enter_async_context(Sandbox(options, clock=smp_clock))
         url = await stack.enter_async_context(through(sandbox)) if through else sandbox.base_url
-        _write(config, keys, content, sandbox, authority, listener=listener, host=host or {}, url=url, more=entry or {})
+        if certified:
+            made_of = _certified(keys, sandbox, parsed)
+            entry, port = {**made_of, **(entry or {})}, URL(made_of["return_url"]).port
+        else:
+            port = 0
+        _write(
+            config, keys, content, sandbox, authority, listener=listener, host=host or {}, url=url, more=entry or {}, port=port
+        )  # fmt: skip
         for site in sites:
             _yaml(config / f"sites/{site}.yaml", {
                 "site": site, "participant": PARTICIPANT, "adapters": {"ems": {"protocol": site}},
@@ -278,7 +289,22 @@ async def prepared(
         yield made
 
 
-def _write(config, keys, content, sandbox, authority, *, listener, host, url, more):
+def _certified(keys, sandbox, profile):
+    """What an entry needs whose messages carry certificates: ours, whose of SMP's are taken, and the address that SMP signs."""
+    (keys / "acme.crt.pem").write_bytes(
+        Authority("participants", clock=CLOCK).signing("ACME", rsa_key("acme")).certificate
+    )
+    path = profile.return_path.replace("{participant}", PARTICIPANT)
+    return {
+        "signing_algorithm": "RS256",
+        "signing_certificate": "../keys/acme.crt.pem",
+        "smp_jwks": None,
+        "smp_certificate": {"ca": "../keys/smp-ca.pem", "subjects": [f"CN={sandbox.name}"]},
+        "return_url": f"https://127.0.0.1:{free_port()}{path}",
+    }
+
+
+def _write(config, keys, content, sandbox, authority, *, listener, host, url, more, port):
     server = authority.server("bridge")
     for name, data in (
         ("smp.jwks.json", json.dumps(sandbox.jwks()).encode()),
@@ -292,7 +318,7 @@ def _write(config, keys, content, sandbox, authority, *, listener, host, url, mo
     listeners = {"admin": {"port": 0, "without_token": "reading"}}
     if listener:
         listeners["returns"] = {
-            "host": "127.0.0.1", "port": 0, "certificate": "../keys/returns.crt.pem", "private_key": "../keys/returns.key.pem",
+            "host": "127.0.0.1", "port": port, "certificate": "../keys/returns.crt.pem", "private_key": "../keys/returns.key.pem",
         }  # fmt: skip
     entry = {
         "sender": "ACME",

@@ -36,6 +36,8 @@ def made(tmp_path):
         signing_algorithm=None,
         signing_password=None,
         smp_jwks=tmp_path / "smp.jwks",
+        smp_certificate=None,
+        signing_certificate=None,
     )
     profile = SimpleNamespace(name="p", spec=SimpleNamespace(signature=SimpleNamespace(algorithms=["ES256"])))
     clock = Clock()
