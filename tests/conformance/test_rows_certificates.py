@@ -390,6 +390,7 @@ async def test_two_thumbprints_while_a_certificate_changes(tmp_path):
     ) as smp:
         for who in (first, second, first, second):
             assert (await smp.post(signed(smp, smp.draft(), who)))[0] == 202
+        await smp.settled()
         third = another(subject="CN=smp 2027", key=rsa_key("third"))
         await smp.unauthentic("certificate_unknown", signed(smp, smp.draft(), third))
     async with listening(
