@@ -229,6 +229,7 @@ class Host:
             archive=options.archive_directory,
             max_bytes=options.max_size or 0,
             archive_after_s=options.archive_after,
+            retention_s=options.retention or 0.0,
             seal_every_s=options.seal_every,
             signer=host_signer(self._config),
         )

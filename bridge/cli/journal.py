@@ -158,6 +158,8 @@ def _print_report(report: VerifyReport) -> None:
         print(
             f"{chain.participant or '(host)'}: {chain.blocks:,} blocks{archived}; {chain.events:,} events, {_span(chain)}"
         )
+        if chain.retired:
+            print(f"  {chain.retired:,} blocks before them are retired: older than `journal.retention`")
         if chain.erased:
             print(f"  the bytes of {chain.erased:,} are erased; their digests stand")
         if chain.unsealed:

@@ -24,6 +24,8 @@ LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _THUMBPRINT: Final = re.compile(r"[0-9a-f]{64}")
 LARGEST_JOURNAL: Final = 2 * 10**9
 SMALLEST_JOURNAL: Final = 10**7
+SEVEN_YEARS_S: Final = 2557 * DAY_S
+SHORTEST_RETENTION_S: Final = 30 * DAY_S
 SHORTEST_LOOK_S: Final = 0.1
 LONGEST_LOOK_S: Final = 600.0
 
@@ -69,7 +71,7 @@ class JournalOptions(Options):
     `anchor` is a file outside the journal's directory (default `<directory>.anchor/<name>.json` beside that directory): it names the last block, so that
     a journal that was restored or rolled back is noticed. `archive` is the directory of the segments (default `<path>.archive`). `max_size` caps the
     file (null = only the disk does); from 60 % of it on, settled evidence older than `archive_after` moves to the archive by itself. `seal_every` is how
-    long events may wait for their block.
+    long events may wait for their block. Settled evidence older than `retention` (7 years; null = never) ends by itself.
     """
 
     path: Path | None = None
@@ -79,6 +81,7 @@ class JournalOptions(Options):
     max_size: Size | None = LARGEST_JOURNAL
     archive_after: Duration = 30 * DAY_S
     seal_every: Duration = 5.0
+    retention: Duration | None = SEVEN_YEARS_S
 
     @field_validator("max_size")
     @classmethod
@@ -86,6 +89,15 @@ class JournalOptions(Options):
         if size is not None and size < SMALLEST_JOURNAL:
             raise ValueError(f"must be at least {SMALLEST_JOURNAL // 10**6}MB")
         return size
+
+    @field_validator("retention")
+    @classmethod
+    def _kept(cls, retention: float | None) -> float | None:
+        if retention is not None and retention < SHORTEST_RETENTION_S:
+            raise ValueError(
+                f"must be at least {SHORTEST_RETENTION_S / DAY_S:g}d (requests and returns are told apart for 7 days), or null for ever"
+            )
+        return retention
 
     @model_validator(mode="after")
     def _apart(self) -> Self:

@@ -12,6 +12,7 @@ from bridge.envelope.keys import Signer
 from bridge.journal.archiver import Archiver, ArchiverSettings, Room
 from bridge.journal.evidence import Evidence
 from bridge.journal.port import Fence, Journal
+from bridge.journal.retention import Retention
 from bridge.journal.sealer import ARCHIVE_FROM, EVERY_S, LARGE, Sealer, SealerSettings
 from bridge.journal.sealing import SEALER
 from bridge.journal.store import EVENTS
@@ -31,18 +32,22 @@ class KeptJournal(Journal, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeeperSettings:
-    """Where the anchor and the archive are, the size cap (bytes, 0 = none), how old settled evidence is when it moves by itself, and the host's own key."""
+    """Where the anchor and the archive are, the size cap (bytes, 0 = none), how old settled evidence is when it moves by itself, and the host's own key.
+
+    `retention_s` is how old it is when it ends (0: never).
+    """
 
     anchor: Path | None
     archive: Path
     max_bytes: int = 0
     archive_after_s: float = 30 * 86_400.0
+    retention_s: float = 0.0
     seal_every_s: float = EVERY_S
     signer: Signer | None = None
 
 
 class Keeper:
-    """Seals, keeps the anchor, watches the size, and archives when there is little room."""
+    """Seals, keeps the anchor, watches the size, archives when there is little room, and ends what is too old."""
 
     def __init__(self, settings: KeeperSettings, journal: KeptJournal, *, clock: Clock, fence: Fence) -> None:
         self.fence = fence
@@ -73,12 +78,23 @@ class Keeper:
             journal=journal,
             clock=clock,
         )
+        self._retention = Retention(
+            settings.retention_s,
+            settings.archive,
+            archiver=self._archiver,
+            evidence=journal.evidence(),
+            journal=journal,
+            clock=clock,
+        )
+        self._ends = settings.retention_s > 0
 
     async def run(self) -> None:
         """Work until cancelled. Raises `Fenced` and `JournalUnusable`."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._sealer.run())
             group.create_task(self._archiver.run(self._room))
+            if self._ends:
+                group.create_task(self._retention.run())
 
     async def finish(self) -> None:
         """The last block of an orderly stop, within a limit: what is left is sealed at the next start."""

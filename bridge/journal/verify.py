@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
-from bridge.journal import anchor, archive, erasing, heads, sealing
+from bridge.journal import anchor, archive, erasing, heads, retention, sealing
 from bridge.journal.anchor import AnchorFinding
 from bridge.journal.archive import SegmentRow
 from bridge.journal.archiver import unlisted
@@ -43,7 +43,10 @@ class Fault:
 
 @dataclass(slots=True, kw_only=True)
 class ChainReport:
-    """One participant's chain: what was looked at. `erased`: bytes that are gone while their digest stands; `unsealed`: events that wait for their block."""
+    """One participant's chain: what was looked at. `erased`: bytes that are gone while their digest stands; `unsealed`: events that wait for their block.
+
+    `retired`: blocks at the beginning whose time was over.
+    """
 
     participant: str
     blocks: int = 0
@@ -51,6 +54,7 @@ class ChainReport:
     events: int = 0
     erased: int = 0
     unsealed: int = 0
+    retired: int = 0
     first_ns: int = 0
     last_ns: int = 0
 
@@ -138,6 +142,8 @@ class _Chain:
         self._numbers: dict[tuple[str, int], int] = {}
         self._gone: set[bytes] = set()
         self._named: set[bytes] = set()
+        self._cut = retention.NO_CUT
+        self._told = retention.NO_CUT
 
     async def check(self) -> None:
         """Walk, then look at what is not sealed yet."""
@@ -146,7 +152,9 @@ class _Chain:
             self._signed.setdefault(head.number, set()).add(head.hash)
         last, hash_ = await self._read(lambda rows: sealing.head(rows, self._who))
         await self._learn_segments()
-        number = 1
+        self._cut = await self._read(lambda rows: retention.cut_of(rows, self._who))
+        self._hash, self._chain.retired = self._cut.hash, self._cut.number
+        number = self._cut.number + 1
         while number <= last or self._pending or self._active:
             number = await self._one(number, last)
         if self._hash != hash_ and self._chain.blocks:
@@ -158,6 +166,7 @@ class _Chain:
             self._fault(f"block {max(beyond)}", f"it was signed, and the chain ends with block {last}: it was cut off")
         await self._check_rest()
         await self._check_erased()
+        await self._check_retired()
 
     async def _one(self, number: int, last: int) -> int:
         """Look at the block of this number, wherever it is; the number to go on with."""
@@ -269,7 +278,7 @@ class _Chain:
         if self._signed.get(block.number, {stored.hash}) != {stored.hash}:
             self._fault(place, "it is another one than was signed")
         for found in block.ranges:
-            before = self._numbers.get(found[:2], 0)
+            before = self._numbers.get(found[:2], found.first - 1 if self._cut.number else 0)
             if found.first != before + 1 and (
                 self._hash or block.number == 1
             ):  # else the block before is missing anyway
@@ -300,6 +309,7 @@ class _Chain:
         self._gone |= set(gone)
         said = [event for event in events if event.kind in (erasing.ERASED, erasing.RETURN_ERASED)]
         self._named |= {digest for event in said for digest in erasing.digests_in(event.data)}
+        self._told = max([self._told, *(retention.cut_in(e.data) for e in events if e.kind == retention.RETIRED)])
 
     async def _check_erased(self) -> None:
         """Bytes are missing only where an event says who erased them, and why."""
@@ -309,6 +319,14 @@ class _Chain:
         if unsaid:
             told = ", ".join(digest.hex()[:16] for digest in sorted(unsaid)[:_TOLD])
             self._fault("journal", f"the bytes of {len(unsaid)} are gone, and no event says who erased them: {told}")
+
+    async def _check_retired(self) -> None:
+        """The chain begins later only where an event says that what was before had its time."""
+        here = await self._read(lambda rows: retention.told(rows, self._who))
+        if max(self._told, here) < self._cut:
+            self._fault(
+                f"block {self._cut.number}", "it and those before are gone, and no event says that they were retired"
+            )
 
     def _fault(self, place: str, text: str) -> None:
         self._report.faults.append(Fault(participant=self._who, place=place, text=text))

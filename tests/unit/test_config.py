@@ -230,7 +230,10 @@ def test_the_journal_and_what_belongs_to_it_have_their_places(directory):
     problems = problems_of(directory)
     assert len(problems) == 1
     assert "max_size: must be at least 10MB" in problems[0]
-    edit(directory / "bridge.yaml", ", max_size: 1MB", ", max_size: null")
+    assert journal.retention == 2557 * 86_400
+    edit(directory / "bridge.yaml", ", max_size: 1MB", ", max_size: 2GB, retention: 7d")
+    assert "retention: must be at least 30d" in problems_of(directory)[0]
+    edit(directory / "bridge.yaml", ", max_size: 2GB, retention: 7d", ", max_size: null, retention: null")
     (problem,) = problems_of(directory)
     assert "`anchor` must lie outside the journal's own directory" in problem
 

@@ -1,0 +1,212 @@
+"""Retention, on both engines and in a time that the tests move: what is settled and too old ends by itself, and nothing else does."""
+
+import asyncio
+import lzma
+
+import pytest
+
+from bridge.errors import LeaseHeld
+from bridge.journal import archive, retention, sealing
+from bridge.journal.archiver import Archiver, ArchiverSettings
+from bridge.journal.retention import EVERY_S, FIRST_S, Retention
+from bridge.journal.verify import verify
+from bridge.model import ItemState
+from bridge.submission import Admission
+
+DAY_S = 86_400.0
+YEAR_S = 365 * DAY_S
+STEP = 20
+
+
+class Desk:
+    """A journal, its archive, and a retention of a year whose sleep moves the journal's own clock."""
+
+    def __init__(self, kit, directory):
+        self.kit, self.directory, self.slept = kit, directory / "archive", []
+        self.days, self.gone, self.watched = 0, {}, ()
+        self.evidence = kit.journal.evidence()
+        archiver = Archiver(
+            ArchiverSettings(directory=self.directory, after_s=30 * DAY_S),
+            evidence=self.evidence,
+            journal=kit.journal,
+            clock=kit.clock,
+        )
+        self.archiver = archiver
+        self.retention = Retention(
+            YEAR_S,
+            self.directory,
+            archiver=archiver,
+            evidence=self.evidence,
+            journal=kit.journal,
+            clock=kit.clock,
+            sleep=self.sleep,
+        )
+
+    async def sleep(self, seconds):
+        """A day of the task is 20 of the journal's, and the last one is two years on."""
+        self.slept.append(seconds)
+        if seconds == EVERY_S:
+            self.days += STEP
+            self.kit.clock.advance(STEP * DAY_S)
+        if self.days > 730:
+            raise asyncio.CancelledError
+        await self.seal()
+        left = await self.bytes_left()
+        for word in self.watched:
+            if word not in left:
+                self.gone.setdefault(word, self.days)
+
+    async def seal(self):
+        fence = await self.kit.journal.acquire(sealing.SEALER)
+        while (await self.evidence.seal(fence)).events:
+            pass
+        await self.kit.journal.release([fence])
+
+    async def life(self, key, outcome=ItemState.REGISTERED):
+        await self.kit.accept(self.kit.asset(key, f"content of {key}"))
+        due = await self.kit.sent(f"T-{key}")
+        parked = await self.kit.journal.park_return(
+            self.kit.market, self.kit.returned(f"R-{key}", transaction_id=f"T-{key}")
+        )
+        await self.kit.settle(due, outcome, return_id=parked.return_id)
+        await self.kit.write_all()
+        await self.seal()
+        return due.submission
+
+    async def verify(self):
+        await self.seal()
+        return await verify(self.evidence.read, archive_directory=self.directory, anchor_file=None)
+
+    async def faults(self):
+        return [f"{fault.place}: {fault.text}" for fault in (await self.verify()).faults]
+
+    async def rows(self, sql, *args):
+        return await self.evidence.read(lambda rows: rows.all(sql, args))
+
+    async def bytes_left(self):
+        here = b"".join(row[0] for row in await self.rows("SELECT bytes FROM blobs"))
+        return here + b"".join(lzma.decompress(path.read_bytes()) for path in self.directory.glob("*.xz"))
+
+
+@pytest.fixture
+async def desk(kit, tmp_path):
+    return Desk(kit, tmp_path)
+
+
+async def test_a_year_later_it_is_gone_by_itself_and_the_chain_is_whole(desk):
+    """First the old, in its own time the young: readings, calls, returns, headers and events. Who is registered stays, and is not created again."""
+    kit = desk.kit
+    await desk.life("old-1")
+    await desk.life("old-2", ItemState.REFUSED)
+    kit.clock.advance(100 * DAY_S)
+    await desk.life("young")
+    await desk.life("last")
+    desk.watched = (b"content of old-1", b"content of old-2", b"content of young")
+    with pytest.raises(asyncio.CancelledError):
+        await desk.retention.run()
+    assert desk.slept[:2] == [FIRST_S, EVERY_S]
+    # To the next look after its year; the clock was 100 days on already when the first sleep began.
+    old, other, young = (desk.gone[word] for word in desk.watched)
+    assert old == other
+    assert 265 < old <= 265 + 2 * STEP
+    assert 365 < young <= 365 + 2 * STEP
+    report = await desk.verify()
+    assert [f"{fault.place}: {fault.text}" for fault in report.faults] == []
+    assert report.chains[0].retired > 0
+    assert await desk.rows("SELECT count(*) FROM calls WHERE headers <> '' AND submission < 4") == [(0,)]
+    assert await desk.rows("SELECT count(*) FROM returns WHERE headers <> '' AND message_id <> 'R-last'") == [(0,)]
+    contents = dict(await desk.rows("SELECT key, content FROM items"))
+    assert (contents["old-1"], contents["old-2"]) == (b"content of old-1", b"")
+    (again,) = (await kit.accept(kit.asset("old-1", "content of old-1"))).accepted
+    assert again.admission is Admission.REPEAT
+    told = await desk.rows("SELECT data FROM events WHERE kind = 'retired' ORDER BY id")
+    assert told
+    assert list(desk.directory.iterdir()) == []
+
+
+async def test_nothing_goes_before_what_is_older_and_not_settled(desk):
+    """A chain is cut at one place: one open submission keeps all that came after it, until somebody ends it."""
+    kit = desk.kit
+    await kit.accept(kit.asset("open", "content of open"))
+    due = await kit.sent("T-open")
+    await kit.write_all()
+    await desk.seal()
+    await desk.life("settled")
+    await desk.life("last")
+    kit.clock.advance(DAY_S)
+    assert (await desk.archiver.archive(0)).segments == 1  # moved for want of room, and young
+    assert (await desk.retention.round()).segments == 0
+    kit.clock.advance(2 * YEAR_S)
+    assert (await desk.retention.round()).segments == 0
+    assert b"content of settled" in await desk.bytes_left()
+    assert len(list(desk.directory.iterdir())) == 1
+    assert await desk.faults() == []
+    await kit.settle(due)
+    await kit.write_all()
+    kit.clock.advance(2 * YEAR_S)
+    await desk.life("much later")
+    assert (await desk.retention.round()).segments >= 1
+    assert b"content of settled" not in await desk.bytes_left()
+    assert await desk.faults() == []
+
+
+async def test_a_chain_that_was_cut_without_a_word_is_a_fault(desk):
+    """What says so is an event, not the note of where the chain begins; and a cut chain is one all the same."""
+    kit = desk.kit
+    await desk.life("old")
+    await desk.life("last")
+    kit.clock.advance(2 * YEAR_S)
+    await desk.life("new")
+    await desk.retention.round()
+    assert await desk.faults() == []
+    cut = await desk.evidence.read(lambda rows: retention.cut_of(rows, "acme"))
+    assert cut.number >= 1
+    await desk.evidence.write(lambda tx: sealing.set_meta(tx, "retired:acme", None))
+    (fault, *_) = await desk.faults()
+    assert fault.startswith("block")
+    assert "missing" in fault
+    (first,) = await desk.evidence.read(lambda rows: sealing.stored_blocks(rows, "acme", cut.number + 1, 1))
+    await desk.evidence.write(
+        lambda tx: sealing.set_meta(tx, "retired:acme", f'[{first.block.number},"{first.hash.hex()}"]')
+    )
+    await desk.evidence.write(lambda tx: tx.run("DELETE FROM blocks WHERE number = ?", (first.block.number,)))
+    assert any("no event says that they were retired" in fault for fault in await desk.faults())
+
+
+async def test_a_round_that_was_cut_off_is_finished_by_the_next(desk, monkeypatch):
+    """The journal forgot the segment and its file is still there: the next round deletes it; a person's work on the archive is waited for."""
+    kit = desk.kit
+    await desk.life("old")
+    await desk.life("last")
+    kit.clock.advance(DAY_S)
+    await desk.archiver.archive(0)
+    assert (await desk.retention.round()).segments == 0
+    kit.clock.advance(2 * YEAR_S)
+    (path,) = desk.directory.iterdir()
+    monkeypatch.setattr("pathlib.Path.unlink", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "no")))
+    with pytest.raises(OSError, match="no"):
+        await desk.retention.round()
+    monkeypatch.undo()
+    assert path.exists()
+    assert await desk.faults() == []
+    await desk.retention.round()
+    assert not path.exists()
+    assert await desk.faults() == []
+    fence = await kit.journal.acquire(archive.ARCHIVE)
+    if kit.engine.name == "postgres":
+        other = await kit.engine.open("cli")
+        with pytest.raises(LeaseHeld):
+            await other.acquire(archive.ARCHIVE)
+    await kit.journal.release([fence])
+
+
+async def test_rows_about_people_end_too(desk):
+    """Alarms that were cleared, holds that were released, requests that were decided and tokens that ended, all long ago; the newest row of each stays."""
+    kit = desk.kit
+    for name in ("a", "b"):
+        await kit.journal.alarm("CONFLICT", participant="acme", subject=name, text="somebody")
+        await kit.journal.alarm("CONFLICT", participant="acme", subject=name, clear=True)
+    await kit.journal.alarm("STUCK", participant="acme", subject="stands", text="x")
+    kit.clock.advance(2 * YEAR_S)
+    await desk.retention.round()
+    assert await desk.rows("SELECT subject FROM alarms") == [("stands",)]
