@@ -18,6 +18,7 @@ from bridge.clock import Clock, Stamp
 from bridge.errors import ConfigError, LinkError, LinkRefused, Problem, RetryLater
 from bridge.inspection import Beside, Browser, Credentials, FlowDraft, Look, Probe, Search, Seen, Trouble
 from bridge.model import UNMAPPED_ERROR_CODE, EmsState, HostReason, Quality, Reading, Record, Trigger
+from bridge.peers import Certified, OnExpired, PeerCertificate, has_expired, shown, unseen, without_dates
 from bridge.secret import Secret
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Beside",
     "Browser",
     "CatchingUp",
+    "Certified",
     "Clash",
     "Clock",
     "Code",
@@ -45,9 +47,11 @@ __all__ = [
     "LinkError",
     "LinkRefused",
     "Look",
+    "OnExpired",
     "Options",
     "Outcome",
     "OutcomeField",
+    "PeerCertificate",
     "Private",
     "PrivateFile",
     "Probe",
@@ -71,8 +75,12 @@ __all__ = [
     "Write",
     "Written",
     "fit_transaction_id",
+    "has_expired",
     "read_guarded",
+    "shown",
     "tls_certificates",
+    "unseen",
+    "without_dates",
 ]
 
 ENTRY_POINT_GROUP: Final = "smp_bridge.adapters"
@@ -216,6 +224,7 @@ class SessionContext(NamedTuple):
     """What a session is opened with. `heard()` is called whenever a good value arrived (health is the age of the last one); see `Intervals`.
 
     `lost(count)` is called when the EMS says that it could not keep so many changes until they were fetched.
+    `certified(certificate)` is called at each connect of a link that is secured, with the end of the certificate that the EMS showed: the core closes the session then, or tells.
     `beyond(text)` is called when the EMS offers more than the adapter keeps, with what is left out; it is an alarm for as long as the session lasts.
     """
 
@@ -230,6 +239,7 @@ class SessionContext(NamedTuple):
     intervals: Intervals = Intervals()
     lost: Callable[[int], None] = _uncounted
     beyond: Callable[[str], None] = _unheard
+    certified: Certified = unseen
 
 
 class AlarmWord(NamedTuple):

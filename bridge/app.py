@@ -2,16 +2,28 @@
 
 import asyncio
 import logging
+import math
 import random
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from bridge.assembly import Password, call_maker, client_settings, discipline_source, flow_plan, identity, login
+from bridge.anchoring import Couriers
+from bridge.assembly import (
+    Password,
+    anchor_couriers,
+    call_maker,
+    client_settings,
+    discipline_source,
+    flow_plan,
+    identity,
+    login,
+)
 from bridge.attested import facts_of
 from bridge.clock import Clock, SystemClock
 from bridge.config import AdminListener as AdminOptions
@@ -34,6 +46,7 @@ from bridge.journal.keeper import Keeper, KeeperSettings, KeptJournal, start_kee
 from bridge.journal.keys import KeyRecord
 from bridge.journal.people import Decision, Scope
 from bridge.journal.port import Fence, Journal
+from bridge.journal.sealer import untold
 from bridge.keyring import GRACE_S, KeyRing, open_signer
 from bridge.lane import FastLane
 from bridge.listening import both, is_loopback, renew_certificate, serve, server_context
@@ -124,6 +137,7 @@ class Host:
         self._market: dict[str, _Market] = {}
         self._endpoint: ReturnsEndpoint | None = None
         self._keeper: Keeper | None = None
+        self._couriers: Couriers | None = None
         self._gate = SigningGate()
         self._discipline = discipline
         self._sockets = sockets or {}
@@ -153,6 +167,8 @@ class Host:
             stack.push_async_callback(self._give_back, journal)
             if self._role is not Role.FIELD:
                 await self._hold_unless_safe(journal)
+                self._couriers = anchor_couriers(self._config, journal, clock=self._clock, hold=partial(_hold, journal))
+                await self._couriers.look()
             self._watch = await self._watch_the_clock(journal)
             lanes = await self._build_market(journal, stack) if self._role is not Role.FIELD else None
             supervisors = await self._build_field(journal, lanes) if self._role is not Role.MARKET else []
@@ -174,7 +190,7 @@ class Host:
                 sinks.append(group.create_task(self._watch.run()))
             if self._traced is not None:
                 sinks.append(group.create_task(self._traced.run()))
-            self._expiry = self._watch_ends(journal)
+            self._expiry = self._watch_ends(journal, supervisors)
             sinks.append(group.create_task(self._expiry.run()))
             for market in self._market.values():
                 sinks.append(group.create_task(market.tokens.run()))
@@ -183,6 +199,8 @@ class Host:
                 sinks.append(group.create_task(market.outbound.run()))
             if self._keeper is not None:
                 sinks.append(group.create_task(self._keeper.run()))
+            if self._couriers is not None:
+                sinks.append(group.create_task(self._couriers.run()))
             sources = [group.create_task(supervisor.run()) for supervisor in supervisors]
             running.on_ready()
             running.ready.set()
@@ -197,6 +215,8 @@ class Host:
                 task.cancel()
         if self._keeper is not None:
             await self._keeper.finish()
+        if self._couriers is not None:
+            await self._couriers.finish()
 
     async def _trace(self, stack: AsyncExitStack) -> "Traced | None":
         """Traces, where the configuration wants them. They are left last, so that nobody waits for their last try."""
@@ -232,6 +252,7 @@ class Host:
             retention_s=options.retention or 0.0,
             seal_every_s=options.seal_every,
             signer=host_signer(self._config),
+            told=self._couriers.news if self._couriers is not None else untold,
         )
         keeper = await start_keeper(settings, journal, clock=self._clock)
         self._fences.append(keeper.fence)
@@ -242,9 +263,7 @@ class Host:
         finding = await journal.evidence().compare(self._config.host.journal.anchor_file)
         if finding.verdict.safe:
             return
-        reason = f"{finding.text}; run `smp-bridge journal reconcile`"
-        await journal.hold(Scope.JOURNAL, "", Decision(by=HOST, reason=reason))
-        log.error("host_held", extra={"verdict": finding.verdict.value, "reason": reason})
+        await _hold(journal, finding.text)
 
     async def _renew(self, journal: Journal) -> None:
         while True:
@@ -328,8 +347,13 @@ class Host:
             words=words if carries else None,
             word=site.alarms.word if carries else None,
             client_id=f"smp-bridge-{site.name}-{name}",
+            certified=self._look_at_ends,
             jitter=self._random.random,
         )
+
+    def _look_at_ends(self) -> None:
+        if self._expiry is not None:
+            self._expiry.again.set()
 
     def _alarm_words(self, site: SiteConfig, journal: Journal) -> AlarmWords | None:
         """The writer of the site's alarm word, where the site wants one."""
@@ -359,8 +383,7 @@ class Host:
         keys = await self._keys(entry, journal)
 
         async def attest() -> None:
-            if self._expiry is not None:
-                self._expiry.again.set()
+            self._look_at_ends()
             await journal.evidence().note_facts(fence, entry.name, facts_of(self._config, entry, keys))
 
         with suppress(JournalFull):  # they are noted at the next start
@@ -435,13 +458,19 @@ class Host:
         if stopped and market is not None:
             market.outbound.resume()
 
-    def _watch_ends(self, journal: Journal) -> ExpiryWatch:
+    def _watch_ends(self, journal: Journal, supervisors: Sequence[Supervisor]) -> ExpiryWatch:
         """What looks after the ends of certificates and keys that this process works with."""
         rings = {name: market.ring for name, market in self._market.items()}
         market, field = self._role is not Role.FIELD, self._role is not Role.MARKET
 
         def endings() -> list[Ending]:
             mine = [one for site in self._sites for one in site_endings(site)] if field else []
+            mine += [
+                Ending("", site, f"adapters.{name}", "shown by the EMS", supervisor.certificate_ends_ns)
+                for supervisor in supervisors
+                for site, name in [supervisor.link]
+                if supervisor.certificate_ends_ns
+            ]
             return [*mine, *(host_endings(self._config, rings) if market else ())]
 
         return ExpiryWatch(
@@ -538,9 +567,20 @@ class Host:
         for alarm in standing:
             state = "acked" if alarm.acked else "open"
             self._metrics.alarms.labels(alarm.code, alarm.participant, alarm.site, state).set(alarm.number)
+        for courier in self._couriers or ():
+            age_s = courier.age_s
+            self._metrics.anchor_age.labels(courier.name).set(math.nan if age_s is None else age_s)
+            self._metrics.anchor_waiting.labels(courier.name).set(courier.waiting_s)
         for participant, market in self._market.items():
             self._metrics.in_flight.labels(participant).set(market.outbound.in_flight)
         await self._measured.show()
+
+
+async def _hold(journal: KeptJournal, text: str) -> None:
+    """Send nothing until a person reconciled this journal."""
+    reason = f"{text}; run `smp-bridge journal reconcile`"
+    await journal.hold(Scope.JOURNAL, "", Decision(by=HOST, reason=reason))
+    log.error("host_held", extra={"reason": reason})
 
 
 def _chosen(config: Config, names: Iterable[str]) -> list[SiteConfig]:

@@ -2,18 +2,23 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from secrets import token_hex
 
+from bridge.anchoring import Courier, Couriers, place_of
 from bridge.clock import Clock
 from bridge.config import ClockOptions, Config, Participant, SiteConfig
 from bridge.config.references import FileSecret
 from bridge.discipline import Chrony, DisciplineSource, Kernel
 from bridge.flow import FlowPlan
 from bridge.ids import new_message_id, submission_ids
+from bridge.journal.keeper import KeptJournal
 from bridge.keyring import KeyRing
+from bridge.keys import public_from_jwk
 from bridge.lane import RenderedItem
 from bridge.mapping import compile_flow
 from bridge.market.calls import CallMaker, Identity
 from bridge.market.client import ClientSettings, SmpClient
+from bridge.material import host_signer
 from bridge.model import Kind
 from bridge.platform import Exchange
 from bridge.secret import Secret
@@ -169,3 +174,29 @@ def discipline_source(options: ClockOptions) -> DisciplineSource | None:
     if options.source == "kernel":
         return Kernel()
     return Chrony(options.chronyc) if options.source == "chrony" else None
+
+
+def anchor_couriers(
+    config: Config, journal: KeptJournal, *, clock: Clock, hold: Callable[[str], Awaitable[None]]
+) -> Couriers:
+    """Who brings the anchor to each place of `journal.anchors`; nobody where there is none. Raises `ConfigError`."""
+    options = config.host.journal
+    signer = host_signer(config) if options.anchors else None
+    keys = {} if signer is None else {signer.kid: public_from_jwk(Path("host_key"), signer.public_jwk())}
+    beside = options.anchor_file.parent if options.path is None else options.path.parent
+    client_id = f"smp-anchor-{token_hex(4)}"  # a broker ends the connection of whoever comes with a name that is in use
+    made = [
+        Courier(
+            name,
+            place_of(place, beside=beside, client_id=client_id),
+            place,
+            evidence=journal.evidence(),
+            journal=journal,
+            clock=clock,
+            hold=hold,
+            signer=signer,
+            keys=keys,
+        )
+        for name, place in options.anchors.items()
+    ]
+    return Couriers(made, journal)

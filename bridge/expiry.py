@@ -122,6 +122,12 @@ def host_endings(config: Config, rings: Mapping[str, KeyRing]) -> Iterator[Endin
     if postgres is not None:
         yield from _file("", "", "journal.postgres.ca", postgres.ca)
         yield from _file("", "", "journal.postgres.client_certificate", postgres.client_certificate)
+    for name, place in config.host.journal.anchors.items():
+        if place.post is not None:
+            yield from _file("", "", f"journal.anchors.{name}.post.ca", place.post.ca)
+        if place.mqtt is not None:
+            yield from _file("", "", f"journal.anchors.{name}.mqtt.ca", place.mqtt.ca)
+            yield from _file("", "", f"journal.anchors.{name}.mqtt.certificate", place.mqtt.certificate)
     if config.host.tracing is not None:
         yield from _file("", "", "tracing.ca", config.host.tracing.ca)
 

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from cryptography import x509
 
 from bridge.config import Config, Participant
+from bridge.config.anchors import AnchorPlace
 from bridge.config.host import HsmOptions, SmpCertificate
 from bridge.envelope import Algorithm, PublicKey
 from bridge.envelope.certified import Agreed
@@ -131,9 +132,21 @@ def _checks(config: Config) -> Iterator[tuple[str, Callable[[], object]]]:
     admin = config.host.listeners.admin
     if admin.certificate is not None and admin.private_key is not None:
         yield "listeners.admin", lambda: _pair(admin.certificate, admin.private_key)  # type: ignore[arg-type]
+    for name, place in config.host.journal.anchors.items():
+        yield from _anchor_checks(f"journal.anchors.{name}", place)
     tracing = config.host.tracing
     if tracing is not None and tracing.ca is not None:
         yield "tracing.ca", lambda file=tracing.ca: _authority(file)  # type: ignore[misc]
+
+
+def _anchor_checks(path: str, place: AnchorPlace) -> Iterator[tuple[str, Callable[[], object]]]:
+    if place.post is not None and place.post.ca is not None:
+        yield f"{path}.post.ca", lambda file=place.post.ca: _authority(file)  # type: ignore[misc]
+    if place.mqtt is not None and place.mqtt.ca is not None:
+        yield f"{path}.mqtt.ca", lambda file=place.mqtt.ca: _authority(file)  # type: ignore[misc]
+    if place.mqtt is not None and place.mqtt.certificate is not None and place.mqtt.private_key is not None:
+        pair = (place.mqtt.certificate, place.mqtt.private_key)
+        yield f"{path}.mqtt.certificate", lambda: _pair(*pair)
 
 
 def _apart(config: Config) -> None:

@@ -168,6 +168,18 @@ class Metrics:
             ["participant", "site", "what", "name"],
             registry=at,
         )
+        self.anchor_age = Gauge(
+            "smp_bridge_anchor_age_seconds",
+            "Age of the newest anchor that a place of journal.anchors accepted from this process; it grows while nothing is sealed. NaN for none",
+            ["place"],
+            registry=at,
+        )
+        self.anchor_waiting = Gauge(
+            "smp_bridge_anchor_waiting_seconds",
+            "For how long an anchor has been due that this place did not accept; 0 when it has the newest that was due",
+            ["place"],
+            registry=at,
+        )
         self.alarms = Gauge(
             "smp_bridge_alarms",
             "Alarms that stand, by whether somebody acknowledged them (open, acked)",

@@ -132,12 +132,12 @@ def verify(file, keys, anchor):
     need(left == 0 and chain.headed and chain.last_head == manifest["head"], "the end", "not the signed head of the manifest")
     need(digest.hexdigest() == manifest["sha256"], "evidence.jsonl", "not the bytes that the manifest names")
     if anchor:
-        need(anchor["journal"] == manifest["journal"], "anchor", "of another journal")
         named, last = anchor["blocks"].get(manifest["participant"], {"number": 0}), manifest["head"][0]
-        old = anchor["written_at"] <= manifest["exported_at"]
-        need(not old or named["number"] <= last, "anchor", f"it names block {named['number']}, and the evidence ends with block {last}")
-        here = chain.hashes.get(named["number"])
-        need(here is None or here.hex() == named["hash"], "anchor", f"block {named['number']} is another one")
+        signed = [anchor["form"], anchor["journal"], anchor["written_at"], [[k, b["number"], b["hash"]] for k, b in sorted(anchor["blocks"].items())]]
+        "signature" in anchor and check_signature(keys, anchor["signature"], dumps(signed), "anchor")
+        need(signed[:2] == ["smp-bridge anchor 1", manifest["journal"]], "anchor", "of another form or journal")
+        need(named["number"] <= last or anchor["written_at"] > manifest["exported_at"], "anchor", f"it names block {named['number']}, and the evidence ends with block {last}")
+        need(chain.hashes.get(named["number"], b"").hex() in ("", named.get("hash")), "anchor", f"block {named['number']} is another one")
     print(f"whole: {manifest['participant']}, {count} lines, {len(chain.hashes)} blocks, newest head {manifest['head']}, {chain.erased} pieces of bytes erased")
 
 

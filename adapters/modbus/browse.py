@@ -17,7 +17,7 @@ _BITS: Final = 16  # in one row
 _MOST_NOTES: Final = 10
 
 
-async def browse(options: Any, search: Search, _clock: Clock) -> Seen:
+async def browse(options: Any, search: Search, clock: Clock) -> Seen:
     """See `bridge.api.Browser`. `ranges` are such as `holding:0-199`, counted from 0 as on the wire; without them nothing is read (`ValueError`).
 
     `units` are asked one after the other, the unit of the options where none is named. Raises `LinkError` where no unit showed anything.
@@ -29,9 +29,9 @@ async def browse(options: Any, search: Search, _clock: Clock) -> Seen:
     scans: list[Scan] = []
     for unit in dict.fromkeys(search.units or (options.unit,)):
         asked, left = options.model_copy(update={"unit": unit}), MOST_REQUESTS - sum(each.requests for each in scans)
-        found = await _scan(asked, spans, left)
+        found = await _scan(asked, clock, spans, left)
         if found.lost is not None and not found.held and scans and _swallows(options, scans[-1]):
-            found = await _scan(asked, spans, left)
+            found = await _scan(asked, clock, spans, left)
         scans.append(found)
     lost = next((each.lost for each in scans if each.lost is not None), None)
     if lost is not None and not any(each.held or each.holes for each in scans):
@@ -52,10 +52,10 @@ async def browse(options: Any, search: Search, _clock: Clock) -> Seen:
     )
 
 
-async def _scan(options: ModbusOptions, spans: Sequence[Span], left: int) -> Scan:
+async def _scan(options: ModbusOptions, clock: Clock, spans: Sequence[Span], left: int) -> Scan:
     """One unit over a connection of its own. One that is not there is told of; the next is asked all the same."""
     try:
-        async with connected(options) as link:
+        async with connected(options, clock) as link:
             return await scan(link, options, spans, left)
     except LinkError as error:
         return Scan(options.unit, lost=error)

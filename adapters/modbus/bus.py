@@ -12,9 +12,20 @@ from pymodbus.exceptions import ConnectionException, ModbusException
 from pymodbus.pdu import ModbusPDU
 
 from adapters.modbus.config import Framing, ModbusOptions, Parity, Serial
-from adapters.modbus.transport import Garbled, allow, client_of
+from adapters.modbus.transport import Garbled, allow, certificate_of, client_of, context_of
 from adapters.modbus.turns import Gone, Seat, Turns, Unit
-from bridge.api import LinkError, LinkRefused
+from bridge.api import (
+    Certified,
+    Clock,
+    LinkError,
+    LinkRefused,
+    OnExpired,
+    PeerCertificate,
+    has_expired,
+    shown,
+    unseen,
+    without_dates,
+)
 
 log = logging.getLogger(__name__)
 
@@ -38,17 +49,20 @@ class _Settings(NamedTuple):
 
 
 class Member(NamedTuple):
-    """One link on a bus: its place in the turn, its options, and how it is told that the connection has ended."""
+    """One link on a bus: its place in the turn, its options, how it is told that the connection has ended, and of the certificate that the device showed."""
 
     seat: Seat
     options: ModbusOptions
     lost: Callable[[str], object]
+    certified: Certified
 
 
 class Bus:
     """One connection, used once: whoever comes after its end makes a new one."""
 
-    def __init__(self, options: ModbusOptions) -> None:
+    def __init__(self, options: ModbusOptions, clock: Clock) -> None:
+        self._clock = clock
+        self._certificate: PeerCertificate | None = None
         self.settings = settings_of(options)
         self._options = options
         self._loop = asyncio.get_running_loop()
@@ -75,14 +89,14 @@ class Bus:
         """What is known of this unit."""
         return self._units.setdefault(number, Unit())
 
-    def join(self, options: ModbusOptions, lost: Callable[[str], object]) -> Member:
+    def join(self, options: ModbusOptions, lost: Callable[[str], object], certified: Certified = unseen) -> Member:
         """One more link. Raises `LinkRefused` when the connection stands with other settings."""
         if self._members and settings_of(options) != self.settings:
             raise LinkRefused(
                 f"{options.where} is in use with other settings by an adapter with unit {self._members[0].options.unit}",
                 hint="what shares a connection needs the same `serial`, `framing` and `tls`",
             )
-        member = Member(Seat(self.unit(options.unit), options.poll), options, lost)
+        member = Member(Seat(self.unit(options.unit), options.poll), options, lost, certified)
         self._members.append(member)
         self._turns.seats.append(member.seat)
         return member
@@ -115,6 +129,8 @@ class Bus:
                 finally:
                     if not self._open:
                         self._shut()
+            elif self._certificate is not None:
+                member.certified(self._certificate)
         await asyncio.sleep(self._opened_at + options.pause_after_connect - self._loop.time())
 
     async def exchange(self, member: Member, send: Callable[[], Awaitable[ModbusPDU]]) -> ModbusPDU:
@@ -195,10 +211,10 @@ class Bus:
         if self._client is None:
             self._client = await client_of(options, self._traced, self._failed)
         allow(self._client, options.timeout)
-        cancelled = _cancellations()
-        connected = await self._client.connect()
-        if _cancellations() > cancelled:
-            raise asyncio.CancelledError  # it came with the connection, and the library keeps it to itself, as with an answer
+        self._why, waived = None, False
+        connected = await self._dial()
+        if not connected and self._waives(options):
+            connected = waived = await self._again_without_dates()
         if not connected:
             if isinstance(self._why, ssl.SSLError):
                 raise LinkRefused(
@@ -207,12 +223,39 @@ class Bus:
             raise LinkError(
                 f"{options.where}: no connection within {options.timeout:g} s", hint=_HINTS[options.serial is None]
             )
+        if options.tls is not None:
+            self._look_at_certificate(options.tls.on_expired_certificate, waived=waived)
         self._opened_at = self._loop.time()
         if self._resting:
             await asyncio.sleep(options.pause_after_connect)
         elif options.serial is not None or options.framing is Framing.RTU:
             # RTU frames have no number: a late answer to a request of our last session would be taken for the answer to our first.
             await asyncio.sleep(max((other.options.timeout for other in self._members), default=0.0))
+
+    async def _dial(self) -> bool:
+        cancelled = _cancellations()
+        connected = bool(await self.client.connect())
+        if _cancellations() > cancelled:
+            raise asyncio.CancelledError  # it came with the connection, and the library keeps it to itself, as with an answer
+        return connected
+
+    def _waives(self, options: ModbusOptions) -> bool:
+        """Whether this connection failed over the end of a certificate alone, and the site says that this is no reason."""
+        keeps = options.tls is not None and options.tls.on_expired_certificate is OnExpired.KEEP
+        return keeps and has_expired(self._why)
+
+    async def _again_without_dates(self) -> bool:
+        context = context_of(self.client)
+        assert context is not None
+        self._why = None
+        with without_dates(context):
+            return await self._dial()
+
+    def _look_at_certificate(self, policy: OnExpired, *, waived: bool) -> None:
+        """Raises `LinkRefused` where dates were waived and it is not valid yet."""
+        self._certificate = shown(certificate_of(self.client), policy, self._clock.wall_ns(), waived=waived)
+        for member in self._members:
+            member.certified(self._certificate)
 
     def fail(self, text: str) -> None:
         """End the connection; every link on it is told."""
@@ -262,14 +305,14 @@ def silence_s(serial: Serial) -> float:
     return _SILENCE_CHARACTERS * bits / serial.baudrate
 
 
-def bus_of(options: ModbusOptions) -> Bus:
+def bus_of(options: ModbusOptions, clock: Clock) -> Bus:
     """The connection for these options: the one that stands where it is shared, otherwise a new one."""
     if not options.shares:
-        return Bus(options)
+        return Bus(options, clock)
     shared = _shared()
     found = shared.get(options.shared_place)
     if found is None:
-        found = shared[options.shared_place] = Bus(options)
+        found = shared[options.shared_place] = Bus(options, clock)
     return found
 
 

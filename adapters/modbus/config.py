@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Discriminator, Field, FilePath, Tag, field
 
 from adapters.modbus.places import LAST_REGISTER, AddressBase, Table
 from adapters.modbus.targets import LAST_REFERENCE, READ_LIMIT, Address, Column, FieldTarget, OutcomeTarget, Register
-from bridge.api import Options, Outcome, OutcomeField, PrivateFile, RecordsOptions
+from bridge.api import OnExpired, Options, Outcome, OutcomeField, PrivateFile, RecordsOptions
 
 SECURE_PORT: Final = 802  # "mbap/s", MODBUS/TCP Security (MB-TCP-Security-v36)
 BIT_LIMIT: Final = 2000  # FC01 and FC02 answer at most 2000 bits
@@ -112,11 +112,15 @@ class Framing(enum.Enum):
 
 
 class Tls(Options):
-    """How the device is known, and how we are. Without `ca` the authorities of this machine are trusted; a device is never trusted unseen."""
+    """How the device is known, and how we are. Without `ca` the authorities of this machine are trusted; a device is never trusted unseen.
+
+    `on_expired_certificate`: what follows when the device's certificate ends.
+    """
 
     ca: FilePath | None = None
     certificate: FilePath | None = None
     private_key: PrivateFile | None = None
+    on_expired_certificate: OnExpired = OnExpired.STOP
 
     @model_validator(mode="after")
     def _pair(self) -> Self:

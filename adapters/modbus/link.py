@@ -18,7 +18,7 @@ from adapters.modbus.layout import Image, requests
 from adapters.modbus.places import Span, Table
 from adapters.modbus.transport import Garbled
 from adapters.modbus.turns import Counts, Gone
-from bridge.api import LinkError
+from bridge.api import Certified, Clock, LinkError, unseen
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +55,12 @@ class Refused(Exception):
 class Link:
     """A connected device. After any time-out, cancellation or wrong answer every call raises `LinkError`."""
 
-    def __init__(self, options: ModbusOptions) -> None:
+    def __init__(self, options: ModbusOptions, clock: Clock, certified: Certified = unseen) -> None:
         self._options = options
         self._error: LinkError | None = None
         self.lost: Callable[[LinkError], None] = lambda _: None
-        self._bus = bus_of(options)
-        self._member = self._bus.join(options, self.fail)
+        self._bus = bus_of(options, clock)
+        self._member = self._bus.join(options, self.fail, certified)
 
     async def connect(self) -> None:
         """Connect. Raises `LinkError` when nobody is there, `LinkRefused` when TLS cannot come about."""
@@ -225,12 +225,12 @@ def _within(span: Span, request: Span) -> bool:
 
 
 @asynccontextmanager
-async def connected(options: ModbusOptions) -> AsyncIterator[Link]:
+async def connected(options: ModbusOptions, clock: Clock, certified: Certified = unseen) -> AsyncIterator[Link]:
     """Connect, and close whatever happens; at the end the log says what the unit asked and got. Raises `LinkError` when nobody is there."""
     library = logging.getLogger(_LIBRARY_LOG)
     if library.level == logging.NOTSET:  # it dumps whole frames on any failure; a level that was set stays
         library.setLevel(logging.CRITICAL + 1)
-    link = Link(options)
+    link = Link(options, clock, certified)
     try:
         await link.connect()
         yield link

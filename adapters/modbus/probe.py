@@ -28,7 +28,7 @@ async def open_probe(context: SessionContext) -> AsyncIterator["ModbusProbe"]:
     options = wire.options()
     selections = [wire.selection(given) for given in context.selections]
     word = None if context.word is None else wire.word(context.word)
-    async with connected(options) as link:
+    async with connected(options, context.clock) as link:
         yield ModbusProbe(context._replace(options=options, selections=selections), link, word)
 
 

@@ -44,7 +44,7 @@ async def open_session(context: SessionContext) -> AsyncIterator["ModbusSession"
     wire = Wire(context.options)
     options = wire.options()
     context = context._replace(options=options, selections=[wire.selection(given) for given in context.selections])
-    async with connected(options) as link:
+    async with connected(options, context.clock, context.certified) as link:
         counts = await _counts(link, context.selections)
         sheets = await asyncio.to_thread(_sheets, context.selections)
         layouts = {

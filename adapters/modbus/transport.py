@@ -3,9 +3,9 @@
 import asyncio
 import ssl
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from typing import Final
+from typing import Any, Final
 
 from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
 from pymodbus.client.base import ModbusBaseClient
@@ -78,6 +78,17 @@ async def client_of(
     _watch(client, failed)
     _guard(client)
     return client
+
+
+def context_of(client: ModbusBaseClient) -> ssl.SSLContext | None:
+    """What secures the connections of this client; None where nothing does."""
+    return client.ctx.comm_params.sslctx
+
+
+def certificate_of(client: ModbusBaseClient) -> Mapping[str, Any]:
+    """The device's certificate on a secured connection, as Python's ssl tells it."""
+    secured: ssl.SSLObject = client.ctx.transport.get_extra_info("ssl_object")
+    return secured.getpeercert() or {}
 
 
 def allow(client: ModbusBaseClient, seconds: float) -> None:

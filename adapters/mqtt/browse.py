@@ -18,7 +18,7 @@ EVERYTHING: Final = "#"
 MOST_BYTES: Final = 64 * 1024 * 1024  # of payloads that are taken in
 
 
-async def browse(options: Any, search: Search, _clock: Clock) -> Seen:
+async def browse(options: Any, search: Search, clock: Clock) -> Seen:
     """See `bridge.api.Browser`. `start` is a topic filter; `wait_s` is how long we listen.
 
     The client id is drawn for this one look and the session is a clean one, so nobody's session is taken over and none is left;
@@ -33,7 +33,7 @@ async def browse(options: Any, search: Search, _clock: Clock) -> Seen:
     except ValueError as error:
         raise ValueError(f"--filter {wanted}: {error}") from None
     seen = Sightings(search.most, MOST_BYTES, options.max_payload)
-    await _listen(options, wanted, search.wait_s, seen)
+    await _listen(options, clock, wanted, search.wait_s, seen)
     topics = [seen.topics[topic] for topic in sorted(seen.topics)]
     usable = [each for each in topics if each.topic != options.status_topic]
     flows, writable = drafts(usable)
@@ -47,7 +47,7 @@ async def browse(options: Any, search: Search, _clock: Clock) -> Seen:
     )
 
 
-async def _listen(options: MqttOptions, wanted: str, wait_s: float, seen: Sightings) -> None:
+async def _listen(options: MqttOptions, clock: Clock, wanted: str, wait_s: float, seen: Sightings) -> None:
     """Take messages in until the time is over or there is enough. Raises `LinkRefused` or `LinkError`."""
     ended = asyncio.Event()
 
@@ -60,7 +60,7 @@ async def _listen(options: MqttOptions, wanted: str, wait_s: float, seen: Sighti
             ended.set()
 
     silent = options.model_copy(update={"status_topic": None, "session_expiry": 0.0})
-    link = Link(silent, f"smp-browse-{token_hex(4)}", heard=take, lost=ended.set)
+    link = Link(silent, f"smp-browse-{token_hex(4)}", heard=take, lost=ended.set, clock=clock)
     try:
         await link.open([wanted])
         try:

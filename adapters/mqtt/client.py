@@ -2,6 +2,8 @@
 
 import os
 import socket
+import ssl
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -14,6 +16,7 @@ from adapters.mqtt.config import MqttOptions, Version
 from adapters.mqtt.outbox import Message
 from adapters.mqtt.replies import Reply
 from adapters.mqtt.trust import trust
+from bridge.api import OnExpired, has_expired, without_dates
 
 AT_LEAST_ONCE: Final = 1
 OFFLINE: Final = b"offline"
@@ -47,20 +50,41 @@ def made(options: MqttOptions, client_id: str) -> Client:
     return client
 
 
-def connect(client: Client, options: MqttOptions) -> None:
-    """Look the name up, connect, secure, and greet. It blocks, so it runs in a thread, before any event loop knows of the socket."""
-    if options.tls is not None:
-        client.tls_set_context(trust(options.tls))
+def connect(client: Client, options: MqttOptions) -> bool:
+    """Look the name up, connect, secure, and greet; whether the dates of the broker's certificate had to be waived for that.
+
+    It blocks, so it runs in a thread, before any event loop knows of the socket.
+    """
+    context = None if options.tls is None else trust(options.tls)
+    if context is not None:
+        client.tls_set_context(context)
     extra: dict[str, Any] = {}
     if options.version is Version.V5:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = int(options.session_expiry)
         properties.ReceiveMaximum = options.max_unacknowledged
         extra = {"clean_start": False, "properties": properties}
-    client.connect(options.host, options.port, keepalive=int(options.keepalive), **extra)
+    waived = False
+    try:
+        client.connect(options.host, options.port, keepalive=int(options.keepalive), **extra)
+    except ssl.SSLCertVerificationError as error:
+        keep = options.tls is not None and options.tls.on_expired_certificate is OnExpired.KEEP
+        if context is None or not keep or not has_expired(error):
+            raise
+        with without_dates(context):
+            client.connect(options.host, options.port, keepalive=int(options.keepalive), **extra)
+        waived = True
     wrapper = client.socket()
     if isinstance(wrapper, _WebsocketWrapper):
         wrapper.__class__ = _Masking
+    return waived
+
+
+def certificate_of(sock: Any) -> Mapping[str, Any]:
+    """The broker's certificate on a secured connection, as Python's ssl tells it; the library's WebSocket keeps the connection inside."""
+    secured: Any = sock._socket if isinstance(sock, _WebsocketWrapper) else sock  # noqa: SLF001 - it offers no other way
+    found: Mapping[str, Any] = secured.getpeercert()
+    return found
 
 
 class _Masking(_WebsocketWrapper):

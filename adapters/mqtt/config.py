@@ -8,7 +8,7 @@ from typing import Annotated, Final, Self
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_validator
 
 from adapters.mqtt.topics import MOST_BYTES, pattern, plain, template
-from bridge.api import Options, Outcome, OutcomeField, PrivateFile, RecordsOptions, Secret
+from bridge.api import OnExpired, Options, Outcome, OutcomeField, PrivateFile, RecordsOptions, Secret
 
 _UNITS_S: Final[Mapping[str, float]] = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h|d)")
@@ -127,11 +127,15 @@ Expiry = Annotated[float, BeforeValidator(_seconds), AfterValidator(_whole), Fie
 
 
 class Tls(Options):
-    """How the broker is known, and how we are. Without `ca` the authorities of this machine are trusted; a broker is never trusted unseen."""
+    """How the broker is known, and how we are. Without `ca` the authorities of this machine are trusted; a broker is never trusted unseen.
+
+    `on_expired_certificate`: what follows when the broker's certificate ends.
+    """
 
     ca: FilePath | None = None
     certificate: FilePath | None = None
     private_key: PrivateFile | None = None
+    on_expired_certificate: OnExpired = OnExpired.STOP
 
     @model_validator(mode="after")
     def _both(self) -> "Tls":

@@ -11,13 +11,23 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from adapters.mqtt.book import SHARED
-from adapters.mqtt.client import AT_LEAST_ONCE, OFFLINE, ONLINE, connect, correlated, made, reply_of, without_delay
+from adapters.mqtt.client import (
+    AT_LEAST_ONCE,
+    OFFLINE,
+    ONLINE,
+    certificate_of,
+    connect,
+    correlated,
+    made,
+    reply_of,
+    without_delay,
+)
 from adapters.mqtt.codec import printable
 from adapters.mqtt.config import MqttOptions
 from adapters.mqtt.faults import LIBRARY_FAULTS, Faults
 from adapters.mqtt.outbox import Message
 from adapters.mqtt.replies import Reply
-from bridge.api import LinkError
+from bridge.api import Certified, Clock, LinkError, LinkRefused, shown, unseen
 
 CLOSE_S: Final = 1.0
 BURST: Final = 200  # packets read in one turn of the event loop
@@ -41,9 +51,18 @@ class Link:
     """A connected broker. Once it has failed, every call raises `LinkError`."""
 
     def __init__(
-        self, options: MqttOptions, client_id: str, *, heard: Callable[[Heard], None], lost: Callable[[], None]
+        self,
+        options: MqttOptions,
+        client_id: str,
+        *,
+        heard: Callable[[Heard], None],
+        lost: Callable[[], None],
+        clock: Clock,
+        certified: Certified = unseen,
     ) -> None:
         self._options = options
+        self._clock = clock
+        self._certified = certified
         self._faults = Faults(options)
         self._heard = heard
         self._lost = lost
@@ -193,11 +212,18 @@ class Link:
         dialling = self._loop.run_in_executor(None, connect, self._client, self._options)
         try:
             with self._translated("connecting"):
-                await asyncio.shield(dialling)
+                waived = await asyncio.shield(dialling)
         except asyncio.CancelledError:
             dialling.add_done_callback(self._hang_up)
             raise
         self._attach()
+        if self._options.tls is not None:
+            policy, now_ns = self._options.tls.on_expired_certificate, self._clock.wall_ns()
+            try:
+                certificate = shown(certificate_of(self._socket), policy, now_ns, waived=waived)
+            except LinkRefused as error:
+                raise self._fail(error) from error
+            self._certified(certificate)
 
     def _attach(self) -> None:
         client = self._client
@@ -212,7 +238,7 @@ class Link:
         self._watch()
         self._tick = self._loop.call_later(self._tick_s, self._ticked)
 
-    def _hang_up(self, dialled: "asyncio.Future[None]") -> None:
+    def _hang_up(self, dialled: "asyncio.Future[bool]") -> None:
         if not dialled.cancelled() and dialled.exception() is None:
             self._socket = self._client.socket()
             self._drop()

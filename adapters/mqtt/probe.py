@@ -48,7 +48,9 @@ class MqttProbe:
         self._lost = asyncio.Event()
         # A probe is nobody whom the EMS should see come and go, and the broker shall remember nothing of it.
         silent = options.model_copy(update={"status_topic": None, "session_expiry": 0.0})
-        self._link = Link(silent, context.client_id or "smp-probe", heard=self._take, lost=self._lost.set)
+        self._link = Link(
+            silent, context.client_id or "smp-probe", heard=self._take, lost=self._lost.set, clock=context.clock
+        )
 
     async def open(self) -> None:
         """Connect and subscribe."""

@@ -79,7 +79,9 @@ class MqttSession:
         self._unanswered = 0
         self._own = {options.status_topic, getattr(context.word, "topic", None)}
         client_id = options.client_id or context.client_id or "smp-bridge"
-        self._link = Link(options, client_id, heard=self._take, lost=self._ready.set)
+        self._link = Link(
+            options, client_id, heard=self._take, lost=self._ready.set, clock=context.clock, certified=context.certified
+        )
 
     async def open(self) -> None:
         """Connect and subscribe."""

@@ -10,7 +10,7 @@ from adapters.opcua.config import Mode, OpcUaOptions, Policy, Security
 from adapters.opcua.library import Client, security_policies, ua
 from adapters.opcua.trust import Identity, check_server, load_identity, load_trusted, load_user, parse_der
 from adapters.opcua.words import hint_for, printable
-from bridge.api import Clock, LinkRefused
+from bridge.api import Certified, Clock, LinkRefused, unseen
 
 _MODES: Final = {
     Mode.SIGN: ua.MessageSecurityMode.Sign,
@@ -63,18 +63,22 @@ class GuardedClient(Client):  # type: ignore[misc]  # the library is untyped her
         return policy
 
 
-async def secure(client: Any, options: OpcUaOptions, clock: Clock) -> None:
-    """Ask the server who it is, check that against the trust list, and only then prepare the secured connection. Raises `LinkRefused`."""
+async def secure(client: Any, options: OpcUaOptions, clock: Clock, certified: Certified = unseen) -> None:
+    """Ask the server who it is, check that against the trust list, and only then prepare the secured connection. Raises `LinkRefused`.
+
+    `certified` is told of the certificate with which the session is really made.
+    """
     security = options.security
     identity = await asyncio.to_thread(load_identity, security, options.application_uri, clock.wall_ns())
     trusted = await asyncio.to_thread(load_trusted, security)
     endpoint = _choose(await client.connect_and_get_server_endpoints(), security)
     own, *above = parse_der(endpoint.ServerCertificate or b"")
-    check_server(own, endpoint.Server.ApplicationUri, trusted, clock.wall_ns(), above)
+    policy = security.on_expired_certificate
+    check_server(own, endpoint.Server.ApplicationUri, trusted, clock.wall_ns(), above, policy)
 
     async def validate(certificate: x509.Certificate, server: Any) -> None:
         """The library's hook, called before the session is activated: the discovery that came before was not authenticated."""
-        check_server(certificate, server.ApplicationUri, trusted, clock.wall_ns(), above)
+        certified(check_server(certificate, server.ApplicationUri, trusted, clock.wall_ns(), above, policy))
 
     client.certificate_validator = validate
     await _arm(client, security, identity, own, clock)

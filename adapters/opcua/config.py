@@ -13,6 +13,7 @@ from adapters.opcua.paths import absolute
 from bridge.api import (
     CertificateRole,
     CertificateUse,
+    OnExpired,
     Options,
     Outcome,
     OutcomeField,
@@ -82,7 +83,10 @@ class Watch(enum.Enum):
 
 
 class Security(Options):
-    """How the link is protected. Under `policy: None` nothing is, and nothing else may be given, so that no password travels in the clear."""
+    """How the link is protected. Under `policy: None` nothing is, and nothing else may be given, so that no password travels in the clear.
+
+    `on_expired_certificate`: what follows when the server's certificate ends.
+    """
 
     policy: Policy
     mode: Mode = Mode.SIGN_AND_ENCRYPT
@@ -94,6 +98,7 @@ class Security(Options):
     password: Secret | None = None
     user_certificate: FilePath | None = None
     user_private_key: PrivateFile | None = None
+    on_expired_certificate: OnExpired = OnExpired.STOP
 
     @model_validator(mode="after")
     def _consistent(self) -> "Security":

@@ -12,7 +12,7 @@ from adapters.opcua.library import ua
 from adapters.opcua.parts import LIMITS, Parts
 from adapters.opcua.requests import Asked, browse_description, browse_paths, monitored_item, supertype_description
 from adapters.opcua.words import printable
-from bridge.api import Clock, LinkError
+from bridge.api import Certified, Clock, LinkError, unseen
 
 log = logging.getLogger("adapters.opcua")
 
@@ -58,13 +58,14 @@ class Monitored(NamedTuple):
 class Link:
     """Services of one client object, which serves one connection and is never used again."""
 
-    def __init__(self, options: OpcUaOptions, clock: Clock, url: str = "") -> None:
+    def __init__(self, options: OpcUaOptions, clock: Clock, url: str = "", certified: Certified = unseen) -> None:
         # The library shows whole requests, a password among them, and tracebacks of what is translated here; a level that was set stays.
         library_log = logging.getLogger(_LIBRARY_LOG)
         if library_log.level == logging.NOTSET:
             library_log.setLevel(logging.CRITICAL + 1)
         self._options = options
         self._clock = clock
+        self._certified = certified
         self.url = url or options.url
         self._told: Callable[[str], None] | None = None
         self._broken = ""
@@ -90,7 +91,7 @@ class Link:
         """Connect and learn the server's limits. Raises `LinkError` or `LinkRefused`."""
         with translated(f"connecting to {self.url}"):
             if self._options.security.policy is not Policy.NONE:
-                await secure(self._client, self._options, self._clock)
+                await secure(self._client, self._options, self._clock, self._certified)
 
             async def connection_lost(error: Exception) -> None:
                 self._lost(f"the connection broke: {type(error).__name__}: {printable(error)}")

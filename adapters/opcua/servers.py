@@ -1,13 +1,14 @@
 """Which of the servers of a redundant set is connected to: the first that is healthy, by the service level that each states (OPC 10000-4, 6.6.2.4.2)."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 from adapters.opcua.config import OpcUaOptions, Policy
 from adapters.opcua.library import ua
 from adapters.opcua.link import Link, log
 from adapters.opcua.words import printable
-from bridge.api import Clock, LinkError, LinkRefused
+from bridge.api import Certified, Clock, LinkError, LinkRefused, PeerCertificate, unseen
 
 SERVICE_LEVEL: Final = ua.NodeId(ua.ObjectIds.Server_ServiceLevel)
 HEALTHY: Final = 200  # 200 to 255; below stand degraded, no data and maintenance
@@ -21,13 +22,17 @@ class Reached(NamedTuple):
     level: int
 
 
-async def connect(options: OpcUaOptions, clock: Clock) -> Reached:
-    """Try the servers in their order; the first healthy one is taken, else the best that was reached. Raises `LinkError` or `LinkRefused`."""
+async def connect(options: OpcUaOptions, clock: Clock, certified: Certified = unseen) -> Reached:
+    """Try the servers in their order; the first healthy one is taken, else the best that was reached. Raises `LinkError` or `LinkRefused`.
+
+    `certified` is told of the certificate of the one that is taken.
+    """
     best: Reached | None = None
+    certificates: dict[str, PeerCertificate] = {}
     failures: list[tuple[str, LinkError]] = []
     for url in options.urls:
         try:
-            reached = await _reach(options, clock, url)
+            reached = await _reach(options, clock, url, partial(certificates.__setitem__, url))
         except LinkError as error:
             failures.append((url, error))
             continue
@@ -42,14 +47,16 @@ async def connect(options: OpcUaOptions, clock: Clock) -> Reached:
             break
     if best is None:
         raise _nobody(failures)
+    if best.link.url in certificates:
+        certified(certificates[best.link.url])
     if best.link.url != options.url:
         reason = "; ".join(f"{url}: {error}" for url, error in failures) or "its service level is low"
         log.warning("opcua_other_server", extra={"url": best.link.url, "level": best.level, "reason": reason})
     return best
 
 
-async def _reach(options: OpcUaOptions, clock: Clock, url: str) -> Reached:
-    link = Link(options, clock, url)
+async def _reach(options: OpcUaOptions, clock: Clock, url: str, certified: Certified = unseen) -> Reached:
+    link = Link(options, clock, url, certified)
     try:
         await link.open()
         level = await _level(link) if len(options.urls) > 1 else _UNSTATED

@@ -45,7 +45,7 @@ MAX_RECORDS: Final = 100
 @asynccontextmanager
 async def open_session(context: SessionContext) -> AsyncIterator[Session]:
     """Connect, find every address, subscribe and read all triggers. A new client object for every session."""
-    reached = await connect(context.options, context.clock)
+    reached = await connect(context.options, context.clock, context.certified)
     session = OpcUaSession(context, reached)
     try:
         await session.open()

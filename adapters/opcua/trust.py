@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from adapters.opcua.config import Security
 from adapters.opcua.words import printable
-from bridge.api import LinkRefused
+from bridge.api import LinkRefused, OnExpired, PeerCertificate
 
 _SUFFIXES: Final = frozenset({".der", ".pem", ".crt", ".cer"})
 _PEM: Final = b"-----BEGIN"
@@ -98,10 +98,12 @@ def check_server(
     trusted: Sequence[x509.Certificate],
     now_ns: int,
     sent: Sequence[x509.Certificate] = (),
-) -> None:
+    on_expired: OnExpired = OnExpired.STOP,
+) -> PeerCertificate:
     """Refuse a server that is not in the trust list (itself, or by a chain of issuers), out of date, or not who it says. Raises `LinkRefused`.
 
     `sent` is what the server itself gave of that chain: it fills gaps, and is believed in nothing (RFC 5280, 6.1).
+    Under KEEP a chain that has ended is taken all the same, and nothing else is waived. Returns when the chain ends that was taken.
     """
     thumbprint = certificate.fingerprint(hashes.SHA1()).hex()  # noqa: S303 - what OPC UA tools show
     paths = list(islice(_paths((certificate,), trusted, sent), _MOST_PATHS))
@@ -110,9 +112,11 @@ def check_server(
             f"the server's certificate is not trusted (SHA-1 thumbprint {thumbprint})",
             hint="compare the thumbprint with the EMS's own, then put its certificate into `server_certificates:` or `trust:`",
         )
-    path = next((path for path in paths if all(_valid_at(each, now_ns) for each in path)), paths[0])
+    begun = [path for path in paths if all(_begun(each, now_ns) for each in path)]
+    path = max(begun or paths[:1], key=_ends)
     for each in path:
-        if not _valid_at(each, now_ns):
+        ended = _begun(each, now_ns) and not _valid_at(each, now_ns)
+        if not _valid_at(each, now_ns) and not (ended and on_expired is OnExpired.KEEP):
             raise LinkRefused(
                 f"a certificate of the server is not valid now ({_span(each)})",
                 hint="renew the EMS's certificate or its authority's, or set the clock right",
@@ -122,6 +126,7 @@ def check_server(
             f"the server calls itself {printable(uri)}, which is not in its certificate",
             hint="the EMS's certificate must carry its application URI; make a new one there",
         )
+    return PeerCertificate(int(_ends(path).timestamp()) * 10**9, on_expired)
 
 
 def application_uris(certificate: x509.Certificate) -> tuple[str, ...]:
@@ -162,6 +167,14 @@ def _paths(
     for issuer in dict.fromkeys((*trusted, *sent)):
         if issuer not in path and _issued(last, issuer, between=len(path) - 1):
             yield from _paths((*path, issuer), trusted, sent)
+
+
+def _ends(path: Sequence[x509.Certificate]) -> datetime:
+    return min(each.not_valid_after_utc for each in path)
+
+
+def _begun(certificate: x509.Certificate, now_ns: int) -> bool:
+    return certificate.not_valid_before_utc <= datetime.fromtimestamp(now_ns // 1_000_000_000, UTC)
 
 
 def _valid_at(certificate: x509.Certificate, now_ns: int) -> bool:

@@ -10,9 +10,10 @@ from typing import Annotated, Final
 
 import typer
 
+from bridge.assembly import anchor_couriers
 from bridge.cli import EXIT_FAILED
 from bridge.cli.erase import erase
-from bridge.cli.journals import ConfigOption, known_participant, loaded
+from bridge.cli.journals import ConfigOption, change, known_participant, loaded
 from bridge.clock import SystemClock, iso_ms
 from bridge.config import Config
 from bridge.envelope import PublicKey
@@ -73,7 +74,8 @@ def verify(
         ),
     ] = None,
     anchor: Annotated[
-        Path | None, typer.Option(help="An anchor that was kept elsewhere: finds what was cut off at the end.")
+        Path | None,
+        typer.Option(help="An anchor that was kept elsewhere, as the place got it: finds what was cut off at the end."),
     ] = None,
     config: ConfigOption = Path("config"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
@@ -91,6 +93,49 @@ def verify(
         _print(file, report)
     if report.wrong:
         raise typer.Exit(EXIT_FAILED)
+
+
+@app.command("anchor")
+def anchor_(
+    place: Annotated[str, typer.Argument(help="Only this place of `journal.anchors`; default: all of them.")] = "",
+    config: ConfigOption = Path("config"),
+) -> None:
+    """Bring the anchor to the places off this host now, once each, and say what each answered. It runs beside the service or without it.
+
+    Nothing is brought to a place that knows of more than this journal holds. Exit status 1: a place did not accept it.
+    """
+    read = loaded(config)
+    places = read.host.journal.anchors
+    if not places:
+        missing = Problem(text="`journal.anchors` is missing in bridge.yaml: it names the places off this host")
+        raise ConfigError([missing], hint="docs/evidence.md shows the three kinds of places")
+    if place and place not in places:
+        raise typer.BadParameter(f"there is no place {place}; known are {', '.join(places)}")
+
+    async def bring(journal: KeptJournal) -> list[tuple[str, str]]:
+        finding = await journal.evidence().compare(read.host.journal.anchor_file)
+        if not finding.verdict.safe:
+            raise NotPossible(
+                f"nothing was brought anywhere: {finding.text}", hint="run `smp-bridge journal reconcile`"
+            )
+        couriers = anchor_couriers(read, journal, clock=SystemClock.here(), hold=_no_hold)
+        wanted = [courier for courier in couriers if place in ("", courier.name)]
+        return [
+            (courier.name, problem)
+            for courier, problem in zip(
+                wanted, await asyncio.gather(*(courier.bring() for courier in wanted)), strict=True
+            )
+        ]
+
+    answers = change(read, bring)
+    for name, problem in answers:
+        print(f"{name}: not accepted: {problem}" if problem else f"{name}: accepted")
+    if any(problem for _, problem in answers):
+        raise typer.Exit(EXIT_FAILED)
+
+
+async def _no_hold(_text: str) -> None:
+    """What a place knows is printed; holding the host is for the service."""
 
 
 async def _export(config: Config, scope: Scope, signer: KeySigner, out: Path) -> Exported:

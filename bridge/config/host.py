@@ -2,6 +2,7 @@
 
 import enum
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -11,9 +12,10 @@ from cryptography.x509 import Name
 from pydantic import Field, FilePath, IPvAnyNetwork, field_validator, model_validator
 
 from bridge.api import Options, PrivateFile
+from bridge.config.anchors import AnchorPlace
 from bridge.config.references import Untouched
 from bridge.config.tracing import TracingOptions
-from bridge.config.values import Duration, Size
+from bridge.config.values import Duration, Size, check_name
 from bridge.profile import Profile
 from bridge.secret import Secret
 
@@ -69,7 +71,7 @@ class JournalOptions(Options):
 
     Either `path`, a file of this machine, or `postgres`, a database that several processes and machines share.
     `anchor` is a file outside the journal's directory (default `<directory>.anchor/<name>.json` beside that directory): it names the last block, so that
-    a journal that was restored or rolled back is noticed. `archive` is the directory of the segments (default `<path>.archive`). `max_size` caps the
+    a journal that was restored or rolled back is noticed. `anchors` are places off this host that are given it too, by name. `archive` is the directory of the segments (default `<path>.archive`). `max_size` caps the
     file (null = only the disk does); from 60 % of it on, settled evidence older than `archive_after` moves to the archive by itself. `seal_every` is how
     long events may wait for their block. Settled evidence older than `retention` (7 years; null = never) ends by itself.
     """
@@ -77,6 +79,7 @@ class JournalOptions(Options):
     path: Path | None = None
     postgres: PostgresOptions | None = None
     anchor: Path | None = None
+    anchors: Mapping[str, AnchorPlace] = Field(default_factory=dict)
     archive: Path | None = None
     max_size: Size | None = LARGEST_JOURNAL
     archive_after: Duration = 30 * DAY_S
@@ -98,6 +101,30 @@ class JournalOptions(Options):
                 f"must be at least {SHORTEST_RETENTION_S / DAY_S:g}d (requests and returns are told apart for 7 days), or null for ever"
             )
         return retention
+
+    @field_validator("anchors")
+    @classmethod
+    def _named(cls, places: Mapping[str, AnchorPlace]) -> Mapping[str, AnchorPlace]:
+        targets: dict[str, str] = {}
+        for name, place in places.items():
+            wrong = check_name(name)
+            if wrong:
+                raise ValueError(f"{name}: {wrong}")
+            first = targets.setdefault(place.target, name)
+            if first != name:
+                raise ValueError(f"{name} is the same place as {first}; leave one out")
+        return places
+
+    @model_validator(mode="after")
+    def _elsewhere(self) -> Self:
+        for name, place in self.anchors.items():
+            if place.file is None or (self.path is None and self.anchor is None):
+                continue
+            if place.file.path == self.anchor_file:
+                raise ValueError(f"`anchors`: {name} is the file of `anchor` itself; name one that lies elsewhere")
+            if self.path is not None and self.path.parent in place.file.path.parents:
+                raise ValueError(f"`anchors`: {name} lies in the journal's own directory; name a file elsewhere")
+        return self
 
     @model_validator(mode="after")
     def _apart(self) -> Self:

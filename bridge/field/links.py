@@ -1,4 +1,4 @@
-"""A link that is down for too long, refused, or has more behind it than is kept, told as alarms."""
+"""A link that is down for too long, refused, has more behind it than is kept, or whose EMS's certificate has ended, told as alarms."""
 
 import asyncio
 from typing import Final
@@ -10,12 +10,13 @@ from bridge.journal.port import Journal
 DOWN: Final = "LINK_DOWN"
 REFUSED: Final = "LINK_REFUSED"
 BEYOND: Final = "BEYOND_LIMIT"
+ENDED: Final = "CERTIFICATE_ENDED"
 AGAIN_S: Final = 1.0
 _TEXT_CHARS: Final = 500
 
 
 class LinkAlarms:
-    """The alarms of one adapter's link. LINK_REFUSED at once, LINK_DOWN after `after_s` without a session, both cleared when one opens; BEYOND_LIMIT ends with its session."""
+    """The alarms of one adapter's link. LINK_REFUSED at once, LINK_DOWN after `after_s` without a session, both cleared when one opens; BEYOND_LIMIT ends with its session, CERTIFICATE_ENDED with another certificate."""
 
     def __init__(
         self, *, site: str, adapter: str, participant: str, journal: Journal, clock: Clock, after_s: float
@@ -31,8 +32,9 @@ class LinkAlarms:
         self._reason = "it was never open"
         self._refusal = ""
         self._left_out = ""
+        self._ended = ""
         # What the journal says; None = what an earlier process left there.
-        self._told: dict[str, bool | None] = {DOWN: None, REFUSED: None, BEYOND: None}
+        self._told: dict[str, bool | None] = {DOWN: None, REFUSED: None, BEYOND: None, ENDED: None}
 
     def opened(self) -> None:
         """A session is open."""
@@ -43,6 +45,12 @@ class LinkAlarms:
         """The EMS offers more than the adapter keeps; the first text of a session stands. It may come before the session is open."""
         if not self._left_out:
             self._left_out = text[:_TEXT_CHARS]
+            self._changed.set()
+
+    def ended(self, text: str) -> None:
+        """The certificate that the EMS showed has ended; '' when it shows one that has not."""
+        if text != self._ended:
+            self._ended = text[:_TEXT_CHARS]
             self._changed.set()
 
     def lost(self, error: BaseException) -> None:
@@ -76,6 +84,7 @@ class LinkAlarms:
         await self._set(DOWN, text if down else "")
         await self._set(REFUSED, self._refusal)
         await self._set(BEYOND, self._left_out)
+        await self._set(ENDED, self._ended)
 
     async def _set(self, code: str, text: str) -> None:
         """Raise it once, or clear it once; what an earlier process left is cleared when a session opens, not before."""

@@ -9,6 +9,7 @@ from bridge.api import Adapter, Session, SessionContext
 from bridge.clock import Clock
 from bridge.errors import BridgeError, Fenced, JournalUnusable, LinkError, LinkRefused
 from bridge.field.alarmword import AlarmWords
+from bridge.field.certificates import PeerWatch
 from bridge.field.intake import IntakeDesk
 from bridge.field.links import LinkAlarms
 from bridge.field.recollection import Recollection
@@ -52,7 +53,9 @@ class Supervisor:
         client_id: str,
         jitter: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        certified: Callable[[], None] = lambda: None,
     ) -> None:
+        """`certified` is called when the EMS showed a certificate that was not known yet; its end is in `certificate_ends_ns`."""
         self._site = site
         self._name = name
         self._adapter = adapter
@@ -69,7 +72,18 @@ class Supervisor:
         self._client_id = client_id
         self._jitter = jitter
         self._sleep = sleep
+        self._peer = PeerWatch(clock, links.ended, certified)
         self._room = WaitingRoom(plans=plans, desk=desk, clock=clock)
+
+    @property
+    def link(self) -> tuple[str, str]:
+        """Site and adapter."""
+        return self._site, self._name
+
+    @property
+    def certificate_ends_ns(self) -> int:
+        """When the certificate ends that the EMS showed last (UTC ns); 0 where none was."""
+        return self._peer.ends_ns
 
     async def run(self) -> None:
         """Open, serve, and open again until cancelled. Only a failure of the journal or of the lease ends it by itself."""
@@ -152,6 +166,7 @@ class Supervisor:
             intervals=self._metrics.intervals(self._site, self._name),
             lost=lambda count: self._metrics.lost(self._site, self._name, count),
             beyond=self._links.beyond,
+            certified=self._peer.show,
         )
         async with self._adapter.open(context) as session:
             opened.set()
@@ -164,6 +179,7 @@ class Supervisor:
                 group.create_task(self._receive(session, talk))
                 group.create_task(self._writebacks.run(session, talk))
                 group.create_task(self._room.run(session))
+                group.create_task(self._peer.run())
                 if self._words is not None:
                     group.create_task(self._words.run(session, talk))
 

@@ -18,7 +18,8 @@ RUNBOOK: Final[Mapping[str, str]] = {
     "UNRESOLVED": "Nobody could say what became of this call. Ask the platform, then `submissions resolve ID`.",
     "SET_ASIDE": "This call cannot go on by itself and stands in nobody's way; its reason says why. Mend the cause, then `submissions retry ID`, or `submissions cancel ID`.",
     "HOLD": "Nothing of this scope is sent until somebody releases it; reading and returns go on. `smp-bridge release` ends it; where the text says so, `smp-bridge journal reconcile` does.",
-    "ANCHOR": "The anchor outside the journal's directory does not vouch for this journal; the text says why. Can it not be written: give the service the right to. Does it name more than the journal holds: `journal reconcile`.",
+    "ANCHOR": "The anchor outside the journal's directory, or at a place of `journal.anchors`, does not vouch for this journal; the text says why. Can it not be written: give the service the right to. Does it name more than the journal holds: `journal reconcile`.",
+    "ANCHOR_PLACE": "A place off this host (`journal.anchors`) did not accept the anchor for the stated time; the text says why. Nothing waits for it, but what is sealed since then can be cut off unseen. Mend the place or its settings, and try it with `smp-bridge evidence anchor PLACE`; it is tried again by itself.",
     "ARCHIVE": "Old evidence could not be moved to the archive's directory; the text says why. Nothing is lost, but the journal does not become smaller. Give room or rights there, then `journal archive`.",
     "EVIDENCE_BROKEN": "The chain of sealed evidence is another one than the host signed before: somebody worked on the journal. Keep the file as it is, run `journal verify`, and look for who had access. Nothing is signed or exported until then.",
     "EVIDENCE_GAP": "Events are missing from the record before they were sealed: somebody or something took them out. Keep the file as it is, run `journal verify`, and look for who had access.",
@@ -41,6 +42,7 @@ RUNBOOK: Final[Mapping[str, str]] = {
     "EXPIRES_7": "A certificate or key ends in 7 days or less; the text says which. Renew it now: `keys new` and `keys rotate` for a signing key, a new file for a certificate.",
     "EXPIRES_30": "A certificate or key ends in 30 days or less; the text says which. Have it renewed, and let the other side know it in time.",
     "EXPIRES_60": "A certificate or key ends in 60 days or less; the text says which. Plan its renewal: the other side may need weeks to let a new one in.",
+    "CERTIFICATE_ENDED": "The certificate that this EMS showed has ended; the text says what follows by `on_expired_certificate` of its link. Under `stop` the link is closed and comes back by itself once the EMS shows another one; requests wait in the EMS. Under `keep` it goes on. Renew the EMS's certificate, or its authority's.",
     "CLOCK_OFFSET": "This machine's clock is wrong by the stated offset. Above `clock.hold_at` nothing is signed and calls wait until it is right; records and returns are taken. Look at the machine's NTP service and its servers; have it step the clock where it only slews.",
     "CLOCK_UNSYNCHRONISED": "Nothing synchronises this machine's clock, or it cannot be asked; the text says which. Nothing is held. Set up NTP on the machine (or on the host of a container); where somebody else answers for the clock, `clock: {source: none}`.",
     "LINK_DOWN": "There was no session with this EMS for the stated time; it is tried again by itself. Look at the device, the network between, and the service's log.",
@@ -99,6 +101,7 @@ _BITS: Final[Mapping[str, AlarmBit | None]] = {
     "LINK_REFUSED": AlarmBit.LINK,
     "JOURNAL_FULL": AlarmBit.JOURNAL_FULL,
     "ALARM_WORD": None,
+    "ANCHOR_PLACE": None,  # no matter of an EMS
     "EXPIRES_30": None,  # a matter of days, for people
     "EXPIRES_60": None,
     "CLOCK_UNSYNCHRONISED": None,  # nothing of an EMS waits for it

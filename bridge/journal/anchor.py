@@ -12,12 +12,18 @@ from typing import Any, Final
 import orjson
 
 from bridge.clock import iso_ms
+from bridge.envelope import PublicKey
+from bridge.envelope.base64url import decode, encode
+from bridge.envelope.keys import Signer
 from bridge.journal import sealing
 from bridge.journal.files import write_durably
+from bridge.journal.heads import verified
 from bridge.journal.store import Rows
 
 _FORM: Final = "smp-bridge anchor 1"
-_MOST_BYTES: Final = 64 * 1024 * 1024
+MOST_BYTES: Final = 64 * 1024 * 1024
+RECONCILED: Final = "reconciled"  # in the journal's own facts: when a person last did (`clock.iso_ms`)
+_FOREIGN: Final = "the anchor belongs to another journal: was this one made anew, or is the path of the other host's anchor configured?"
 
 
 class AnchorVerdict(enum.Enum):
@@ -46,18 +52,47 @@ class AnchorFinding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """By which key and how an anchor is signed; `raw` as in RFC 7518 section 3."""
+
+    kid: str
+    alg: str
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Anchor:
-    """The content of the file: the journal's id, number and hash of each participant's last block, and when it was written (`clock.iso_ms`)."""
+    """The content of the file: the journal's id, number and hash of each participant's last block, and when it was written (`clock.iso_ms`).
+
+    What leaves the host carries the signature of the host's own key, where it has one.
+    """
 
     journal: str
     blocks: Mapping[str, tuple[int, bytes]]
     written_at: str = ""
+    signature: Signature | None = None
 
-    def dump(self, now_ns: int) -> bytes:
-        """The file's bytes."""
+    def dump(self, now_ns: int, signer: Signer | None = None) -> bytes:
+        """The file's bytes, written now and signed by this key."""
+        now = iso_ms(now_ns)
         blocks = {name: {"number": number, "hash": hash_.hex()} for name, (number, hash_) in self.blocks.items()}
-        content = {"form": _FORM, "journal": self.journal, "written_at": iso_ms(now_ns), "blocks": blocks}
+        content = {"form": _FORM, "journal": self.journal, "written_at": now, "blocks": blocks}
+        if signer is not None:
+            raw = signer.sign(self.signing_input(now))
+            content["signature"] = {"kid": signer.kid, "alg": signer.alg.value, "signature": encode(raw)}
         return orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+    def signing_input(self, written_at: str) -> bytes:
+        """The bytes that are signed: a JSON array, UTF-8, no blanks, the participants by name."""
+        blocks = [[name, number, hash_.hex()] for name, (number, hash_) in sorted(self.blocks.items())]
+        return orjson.dumps([_FORM, self.journal, written_at, blocks])
+
+    def signed_by(self, keys: Mapping[str, PublicKey]) -> bool:
+        """Whether one of these keys signed it."""
+        found = self.signature
+        return found is not None and verified(
+            keys, found.kid, found.alg, self.signing_input(self.written_at), found.raw
+        )
 
 
 def current(rows: Rows) -> Anchor:
@@ -74,13 +109,30 @@ def load(path: Path) -> Anchor | str | None:
     """The anchor at `path`; None when there is none, and one line that says why when it cannot be read."""
     try:
         with path.open("rb") as file:
-            return _parse(orjson.loads(file.read(_MOST_BYTES)))
+            content = file.read(MOST_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
         return f"the anchor {path} cannot be read: {error.strerror}"
+    return parse(content) or f"the anchor {path} is damaged"
+
+
+def parse(content: bytes) -> Anchor | None:
+    """The anchor in these bytes, None where they are none."""
+    try:
+        return _parse(orjson.loads(content))
     except (ValueError, KeyError, TypeError, AttributeError):
-        return f"the anchor {path} is damaged"
+        return None
+
+
+def judge_elsewhere(rows: Rows, anchor: Anchor) -> AnchorFinding:
+    """Compare an anchor that a place off this host holds. One that was written before a person last reconciled the journal says nothing any more."""
+    reconciled = sealing.meta(rows, RECONCILED)
+    if reconciled is not None and anchor.written_at <= reconciled:
+        return AnchorFinding(verdict=AnchorVerdict.AGREES, text=f"a person reconciled the journal since ({reconciled})")
+    if anchor.journal != sealing.identity(rows):
+        return AnchorFinding(verdict=AnchorVerdict.FOREIGN, text=_FOREIGN)
+    return _judge_blocks(rows, anchor)
 
 
 def judge(rows: Rows, anchor: Anchor | str | None) -> AnchorFinding:
@@ -97,8 +149,7 @@ def judge(rows: Rows, anchor: Anchor | str | None) -> AnchorFinding:
             )
         return AnchorFinding(verdict=AnchorVerdict.FRESH, text="a new journal")
     if anchor.journal != sealing.identity(rows):
-        text = "the anchor belongs to another journal: was this one made anew, or is the path of the other host's anchor configured?"
-        return AnchorFinding(verdict=AnchorVerdict.FOREIGN, text=text)
+        return AnchorFinding(verdict=AnchorVerdict.FOREIGN, text=_FOREIGN)
     return _judge_blocks(rows, anchor)
 
 
@@ -121,4 +172,15 @@ def _parse(content: Mapping[str, Any]) -> Anchor:
     blocks = {
         str(name): (int(block["number"]), bytes.fromhex(block["hash"])) for name, block in content["blocks"].items()
     }
-    return Anchor(journal=str(content["journal"]), blocks=blocks, written_at=str(content["written_at"]))
+    return Anchor(
+        journal=str(content["journal"]),
+        blocks=blocks,
+        written_at=str(content["written_at"]),
+        signature=_signature(content.get("signature")),
+    )
+
+
+def _signature(content: Mapping[str, Any] | None) -> Signature | None:
+    if content is None:
+        return None
+    return Signature(kid=str(content["kid"]), alg=str(content["alg"]), raw=decode(content["signature"]))

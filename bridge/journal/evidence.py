@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from bridge.clock import Clock
+from bridge.clock import Clock, iso_ms
 from bridge.envelope.keys import Signer
 from bridge.journal import anchor, facts, heads, sealing
-from bridge.journal.anchor import AnchorFinding
+from bridge.journal.anchor import Anchor, AnchorFinding
 from bridge.journal.heads import SignedHead
 from bridge.journal.port import Fence
 from bridge.journal.sides import ReadSide, WriteSide
@@ -103,9 +103,23 @@ class Evidence:
 
     async def rebase(self, path: Path) -> None:
         """A person reconciled the journal: from now on the anchor speaks of this one. Raises `OSError`."""
+        content, now_ns = await self.read(anchor.current), self._clock.wall_ns()
+        await asyncio.to_thread(anchor.write, path, content, now_ns)
+
+        def note(tx: Tx) -> None:
+            sealing.set_meta(tx, "restored", None)
+            sealing.set_meta(tx, anchor.RECONCILED, iso_ms(now_ns))
+
+        await self.write(note)
+
+    async def anchor_body(self, signer: Signer | None) -> bytes:
+        """The anchor of this moment as it leaves the host, signed by this key."""
         content = await self.read(anchor.current)
-        await asyncio.to_thread(anchor.write, path, content, self._clock.wall_ns())
-        await self.write(lambda tx: sealing.set_meta(tx, "restored", None))
+        return content.dump(self._clock.wall_ns(), signer)
+
+    async def compare_elsewhere(self, found: Anchor) -> AnchorFinding:
+        """What an anchor that a place off this host holds says of this journal."""
+        return await self.read(lambda rows: anchor.judge_elsewhere(rows, found))
 
 
 class _Headroom:

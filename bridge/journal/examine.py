@@ -74,7 +74,7 @@ def _examine(raw: IO[bytes], keys: Mapping[str, PublicKey], anchor: Anchor | Non
         if digest.hexdigest() != manifest["sha256"]:
             raise Wrong(LINES, "its bytes are not those that the manifest names")
         if anchor is not None:
-            _compare(anchor, manifest, chain, report)
+            _compare(anchor, keys, manifest, chain, report)
 
 
 # ----------------------------------------------------------------------------------------------------------- the zip file
@@ -171,8 +171,14 @@ def _json(place: str, content: bytes) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------------- the anchor
 
 
-def _compare(anchor: Anchor, manifest: Mapping[str, Any], chain: Chain, report: Examined) -> None:
+def _compare(
+    anchor: Anchor, keys: Mapping[str, PublicKey], manifest: Mapping[str, Any], chain: Chain, report: Examined
+) -> None:
     """What an anchor that was kept elsewhere knows of this chain. It is older than the export, or it can say nothing of blocks beyond it."""
+    if anchor.signature is None:
+        report.notes.append("the anchor is not signed: it proves what it names only as well as it was kept")
+    elif not anchor.signed_by(keys):
+        raise Wrong("anchor", f"its signature is not of one of the host's public keys ({anchor.signature.kid[:100]})")
     if anchor.journal != manifest["journal"]:
         raise Wrong("anchor", "it belongs to another journal")
     named = anchor.blocks.get(manifest["participant"])

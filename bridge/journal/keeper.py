@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from bridge.journal.archiver import Archiver, ArchiverSettings, Room
 from bridge.journal.evidence import Evidence
 from bridge.journal.port import Fence, Journal
 from bridge.journal.retention import Retention
-from bridge.journal.sealer import ARCHIVE_FROM, EVERY_S, LARGE, Sealer, SealerSettings
+from bridge.journal.sealer import ARCHIVE_FROM, EVERY_S, LARGE, Sealer, SealerSettings, untold
 from bridge.journal.sealing import SEALER
 from bridge.journal.store import EVENTS
 
@@ -32,7 +33,7 @@ class KeptJournal(Journal, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeeperSettings:
-    """Where the anchor and the archive are, the size cap (bytes, 0 = none), how old settled evidence is when it moves by itself, and the host's own key.
+    """Where the anchor and the archive are, the size cap (bytes, 0 = none), how old settled evidence is when it moves by itself, and the host's own key. `told`: see `SealerSettings`.
 
     `retention_s` is how old it is when it ends (0: never).
     """
@@ -44,6 +45,7 @@ class KeeperSettings:
     retention_s: float = 0.0
     seal_every_s: float = EVERY_S
     signer: Signer | None = None
+    told: Callable[[bool], None] = untold
 
 
 class Keeper:
@@ -58,6 +60,7 @@ class Keeper:
                 max_bytes=settings.max_bytes,
                 every_s=settings.seal_every_s,
                 signer=settings.signer,
+                told=settings.told,
             ),
             evidence=journal.evidence(),
             alarms=journal,

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,10 @@ LARGE_NO_MORE: Final = 0.7
 ARCHIVE_FROM: Final = 0.6  # of the size cap: from here on old evidence is moved by itself
 
 
+def untold(_signed: bool) -> None:  # noqa: FBT001 - a callback's one word
+    """Where nobody outside wants to know."""
+
+
 class Alarms(Protocol):
     """The part of the journal that takes alarms."""
 
@@ -37,6 +42,7 @@ class SealerSettings:
     """`anchor` is the anchor's file (None: none is kept), `max_bytes` the journal's size cap (0: none), `every_s` how long events may wait for their block.
 
     `signer` is the host's own key (None: heads are not signed), `sign_every_s` how long a block may wait for a signed head.
+    `told` is called when there are new blocks, and with True when heads were signed, but only of a journal that agrees with its anchor. It must not wait.
     """
 
     anchor: Path | None
@@ -44,6 +50,7 @@ class SealerSettings:
     every_s: float = EVERY_S
     signer: Signer | None = None
     sign_every_s: float = SIGN_EVERY_S
+    told: Callable[[bool], None] = untold
 
 
 class Sealer:
@@ -97,9 +104,12 @@ class Sealer:
     async def round(self) -> bool:
         """Seal everything that is there, let the anchor follow, look at the size; whether there was anything, or it has to be tried again."""
         try:
+            trusted = self._trusted
             sealed = await self._seal()
             if sealed or not self._trusted:
                 await self._keep_anchor()
+            if self._trusted and (sealed or not trusted):
+                self._settings.told(False)
             self._unsigned = self._unsigned or sealed
             await self._sign()
             await self._watch_size()
@@ -129,7 +139,9 @@ class Sealer:
         if not at_once and abs(now_ns - self._signed_ns) < self._settings.sign_every_s * 1e9:
             return
         try:
-            await self._evidence.sign_heads(signer)
+            made = await self._evidence.sign_heads(signer)
+            if made and self._trusted:
+                self._settings.told(True)
         except EvidenceBroken as error:
             await self._note_broken(str(error))
         else:

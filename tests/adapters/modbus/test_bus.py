@@ -17,7 +17,9 @@ from adapters.modbus.bus import Bus
 from adapters.modbus.config import ModbusOptions
 from adapters.modbus.schedule import Schedule
 from bridge.api import LinkError
+from bridge.clock import SystemClock
 
+CLOCK = SystemClock.here()
 POLL_S = 0.05
 TIMEOUT_S = 0.2
 ANSWER = SimpleNamespace(isError=lambda: False)
@@ -38,7 +40,7 @@ class Line:
         self.takes_s = takes_s
         self.turns = []
         self.spacings = {unit: [] for unit in takes_s}
-        self.bus = Bus(options(1))
+        self.bus = Bus(options(1), CLOCK)
 
     async def ask(self, unit):
         loop = asyncio.get_running_loop()
@@ -167,7 +169,7 @@ def reading(bus, unit, address):
 async def test_a_late_answer_to_a_cancelled_request_is_nobody_s():
     """An RTU frame has no number: asked too early, the same unit's next request would take the late answer for its own."""
     async with rtu_peer() as (peer, way), asyncio.timeout(20):
-        bus = Bus(options(1, **way))
+        bus = Bus(options(1, **way), CLOCK)
         first, second = (bus.join(options(1, timeout="500ms", **way), lambda _: None) for _ in range(2))
         await bus.open(first)
         cancelled = asyncio.create_task(bus.exchange(first, reading(bus, 1, 7)))
@@ -189,7 +191,7 @@ async def test_a_late_answer_to_a_cancelled_request_is_nobody_s():
 async def test_a_cancellation_that_meets_the_answer_is_not_lost():
     """Python 3.11's `wait_for`, which the library waits in, then returns the answer: a session that is told to end would poll for ever."""
     async with rtu_peer() as (peer, way), asyncio.timeout(20):
-        bus = Bus(options(1, **way))
+        bus = Bus(options(1, **way), CLOCK)
         member = bus.join(options(1, timeout="500ms", **way), lambda _: None)
         await bus.open(member)
 
@@ -232,7 +234,7 @@ async def test_a_connection_on_which_every_unit_is_silent_is_given_up_although_o
     """Sessions come again one by one, so that somebody is always there: without this a gateway that hangs would never be connected anew."""
     async with rtu_peer() as (_, way), asyncio.timeout(20):
         quick, told = {**way, "timeout": "20ms"}, []
-        bus = Bus(options(1, **quick))
+        bus = Bus(options(1, **quick), CLOCK)
         first, second = bus.join(options(1, **quick), told.append), bus.join(options(2, **quick), told.append)
         await bus.open(first)
         with pytest.raises(ModbusIOException):
@@ -253,7 +255,7 @@ async def test_a_connection_on_which_one_unit_answers_is_kept():
     """One that is silent says nothing of the line once another has answered, whoever leaves."""
     async with rtu_peer() as (peer, way), asyncio.timeout(20):
         quick = {**way, "timeout": "20ms"}
-        bus = Bus(options(1, **quick))
+        bus = Bus(options(1, **quick), CLOCK)
         first, second = bus.join(options(1, **quick), lambda _: None), bus.join(options(2, **way), lambda _: None)
         await bus.open(first)
         with pytest.raises(ModbusIOException):
