@@ -222,7 +222,7 @@ async def test_a_cancellation_that_meets_the_connection_is_not_lost(monkeypatch)
 
         monkeypatch.setattr(loop, "create_connection", meeting)
         given = options(1, **{**way, "framing": "tcp"})
-        bus = Bus(given)
+        bus = Bus(given, CLOCK)
         member = bus.join(given, lambda _: None)
         opening = asyncio.create_task(bus.open(member))
         await asyncio.wait({opening})
