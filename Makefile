@@ -15,7 +15,7 @@ LOCKS := $(wildcard locks/*.txt)
 
 help:
 	@echo "make demo       three simulated EMSs, a stand-in for SMP and the bridge, live in the terminal (Ctrl-C ends it)"
-	@echo "make test       everything a change must pass: lint, types, layers, tests (needs Debian's mosquitto, libmodbus5, libedit2, nodejs, npm, postgresql-15, softhsm2, systemd)"
+	@echo "make test       everything a change must pass: lint, types, layers, tests (needs Debian's mosquitto, libmodbus5, libedit2, nodejs, npm, postgresql-15, softhsm2, systemd, chromium, chromium-driver)"
 	@echo "make test-long  the long tests: fuzz, soak, timing"
 	@echo "make fuzz       MESSAGES=$(MESSAGES) mutated messages at the end point, from a seed that is printed (SEED=N draws the same again)"
 	@echo "make faults     every fault injected at length, and the table of what became of each record (ROUNDS=$(ROUNDS); about half an hour)"
@@ -97,4 +97,4 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix bridge adapters tests
 
 clean:
-	rm -rf $(VENV) .venv-lock .mypy_cache .ruff_cache .pytest_cache .import_linter_cache tests/peers/*/node_modules
+	rm -rf $(VENV) .venv-lock .mypy_cache .ruff_cache .pytest_cache .import_linter_cache tests/peers/*/node_modules screenshots

@@ -437,7 +437,7 @@ class Host:
         self._gate.on_open(tracker.resume)
         reader = ReturnReader(
             identity=identity(entry), profile=profile, keys=keys, signer=keys.signer, agreed=keys.agreed,
-            return_url=entry.options.return_url or "",
+            echoes=maker.echoes, return_url=entry.options.return_url or "",
         )  # fmt: skip
         inbox = Inbox(participant=entry.name, reader=reader, tracker=tracker, fence=fence)
 

@@ -162,8 +162,9 @@ def login(
     """How this entry logs in: the exchange, and the token that it gave."""
 
     async def ask() -> tuple[Exchange, Token | None]:
-        call = maker.login(username, password())
-        exchange = await client.post(call.path, method=call.method, headers=call.headers, body=call.body)
+        said = password()
+        call = maker.login(username, said)
+        exchange = await client.post(call.path, method=call.method, headers=call.headers, body=call.body, secret=said)
         return exchange, maker.read_login(exchange)
 
     return ask

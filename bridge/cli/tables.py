@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,9 @@ from bridge.errors import ConfigError, Problem
 
 _SEPARATORS: Final = (";", ",")
 _MOST_BYTES: Final = 64 * 1024 * 1024
+# What spreadsheets take for a formula at the beginning of a cell, in ASCII and full width, behind blanks and behind the mark that says "text".
+_FORMULA: Final = re.compile(r"[\s']*[=+\-@\uff0b\uff0d\uff1d\uff20]")
+_TEXT_MARK: Final = "'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ class Table:
 def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> Table:
     """Read a CSV file: UTF-8 with or without a byte order mark, comma or semicolon, the first line names the columns in any order.
 
-    Cells that a line lacks at its end are empty. Names may be written with blanks, hyphens or capitals (`Asset ID` is `asset_id`). Cells are stripped and must be printable text.
+    Cells that a line lacks at its end are empty. A quote in front of what a spreadsheet would take for a formula says that it is text, as `write_table` has it, and is left out. Names may be written with blanks, hyphens or capitals (`Asset ID` is `asset_id`). Cells are stripped and must be printable text.
     Raises `ConfigError` when there is no table to look at line by line.
     """
     table = Table(str(path))
@@ -65,14 +69,17 @@ def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterator[Sequence[str]]) -> int:
-    """Write a CSV file that `read_table` reads; other readers see it whole or not at all. Returns the number of rows. Raises `OSError`."""
+    """Write a CSV file that `read_table` reads; other readers see it whole or not at all. Returns the number of rows. Raises `OSError`.
+
+    A cell that a spreadsheet would work out as a formula (`=`, `+`, `-` or `@` in front) gets a quote before it, for other people wrote these texts.
+    """
     temporary = path.with_name(f"{path.name}.part")
     made = 0
     with temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         for row in rows:
-            writer.writerow(row)
+            writer.writerow([_TEXT_MARK + cell if _FORMULA.match(cell) else cell for cell in row])
             made += 1
     temporary.replace(path)
     return made
@@ -128,7 +135,8 @@ def _name(cell: str) -> str:
 
 def _cell(table: Table, number: int, name: str, cell: str) -> str:
     try:
-        return to_text(cell)
+        text = to_text(cell)
+        return text[1:] if text.startswith(_TEXT_MARK) and _FORMULA.match(text) else text
     except WrongValue as error:
         table.wrong(number, name, error.text)
         return ""

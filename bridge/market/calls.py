@@ -25,6 +25,7 @@ from bridge.envelope.keys import blocks, current, withdrawn
 from bridge.identifiers import Severity
 from bridge.journal.port import Member, ReturnMessage
 from bridge.lane import SignedCall
+from bridge.market.echoes import SHOWN, Echoes
 from bridge.model import Kind, Operation, Refusal
 from bridge.platform import AnswerClass, BatchSemantics, Exchange, Report, ReportedError, classify
 from bridge.profile import AnswersSigned, FreshnessMode, Profile, SignatureForm, StatusWord
@@ -118,6 +119,7 @@ class CallMaker:
         self._new_message_id = new_message_id
         self._trace_headers = trace_headers
         self._base_url = base_url
+        self.echoes = Echoes()
         self._classes = {key: AnswerClass(value.value) for key, value in profile.answer_classes.items()}
 
     # out -------------------------------------------------------------------------------------------------------------
@@ -173,6 +175,7 @@ class CallMaker:
     def login(self, username: str, password: str) -> PlainCall:
         """The Authenticate call; its body is a secret and is never logged or journalled."""
         call = self.profile.calls[self._wire.authenticate_operation]
+        self.echoes.note(password)
         return PlainCall(
             method=call.method,
             path=call.path,
@@ -182,6 +185,7 @@ class CallMaker:
 
     def token_headers(self, token: str) -> Mapping[str, str]:
         """The header that carries the token."""
+        self.echoes.note(token)
         return self._wire.token_headers(token)
 
     def complete_unit(self, item: dict[str, Any], members: Sequence[Member]) -> dict[str, Any]:
@@ -263,6 +267,8 @@ class CallMaker:
         except (SignatureRefused, BodyRefused) as error:
             return CreateReport(problem=f"the answer cannot be used: {error}")
         answer = self._wire.read_answer(exchange.headers, body, protected)
+        if SHOWN in answer.transaction_id:
+            return CreateReport(problem="the answer's transaction id repeats a secret of ours")
         return CreateReport(transaction_id=answer.transaction_id, problem=answer.problem)
 
     def read_rejection(self, exchange: Exchange) -> Report:
@@ -302,7 +308,8 @@ class CallMaker:
         """A stored return, read again from its bytes; None when its kind or schema is not known."""
         try:
             payload, protected = self._unwrapped(message)
-            read = self._wire.read_return(message.headers, parse_strict(payload), protected)
+            content = self.echoes.without(parse_strict(payload), payload)
+            read = self._wire.read_return(self.echoes.among(message.headers), content, self.echoes.among(protected))
         except (SignatureRefused, BodyRefused, Unreadable):
             return None
         return ReadReturn(
@@ -317,14 +324,17 @@ class CallMaker:
         return self.profile.poll_delay_s(attempt)
 
     def _opened(self, exchange: Exchange, *, demand: bool = True) -> tuple[object, Mapping[str, object]]:
-        """The body of an answer, verified as `answers_signed` says."""
+        """The body of an answer, verified as `answers_signed` says, without secrets of ours that it sends back."""
         tokens = _tokens(self.profile, exchange.headers)
         mode = self.profile.answers_signed
         signed = self._wire.looks_signed(exchange.body, tokens)
         if mode is AnswersSigned.NO or (not signed and (mode is AnswersSigned.IF_PRESENT or not demand)):
-            return (parse_strict(exchange.body) if exchange.body else {}), {}
+            plain = parse_strict(exchange.body) if exchange.body else {}
+            return self.echoes.without(plain, exchange.body), {}
         verified = verify(self._form, exchange.body, tokens, self._keys)
-        return parse_strict(verified.payload), verified.protected
+        return self.echoes.without(parse_strict(verified.payload), verified.payload), self.echoes.among(
+            verified.protected
+        )
 
     @property
     def _form(self) -> SignatureForm:

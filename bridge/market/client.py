@@ -13,12 +13,12 @@ import aiohttp
 from yarl import URL
 
 from bridge.clock import Clock, Stamp
+from bridge.market.echoes import LEAST, SHOWN
 from bridge.platform import Exchange, Failure
 
 DNS_CACHE_S: Final = 30  # an SMP that moved is found soon
 SLOWEST_UPLOAD: Final = 16_000  # bytes a second: what a large call may take to leave, beside the time for its answer
 READ_BLOCK: Final = 64 * 1024
-LEAST_SECRET: Final = 12  # a shorter text could stand in a signature by chance
 WHOLE_BODY: Final = 256 * 1024
 
 
@@ -52,6 +52,7 @@ class _Facts(SimpleNamespace):
     """What tracing saw of one request."""
 
     first_byte: Stamp | None = None
+    secret: str = ""
 
 
 class _Lost(aiohttp.ClientError):
@@ -140,11 +141,11 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
     ) -> Exchange:
         """Send these bytes once and report what happened; never raises for what a peer or a network can do.
 
-        An answer's headers become evidence: `secret` is taken out of them where a peer sends it back.
+        An answer's headers become evidence, and what is wrong with it is told: `secret` is taken out of both where a peer sends it back.
         """
         if self._http is None:
             raise RuntimeError("the client is used outside its context")
-        facts = _Facts()
+        facts = _Facts(secret=secret)
         try:
             limit_s = self._settings.connect_s + self._settings.answer_s + len(body) / SLOWEST_UPLOAD
             async with asyncio.timeout(limit_s):
@@ -201,6 +202,8 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
 
     def _failed(self, facts: _Facts, failure: Failure, error: BaseException | None, *, status: int = 0) -> Exchange:
         detail = f"{failure.value}: {error}" if error is not None and str(error) else failure.value
+        if len(facts.secret) >= LEAST:  # the library may quote what the peer said
+            detail = detail.replace(facts.secret, SHOWN)
         return Exchange(
             sent=facts.first_byte is not None,
             failure=failure,
@@ -212,9 +215,9 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
 
 
 def _without(headers: Mapping[str, str], secret: str) -> Mapping[str, str]:
-    if len(secret) < LEAST_SECRET or not any(secret in value for value in headers.values()):
+    if len(secret) < LEAST or not any(secret in value for value in headers.values()):
         return headers
-    return {name: value.replace(secret, "[secret]") for name, value in headers.items()}
+    return {name: value.replace(secret, SHOWN) for name, value in headers.items()}
 
 
 def plain_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from bridge.envelope.certified import Agreed
 from bridge.errors import BridgeError
 from bridge.journal.port import ReturnMessage
 from bridge.market.calls import Identity
+from bridge.market.echoes import Echoes
 from bridge.market.flood import Flood
 from bridge.profile import FreshnessMode, Profile
 from bridge.profile.model import Freshness as FreshnessRule
@@ -50,9 +51,10 @@ class ReturnReader:
 
     def __init__(
         self, *, identity: Identity, profile: Profile, keys: Mapping[str, PublicKey], signer: Signer | None = None,
-        agreed: Agreed | None = None, return_url: str = "",
+        agreed: Agreed | None = None, return_url: str = "", echoes: Echoes | None = None,
     ) -> None:  # fmt: skip
-        """Where the profile has messages carry a certificate, `agreed` says which ones are taken, and `return_url` is the address that SMP signs."""
+        """Where the profile has messages carry a certificate, `agreed` says which ones are taken, and `return_url` is the address that SMP signs. `echoes` are the secrets that a message must not carry on into what is shown of it."""
+        self._echoes = echoes or Echoes()
         self._identity = identity
         self._profile = profile
         self._wire = Wire(profile)
@@ -88,13 +90,20 @@ class ReturnReader:
         for check in RECIPIENT_CHECKS:
             check(meta, self._identity)
         freshness = self._fresh([meta.timestamp_ns, *self._signed(verified)], received)
-        unknown = self._unknown(meta)
-        read = None if unknown else self._read(headers, content, verified.protected)
+        # The id and the meaning tell repeats apart, also after a restart: they are taken as they came.
+        parts = (
+            self._echoes.among(headers),
+            self._echoes.without(content, verified.payload),
+            self._echoes.among(verified.protected),
+        )
+        said = self._wire.read_meta(*parts) or meta
+        unknown = self._unknown(said)
+        read = None if unknown else self._read(*parts)
         message = ReturnMessage(
             participant=self._identity.participant,
             message_id=meta.message_id,
             transaction_id=(read.transaction_id or "") if read else "",
-            correlation_id=meta.correlation_id,
+            correlation_id=said.correlation_id,
             content=self._meaning(content, meta),
             body=body,
             headers=headers,

@@ -109,7 +109,9 @@ class _Account:
                 return f"the platform could not be asked: {error}"
             call = self._maker.status(transaction_id)
             headers = {**call.headers, **self._maker.token_headers(token)}
-            exchange = await self._client.post(call.path, method=call.method, headers=headers, body=call.body)
+            exchange = await self._client.post(
+                call.path, method=call.method, headers=headers, body=call.body, secret=token
+            )
             if self._maker.classify(exchange) is AnswerClass.ACCEPTED:
                 read = self._maker.read_status(exchange)
                 return read or "the platform's answer cannot be read"

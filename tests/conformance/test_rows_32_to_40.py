@@ -1,25 +1,39 @@
 """DOMAIN 9, rows 32 to 40: what a hostile text, disk, clock, flood or SMP may do, and what it must not."""
 
 import asyncio
+import csv
+import dataclasses
 import json
 import logging
+import re
 import ssl
 from ipaddress import ip_network
 from pathlib import Path
 
+import apsw
 import pytest
 import smp_server
 from end_point import ACME, FORMS, listening, signer
-from failing_vfs import FULL, FailingVfs
+from failing_vfs import FULL, SYNC, WRITE, FailingVfs
 from outbound_rig import LOGIN, PASSWORD, TAKEN, logins, market
 from prometheus_client import generate_latest
 
+from adapters.modbus.access import held_as
+from adapters.modbus.codec import PADS, Kind, Shape, encode
+from bridge.api import OutcomeField
+from bridge.cli.assets import OPTIONAL, REQUIRED, _exported
 from bridge.cli.logs import JsonFormatter
-from bridge.cli.submissions import _item_line
+from bridge.cli.submissions import _item_line, _whole
+from bridge.cli.tables import read_table, write_table
 from bridge.envelope import PublicKey
+from bridge.errors import JournalUnusable
+from bridge.journal.brownfield import AssetView
 from bridge.journal.sqlite import open_reader
+from bridge.market.echoes import Echoes
 from bridge.market.flood import BURST, MOST_SOURCES, PER_S, Flood, Flooded
 from bridge.metrics import Metrics
+from bridge.model import ItemState
+from bridge.model import Kind as AssetKind
 from bridge.profile import ReturnResult
 from bridge.reports import MarketReport
 from bridge.sandbox.pki import Authority
@@ -66,6 +80,55 @@ async def test_row_32_error_texts(tmp_path, what):
         assert (await smp.post(envelope))[0] == 200
 
 
+@pytest.mark.parametrize("what", HOSTILE)
+@pytest.mark.parametrize("registers", [1, 20])
+def test_row_32_what_the_ems_is_told(what, registers):
+    """Row 32: "EMS string cut safely": as many bytes as the place has, and nothing in them but printable ASCII; the registers hold them as they are."""
+    shape = Shape(kind=Kind.STRING, registers=registers)
+    text = held_as(OutcomeField.ERROR_TEXT, HOSTILE[what], shape)
+    assert text.isascii()
+    assert text.isprintable()
+    assert len(text) == min(len(HOSTILE[what]), 2 * registers)
+    assert all(letter in {said, "?"} for letter, said in zip(text, HOSTILE[what], strict=False))
+    assert encode(shape, text).decode().rstrip(PADS) == text.rstrip(PADS)
+
+
+CELLS = [
+    "=cmd|'/c calc'!A0",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\uff1d1",
+    "'=1",
+    "''=1",
+    "plain",
+    "a=b",
+    "it's",
+    "'quoted'",
+    "x\n=1",
+]
+
+
+def test_row_32_csv(tmp_path):
+    """Row 32: "CSV guarded": no cell that a spreadsheet would work out; read again, each is what it was."""
+    known = AssetView(
+        participant=ACME, kind=AssetKind.ASSET, key="", state=ItemState.REGISTERED, asset_id="", source="", site="", flow="", transaction_id="", submission="",
+    )  # fmt: skip
+    views = [dataclasses.replace(known, key=cell, asset_id=cell, source=cell, transaction_id=cell) for cell in CELLS]
+    file = tmp_path / "assets.csv"
+    assert write_table(file, (*REQUIRED, *OPTIONAL), _exported(views)) == len(CELLS)
+    with file.open(newline="") as opened:
+        cells = [cell for row in csv.reader(opened) for cell in row]
+    assert [cell for cell in cells if re.match(r"\s*[=+\-@\uff0b\uff0d\uff1d\uff20]", cell)] == []
+    good = [cell for cell in CELLS if cell.isprintable()]
+    write_table(file, (*REQUIRED, *OPTIONAL), _exported([view for view in views if view.key in good]))
+    table = read_table(file, REQUIRED, OPTIONAL)
+    assert table.problems == []
+    assert [
+        line.cells[name] for line in table.lines for name in ("reference", "asset_id", "source", "transaction_id")
+    ] == [cell for cell in good for _ in range(4)]
+
+
 # row 33 ------------------------------------------------------------------------------------------------------------------
 
 
@@ -88,6 +151,42 @@ async def test_row_33_a_full_disk(tmp_path):
                     await asyncio.sleep(0.02)
             await smp.settled()
             assert (smp.rows("SELECT count(*) FROM returns"), await smp.state(ours)) == ([1], "CONFIRMED")
+    finally:
+        disk.unregister()
+
+
+DISKS = {
+    "read-only": ("write", apsw.SQLITE_READONLY),
+    "failing writes": ("write", WRITE),
+    "failing syncs": ("sync", SYNC),
+}
+
+
+async def refused_by_its_disk(directory, disk, sent, verb, code):
+    """The same message twice to an end point whose disk fails; `sent` gets its key and the message."""
+    async with listening(directory, vfs=disk.name) as smp:
+        message = smp.seal(smp.draft()).sent()
+        sent += [smp.key, message]
+        before, told = smp.stored(), smp.told()
+        disk.fail("-wal", verb, code)
+        for _ in range(2):
+            status, headers, answer = await smp.send(*message)
+            assert (status, headers["Retry-After"], json.loads(answer)["status"]) == (503, "5", 503)
+        assert (smp.stored(), smp.told()) == (before, told)
+        disk.heal()
+
+
+@pytest.mark.parametrize("what", DISKS)
+async def test_row_33_a_disk_that_fails(tmp_path, what):
+    """Row 33: "journal read-only": 503 + Retry-After and no record; whoever opens the journal next takes the same message, once."""
+    disk = FailingVfs()
+    try:
+        with pytest.raises(JournalUnusable):  # it is never trusted again, not even for giving its leases back
+            await refused_by_its_disk(tmp_path, disk, message := [], *DISKS[what])
+        key, sent = message
+        async with listening(tmp_path, key=key) as smp:
+            assert [(await smp.send(*sent))[0] for _ in range(2)] == [202, 200]
+            assert smp.rows("SELECT count(*) FROM returns") == [1]
     finally:
         disk.unregister()
 
@@ -122,6 +221,10 @@ def trusting(smp, *, pair=None, directory=None):
     return context
 
 
+# Of SHA-1, of no encryption, of nobody's certificate, without a secret for each connection: each could be spoken with the listener's kind of key or any.
+WEAK = "ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA:ECDHE-ECDSA-NULL-SHA:AECDH-AES128-SHA:AECDH-NULL-SHA:AES128-SHA:NULL-SHA256"
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("what", ["TLS 1.0", "TLS 1.1", "weak ciphers"])
 async def test_row_34_old_tls(tmp_path, what):
@@ -135,7 +238,7 @@ async def test_row_34_old_tls(tmp_path, what):
         weak = trusting(smp)
         if what == "weak ciphers":
             weak.maximum_version = ssl.TLSVersion.TLSv1_2
-            weak.set_ciphers("AES128-SHA:AES256-SHA:NULL:@SECLEVEL=0")
+            weak.set_ciphers(f"{WEAK}:@SECLEVEL=0")
         else:
             weak.minimum_version = weak.maximum_version = ssl.TLSVersion[
                 what.replace(" ", "v").replace(".", "_").replace("v1_0", "v1")
@@ -341,6 +444,79 @@ async def no_secret_on_disk(directory):
     files = [file for file in (directory / "usual").rglob("*") if file.is_file()]
     assert any(b"x-jws" in file.read_bytes().lower() for file in files), "the call's headers are on disk"
     assert [file.name for file in files if b"planted" in file.read_bytes()] == []
+
+
+def refused_with(token):
+    """A refusal that names its item, with the token in every text, as it is and as JSON may write it."""
+    escaped = "".join(f"\\u{ord(letter):04x}" for letter in token)
+    named = f'"code":"{token}","message":"no: {escaped}","field":"{token}","assetReference":"BESS001"'
+    return smp_server.answer("400 Bad Request", f'{{"errors":[{{{named}}}]}}')
+
+
+ECHOES = {
+    "a refusal": ("REJECTED", refused_with),
+    "a transaction id": (
+        "IN_DOUBT",
+        lambda token: smp_server.answer("202 Accepted", json.dumps({"transactionId": token})),
+    ),
+    "no HTTP": ("IN_DOUBT", lambda token: b"HTTP/1.1 2O0 " + token.encode() + b"\r\n\r\n"),
+    "a status": ("IN_DOUBT", lambda token: smp_server.answer("503 " + token, token)),
+}
+
+
+@pytest.mark.parametrize("what", ECHOES)
+async def test_row_38_a_token_that_smp_sends_back(tmp_path, caplog, what):
+    """Row 38: in a body it is evidence, byte for byte; nobody is shown it: not the log, an alarm, the metrics, the item that the EMS, pages and API get."""
+    caplog.set_level(logging.DEBUG)
+    state, answer = ECHOES[what]
+    metrics = Metrics()
+
+    async def echo(request, writer):
+        writer.write(answer(request.headers["authorization"].removeprefix("Bearer ")))
+        await writer.drain()
+        writer.close()
+
+    async with market(tmp_path, echo, metrics=MarketReport(metrics), login=logins("planted-token-")) as rig:
+        await rig.submit("BESS001")
+        view = await rig.until(state)
+        items, events = await rig.journal.submission_items(view.id), await rig.journal.events(view.id)
+        shown = _whole(view, items, events)
+        told = {
+            "pages, API and command line": json.dumps(shown, default=str),
+            "alarms": repr(await rig.journal.alarms()),
+            "logs": "\n".join(
+                JsonFormatter().format(record) for record in caplog.records if not record.name.startswith("asyncio")
+            ),
+            "metrics": generate_latest(metrics.registry).decode(),
+            "repr": repr([vars(rig.maker), rig.maker.echoes]),
+        }
+        assert [where for where, text in told.items() if "planted" in text] == []
+        if what == "a refusal":
+            assert [(error.code, error.text, error.field) for error in items[0].errors] == [
+                ("[secret]", "no: [secret]", "[secret]")
+            ]
+    if what != "no HTTP":
+        kept = b"".join(file.read_bytes() for file in tmp_path.glob("journal.db*") if file.is_file())
+        assert b"planted-token-1" in kept, "evidence is what came"
+
+
+async def test_row_38_a_return_that_holds_a_password(tmp_path):
+    """Row 38: a return that repeats a secret of ours is stored as it came, and what is settled by it does not hold it; its replay is still known."""
+    echoes = Echoes()
+    echoes.note(PASSWORD)
+    async with listening(tmp_path, echoes=echoes) as smp:
+        ours = await smp.submission("BESS001")
+        refused = ItemError(code="E1", message=f"user acme, password {PASSWORD}", reference="BESS001")
+        _, envelope = await smp.accepted(result=ReturnResult.ERRORS, errors=(refused,))
+        assert await smp.state(ours) == "FAILED"
+        [item] = await smp.journal.submission_items(ours)
+        assert [error.text for error in item.errors] == ["user acme, password [secret]"]
+        assert PASSWORD not in repr([*await smp.journal.events(ours), *await smp.journal.alarms()])
+        assert (await smp.post(envelope))[0] == 200
+        strange = smp.put(smp.draft(), "type", f"of {PASSWORD}")
+        assert (await smp.post(strange))[0] == 202
+        assert PASSWORD not in repr(await smp.journal.alarms())
+        assert "[secret]" in repr(await smp.journal.alarms())
 
 
 def test_row_38_core_dumps():

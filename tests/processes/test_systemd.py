@@ -7,6 +7,7 @@ import ssl
 import sys
 from pathlib import Path
 
+import pytest
 from processes import world
 
 ROOT = Path(__file__).parents[2]
@@ -31,8 +32,23 @@ async def shown(port):
     return certificate
 
 
+def free_ports():
+    """Two ports that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        return one.getsockname()[1], other.getsockname()[1]
+
+
+async def answered(admin):
+    """The first line that the admin listener answers to being asked whether it is ready."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", admin)
+    writer.write(b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    line = await reader.readline()
+    writer.close()
+    return line
+
+
 async def test_told_when_ready_reloaded_and_stopping(tmp_path):
-    """READY=1 comes once the listeners take connections; a reload shows the new certificate, a bad one keeps the former; STOPPING=1 at SIGTERM."""
+    """READY=1 comes once the journal is open and the listeners take connections, and not before; a reload shows the new certificate, a bad one keeps the former; STOPPING=1 at SIGTERM."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
         heard.bind(str(tmp_path / "notify"))
         heard.setblocking(False)
@@ -43,14 +59,17 @@ async def test_told_when_ready_reloaded_and_stopping(tmp_path):
                     assert told == b"WATCHDOG=1"
 
         async with world(tmp_path) as made:
-            made.environment |= {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
+            port, admin = free_ports()
+            made.environment |= {
+                "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000", "SMP_BRIDGE_RETURNS_PORT": str(port),
+                "SMP_BRIDGE_ADMIN_PORT": str(admin),
+            }  # fmt: skip
             process = await made.run()
             await until(b"READY=1")
-            assert made.journal.exists()
-            await process.until("listening")
+            first = await shown(port)  # at the first try
+            assert (await answered(admin)).startswith(b"HTTP/1.1 200")
+            assert await made.states() == []  # the journal is there to be read
             await process.until("ready")
-            port = next(e["port"] for e in process.events if e["event"] == "listening" and e["listener"] == "returns")
-            first = await shown(port)
 
             server = made.authority.server("bridge")
             (tmp_path / "keys/returns.crt.pem").write_bytes(server.certificate)
@@ -81,11 +100,24 @@ async def test_a_socket_that_is_passed_is_listened_on(tmp_path):
         await process.until("ready")
         port = next(e["port"] for e in process.events if e["event"] == "passed")
         assert port == next(e["port"] for e in process.events if e.get("listener") == "admin")
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
-        writer.close()
+        assert (await answered(port)).startswith(b"HTTP/1.1 200")
         assert await process.stop() == 0
+
+
+async def test_never_ready_without_its_listeners(tmp_path):
+    """The port of the returns is somebody else's: status 1 with a hint, and READY=1 is never told, for the units that wait for it would go on."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard, socket.create_server(("127.0.0.1", 0)) as other:
+        heard.bind(str(tmp_path / "notify"))
+        heard.setblocking(False)
+        async with world(tmp_path) as made:
+            made.environment |= {
+                "NOTIFY_SOCKET": str(tmp_path / "notify"), "SMP_BRIDGE_RETURNS_PORT": str(other.getsockname()[1])
+            }  # fmt: skip
+            process = await made.run()
+            assert await process.ended() == 1
+            assert any("another process hold this port" in str(event) for event in process.events)
+        with pytest.raises(BlockingIOError):
+            heard.recv(4096)
 
 
 async def test_an_instance_works_for_its_participant_alone(tmp_path):

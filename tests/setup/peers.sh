@@ -14,6 +14,8 @@ if [ "$(id -u)" = 0 ]; then need ip iproute2; fi # a cable can be pulled by root
 need /usr/lib/postgresql/15/bin/postgres postgresql-15
 need /usr/lib/softhsm/libsofthsm2.so softhsm2 # a hardware module made of software
 need systemd-analyze systemd # reads the shipped units; nothing of it runs
+need chromium chromium # looks at the pages
+need chromedriver chromium-driver
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ]; then
         echo "Installing Debian packages:$missing"

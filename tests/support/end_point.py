@@ -414,11 +414,11 @@ def each(*cases):
 @asynccontextmanager
 async def listening(
     directory, *, profile="default", key=None, keys=None, sign_with=None, bounds=None, limits=None, postgres=None, vfs=None, tls=None,
-    agreed=None, **changes,
+    agreed=None, echoes=None, **changes,
 ):  # fmt: skip
     """An end point for two participant entries under one profile; `bounds` are the listener's, `limits` the end point's own. With `postgres`, its journal is there; with `vfs`, on that disk.
 
-    `tls` are `client_ca` (PEM of an authority) and `allowed` (networks). Where the profile has messages carry a certificate, `agreed` are those that are
+    `echoes` are secrets of ours that messages may repeat. `tls` are `client_ca` (PEM of an authority) and `allowed` (networks). Where the profile has messages carry a certificate, `agreed` are those that are
     taken, and `keys` what our own records say of some.
     """
     parsed = profile_of(profile, **changes) if isinstance(profile, str) else profile
@@ -446,10 +446,12 @@ async def listening(
             side = made.sides[name] = Side(name, sender, fence, field)
             identity = Identity(participant=name, sender=sender, recipient="SMP", environment="TEST")
             reader = ReturnReader(
-                identity=identity, profile=parsed, keys=keys, signer=sign_with, agreed=agreed,
+                identity=identity, profile=parsed, keys=keys, signer=sign_with, agreed=agreed, echoes=echoes,
                 return_url=certificates.URL.replace(ACME, name),
             )  # fmt: skip
             side.tracker = _tracker(side, identity, made, keys, report)
+            if echoes is not None:
+                side.tracker._maker.echoes = echoes
             inboxes.append(Inbox(participant=name, reader=reader, tracker=side.tracker, fence=side.fence))
         endpoint = ReturnsEndpoint(
             inboxes,

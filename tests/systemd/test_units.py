@@ -11,6 +11,8 @@ import pytest
 
 from bridge.app import DRAIN_S
 from bridge.cli import EXIT_USAGE
+from bridge.systemd import LISTENERS
+from bridge.web.public import Bounds
 
 ROOT = Path(__file__).parents[2]
 SYSTEMD = ROOT / "systemd"
@@ -62,6 +64,60 @@ def test_the_unit_knows_the_service(unit):
     text = (SYSTEMD / unit).read_text()
     assert int(re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)[1]) >= 2 * DRAIN_S
     assert f"RestartPreventExitStatus={EXIT_USAGE}\n" in text
+
+
+SERVICES = ("smp-bridge.service", "smp-bridge@.service")
+
+
+def settings(unit):
+    """The lines of a unit, by their names."""
+    lines = [
+        line.partition("=") for line in (SYSTEMD / unit).read_text().splitlines() if "=" in line and line[0] != "#"
+    ]
+    return {name: [value for known, _, value in lines if known == name] for name, _, _ in lines}
+
+
+@pytest.mark.parametrize("unit", SERVICES)
+def test_the_ceilings(unit):
+    """Memory, tasks and descriptors are bounded, more descriptors than the listener's connections may be; no core of a process with keys."""
+    given = settings(unit)
+    assert (given["MemoryHigh"], given["MemoryMax"], given["LimitCORE"]) == (["1536M"], ["2G"], ["0"])
+    assert int(given["TasksMax"][0]) <= 512
+    assert int(given["LimitNOFILE"][0]) > 4 * Bounds().in_all
+
+
+@pytest.mark.parametrize("unit", SERVICES)
+def test_what_the_service_and_systemd_tell_each_other(unit):
+    """Readiness and liveness by the main process alone, SIGHUP for a reload, ended by SIGTERM: what `bridge.systemd` and `run` speak."""
+    given = settings(unit)
+    told = {"Type": "notify", "NotifyAccess": "main", "WatchdogSec": "30", "ExecReload": "/bin/kill -HUP $MAINPID", "KillSignal": "SIGTERM", "Restart": "on-failure"}  # fmt: skip
+    assert {name: given[name] for name in told} == {name: [value] for name, value in told.items()}
+
+
+@pytest.mark.parametrize(("unit", "service"), [("smp-bridge.socket", "smp-bridge.service"), ("smp-bridge@.socket", "smp-bridge@.service")])  # fmt: skip
+def test_a_port_below_1024_is_systemds(unit, service):
+    """The service has no capability for one: the socket of the same name opens it, under a name that the service knows."""
+    given = settings(unit)
+    assert int(given["ListenStream"][0]) < 1024
+    assert given["FileDescriptorName"][0] in LISTENERS
+    assert (SYSTEMD / service).exists()
+    assert settings(service)["CapabilityBoundingSet"] == [""]
+
+
+def test_the_user_and_the_directories(tmp_path):
+    """systemd's own tools make them below a root of our own: a user without a shell, and a place for keys that others cannot read."""
+    (tmp_path / "etc").mkdir()
+    if os.getuid() == 0:  # these two want to be root
+        run = [["systemd-sysusers", f"--root={tmp_path}", SYSTEMD / "sysusers.conf"], ["systemd-tmpfiles", f"--root={tmp_path}", "--create", SYSTEMD / "tmpfiles.conf"]]  # fmt: skip
+        for command in [*run, *run]:
+            told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            assert told.returncode == 0, told.stderr
+        [user] = [line.split(":") for line in (tmp_path / "etc/passwd").read_text().splitlines() if line.startswith("smp-bridge:")]  # fmt: skip
+        assert user[5:] == ["/var/lib/smp-bridge", "/usr/sbin/nologin"]
+        for directory in ("etc/smp-bridge", "etc/smp-bridge/keys"):
+            found = (tmp_path / directory).stat()
+            assert (oct(found.st_mode & 0o777), found.st_uid, found.st_gid) == ("0o750", 0, int(user[3]))
+    assert [line.split()[0] for line in (SYSTEMD / "tmpfiles.conf").read_text().splitlines() if line[0] != "#"] == ["d", "d"]  # fmt: skip
 
 
 def tree(root):

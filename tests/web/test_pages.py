@@ -1,0 +1,177 @@
+"""The pages in a real browser: signing in, what a participant's people see, deciding, texts of strangers, and a page of elsewhere that tries to act."""
+
+import asyncio
+
+import pytest
+import pytest_asyncio
+from admin_world import BOTH, LIVE, TEST, admin_world
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from browser import browser, seen
+from selenium.webdriver.common.by import By
+
+from bridge.journal.people import Decision, Scope
+from bridge.web.roles import Role
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+MARKUP = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+ATTACK = (
+    "<form method=post action='{url}'><input name=reason value=x></form><script>document.forms[0].submit()</script>"
+)
+
+
+class Page:
+    """The browser at the admin listener; each step runs on a thread, for the listener lives on the loop."""
+
+    def __init__(self, driver, url):
+        self.driver, self.url = driver, url
+
+    async def do(self, step):
+        return await asyncio.to_thread(step, self.driver)
+
+    async def open(self, path):
+        await self.do(lambda driver: driver.get(self.url + path))
+
+    async def text(self, selector="body"):
+        return await self.do(lambda driver: driver.find_element(By.CSS_SELECTOR, selector).text)
+
+    async def path(self):
+        return (await self.do(lambda driver: driver.current_url)).removeprefix(self.url)
+
+    async def fill(self, form, **fields):
+        """Fill in a form that is found by its action, and press its button."""
+
+        def step(driver):
+            found = driver.find_element(By.CSS_SELECTOR, f"form[action='{form}']")
+            for name, value in fields.items():
+                found.find_element(By.NAME, name).send_keys(value)
+            found.find_element(By.TAG_NAME, "button").click()
+
+        await self.do(step)
+
+    async def run(self, script):
+        return await self.do(lambda driver: driver.execute_script(f"return {script}"))
+
+    async def complaints(self):
+        """What the browser's console complains of, such as styles that the page's own policy blocks; that a request was refused is not ours."""
+        logged = await self.do(lambda driver: driver.get_log("browser"))
+        severe = [entry["message"] for entry in logged if entry["level"] == "SEVERE"]
+        return [message for message in severe if "the server responded with a status of" not in message]
+
+    async def sign_in(self, token):
+        await self.do(lambda driver: driver.delete_all_cookies())
+        await self.open("/sign-in")
+        await self.fill("/sign-in", token=token)
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    with browser(tmp_path_factory.mktemp("profile")) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(tmp_path_factory):
+    """Submissions of two participants; names and texts of one of them hold markup."""
+    async with admin_world(tmp_path_factory.mktemp("journal")) as made:
+        made.submissions = {name: await made.in_doubt(name, key=MARKUP) for name in BOTH}
+        made.open = await made.in_doubt(TEST, key="B")
+        await made.journal.alarm("IN_DOUBT", participant=TEST, subject=made.submissions[TEST], text=MARKUP)
+        await made.journal.hold(Scope.PARTICIPANT, TEST, Decision(by="Ann", reason=MARKUP))
+        yield made
+
+
+@pytest.fixture
+def page(driver, world):
+    return Page(driver, f"http://127.0.0.1:{world.http.port}")
+
+
+async def test_signing_in_and_out(page, world):
+    """Without a token only the form; a wrong one is told so; a good one leads in, by a cookie that no script sees; after signing out the way is shut."""
+    with seen(page.driver, "signing_in_and_out"):
+        await page.do(lambda driver: driver.delete_all_cookies())
+        await page.open("/")
+        assert await page.path() == "/sign-in"
+        await page.fill("/sign-in", token="x.y.z")
+        assert "does not count here" in await page.text("[role=alert]")
+        await page.sign_in((await world.token(Role.VIEWER, "Ann Smith", [TEST]))[0])
+        assert await page.path() == "/"
+        assert "Ann Smith, viewer for acme-test" in await page.text("header")
+        [cookie] = await page.do(lambda driver: driver.get_cookies())
+        assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+        assert await page.run("document.cookie") == ""
+        await page.fill("/sign-out")
+        assert await page.path() == "/sign-in"
+        await page.open("/")
+        assert await page.path() == "/sign-in"
+        assert await page.complaints() == []
+
+
+async def test_what_a_participant_sees(page, world):
+    """Theirs and nothing of the other, with style, and nothing beyond the edge of a telephone's screen."""
+    with seen(page.driver, "what_a_participant_sees"):
+        await page.sign_in((await world.token(Role.VIEWER, "Ann", [TEST]))[0])
+        shown = await page.text()
+        assert world.submissions[TEST] in shown
+        assert world.open in shown
+        assert LIVE not in shown
+        assert await page.run("getComputedStyle(document.querySelector('header')).display") == "flex"
+        await page.open(f"/submissions/{world.submissions[LIVE]}")
+        assert "there is no such submission" in await page.text()
+        await page.open("/")
+        await page.do(lambda driver: driver.set_window_size(400, 800))
+        try:
+            assert await page.run("document.documentElement.scrollWidth <= window.innerWidth"), (
+                "it has to be scrolled sideways"
+            )
+        finally:
+            await page.do(lambda driver: driver.set_window_size(1100, 900))
+
+
+async def test_markup_in_names_is_text(page, world):
+    """What devices, SMP and people wrote is shown as they wrote it: nothing of it becomes an element, nothing runs."""
+    with seen(page.driver, "markup_in_names_is_text"):
+        await page.sign_in((await world.token(Role.VIEWER, "Ann", [TEST]))[0])
+        for path, times in (("/", 3), (f"/submissions/{world.submissions[TEST]}", 1)):
+            await page.open(path)
+            assert (await page.text()).count(MARKUP) == times
+            assert await page.run("document.querySelectorAll('img,script').length") == 0
+            assert await page.run("document.title") == "smp-bridge"
+        assert await page.complaints() == []
+
+
+async def test_deciding(page, world):
+    """A button without a reason goes nowhere; with one the submission is cancelled, and the page and the journal say by whom and why."""
+    with seen(page.driver, "deciding"):
+        await page.sign_in((await world.token(Role.OPERATOR, "Bob", [TEST]))[0])
+        await page.do(lambda driver: driver.find_element(By.LINK_TEXT, world.open).click())
+        cancel = f"/submissions/{world.open}/cancel"
+        await page.fill(cancel)
+        assert await page.path() == f"/submissions/{world.open}"
+        await page.fill(cancel, reason="the plant is gone")
+        assert f"Done: {world.open}" in await page.text("[role=status]")
+        shown = await page.text()
+        assert "CANCELLED" in shown
+        assert "the plant is gone" in shown
+        assert (await world.journal.submission(world.open)).state.value == "CANCELLED"
+
+
+async def test_a_page_of_elsewhere_cannot_act(page, world):
+    """A page of another port, to which the browser's cookie belongs as well, sends a form in the operator's name: refused, and nothing happens."""
+    subject = world.submissions[TEST]
+
+    async def attack(_):
+        return web.Response(
+            text=ATTACK.format(url=f"{page.url}/submissions/{subject}/cancel"), content_type="text/html"
+        )
+
+    app = web.Application()
+    app.router.add_get("/", attack)
+    with seen(page.driver, "a_page_of_elsewhere_cannot_act"):
+        await page.sign_in((await world.token(Role.OPERATOR, "Bob", [TEST]))[0])
+        async with TestServer(app) as elsewhere:
+            await page.do(lambda driver: driver.get(str(elsewhere.make_url("/"))))
+            async with asyncio.timeout(10):
+                while "did not come from a page of this host" not in await page.text():
+                    await asyncio.sleep(0.05)
+        assert (await world.journal.submission(subject)).state.value == "IN_DOUBT"
