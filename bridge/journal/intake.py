@@ -393,7 +393,7 @@ class _Writing:
         self._keep(candidate)
         self._words[word.where] = word
         key = (candidate.participant, f"{candidate.site}/{candidate.flow}", admission)
-        self._verdicts.setdefault(key, []).append([candidate.place, candidate.request, candidate.key, *_texts(errors)])
+        self._verdicts.setdefault(key, []).append([candidate.place, candidate.request, candidate.key, *_sealed(errors)])
         if alarm:
             subject = f"{candidate.flow}/{candidate.key}"
             where = {"participant": candidate.participant, "site": candidate.site, "subject": subject}
@@ -480,6 +480,11 @@ class _Writing:
 
 def _texts(errors: Sequence[ErrorNote]) -> list[str]:
     return [" ".join(f"{note.code} {note.text}" for note in errors)]
+
+
+def _sealed(errors: Sequence[ErrorNote]) -> list[str]:
+    """Codes with their names: the texts may quote a person's data, and an event is never erased. The texts stand in the write-back's row."""
+    return [" ".join(f"{note.code} {HostReason(int(note.code)).name.lower()}" for note in errors)]
 
 
 def _host(reason: HostReason, text: str) -> tuple[ErrorNote, ...]:
