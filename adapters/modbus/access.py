@@ -85,7 +85,7 @@ class Access:
                 jobs.append(job)
             else:
                 results[index] = Written(address=write.address, error=job)
-        for group in groups(jobs, self._options.max_registers_per_write):
+        for group in groups(jobs, self._options.max_registers_per_write, singly=self._link.singly):
             results |= await self._write(group)
         return [results[index] for index in range(len(writes))]
 
@@ -149,8 +149,11 @@ class Access:
         return _Job(index, write, shape, place.span, decode(shape, data), data)
 
 
-def groups(jobs: Sequence[_Job], limit: int) -> Iterator[list[_Job]]:
-    """Jobs of one place whose registers follow each other, at most `limit` registers together; a place's group with the state comes last."""
+def groups(jobs: Sequence[_Job], limit: int, *, singly: bool = False) -> Iterator[list[_Job]]:
+    """Jobs of one place whose registers follow each other, at most `limit` registers together; a place's group with the state comes last.
+
+    Where registers are written `singly` the state stands alone: in a group it would come before what lies behind it.
+    """
     by_place: dict[tuple[str, str], list[_Job]] = {}
     for job in jobs:
         by_place.setdefault((job.write.address.flow, job.write.address.place), []).append(job)
@@ -158,7 +161,8 @@ def groups(jobs: Sequence[_Job], limit: int) -> Iterator[list[_Job]]:
         found: list[list[_Job]] = []
         for job in sorted(same, key=lambda job: job.span):
             last = found[-1] if found else None
-            if last is not None and _joins(last, job, limit):
+            apart = singly and (_has_state([job]) or (last is not None and _has_state(last)))
+            if last is not None and not apart and _joins(last, job, limit):
                 last.append(job)
             else:
                 found.append([job])

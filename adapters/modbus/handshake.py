@@ -148,7 +148,8 @@ class Handshake:
         """Write the status after its error code, in one request where they stand side by side."""
         place, reason = self._status, self._error
         try:
-            if place is not None and place.table is Table.HOLDING and reason == Span(place.start + 1, 1):
+            together = place is not None and place.table is Table.HOLDING and reason == Span(place.start + 1, 1)
+            if together and place is not None and not self._link.singly:
                 await self._link.write(Span(place.start, 2), struct.pack(">HH", status, error))
                 return
             if reason is not None:

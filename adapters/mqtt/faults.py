@@ -1,5 +1,6 @@
 """What the library's errors and the broker's reason codes mean to a person: ours, with a hint. Nothing here touches a connection."""
 
+import socket
 import ssl
 import struct
 from typing import Final
@@ -19,7 +20,7 @@ _REFUSALS: Final = {
     132: "is `version` one that the broker speaks?",
     133: "does the broker prescribe client ids? set `client_id`; otherwise it is made of the site's and the adapter's name",
     134: "are `user` and `password` the ones that the broker knows?",
-    135: "is this user allowed to connect, and are `user` and `password` right?",
+    135: "does the broker want a user, is this one allowed to connect, and are `user` and `password` right?",
     138: "the broker has banned this client",
     140: "the broker asks for an authentication that is not supported here",
 }
@@ -41,7 +42,7 @@ class Faults:
         """One of `LIBRARY_FAULTS`."""
         match error:
             case ssl.SSLCertVerificationError():
-                hint = "is `tls.ca` the authority of the broker's certificate, and `host` a name inside it?"
+                hint = "is `tls.ca` (of a URL: --trust) the authority of the broker's certificate, and `host` a name inside it?"
                 text = f"the broker's certificate is not trusted ({printable(error.verify_message)})"
                 return LinkRefused(f"{self._name}: {text}", hint=hint)
             case ssl.SSLError():
@@ -50,6 +51,13 @@ class Faults:
             case WebsocketConnectionError():
                 path = self._options.websocket.path if self._options.websocket is not None else ""
                 return self.lost(f"{doing}: the peer does not open a WebSocket at {printable(path)}", self._closed)
+            case ConnectionRefusedError():
+                return self.lost(
+                    f"{doing}: nobody listens there", "is the broker running, and are host and port right?"
+                )
+            case socket.gaierror():
+                text = f"{doing}: the name is not known ({printable(error.strerror)})"
+                return self.lost(text, "is the host's name right, and known on this machine?")
             case TimeoutError():
                 return self.lost(f"{doing}: no answer within {self._options.timeout:g} s")
             case ConnectionResetError():
@@ -95,5 +103,5 @@ class Faults:
         if self._options.websocket is not None:
             return "is `websocket.path` the broker's, and does it speak MQTT over WebSocket on this port?"
         if self._options.tls is None:
-            return "does the broker want TLS on this port, or MQTT over WebSocket (`websocket:`)?"
+            return "does the broker want TLS on this port (`tls:`, mqtts://), or MQTT over WebSocket (`websocket:`, ws://)?"
         return "does the broker speak TLS on this port, and does it want a client certificate?"

@@ -12,6 +12,7 @@ from adapters.opcua.trust import Identity, check_server, load_identity, load_tru
 from adapters.opcua.words import hint_for, printable
 from bridge.api import Certified, Clock, LinkRefused, unseen
 
+_NOTHING: Final = ua.MessageSecurityMode.None_
 _MODES: Final = {
     Mode.SIGN: ua.MessageSecurityMode.Sign,
     Mode.SIGN_AND_ENCRYPT: ua.MessageSecurityMode.SignAndEncrypt,
@@ -20,6 +21,7 @@ _POLICIES: Final = {
     Policy.BASIC256SHA256: security_policies.SecurityPolicyBasic256Sha256,
     Policy.AES128: security_policies.SecurityPolicyAes128Sha256RsaOaep,
     Policy.AES256: security_policies.SecurityPolicyAes256Sha256RsaPss,
+    Policy.NONE: security_policies.SecurityPolicyNone,
 }
 _USERS: Final = {
     ua.UserTokenType.Anonymous: "anonymous users",
@@ -84,6 +86,11 @@ async def secure(client: Any, options: OpcUaOptions, clock: Clock, certified: Ce
     await _arm(client, security, identity, own, clock)
 
 
+async def look_for_offer(client: Any, security: Security) -> None:
+    """Ask a server that did not let us in what it offers. Raises `LinkRefused` where that is something else."""
+    _choose(await client.connect_and_get_server_endpoints(), security)
+
+
 async def _arm(
     client: Any, security: Security, identity: Identity, server_certificate: x509.Certificate, clock: Clock
 ) -> None:
@@ -103,14 +110,16 @@ async def _arm(
 
 
 def _choose(endpoints: Sequence[Any], security: Security) -> Any:
-    policy, mode = _POLICIES[security.policy].URI, _MODES[security.mode]
+    bare = security.policy is Policy.NONE
+    policy, mode = _POLICIES[security.policy].URI, _NOTHING if bare else _MODES[security.mode]
     for endpoint in endpoints:
         if endpoint.SecurityPolicyUri == policy and endpoint.SecurityMode == mode:
             return endpoint
     offered = sorted(
-        {f"{str(each.SecurityPolicyUri).rpartition('#')[2]}/{each.SecurityMode.name}" for each in endpoints}
+        {f"{str(each.SecurityPolicyUri).rpartition('#')[2]}/{each.SecurityMode.name.rstrip('_')}" for each in endpoints}
     )
+    wanted = security.policy.value if bare else f"{security.policy.value}/{security.mode.value}"
     raise LinkRefused(
-        f"the server does not offer {security.policy.value}/{security.mode.value}; it offers {printable(', '.join(offered))}",
+        f"the server does not offer {wanted}; it offers {printable(', '.join(offered))}",
         hint="choose one of these in `security:`, or have the EMS enable the one you want",
     )

@@ -1,6 +1,7 @@
 """The one place where the library's errors become ours."""
 
 import asyncio
+import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +55,12 @@ def _in_our_words(doing: str) -> Iterator[None]:
         raise kind(f"{doing}: the server answered {name}", hint=hint_for(name)) from error
     except TimeoutError as error:
         raise LinkError(f"{doing}: no answer in time") from error
+    except ConnectionRefusedError as error:
+        hint = "is the server switched on, and are host and port right?"
+        raise LinkError(f"{doing}: nobody listens there", hint=hint) from error
+    except socket.gaierror as error:
+        hint = "is the host's name right, and known on this machine?"
+        raise LinkError(f"{doing}: the name is not known ({printable(error.strerror)})", hint=hint) from error
     except _OF_BROKEN_REPLIES as error:
         raise LinkError(f"{doing}: {type(error).__name__}: {printable(error)}") from error
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from adapters.opcua.channel import GuardedClient, secure
+from adapters.opcua.channel import GuardedClient, look_for_offer, secure
 from adapters.opcua.config import OpcUaOptions, Policy
 from adapters.opcua.errors import status_name, translated
 from adapters.opcua.library import ua
@@ -24,6 +24,7 @@ _LIBRARY_LOG: Final = "asyncua"
 PROBE_S: Final = 3.0
 SESSION_TIMEOUT_MS: Final = 30_000
 CLOSE_S: Final = 2.0
+_NOT_OFFERED: Final = frozenset({ua.StatusCodes.BadSecurityModeRejected, ua.StatusCodes.BadSecurityPolicyRejected})
 _NO_FILTER: Final = frozenset(
     {
         ua.StatusCodes.BadMonitoredItemFilterUnsupported,
@@ -97,10 +98,18 @@ class Link:
                 self._lost(f"the connection broke: {type(error).__name__}: {printable(error)}")
 
             self._client.connection_lost_callback = connection_lost
-            await self._client.connect()
+            await self._connect()
             await self._learn_limits()
         if self._options.security.policy is Policy.NONE:
             log.warning("opcua_link_not_protected", extra={"url": self.url})
+
+    async def _connect(self) -> None:
+        try:
+            await self._client.connect()
+        except ua.UaStatusCodeError as error:
+            if self._options.security.policy is Policy.NONE and error.code in _NOT_OFFERED:
+                await look_for_offer(self._client, self._options.security)
+            raise
 
     async def close(self) -> None:
         """Say good-bye where that is quick, then make sure that neither a socket nor a task of the library stays."""

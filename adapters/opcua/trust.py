@@ -110,7 +110,7 @@ def check_server(
     if not paths:
         raise LinkRefused(
             f"the server's certificate is not trusted (SHA-1 thumbprint {thumbprint})",
-            hint="compare the thumbprint with the EMS's own, then put its certificate into `server_certificates:` or `trust:`",
+            hint="compare the thumbprint with the EMS's own, then put its certificate into `server_certificates:` or `trust:` (of a URL: --trust)",
         )
     begun = [path for path in paths if all(_begun(each, now_ns) for each in path)]
     path = max(begun or paths[:1], key=_ends)

@@ -13,6 +13,7 @@ _HINTS: Final[Mapping[str, str]] = {
     "BadCertificateUriInvalid": "the application URI in this host's certificate must be `application_uri`",
     "BadCertificateTimeInvalid": "renew this host's certificate, or set the clocks right",
     "BadSecurityChecksFailed": "let the EMS trust this host's certificate; many servers say no more than this",
+    "BadSecurityModeRejected": "choose a `policy` and `mode` that the EMS offers",
     "BadSecurityPolicyRejected": "choose a `policy` and `mode` that the EMS offers",
 }
 

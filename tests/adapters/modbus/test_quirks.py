@@ -65,6 +65,25 @@ async def test_a_device_that_writes_one_register_at_a_time(device):
     assert (await log(device, {6}))[-1] == [6, 160, 1]
 
 
+async def test_one_register_at_a_time_says_the_state_and_the_status_last(device):
+    """What lies behind the state in the record is there before it, and an error code before the status that speaks of it."""
+    await device.order("only", functions=[3, 6])
+    rest = {
+        OutcomeField.ERROR_COUNT: 1,
+        OutcomeField.ERROR_CODE: Code(9999, "MPAN_UNKNOWN"),
+        OutcomeField.TRANSACTION_ID: "a0B",
+    }
+    writes = [Write(address=STATE, value=Code(4, "refused"))]
+    writes += [Write(address=Address("batteries", "0", name), value=value) for name, value in rest.items()]
+    async with opened(device, write_function=6) as session:
+        assert [item.error for item in await session.write(writes)] == [""] * 4
+        assert [at for _, at, _ in await log(device, {6})] == [*range(161, 172), 160]
+        await device.put(SEQUENCE, 7)
+        await device.put(COMMAND, 9)  # no flow's
+        await device.until(STATUS, 4, 9014)
+        assert [at for _, at, _ in (await log(device, {6}))[-2:]] == [STATUS + 1, STATUS]
+
+
 async def test_a_device_without_function_06(device):
     """Function 16 is the default, also for one register."""
     await device.order("only", functions=[3, 16])

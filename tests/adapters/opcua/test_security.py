@@ -154,6 +154,14 @@ async def test_a_policy_that_the_server_lacks_is_told_with_those_it_has(peer):
     assert "choose one" in error.hint
 
 
+async def test_a_server_without_unprotected_links_is_told_with_what_it_offers(peer):
+    """It says no more than that the mode is rejected; who looks at it for the first time needs to know what to ask for."""
+    error = await refused(
+        peer.context(security={"policy": "None"}), "does not offer None; it offers Basic256Sha256/SignAndEncrypt"
+    )
+    assert "choose one" in error.hint
+
+
 async def test_the_library_logs_nothing_of_its_own(peer, caplog):
     """At its own debug level it shows whole requests, a login among them."""
     caplog.set_level(logging.DEBUG)
@@ -261,7 +269,10 @@ async def test_a_certificate_that_the_server_does_not_know_is_refused_with_a_hin
 async def test_nobody_there_is_a_link_error(peer):
     """A closed port is no refusal: it is tried again soon."""
     await peer.stop()
-    error = await refused(peer.context(), "connecting to opc.tcp://127", LinkError)
+    error = await refused(peer.context(), r"connecting to opc.tcp://127.*: nobody listens there", LinkError)
+    assert not isinstance(error, LinkRefused)
+    assert "port" in error.hint
+    error = await refused(peer.context(url="opc.tcp://ems.invalid:4840"), "the name is not known", LinkError)
     assert not isinstance(error, LinkRefused)
 
 
