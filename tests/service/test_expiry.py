@@ -3,8 +3,9 @@
 import asyncio
 from dataclasses import replace
 
-from service import CLOCK, PARTICIPANT, service
+from service import CLOCK, PARTICIPANT, fill, linked, made_alarm, service, until_words
 
+from bridge.api import OnExpired, PeerCertificate
 from bridge.clock import Stamp
 from bridge.journal.keys import KeySide, KeyState
 from bridge.journal.people import Decision
@@ -90,3 +91,53 @@ async def test_a_key_that_ends_is_alarmed_when_it_is_made_known(tmp_path):
         async with asyncio.timeout(10):
             while await standing(made):
                 await asyncio.sleep(0.02)
+
+
+async def standing_codes(made):
+    return {row.code for row in await made.read(lambda journal: journal.alarms()) if row.site == "north"}
+
+
+async def until_codes(made, wanted):
+    async with asyncio.timeout(20):
+        while await standing_codes(made) != wanted:
+            await asyncio.sleep(0.02)
+
+
+def samples(made, name):
+    found = (sample for family in made.host._metrics.registry.collect() for sample in family.samples)
+    return {sample.labels["what"]: sample.value for sample in found if sample.name == name and sample.labels["site"]}
+
+
+async def test_an_ems_certificate_that_ends_at_night(tmp_path, monkeypatch):
+    """Under `keep` records go on through that moment, with an alarm; under `stop` the link is closed then, and what was asked for meanwhile is done once the EMS shows another one."""
+    monkeypatch.setattr("bridge.field.certificates.LONGEST_S", 0.05)
+    calendar = Calendar()
+    calendar.days = -2  # SMP's clock is the real one, and is spoken to when this one agrees
+    async with service(tmp_path, clock=calendar) as made:
+        ems = await linked(made)
+        await made.stop()
+        tonight = calendar.wall_ns() + DAY_NS
+        ems.certificate = PeerCertificate(tonight, OnExpired.KEEP)
+        await made.start()
+        await ems.until(lambda: ems.sessions == 2)
+        await until_codes(made, {"EXPIRES_7"})  # though no file of ours names this certificate
+        assert samples(made, "smp_bridge_expiry_timestamp_seconds") == {"adapters.ems": tonight / 1e9}
+        calendar.days = 0
+        await until_codes(made, {"EXPIRES_7", "CERTIFICATE_ENDED"})
+        (place,) = fill(ems, 1)
+        ems.request("assets", place)
+        await until_words(ems, [place], {3: 1})
+        assert ems.sessions == 2
+
+        ems.certificate = PeerCertificate(tonight, OnExpired.STOP)
+        ems.context.certified(ems.certificate)
+        await made_alarm(made, "LINK_REFUSED")
+        [alarm] = [row for row in await made.read(lambda journal: journal.alarms()) if row.code == "LINK_REFUSED"]
+        assert "closed until it shows another one" in alarm.text
+        (place,) = fill(ems, 1, first=2)
+        ems.request("assets", place)
+        await asyncio.sleep(0.1)
+        assert ems.last(place) is None
+        ems.certificate = PeerCertificate(calendar.wall_ns() + 300 * DAY_NS, OnExpired.STOP)
+        await until_words(ems, [place], {3: 1})
+        await until_codes(made, set())

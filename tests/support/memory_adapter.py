@@ -48,6 +48,7 @@ class MemoryEms:
         self.broken = asyncio.Event()
         self.reachable = True
         self.refuses = ""
+        self.certificate = None  # that it shows: a `PeerCertificate`
         self.context = None  # of the session that is open
         self.changed = asyncio.Event()
         self.garble = False
@@ -150,6 +151,8 @@ def memory_adapter(ems, protocol="memory"):
         ems.context = context
         ems.broken.clear()
         ems.changed.set()
+        if ems.certificate is not None:
+            context.certified(ems.certificate)
         yield (_Session if ems.line is None else _InLine)(ems)
 
     return Adapter(

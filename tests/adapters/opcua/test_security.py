@@ -16,6 +16,8 @@ from adapters.opcua.channel import GuardedClient
 from adapters.opcua.library import ua
 from adapters.opcua.trust import check_server
 from bridge.api import Address, LinkError, LinkRefused, Quality, Secret
+from bridge.certificates import Wish, new_key, self_signed, write_pair
+from bridge.clock import Stamp, SystemClock
 from bridge.demo.opcua_keys import make_pair
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -296,3 +298,65 @@ async def test_a_port_that_speaks_something_else_is_a_link_error(peer):
                 peer.context(url=f"opc.tcp://127.0.0.1:{port}", timeout="1s"), "connecting", LinkError
             )
             assert not isinstance(error, LinkRefused)
+
+
+_DAY_NS = 86_400 * 10**9
+
+
+class Later:
+    """The machine's clock, some days on."""
+
+    def __init__(self, days=0):
+        self.days = days
+
+    def now(self):
+        stamp = SystemClock.here().now()
+        return Stamp(stamp.wall_ns + self.days * _DAY_NS, stamp.mono_ns, stamp.boot)
+
+    def wall_ns(self):
+        return self.now().wall_ns
+
+    def mono_ns(self):
+        return self.now().mono_ns
+
+
+@pytest.fixture(scope="module")
+def shorter(tmp_path_factory):
+    """A server's pair that ends in two days; ours lives for a year."""
+    directory, key = tmp_path_factory.mktemp("shorter"), new_key(2048)
+    wish = Wish(name="peer", application_uri=SERVER_URI, hosts=("127.0.0.1",), bits=2048)
+    write_pair(
+        directory / "peer.pem", directory / "peer.key", self_signed(wish, key, now=datetime.now(UTC), days=2), key
+    )
+    return directory
+
+
+async def test_a_session_that_is_up_and_new_ones_after_the_end(running_peer, shorter):
+    """What is up stays up as far as the adapter is concerned; a new session is made under `keep` alone, and its end is told in both."""
+    peer = running_peer
+    await peer.fresh(certificate=shorter / "peer.pem", key=shorter / "peer.key")
+    clock, seen = Later(), []
+
+    def context(word):
+        security = peer.security(server_certificates=[shorter / "peer.pem"], on_expired_certificate=word)
+        return peer.context(security=security)._replace(clock=clock, certified=seen.append)
+
+    for word in ("stop", "keep"):
+        clock.days = 0
+        async with ADAPTER.open(context(word)) as session:
+            assert (seen[-1].on_expired.value, 0 < seen[-1].ends_ns - clock.wall_ns() < 3 * _DAY_NS) == (word, True)
+            clock.days = 3
+            (found,) = await session.read([PLACE])
+            assert (found.quality, found.value) == (Quality.GOOD, "REF1")
+    with pytest.raises(LinkRefused, match="not valid now"):
+        async with ADAPTER.open(context("stop")):
+            pass
+    seen.clear()
+    async with ADAPTER.open(context("keep")) as session:
+        assert seen[-1].ends_ns < clock.wall_ns()
+        (found,) = await session.read([PLACE])
+        assert found.value == "REF1"
+    strange = peer.security(on_expired_certificate="keep")  # another certificate than the server's is in the list
+    with pytest.raises(LinkRefused, match="not trusted"):
+        async with ADAPTER.open(peer.context(security=strange)._replace(clock=clock)):
+            pass

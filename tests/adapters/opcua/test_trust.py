@@ -18,7 +18,7 @@ from adapters.opcua.trust import (
     load_user,
     parse_der,
 )
-from bridge.api import LinkRefused
+from bridge.api import LinkRefused, OnExpired
 
 URI = "urn:acme:ems"
 
@@ -268,3 +268,31 @@ def test_application_uris_are_only_the_uris():
     """Host names and addresses stand in the same extension."""
     assert application_uris(make().certificate) == (URI,)
     assert application_uris(make(uri=None).certificate) == ()
+
+
+# what is waived of a certificate that has ended -----------------------------------------------------------------------
+
+
+def taken(server, *trusted, uri=URI, now_ns=NOW_NS, policy=OnExpired.KEEP):
+    return check_server(server.certificate, uri, [each.certificate for each in trusted], now_ns, (), policy)
+
+
+def test_nothing_but_the_end_is_waived():
+    """Trust, the application URI and the beginning are checked as ever; of several chains the one that lasts longest counts."""
+    ended = {"since": NOW.replace(year=2020), "until": NOW.replace(year=2025)}
+    old, authority, ended_authority = make(**ended), make("authority", ca=True), make("authority", ca=True, **ended)
+    end_ns = int(ended["until"].timestamp()) * 10**9
+    assert taken(old, old).ends_ns == end_ns
+    assert taken(make(issuer=ended_authority), ended_authority).ends_ns == end_ns
+    for server, trusted, uri, words in (
+        (old, make(), URI, "not trusted"),
+        (old, old, "urn:another", "calls itself"),
+        (make(issuer=authority, **ended), ended_authority, URI, "not trusted"),
+        (make(since=NOW.replace(year=2027), until=NOW.replace(year=2028)), None, URI, "not valid now"),
+    ):
+        with pytest.raises(LinkRefused, match=words):
+            taken(server, trusted or server, uri=uri)
+    with pytest.raises(LinkRefused, match="not valid now"):
+        taken(old, old, policy=OnExpired.STOP)
+    good = make()
+    assert taken(good, good).ends_ns == int(good.certificate.not_valid_after_utc.timestamp()) * 10**9
