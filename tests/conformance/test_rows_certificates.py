@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.serialization import Encoding
 from end_point import ACME, OTHER, Draft, each, errors, listening
 
-from bridge.envelope import Algorithm, Refusal
+from bridge.envelope import Algorithm, PublicKey, Refusal, certified
 from bridge.envelope.certified import Target, signing_input
 from bridge.market.flood import Flood
 from bridge.profile import ReturnResult
@@ -374,6 +374,22 @@ async def test_row_36_a_flood(tmp_path, kind):
         reason = "certificate_not_chained" if kind == "unchained" else "bad_signature"
         assert smp.new_refusals(counted) == {"content_hash": 5, reason: 3, "flood": 2}
         assert (await smp.post(good))[0] == 429
+
+
+async def test_row_35_verify_is_called_once(dip, monkeypatch):
+    """Row 35: "each path calls verify exactly once", a good message too; an authority's signature is worked out once for each certificate."""
+    calls, asked, real, real_issued = [], [], PublicKey.verify, certified.issued_by
+    monkeypatch.setattr(PublicKey, "verify", lambda key, *rest: calls.append(key.kid) or real(key, *rest))
+    monkeypatch.setattr(certified, "issued_by", lambda *pair: asked.append(1) or real_issued(*pair))
+    draft, good = await dip.accepted()
+    mine, copy = made.thumbprint(made.own()), holder(certificate(key=rsa_key("copy")), rsa_key("copy"))
+    await dip.unauthentic("bad_signature", good.but(signature=signed(dip, dip.draft()).value("signature")))
+    await dip.unauthentic("bad_signature", signed(dip, draft, copy).but(certificate=good.value("certificate")))
+    assert (await dip.post(good))[0] == 200
+    assert (calls, len(asked)) == ([mine] * 4, 1)
+    await dip.unauthentic("certificate_not_chained", signed(dip, draft, copy), alarms=ALARM)
+    await dip.unauthentic("content_hash", good.but(body=b"x"))
+    assert (calls, len(asked)) == ([mine] * 4, 2)
 
 
 # rotation ----------------------------------------------------------------------------------------------------------------

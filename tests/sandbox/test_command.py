@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import aiohttp
 import jwt
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from forked import forked
 from jwt.algorithms import ECAlgorithm
@@ -102,6 +103,18 @@ async def running(directory, *arguments, start=forked):
         process.terminate()
         async with asyncio.timeout(20):
             await process.communicate()
+
+
+async def test_a_profile_with_certificates(tmp_path):
+    """Its certificate is written beside its authority's, for `smp_certificate`; no key set is named in env.sh."""
+    async with running(tmp_path, "--profile", "dip-like"):
+        out = tmp_path / "out"
+        shown, pinned = (
+            x509.load_pem_x509_certificate((out / name).read_bytes()) for name in ("smp.crt.pem", "ca.pem")
+        )
+        shown.verify_directly_issued_by(pinned)
+        assert shown.subject.rfc4514_string() == "CN=SMP"
+        assert "SMP_JWKS" not in (out / "env.sh").read_text()
 
 
 async def test_the_four_calls(tmp_path):

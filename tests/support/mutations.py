@@ -1,8 +1,12 @@
 """Messages made from valid ones by chance, from a seed: what a stranger without SMP's key may send, and what SMP itself might sign by mistake."""
 
+import base64
 import json
 import random
+from contextlib import suppress
 
+from certificates import ROLES, Headed, b64, digest
+from cryptography import x509
 from end_point import Envelope
 
 from bridge.envelope.base64url import decode, encode
@@ -128,6 +132,53 @@ class Forger:
         if how == 1:
             return {"path": draw.choice(PATHS)}
         return {"method": draw.choice(METHODS)} if how == 2 else {"headers": draw.choice(HEADERS)}
+
+
+DATES = [
+    "2026-11-23T10:00:00Z",
+    "2026-13-01T00:00:00.000Z",
+    "9999-12-31T23:59:59.999Z",
+    "0001-01-01T00:00:00.000Z",
+    "1795000000",
+    "",
+]
+
+
+class HeadedForger(Forger):
+    """The same for messages that are signed in headers, with a certificate beside them."""
+
+    def _signed_part(self):
+        draw, fresh = self._draw, self._fresh
+        how = draw.randrange(8)
+        if how == 0:
+            return fresh.but(body=bytes_changed(draw, fresh.body)).sent()
+        if how == 1:
+            body = bytes_changed(draw, fresh.body)
+            return fresh.but(body=body, digest=digest(body)).sent()
+        if how == 2:
+            return fresh.but(signature=self._known.value("signature")).sent()
+        if how == 3:
+            draft = self._smp.draft()
+            made = Headed.made(fresh.names, draft.payload, self._stranger, at_ns=self._smp.clock.at_ns)
+            return (made if draw.random() < 0.5 else made.but(certificate=fresh.value("certificate"))).sent()
+        role = draw.choice(ROLES)
+        value = fresh.value(role)
+        if how == 4:
+            return fresh.but(**{role: draw.choice([None, "", [value, value], [value, "x"], value * 20])}).sent()
+        if how == 5:
+            return self._other(role, _text_changed(draw, value).strip())
+        if how == 6:
+            return fresh.but(date=draw.choice(DATES)).sent()
+        return self._other("certificate", b64(bytes_changed(draw, base64.b64decode(fresh.value("certificate")))))
+
+    def _other(self, role, value):
+        """With another value there, unless it says what it said: blanks around a PEM text are under no signature."""
+        same = value == self._fresh.value(role)
+        if role == "certificate" and not same:
+            with suppress(ValueError):
+                found = x509.load_pem_x509_certificate(base64.b64decode(value))
+                same = found == x509.load_pem_x509_certificate(base64.b64decode(self._fresh.value(role)))
+        return self._fresh.but(**{role: None if same else value}).sent()
 
 
 def _says_the_same(changed, body):

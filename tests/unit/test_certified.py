@@ -7,6 +7,7 @@ import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import certificates as made
 import pytest
@@ -19,13 +20,16 @@ from end_point import profile_of
 from paper import find
 
 from bridge.cli import main
+from bridge.cli.importing import imported
 from bridge.config import load
+from bridge.config.host import SmpCertificate
 from bridge.envelope import Algorithm, SignatureForm, SignatureRefused, sign, verify
 from bridge.envelope.authority import is_authority, issued_by, may_sign
 from bridge.envelope.certified import Fields, Target, address, signing_input
 from bridge.envelope.certified import verify as judge
 from bridge.errors import BridgeError, ConfigError
-from bridge.keys import KeySigner, certify, load_authorities
+from bridge.journal.keys import KeySide, KeyState
+from bridge.keys import KeySigner, certify, load_authorities, public_from_jwk
 from bridge.profile import CertificateForm, load_profile
 
 NS = 10**9
@@ -253,6 +257,7 @@ def test_a_profile_that_cannot_work_is_refused(name, changes, expected):
 
 
 GOOD = Path(__file__).parent / "config_cases/good"
+SHIPPED = Path(__file__).parents[2] / "bridge/profiles"
 ENTRY = {
     "signing_certificate: keys/any.pem",
     "return_url: https://bridge.example/dip/acme-test/messages",
@@ -304,6 +309,81 @@ def test_what_an_entry_names_under_the_form(tmp_path):
 def test_what_is_missing_or_of_another_form_is_said(tmp_path, lines, profile, without, expected):
     """`smp-bridge check` names each key with what it is, and each that nobody would look at."""
     assert sorted(problems_of(tmp_path / "config", lines, profile, without)) == sorted(expected)
+
+
+def test_an_entry_that_only_polls_needs_no_certificate_of_smps(tmp_path):
+    """Answers are not signed under this form: nothing that comes in would be judged by it."""
+    content = (SHIPPED / "dip-like.yaml").read_text().replace("returns: both", "returns: poll")
+    (tmp_path / "polled.yaml").write_text(content)
+    ours = ["signing_certificate: keys/any.pem"]
+    options = problems_of(tmp_path / "config", ours, profile=str(tmp_path / "polled.yaml"))
+    assert options.signing_certificate is not None
+    assert (options.smp_certificate, options.return_url) == (None, None)
+
+
+def entry(tmp_path, profile="dip-like"):
+    """A participant entry as `keys import` takes it."""
+    ca = _written_pem(tmp_path / "ca.pem", authority().certificate)
+    wanted = SmpCertificate(ca=ca, subjects=[SUBJECT]) if profile == "dip-like" else None
+    options = SimpleNamespace(smp_certificate=wanted, signing_algorithm="RS256", signing_password=None, hsm=None)
+    return SimpleNamespace(name="acme", options=options, profile=load_profile(profile))
+
+
+def _written_pem(path, one):
+    path.write_bytes(one.public_bytes(Encoding.PEM))
+    return path
+
+
+def test_a_certificate_is_imported_as_a_key(tmp_path):
+    """Its id is the thumbprint, its end that of the certificate; the certificate itself stands in its JWK, and a ring makes it a key again."""
+    one = certificate("CN=another", key=rsa_key(), issuer=authority())
+    [record] = imported(entry(tmp_path), _written_pem(tmp_path / "one.pem", one), None, KeyState.NEXT, 0)
+    assert (record.kid, record.alg, record.state, record.side) == (
+        thumbprint(one),
+        "RS256",
+        KeyState.NEXT,
+        KeySide.THEIRS,
+    )
+    assert record.expires_ns == int(one.not_valid_after_utc.timestamp()) * NS
+    jwk = json.loads(record.jwk)
+    assert base64.b64decode(jwk["x5c"][0]) == one.public_bytes(Encoding.DER)
+    key = public_from_jwk(Path("journal"), jwk)
+    assert verdict(good(holder(one)), agreed=made.agreed(subjects=["CN=nobody"]), keys={key.kid: key}) == ""
+
+
+@pytest.mark.parametrize(
+    ("profile", "what", "text"),
+    [
+        ("dip-like", lambda: certificate(key=rsa_key("copy")), "was issued by no authority of `smp_certificate.ca`"),
+        (
+            "dip-like",
+            lambda: certificate(key=ec_key(), issuer=authority()),
+            "fits no algorithm of the profile dip-like",
+        ),
+        (
+            "dip-like",
+            lambda: certificate(key=rsa_key(), issuer=authority(), usage=made.ENCRYPTING),
+            "is not for signing",
+        ),
+        ("default", own, "knows SMP by its keys"),
+    ],
+)
+def test_a_certificate_that_no_message_could_use_is_not_imported(tmp_path, profile, what, text):
+    """The same rules as for a message's certificate."""
+    file = _written_pem(tmp_path / "one.pem", what())
+    with pytest.raises(BridgeError, match=text):
+        imported(entry(tmp_path, profile), file, None, KeyState.NEXT, 0)
+
+
+def test_a_key_set_is_nothing_for_a_profile_with_certificates(tmp_path):
+    """And a certificate of ours belongs to a key of ours, under such a profile alone."""
+    (tmp_path / "set").write_text(json.dumps({"keys": []}))
+    with pytest.raises(BridgeError, match="knows SMP by certificates"):
+        imported(entry(tmp_path), tmp_path / "set", None, KeyState.NEXT, 0)
+    key = rsa_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "key.pem").write_bytes(key)
+    with pytest.raises(BridgeError, match="no certificate is shown under the profile default"):
+        imported(entry(tmp_path, "default"), tmp_path / "key.pem", tmp_path / "ca.pem", KeyState.NEXT, 0)
 
 
 @pytest.mark.parametrize(
