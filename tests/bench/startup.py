@@ -17,7 +17,7 @@ SENT_S = 60.0
 SLOTS = 4
 QUIET_S = 1.0
 SHOWN = 12
-MODULES = "import bridge.cli; bridge.cli._commands(); import adapters.mqtt.session, adapters.modbus.session, adapters.opcua.session"
+MODULES = "import bridge.cli.run; import adapters.mqtt.session, adapters.modbus.session, adapters.opcua.session"
 
 
 async def start(chosen, world, smp):

@@ -215,10 +215,11 @@ def _become(order: dict, files: list[int]) -> str:
 
 
 def _import() -> None:
-    from bridge.cli import _commands
+    from bridge.cli.lazy import COMMANDS, imported
     from bridge.vocabulary import load_vocabulary
 
-    _commands()
+    for name in COMMANDS:
+        imported(name)
     load_vocabulary()  # kept for all that follow
     for name in IMPORTED:
         importlib.import_module(name)
