@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from bridge.clock import Clock, Stamp
 from bridge.journal import alarms, holds, intake, outbound, returns, settling, standing, views, writebacks
@@ -44,6 +44,8 @@ from bridge.model import Kind, Operation, Refusal
 from bridge.submission import Admission, SubmissionState
 
 T = TypeVar("T")
+
+_BYTES_OF_ONE: Final = 1000  # of a return, for each item: what it weighs is known before it is read
 
 
 class ReaderCases(HoldCases, AssetReadCases, KeyReadCases, AccessReadCases):
@@ -158,7 +160,7 @@ class JournalCases(PeopleCases, AssetCases, KeyCases, AccessCases, ReaderCases):
     async def accept(self, fence: Fence, candidates: Sequence[Candidate], fast: FastCall | None = None) -> Intake:
         """See the port."""
         done = await self._writer.run(
-            lambda tx: intake.accept(tx, self._new_id, fence, candidates, fast), weight=len(candidates)
+            lambda tx: intake.accept(tx, self._new_id, fence, candidates, fast), weight=len(candidates), quick=True
         )
         return replace(done.value, journalled=done.at)
 
@@ -185,7 +187,7 @@ class JournalCases(PeopleCases, AssetCases, KeyCases, AccessCases, ReaderCases):
 
     async def wrote_back(self, fence: Fence, results: Sequence[WriteBackResult]) -> None:
         """See the port."""
-        await self._writer.run(lambda tx: writebacks.wrote_back(tx, fence, results), weight=len(results))
+        await self._writer.run(lambda tx: writebacks.wrote_back(tx, fence, results), weight=len(results), quick=True)
 
     async def retry_stuck(self, fence: Fence, site: str, flows: Sequence[str]) -> None:
         """See the port."""
@@ -224,7 +226,7 @@ class JournalCases(PeopleCases, AssetCases, KeyCases, AccessCases, ReaderCases):
         def work(tx: Tx) -> None:
             outbound.sending(tx, fence, submission, call, items, signed_revision=revision, rest_id=rest)
 
-        return (await self._writer.run(work, weight=items)).at
+        return (await self._writer.run(work, weight=items, quick=True)).at
 
     async def answered(
         self,
@@ -235,13 +237,14 @@ class JournalCases(PeopleCases, AssetCases, KeyCases, AccessCases, ReaderCases):
         *,
         retry_ns: int = 0,
         cause: str = "",
+        items: int = 1,
     ) -> Sequence[ParkedReturn]:
         """See the port."""
 
         def work(tx: Tx) -> list[ParkedReturn]:
             return outbound.answered(tx, fence, submission, state, answer, retry_ns=retry_ns, cause=cause)
 
-        return (await self._writer.run(work)).value
+        return (await self._writer.run(work, weight=items, quick=True)).value
 
     async def settle(
         self,
@@ -273,7 +276,7 @@ class JournalCases(PeopleCases, AssetCases, KeyCases, AccessCases, ReaderCases):
                 again=parts,
             )
 
-        return (await self._writer.run(work, weight=len(outcomes))).value
+        return (await self._writer.run(work, weight=len(outcomes), quick=True)).value
 
     async def refuse_waiting(self, fence: Fence, submission: str, state: SubmissionState, refusal: Refusal) -> None:
         """See the port."""
@@ -286,7 +289,8 @@ class JournalCases(PeopleCases, AssetCases, KeyCases, AccessCases, ReaderCases):
 
     async def park_return(self, fence: Fence, message: ReturnMessage) -> Parked:
         """See the port."""
-        return (await self._writer.run(lambda tx: returns.park(tx, fence, message))).value
+        weight = 1 + len(message.body) // _BYTES_OF_ONE
+        return (await self._writer.run(lambda tx: returns.park(tx, fence, message), weight=weight, quick=True)).value
 
     async def close_return(self, fence: Fence, return_id: int, verdict: str) -> None:
         """See the port."""

@@ -1,8 +1,15 @@
-"""The two threads of a SQLite journal: one that writes in groups, one that reads. Everything else of the journal is plain code that they run."""
+"""The two threads of a SQLite journal: one that writes in groups, one that reads. Everything else of the journal is plain code that they run.
+
+What is quick is not handed to the writing thread whole: its statements run on the event loop, and the thread does COMMIT alone, which waits for the disk.
+Each statement that a thread runs gives the interpreter away and waits for a busy loop to give it back; on the loop itself nobody takes it.
+"""
 
 import errno
+import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 import apsw
@@ -11,13 +18,16 @@ from bridge.clock import Clock
 from bridge.errors import JournalFull, JournalUnusable
 from bridge.journal.room import Room
 from bridge.journal.store import Numbers, Rows, Tx
-from bridge.journal.threads import Done, Request, Worker
+from bridge.journal.threads import Done, Request, Worker, answer
 from bridge.journal.wake import Wake
 
 T = TypeVar("T")
 
 _CHECKPOINT_PAGES: Final = 1000
+_BUSY_TRIES: Final = 10_000
+_BUSY_PAUSE_S: Final = 0.001
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FEW: Final = 16  # records whose statements the loop itself runs in one go: some milliseconds at most
 
 
 def translated(error: Exception) -> Exception:
@@ -36,6 +46,12 @@ def _no_room(error: Exception) -> bool:
     if isinstance(error, apsw.IOError):
         return bool(getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE)
     return isinstance(error, OSError) and error.errno in _NO_ROOM
+
+
+def busy(tries: int) -> bool:
+    """SQLite's busy handler: wait for another process's commit. They take a millisecond or a few; SQLite's own steps grow to 100 ms."""
+    time.sleep(_BUSY_PAUSE_S)
+    return tries < _BUSY_TRIES
 
 
 def _lasting(error: Exception) -> bool:
@@ -77,8 +93,21 @@ class Reader(_Thread):
                 request.error = translated(error)
 
 
+@dataclass(slots=True)
+class _Begun(Request):
+    """A transaction whose statements have run on the loop; the thread ends it, and is its owner from then on."""
+
+    requests: list[Request] = field(default_factory=list)
+    numbers: Numbers = field(default_factory=dict)
+    topics: set[str] = field(default_factory=set)
+
+
 class Writer(_Thread):
-    """The thread of the changing calls: what came while the last commit ran is one transaction, each request under its own savepoint."""
+    """The side of the changing calls: what came while the last commit ran is one transaction, each request under its own savepoint.
+
+    The connection belongs to the holder of `_own`: to the thread while it has work, to the loop while it runs the statements of quick requests. The loop
+    takes it only when it is free, and the thread gives it back after COMMIT.
+    """
 
     def __init__(
         self,
@@ -98,13 +127,124 @@ class Writer(_Thread):
         self._numbers: Numbers = {}
         self._failed: Exception | None = None
         self._room = Room()
+        self._own = threading.Lock()
+        self._impatient = False
+        self._handed = 0  # requests that are the thread's, statements and all
+        self._committing = False
+        self._planned = False
+        self._waiting: list[Request] = []  # quick ones
         db.set_wal_hook(self._wrote)
+        db.set_busy_handler(self._busy)
         super().__init__(name, db, wake.here)
 
-    async def run(self, work: Callable[[Tx], T], *, weight: int = 1) -> Done[T]:
-        """The result of `work`, about so many records, once it is on disk."""
-        done: Done[T] = await self.ask(work, weight=weight)
+    # on the loop -----------------------------------------------------------------------------------------------------
+
+    async def run(self, work: Callable[[Tx], T], *, weight: int = 1, quick: bool = False) -> Done[T]:
+        """The result of `work`, about so many records, once it is on disk. `quick`: a few statements for each record, which the loop may run itself."""
+        self._still_open()
+        request = Request(work, self._loop.create_future(), weight)
+        if quick and weight <= _FEW:
+            self._waiting.append(request)
+            self._plan()
+        else:
+            self._hand([request])
+        done: Done[T] = await request.future
         return done
+
+    async def close(self) -> None:
+        """Finish what was handed in, then close the connection. Safe to call twice."""
+        self._hand(self._taken())
+        await super().close()
+
+    def _hand(self, requests: Sequence[Request]) -> None:
+        self._handed += len(requests)
+        for request in requests:
+            self._queue.put(request)
+
+    def _taken(self) -> list[Request]:
+        taken, self._waiting = self._waiting, []
+        return taken
+
+    def _plan(self) -> None:
+        """Look at the end of this turn of the loop, so that what comes in one turn is one commit."""
+        if not (self._planned or self._committing):
+            self._planned = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._planned = False
+        batch = self._taken()
+        if not batch:
+            return
+        few = sum(request.weight for request in batch) <= _FEW
+        if self._handed or not few or self._failed is not None or not self._own.acquire(blocking=False):
+            self._hand(batch)
+            return
+        begun = None
+        try:
+            begun = self._begin(batch)
+        except apsw.BusyError:  # another process writes: the thread waits for it
+            self._hand(batch)
+        finally:
+            if begun is None:
+                self._own.release()
+        if begun is not None:
+            self._committing = True
+            self._queue.put(begun)
+
+    def _begin(self, batch: list[Request]) -> _Begun | None:
+        """Run the statements of a batch here. None when nothing of it is left to commit, and everybody has the answer. Raises apsw's `BusyError`."""
+        self._impatient = True
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+        finally:
+            self._impatient = False
+        begun = _Begun(_nothing, self._loop.create_future(), requests=batch, numbers=dict(self._numbers))
+        try:
+            if self._statements(batch, begun.numbers, begun.topics):
+                return begun
+        except Exception as error:  # noqa: BLE001 - handed to every caller of the batch
+            self._fail(error)
+            self._abandon(batch, translated(error))
+        answer(batch)
+        return None
+
+    def _came_back(self, batch: list[Request], topics: set[str]) -> None:
+        self._committing = False
+        answer(batch)
+        self._heard(topics)
+        if self._waiting:
+            self._turn()
+
+    def _answer(self, batch: list[Request], topics: set[str]) -> None:
+        self._handed -= len(batch)
+        super()._answer(batch, topics)
+
+    # in the thread ---------------------------------------------------------------------------------------------------
+
+    def _round(self, batch: list[Request]) -> None:
+        if batch and isinstance(batch[0], _Begun):
+            self._finish(batch[0])
+            del batch[0]
+            if not batch and not self._due:
+                return
+        with self._own:
+            super()._round(batch)
+
+    def _finish(self, begun: _Begun) -> None:
+        """End what the loop began, and give the connection back."""
+        try:
+            self._commit(begun.requests, begun.numbers)
+        except Exception as error:  # noqa: BLE001 - handed to every caller of the batch
+            self._fail(error)
+            self._abandon(begun.requests, translated(error))
+            begun.topics.clear()
+        self._judge(begun.requests)
+        self._own.release()
+        with suppress(RuntimeError):  # the loop is gone: nobody waits any more
+            self._loop.call_soon_threadsafe(self._came_back, begun.requests, begun.topics)
+        if begun.topics:
+            self._tell(begun.topics)
 
     def _serve(self, batch: list[Request]) -> None:
         if self._failed is not None:
@@ -114,26 +254,51 @@ class Writer(_Thread):
         topics: set[str] = set()
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            self._room.tell(Tx(self._db, self._clock, self._writer, numbers, topics), full=self.full)
-            for request in batch:
-                self._one(request, numbers, topics, only=len(batch) == 1)
-            if len(batch) == 1 and batch[0].error is not None:
-                self._db.execute("ROLLBACK")
+            if not self._statements(batch, numbers, topics):
                 return
-            self._db.execute("COMMIT")
+            self._commit(batch, numbers)
         except Exception as error:  # noqa: BLE001 - handed to every caller of the batch
             self._fail(error)
             self._abandon(batch, translated(error))
             return
+        self._topics = topics
+
+    def _tell(self, topics: set[str]) -> None:
+        self._wake.others(topics)
+
+    def _between(self) -> None:
+        if not self._due:
+            return
+        self._pages = 0
+        try:
+            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.Error as error:  # a reader or a full disk is in the way: the next commit tries again
+            self._fail(error)
+
+    @property
+    def _due(self) -> bool:
+        """Whether the log is long enough to be moved into the file."""
+        return self._checkpoint and self._pages >= _CHECKPOINT_PAGES
+
+    # in either -------------------------------------------------------------------------------------------------------
+
+    def _statements(self, batch: list[Request], numbers: Numbers, topics: set[str]) -> bool:
+        """Run all requests of a transaction that has begun. False when the only one failed, and the transaction was rolled back."""
+        self._room.tell(Tx(self._db, self._clock, self._writer, numbers, topics), full=self.full)
+        for request in batch:
+            self._one(request, numbers, topics, only=len(batch) == 1)
+        if len(batch) == 1 and batch[0].error is not None:
+            self._db.execute("ROLLBACK")
+            return False
+        return True
+
+    def _commit(self, batch: Sequence[Request], numbers: Numbers) -> None:
+        self._db.execute("COMMIT")
         at = self._clock.now()
         for request in batch:
             request.result = Done(request.result, at)
         self._room.told()
         self._numbers = numbers
-        self._topics = topics
-
-    def _tell(self, topics: set[str]) -> None:
-        self._wake.others(topics)
 
     def _one(self, request: Request, numbers: Numbers, topics: set[str], *, only: bool) -> None:
         """One request under its own savepoint; `only` one of the transaction needs none, for it is rolled back whole."""
@@ -162,21 +327,20 @@ class Writer(_Thread):
         for request in batch:
             request.error = request.error or error
 
+    def _busy(self, tries: int) -> bool:
+        """Another process writes: the loop does not wait for it."""
+        return not self._impatient and busy(tries)
+
     def _wrote(self, db: apsw.Connection, name: str, pages: int) -> int:
         del db, name
         self._pages = pages
         return apsw.SQLITE_OK
 
-    def _between(self) -> None:
-        if not self._checkpoint or self._pages < _CHECKPOINT_PAGES:
-            return
-        self._pages = 0
-        try:
-            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except apsw.Error as error:  # a reader or a full disk is in the way: the next commit tries again
-            self._fail(error)
-
     def _fail(self, error: Exception) -> None:
         """Write nothing more after a failure that lasts; the host ends over it, for every call raises it from now on."""
         if _lasting(error):
             self._failed = translated(error)
+
+
+def _nothing(_: Tx) -> None:
+    """What is left of a transaction whose statements have run."""

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,15 +10,13 @@ from typing import Final
 import apsw
 
 from bridge.errors import JournalFull, JournalUnusable
-from bridge.journal.engine import translated
+from bridge.journal.engine import busy, translated
 from bridge.journal.files import sync_directory
 
 MAJOR: Final = 1
 _MAJOR_STEP: Final = 10_000
 _APPLICATION_ID: Final = 0x534D5042
 _SCHEMA: Final = Path(__file__).parent / "schema" / "sqlite"
-_BUSY_TRIES: Final = 10_000
-_BUSY_PAUSE_S: Final = 0.001
 _PAGE_BYTES: Final = 4096
 _WAL_KEPT_BYTES: Final = 64 * 1024 * 1024
 _CHECKED_BYTES: Final = 512 * 1024 * 1024  # a gigabyte takes 5 s, and a start has 10
@@ -56,7 +53,7 @@ def open_reader(path: Path, *, vfs: str | None = None) -> apsw.Connection:
     """A connection that can only read."""
     try:
         db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, vfs=vfs)
-        db.set_busy_handler(_busy)
+        db.set_busy_handler(busy)
     except apsw.Error as error:
         raise translated(error) from error
     return db
@@ -135,14 +132,8 @@ def _make_directory(directory: Path) -> None:
         raise _refused(directory, error) from error
 
 
-def _busy(tries: int) -> bool:
-    """Wait for another process's commit: they take a millisecond or a few, SQLite's own steps grow to 100 ms."""
-    time.sleep(_BUSY_PAUSE_S)
-    return tries < _BUSY_TRIES
-
-
 def _prepare(db: apsw.Connection, *, checkpoint: bool, max_bytes: int) -> None:
-    db.set_busy_handler(_busy)
+    db.set_busy_handler(busy)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA wal_autocheckpoint = 0")  # the engine does it, after the callers have their answers

@@ -147,8 +147,9 @@ class PgWriter(Worker):
         self._together = b"SELECT pg_advisory_unlock(%d)" % key
         super().__init__(name, wake.here)
 
-    async def run(self, work: Callable[[Tx], T], *, weight: int = 1) -> Done[T]:
-        """The result of `work`, about so many records, once it is on disk."""
+    async def run(self, work: Callable[[Tx], T], *, weight: int = 1, quick: bool = False) -> Done[T]:
+        """The result of `work`, about so many records, once it is on disk. Each statement is a way to the server, so that nothing is `quick` here."""
+        del quick
         done: Done[T] = await self.ask(work, weight=weight)
         return done
 

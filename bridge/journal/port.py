@@ -499,8 +499,11 @@ class Journal(JournalReader, People, AssetImporter, KeyKeeper, Access, Protocol)
         *,
         retry_ns: int = 0,
         cause: str = "",
+        items: int = 1,
     ) -> Sequence[ParkedReturn]:
         """Journal the answer and the move it causes (AWAITING_RETURN with the transaction id, WAITING, RETRY_WAIT until `retry_ns`, IN_DOUBT).
+
+        `items` is how many the submission has, which says how long this takes.
 
         IN_DOUBT with `retry_ns`: the same message goes again then, for the platform recognises repeats.
 

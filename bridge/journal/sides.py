@@ -27,8 +27,11 @@ class WriteSide(Protocol):
 
     full: bool
 
-    async def run(self, work: Callable[[Tx], T], *, weight: int = 1) -> Done[T]:
-        """The result of `work`, about so many records, once it is on disk. Many are served after those who ask for few."""
+    async def run(self, work: Callable[[Tx], T], *, weight: int = 1, quick: bool = False) -> Done[T]:
+        """The result of `work`, about so many records, once it is on disk. Many are served after those who ask for few.
+
+        `quick` is what takes a few statements for each record, so that an engine may run them on the event loop.
+        """
         ...
 
     async def close(self) -> None:

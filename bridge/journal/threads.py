@@ -62,8 +62,7 @@ class Worker:
 
     async def ask(self, work: Callable[[Any], Any], *, weight: int = 1) -> Any:
         """Hand `work`, about so many records, to the thread and wait for its result."""
-        if self._closing:
-            raise JournalUnusable("the journal is closed")
+        self._still_open()
         request = Request(work, self._loop.create_future(), weight)
         self._queue.put(request)
         return await request.future
@@ -75,6 +74,10 @@ class Worker:
             self._queue.put(None)
         await self._loop.run_in_executor(None, self._thread.join)
 
+    def _still_open(self) -> None:
+        if self._closing:
+            raise JournalUnusable("the journal is closed")
+
     def _work(self) -> None:
         while not self._ended or self._heavy:
             self._round(self._light())
@@ -85,12 +88,15 @@ class Worker:
     def _round(self, batch: list[Request]) -> None:
         if batch:
             self._serve(batch)
-            self.full = any(isinstance(request.error, JournalFull) for request in batch)
+            self._judge(batch)
             topics, self._topics = self._topics, set()
             self._resolve(batch, topics)
             if topics:
                 self._tell(topics)
         self._between()
+
+    def _judge(self, batch: list[Request]) -> None:
+        self.full = any(isinstance(request.error, JournalFull) for request in batch)
 
     def _light(self) -> list[Request]:
         """The light requests that wait, the heavy ones put aside; without any of either, wait for the first."""
@@ -127,11 +133,12 @@ class Worker:
             self._loop.call_soon_threadsafe(self._answer, batch, topics)
 
     def _answer(self, batch: list[Request], topics: set[str]) -> None:
-        _answer(batch)
+        answer(batch)
         self._heard(topics)
 
 
-def _answer(batch: list[Request]) -> None:
+def answer(batch: list[Request]) -> None:
+    """Give every caller that still waits its result or its error; on the loop."""
     for request in batch:
         if request.future.done():
             continue

@@ -181,7 +181,12 @@ class Answers:
     async def _accepted(self, taken: _Taken) -> None:
         await self._clear()
         parked = await self._journal.answered(
-            self._fence, taken.out.submission, _S.AWAITING_RETURN, taken.note, cause="accepted"
+            self._fence,
+            taken.out.submission,
+            _S.AWAITING_RETURN,
+            taken.note,
+            cause="accepted",
+            items=len(taken.out.keys),
         )
         self._tracker.sent(taken.out.submission, taken.transaction_id)
         for message in parked:
@@ -253,7 +258,13 @@ class Answers:
                 retry_ns = 0  # a person decides; it would only stand in the way of the others
                 self._refused.pop(taken.out.submission, None)
         parked = await self._journal.answered(
-            self._fence, taken.out.submission, state, taken.note, retry_ns=retry_ns, cause=cause
+            self._fence,
+            taken.out.submission,
+            state,
+            taken.note,
+            retry_ns=retry_ns,
+            cause=cause,
+            items=len(taken.out.keys),
         )
         for message in parked:
             self._tracker.returned(message)

@@ -1,25 +1,24 @@
 """One participant's HTTPS connection to SMP. It reports facts (first byte sent? status? body?); what they mean is decided elsewhere."""
 
 import asyncio
-import io
+import re
+import socket
 import ssl
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
-from types import SimpleNamespace, TracebackType
+from dataclasses import dataclass
+from types import TracebackType
 from typing import Final, Literal, Self
 
-import aiohttp
 from yarl import URL
 
 from bridge.clock import Clock, Stamp
+from bridge.market.connection import Lost, NotHttp, Pool, Proxy, TooLarge
 from bridge.market.echoes import LEAST, SHOWN
 from bridge.platform import Exchange, Failure
 
-DNS_CACHE_S: Final = 30  # an SMP that moved is found soon
 SLOWEST_UPLOAD: Final = 16_000  # bytes a second: what a large call may take to leave, beside the time for its answer
-READ_BLOCK: Final = 64 * 1024
-WHOLE_BODY: Final = 256 * 1024
+_UNFIT: Final = re.compile(r"[\x00\r\n]")  # in a header: it would end there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,19 +47,19 @@ def tls_context(settings: ClientSettings) -> ssl.SSLContext:
     return context
 
 
-class _Facts(SimpleNamespace):
-    """What tracing saw of one request."""
+class _Facts:
+    """What is known of one call so far."""
 
-    first_byte: Stamp | None = None
-    secret: str = ""
+    __slots__ = ("_clock", "first_byte", "secret")
 
+    def __init__(self, clock: Clock, secret: str) -> None:
+        self._clock = clock
+        self.first_byte: Stamp | None = None
+        self.secret = secret
 
-class _Lost(aiohttp.ClientError):
-    """The connection was lost under a call. Not one of the errors after which aiohttp itself sends a PUT a second time."""
-
-
-class _NotTrusted(aiohttp.ClientError):
-    """The server ended the TLS handshake over our certificate."""
+    def left(self) -> None:
+        """Its first byte was handed to the connection."""
+        self.first_byte = self._clock.now()
 
 
 # In TLS 1.3 the server judges a client's certificate when the client already sends; it reads nothing of that before it is content (RFC 8446 section 4.4.2.4).
@@ -79,19 +78,6 @@ _OF_HANDSHAKE: Final = frozenset(
 )
 
 
-async def _once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """At most once: aiohttp repeats methods that HTTP calls idempotent when a kept connection breaks, and a Create by PUT is none."""
-    try:
-        return await send(request)
-    except aiohttp.ClientConnectorError:
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        cause = error.__cause__
-        if isinstance(cause, ssl.SSLError) and cause.reason in _OF_HANDSHAKE:
-            raise _NotTrusted(str(error)) from error
-        raise _Lost(str(error)) from error
-
-
 class SmpClient(AbstractAsyncContextManager["SmpClient"]):
     """POSTs over warm TLS connections. Redirects are never followed, answers never decompressed, bodies capped, nothing sent twice."""
 
@@ -99,42 +85,27 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
         self._settings = settings
         self._clock = clock
         self._base = URL(settings.base_url)
-        self._http: aiohttp.ClientSession | None = None
+        self._starts: dict[tuple[str, str], bytes] = {}
+        self._pool: Pool | None = None
 
     async def __aenter__(self) -> Self:
-        trace = aiohttp.TraceConfig()
-        trace.on_request_chunk_sent.append(self._on_chunk)
-        self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                ssl=tls_context(self._settings),
-                limit=self._settings.connections,
-                keepalive_timeout=self._settings.idle_s,
-                ttl_dns_cache=DNS_CACHE_S,
-            ),
-            timeout=aiohttp.ClientTimeout(
-                total=None, connect=self._settings.connect_s, sock_connect=self._settings.connect_s
-            ),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Accept-Encoding": "identity"},
-            skip_auto_headers=("User-Agent",),
-            trace_configs=[trace],
-            middlewares=(_once,),
+        settings = self._settings
+        self._pool = Pool(
+            self._base.raw_host or "",
+            self._base.port or 443,
+            context=tls_context(settings),
+            most=settings.connections,
+            idle_s=settings.idle_s,
+            most_bytes=settings.max_answer_bytes,
+            proxy=_proxy(settings.proxy),
         )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._http is not None:
-            await self._http.close()
-
-    async def _on_chunk(
-        self, _: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceRequestChunkSentParams
-    ) -> None:
-        facts = context.trace_request_ctx
-        if facts.first_byte is None:
-            facts.first_byte = self._clock.now()
+        if self._pool is not None:
+            await self._pool.close()
 
     async def post(
         self, path: str, *, method: str, headers: Mapping[str, str], body: bytes, secret: str = ""
@@ -143,62 +114,76 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
 
         An answer's headers become evidence, and what is wrong with it is told: `secret` is taken out of both where a peer sends it back.
         """
-        if self._http is None:
+        if self._pool is None:
             raise RuntimeError("the client is used outside its context")
-        facts = _Facts(secret=secret)
+        facts = _Facts(self._clock, secret)
         try:
             limit_s = self._settings.connect_s + self._settings.answer_s + len(body) / SLOWEST_UPLOAD
             async with asyncio.timeout(limit_s):
-                exchange = await self._exchange(path, method, headers, body, facts)
-                return replace(exchange, headers=_without(exchange.headers, secret))
+                return await self._exchange(self._pool, self._head(method, path, headers, body), body, facts)
         except TimeoutError as error:
             failure = Failure.TIMEOUT if facts.first_byte else Failure.CONNECT_TIMEOUT
             return self._failed(facts, failure, error)
-        except _NotTrusted as error:
-            facts.first_byte = None  # it left us, but it reached nobody
-            return self._failed(facts, Failure.TLS, error)
-        except aiohttp.ClientConnectorDNSError as error:
-            return self._failed(facts, Failure.DNS, error)
-        except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError) as error:
-            return self._failed(facts, Failure.TLS, error)
-        except aiohttp.ClientConnectorError as error:
-            return self._failed(facts, Failure.REFUSED, error)
-        except (_Lost, aiohttp.ClientPayloadError, OSError) as error:
-            return self._failed(facts, Failure.RESET, error)
-        except (aiohttp.ClientError, ValueError) as error:
+        except Lost as error:
+            return self._lost(facts, error)
+        except TooLarge as error:
+            return self._failed(facts, Failure.TOO_LARGE, None, status=error.status)
+        except (NotHttp, ValueError) as error:
             return self._failed(facts, Failure.PROTOCOL, error)
 
-    async def _exchange(
-        self, path: str, method: str, headers: Mapping[str, str], body: bytes, facts: _Facts
-    ) -> Exchange:
-        assert self._http is not None
+    async def _exchange(self, pool: Pool, head: bytes, body: bytes, facts: _Facts) -> Exchange:
+        try:
+            async with asyncio.timeout(self._settings.connect_s):
+                connection = await pool.take()
+        except TimeoutError as error:
+            return self._failed(facts, Failure.CONNECT_TIMEOUT, error)
+        except socket.gaierror as error:
+            return self._failed(facts, Failure.DNS, error)
+        except ssl.SSLError as error:  # and a certificate that is not the host's
+            return self._failed(facts, Failure.TLS, error)
+        except OSError as error:
+            return self._failed(facts, Failure.REFUSED, error)
+        try:
+            answer = await connection.exchange(head, body, facts.left)
+        finally:
+            pool.give(connection)
+        return Exchange(
+            sent=True,
+            status=answer.status,
+            headers=_without(answer.headers, facts.secret),
+            body=bytes(answer.body),
+            retry_after_s=_retry_after(answer.headers.get("retry-after", ""), self._clock),
+            first_byte=facts.first_byte,
+            answered=self._clock.now(),
+        )
+
+    def _head(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
+        """Everything before the body. Raises `ValueError` for a header that would end before its end."""
+        start = self._starts.get((method, path)) or self._start(method, path)
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        if lines.count("\r\n") != len(headers) or _UNFIT.search(lines.replace("\r\n", "")):
+            raise ValueError("a header holds a control character")
+        return b"%b%bContent-Length: %d\r\n\r\n" % (start, lines.encode(), len(body))
+
+    def _start(self, method: str, path: str) -> bytes:
+        """The lines that are the same for each call of this path."""
         url = self._base.joinpath(path.lstrip("/"), encoded=True)
-        async with self._http.request(
-            method,
-            url,
-            data=body
-            if len(body) <= WHOLE_BODY
-            else io.BytesIO(body),  # a large one leaves in pieces, the loop stays free
-            headers=dict(headers),
-            allow_redirects=False,
-            proxy=self._settings.proxy,
-            trace_request_ctx=facts,
-        ) as answer:
-            content = bytearray()
-            async for block in answer.content.iter_chunked(READ_BLOCK):
-                content += block
-                if len(content) > self._settings.max_answer_bytes:
-                    answer.close()
-                    return self._failed(facts, Failure.TOO_LARGE, None, status=answer.status)
-            return Exchange(
-                sent=True,
-                status=answer.status,
-                headers=plain_headers(answer.headers.items()),
-                body=bytes(content),
-                retry_after_s=_retry_after(answer.headers.get("Retry-After", ""), self._clock),
-                first_byte=facts.first_byte,
-                answered=self._clock.now(),
-            )
+        host = url.raw_host or ""
+        name = f"[{host}]" if ":" in host else host
+        authority = name if url.is_default_port() else f"{name}:{url.port}"
+        text = (
+            f"{method} {url.raw_path_qs} HTTP/1.1\r\nHost: {authority}\r\nAccept: */*\r\nAccept-Encoding: identity\r\n"
+        )
+        start = self._starts[method, path] = text.encode()
+        return start
+
+    def _lost(self, facts: _Facts, error: Lost) -> Exchange:
+        """The connection ended under a call: what was sent may have been processed, unless it was the handshake that was ended."""
+        cause = error.__cause__
+        if isinstance(cause, ssl.SSLError) and cause.reason in _OF_HANDSHAKE:
+            facts.first_byte = None  # it left us, but it reached nobody
+            return self._failed(facts, Failure.TLS, error)
+        return self._failed(facts, Failure.RESET, error)
 
     def _failed(self, facts: _Facts, failure: Failure, error: BaseException | None, *, status: int = 0) -> Exchange:
         detail = f"{failure.value}: {error}" if error is not None and str(error) else failure.value
@@ -220,8 +205,15 @@ def _without(headers: Mapping[str, str], secret: str) -> Mapping[str, str]:
     return {name: value.replace(secret, SHOWN) for name, value in headers.items()}
 
 
+def _proxy(url: str | None) -> Proxy | None:
+    if url is None:
+        return None
+    parts = URL(url)
+    return Proxy(parts.raw_host or "", parts.port or 0, tls=parts.scheme == "https")
+
+
 def plain_headers(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Headers with lower-case names. A byte that is no UTF-8, which aiohttp keeps as half a surrogate, becomes U+FFFD: evidence is Unicode."""
+    """Headers with lower-case names. A byte that is no UTF-8, which aiohttp's server keeps as half a surrogate, becomes U+FFFD: evidence is Unicode."""
     return {_unicode(name.lower()): _unicode(value) for name, value in headers}
 
 

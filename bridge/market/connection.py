@@ -1,0 +1,361 @@
+"""Kept HTTP/1.1 connections to one server: each carries one exchange at a time, and nothing on it is ever sent twice.
+
+A library's client does much more than this, and takes more processor time for it than the rest of a record's way to SMP (docs/performance.md). What is
+parsed is parsed by llhttp (the package httptools); TLS, names and sockets are the event loop's.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httptools
+
+PIECE: Final = 64 * 1024
+MOST_HEAD: Final = 64 * 1024  # bytes of status line and headers together
+_FINAL: Final = 200  # a lower status is that of an interim answer, before the one that counts (RFC 9110 section 15.2)
+_NO_BODY: Final = frozenset({204, 304})
+_TUNNEL: Final = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n"
+_NEXT_ADDRESS_S: Final = 0.25  # RFC 8305 section 8
+_BUSY: Final = "the connection is in use"
+
+
+class Lost(Exception):
+    """The connection ended before the answer was whole; `__cause__` says why, where that is known."""
+
+
+class NotHttp(Exception):
+    """What came is no answer of HTTP/1.1."""
+
+
+class TooLarge(Exception):
+    """The answer's body is larger than allowed; `status` is the answer's."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self.status = status
+
+
+@dataclass(slots=True)
+class Answer:
+    """A whole answer: header names in lower case, of several headers of one name the last; a byte that is no UTF-8 is U+FFFD, for evidence is Unicode."""
+
+    status: int
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytearray = field(default_factory=bytearray)
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy that tunnels (CONNECT, RFC 9110 section 9.3.6), itself spoken to over TLS or not."""
+
+    host: str
+    port: int
+    tls: bool = False
+
+
+class Connection(asyncio.Protocol):
+    """One connection: `exchange` sends one call and waits for its whole answer."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._most_bytes = most_bytes
+        self._transport: asyncio.Transport | None = None
+        self._waiter: asyncio.Future[Answer] | None = None
+        self._flowing: asyncio.Future[None] | None = None  # set while the transport's buffer is full
+        self._parser: Any = None
+        self._answer = Answer(0)
+        self._head_bytes = 0
+        self._in_body = False
+        self._until_end = False
+        self.kept_since = 0.0
+
+    @property
+    def usable(self) -> bool:
+        """Whether another call may go out on it."""
+        return self._transport is not None and not self._transport.is_closing() and self._waiter is None
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The loop's transport, None once it is lost."""
+        return self._transport
+
+    async def exchange(self, head: bytes, body: bytes, first: Callable[[], None]) -> Answer:
+        """The answer to one call; `first` is called when its first byte is handed to the connection. Raises `Lost`, `NotHttp` or `TooLarge`; the connection is of no further use then, nor after a cancellation."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            raise Lost("it was closed before the call")
+        if self._waiter is not None:
+            raise RuntimeError(_BUSY)
+        waiter: asyncio.Future[Answer] = self._loop.create_future()
+        self._waiter = waiter
+        self._parser = httptools.HttpResponseParser(self)
+        self._answer, self._head_bytes, self._in_body, self._until_end = Answer(0), 0, False, False
+        try:
+            if len(body) <= PIECE:
+                transport.write(head + body)
+                first()
+            else:
+                transport.write(head)
+                await self._write(transport, body, first)
+            return await waiter
+        except BaseException:
+            self.abort()
+            raise
+
+    async def _write(self, transport: asyncio.Transport, body: bytes, first: Callable[[], None]) -> None:
+        """A large body leaves in pieces, so that the loop stays free, and no further once the answer is there."""
+        view, waiter = memoryview(body), self._waiter
+        for start in range(0, len(body), PIECE):
+            if waiter is None or waiter.done():
+                return
+            transport.write(view[start : start + PIECE])
+            if not start:
+                first()
+            if self._flowing is not None:
+                await self._flowing
+            else:
+                await asyncio.sleep(0)
+
+    def close(self) -> None:
+        """End it in good order."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """End it at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # what the loop tells ---------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        if (
+            self._waiter is None or self._waiter.done()
+        ):  # nobody asked: whatever it is, it is no answer to the next call
+            self.abort()
+            return
+        if not self._in_body:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            cause = error.__context__ if isinstance(error.__context__, TooLarge) else None
+            self._fail(cause or NotHttp(str(error)))
+        except httptools.HttpParserUpgrade:
+            self._fail(NotHttp("the server wants to speak another protocol"))
+        else:
+            if not self._in_body and self._head_bytes > MOST_HEAD:
+                self._fail(NotHttp(f"more than {MOST_HEAD} bytes of headers"))
+
+    def eof_received(self) -> bool:
+        """See `asyncio.Protocol`. Without a length the answer ends with the connection (RFC 9112 section 6.3)."""
+        if self._until_end and self._waiter is not None and not self._waiter.done():
+            self._end(keep=False)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        self._transport = None
+        self.resume_writing()
+        if exc is None and self._until_end and self._waiter is not None:
+            self._end(keep=False)
+        lost = Lost(str(exc) if exc else "the server closed the connection")
+        lost.__cause__ = exc
+        self._fail(lost)
+
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        if self._flowing is None:
+            self._flowing = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        flowing, self._flowing = self._flowing, None
+        if flowing is not None and not flowing.done():
+            flowing.set_result(None)
+
+    # what the parser tells -------------------------------------------------------------------------------------------
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        self._answer.headers[name.decode("utf-8", "replace").lower()] = value.decode("utf-8", "replace").strip()
+
+    def on_headers_complete(self) -> None:
+        """The status line and all headers are here."""
+        answer = self._answer
+        answer.status = self._parser.get_status_code()
+        self._in_body = answer.status >= _FINAL
+        sized = "content-length" in answer.headers or "transfer-encoding" in answer.headers
+        self._until_end = self._in_body and not sized and answer.status not in _NO_BODY
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        if len(self._answer.body) + len(body) > self._most_bytes:
+            raise TooLarge(self._answer.status)
+        self._answer.body += body
+
+    def on_message_complete(self) -> None:
+        """The answer is whole, unless it was an interim one."""
+        if self._in_body:
+            self._end(keep=bool(self._parser.should_keep_alive()))
+        else:
+            self._answer = Answer(0)
+
+    def _end(self, *, keep: bool) -> None:
+        waiter, self._waiter = self._waiter, None
+        self._parser = None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(self._answer)
+        if not keep:
+            self.close()
+
+    def _fail(self, error: Exception) -> None:
+        waiter, self._waiter = self._waiter, None
+        self._parser = None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
+        self.abort()
+
+
+class Pool:
+    """At most `most` connections to one server; the one that was used last is used first, and none that was idle for longer than `idle_s`."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        context: ssl.SSLContext,
+        most: int,
+        idle_s: float,
+        most_bytes: int,
+        proxy: Proxy | None = None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._host = host
+        self._port = port
+        self._context = context
+        self._idle_s = idle_s
+        self._most_bytes = most_bytes
+        self._proxy = proxy
+        self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
+        self._room = asyncio.Semaphore(most)
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def take(self) -> Connection:
+        """A connection for one call, which is given back with `give`. Raises what connecting raises: `OSError`, `ssl.SSLError`, `Lost`, `NotHttp`."""
+        await self._room.acquire()
+        try:
+            while self._idle:
+                kept = self._idle.pop()
+                if kept.usable and self._loop.time() - kept.kept_since < self._idle_s:
+                    self._busy.add(kept)
+                    return kept
+                kept.close()
+            made = await self._connect()
+        except BaseException:
+            self._room.release()
+            raise
+        self._busy.add(made)
+        return made
+
+    def give(self, connection: Connection) -> None:
+        """The call on it has ended, well or not."""
+        self._busy.discard(connection)
+        self._room.release()
+        if not connection.usable:
+            return
+        connection.kept_since = self._loop.time()
+        self._idle.append(connection)
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._idle_s, self._tidy)
+
+    async def close(self) -> None:
+        """End all connections."""
+        if self._timer is not None:
+            self._timer.cancel()
+        ended: Sequence[Connection] = [*self._idle, *self._busy]
+        self._idle.clear()
+        for connection in ended:
+            connection.close()  # says so to the server
+        await asyncio.sleep(0)
+        for connection in ended:
+            connection.abort()  # and waits for no answer to that
+        await asyncio.sleep(0)
+
+    def _tidy(self) -> None:
+        """End what was idle for too long."""
+        now = self._loop.time()
+        old = [kept for kept in self._idle if now - kept.kept_since >= self._idle_s or not kept.usable]
+        self._idle = [kept for kept in self._idle if kept not in old]
+        for kept in old:
+            kept.close()
+        first = min((kept.kept_since for kept in self._idle), default=None)
+        self._timer = None if first is None else self._loop.call_at(first + self._idle_s, self._tidy)
+
+    async def _connect(self) -> Connection:
+        def made() -> Connection:
+            return Connection(self._most_bytes)
+
+        if self._proxy is None:
+            _, connection = await self._loop.create_connection(
+                made, self._host, self._port, ssl=self._context, happy_eyeballs_delay=_NEXT_ADDRESS_S
+            )
+            return connection
+        return await self._tunnelled(made(), self._proxy)
+
+    async def _tunnelled(self, connection: Connection, proxy: Proxy) -> Connection:
+        """Through the proxy's tunnel; what the proxy says otherwise is its refusal."""
+        to_proxy = self._context if proxy.tls else None
+        transport, tunnel = await self._loop.create_connection(
+            lambda: _Tunnel(self._loop),
+            proxy.host,
+            proxy.port,
+            ssl=to_proxy,
+            server_hostname=proxy.host if proxy.tls else None,
+        )
+        try:
+            host = f"[{self._host}]" if ":" in self._host else self._host
+            target = f"{host}:{self._port}".encode()
+            transport.write(_TUNNEL % (target, target))
+            await tunnel.opened
+            await self._loop.start_tls(transport, connection, self._context, server_hostname=self._host)
+        except BaseException:
+            transport.abort()
+            raise
+        return connection
+
+
+class _Tunnel(asyncio.Protocol):
+    """The answer of a proxy to CONNECT; `opened` is done when it let us through."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.opened: asyncio.Future[None] = loop.create_future()
+        self._buffer = b""
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`. A proxy sends nothing of the server's before we sent it something."""
+        self._buffer += data
+        head, found, rest = self._buffer.partition(b"\r\n\r\n")
+        if self.opened.done() or (not found and len(head) <= MOST_HEAD):
+            return
+        status = head.split(b"\r\n", 1)[0].split(b" ")
+        if len(status) > 1 and status[0].startswith(b"HTTP/1.") and status[1][:1] == b"2" and not rest:
+            self.opened.set_result(None)
+            return
+        line = head[:80].split(b"\r\n", 1)[0].decode("utf-8", "replace")
+        self.opened.set_exception(ConnectionRefusedError(f"the proxy refused: {line}"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        if not self.opened.done():
+            self.opened.set_exception(exc or ConnectionRefusedError("the proxy closed the connection"))
