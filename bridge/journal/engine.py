@@ -224,15 +224,14 @@ class Writer(_Thread):
 
     def _round(self, batch: list[Request]) -> None:
         if batch and isinstance(batch[0], _Begun):
-            self._finish(batch[0])
-            del batch[0]
-            if not batch and not self._due:
-                return
+            self._finish(batch.pop(0), batch)
+            return
         with self._own:
             super()._round(batch)
 
-    def _finish(self, begun: _Begun) -> None:
-        """End what the loop began, and give the connection back."""
+    def _finish(self, begun: Request, batch: list[Request]) -> None:
+        """End what the loop began. The connection goes back before anybody is told, unless the thread itself has more to do: it could not get it again."""
+        assert isinstance(begun, _Begun)
         try:
             self._commit(begun.requests, begun.numbers)
         except Exception as error:  # noqa: BLE001 - handed to every caller of the batch
@@ -240,11 +239,18 @@ class Writer(_Thread):
             self._abandon(begun.requests, translated(error))
             begun.topics.clear()
         self._judge(begun.requests)
-        self._own.release()
+        more = bool(batch) or self._due
+        if not more:
+            self._own.release()
         with suppress(RuntimeError):  # the loop is gone: nobody waits any more
             self._loop.call_soon_threadsafe(self._came_back, begun.requests, begun.topics)
         if begun.topics:
             self._tell(begun.topics)
+        if more:
+            try:
+                super()._round(batch)
+            finally:
+                self._own.release()
 
     def _serve(self, batch: list[Request]) -> None:
         if self._failed is not None:
