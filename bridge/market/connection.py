@@ -18,6 +18,7 @@ _FINAL: Final = 200  # a lower status is that of an interim answer, before the o
 _NO_BODY: Final = frozenset({204, 304})
 _TUNNEL: Final = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n"
 _NEXT_ADDRESS_S: Final = 0.25  # RFC 8305 section 8
+_MUCH_HEAD: Final = f"more than {MOST_HEAD} bytes of headers"
 _BUSY: Final = "the connection is in use"
 
 
@@ -67,6 +68,7 @@ class Connection(asyncio.Protocol):
         self._parser: Any = None
         self._answer = Answer(0)
         self._head_bytes = 0
+        self._header_bytes = 0
         self._in_body = False
         self._until_end = False
         self.kept_since = 0.0
@@ -91,7 +93,8 @@ class Connection(asyncio.Protocol):
         waiter: asyncio.Future[Answer] = self._loop.create_future()
         self._waiter = waiter
         self._parser = httptools.HttpResponseParser(self)
-        self._answer, self._head_bytes, self._in_body, self._until_end = Answer(0), 0, False, False
+        self._answer, self._head_bytes, self._header_bytes = Answer(0), 0, 0
+        self._in_body = self._until_end = False
         try:
             if len(body) <= PIECE:
                 transport.write(head + body)
@@ -147,13 +150,13 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            cause = error.__context__ if isinstance(error.__context__, TooLarge) else None
-            self._fail(cause or NotHttp(str(error)))
+            cause = error.__context__
+            self._fail(cause if isinstance(cause, TooLarge | NotHttp) else NotHttp(str(error)))
         except httptools.HttpParserUpgrade:
             self._fail(NotHttp("the server wants to speak another protocol"))
         else:
             if not self._in_body and self._head_bytes > MOST_HEAD:
-                self._fail(NotHttp(f"more than {MOST_HEAD} bytes of headers"))
+                self._fail(NotHttp(_MUCH_HEAD))
 
     def eof_received(self) -> bool:
         """See `asyncio.Protocol`. Without a length the answer ends with the connection (RFC 9112 section 6.3)."""
@@ -186,6 +189,9 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > MOST_HEAD:
+            raise NotHttp(_MUCH_HEAD)
         self._answer.headers[name.decode("utf-8", "replace").lower()] = value.decode("utf-8", "replace").strip()
 
     def on_headers_complete(self) -> None:
@@ -328,7 +334,9 @@ class Pool:
             target = f"{host}:{self._port}".encode()
             transport.write(_TUNNEL % (target, target))
             await tunnel.opened
-            await self._loop.start_tls(transport, connection, self._context, server_hostname=self._host)
+            inner = await self._loop.start_tls(transport, connection, self._context, server_hostname=self._host)
+            assert inner is not None
+            connection.connection_made(inner)
         except BaseException:
             transport.abort()
             raise
