@@ -83,8 +83,11 @@ async def test_what_waits_leaves_together(tmp_path, monkeypatch):
     held, together = Held(), []
     held.now = True
     async with market(tmp_path, *[TAKEN] * 6, held=held) as rig:
-        serve = rig.journal._writer._serve
-        monkeypatch.setattr(rig.journal._writer, "_serve", lambda batch: (together.append(len(batch)), serve(batch)))
+        writer = rig.journal._writer
+        run = writer._statements
+        monkeypatch.setattr(
+            writer, "_statements", lambda batch, *more: together.append(len(batch)) or run(batch, *more)
+        )
         for number in range(6):
             await rig.submit(f"BESS{number:03}", max_items=1)
         together.clear()
