@@ -110,10 +110,11 @@ class Link:
     async def write(self, span: Span, data: bytes) -> None:
         """Write these, in one request unless the device takes only one at a time. Raises `Refused` or `LinkError`."""
         words = struct.unpack(f">{span.size}H", data)
+        function = self._options.write_function
         if span.table is Table.COILS:
-            one_by_one = self.singly or span.size == 1  # hardly a device writes one coil by 15
+            one_by_one = function is WriteFunction.SINGLE or span.size == 1  # hardly a device writes one coil by 15
         else:
-            one_by_one = self.singly or (self._options.write_function is WriteFunction.AUTO and span.size == 1)
+            one_by_one = function is WriteFunction.SINGLE or (function is WriteFunction.AUTO and span.size == 1)
         if not one_by_one:
             await self._write_several(span, list(words))
             return
@@ -122,8 +123,8 @@ class Link:
 
     @property
     def singly(self) -> bool:
-        """Whether the device takes one register at a time, so that what is written together is seen to come one after the other."""
-        return self._options.write_function is WriteFunction.SINGLE
+        """Whether the device takes one register at a time, so that what is written together would be seen to come one after the other."""
+        return self._options.write_function is WriteFunction.SINGLE or self._options.max_registers_per_write == 1
 
     async def _write_one(self, span: Span, word: int) -> None:
         client, at, unit = self.client, span.start, self._options.unit

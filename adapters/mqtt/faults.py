@@ -22,6 +22,7 @@ _REFUSALS: Final = {
     134: "are `user` and `password` the ones that the broker knows?",
     135: "does the broker want a user, is this one allowed to connect, and are `user` and `password` right?",
     138: "the broker has banned this client",
+    155: "the last will needs QoS 1, and so do requests and outcomes; raise the broker's limit (mosquitto: `max_qos`)",
     140: "the broker asks for an authentication that is not supported here",
 }
 _TAKEN_OVER: Final = 142  # MQTT 5, 3.14.2.1
@@ -74,6 +75,11 @@ class Faults:
         """The broker says that it has no shared subscriptions."""
         hint = "leave `share:` out, and let one host alone read the requests"
         return LinkRefused(f"{self._name}: the broker has no shared subscriptions", hint=hint)
+
+    def unacknowledged(self) -> LinkError:
+        """The broker says that it takes nothing at QoS 1 (MQTT 5, 3.2.2.3.4)."""
+        hint = "requests and outcomes need QoS 1; raise the broker's limit (mosquitto: `max_qos`)"
+        return LinkRefused(f"{self._name}: the broker takes messages without acknowledgement alone (QoS 0)", hint=hint)
 
     def unsubscribed(self, topic: str, reason: ReasonCode) -> LinkError:
         """The broker's answer to a subscription is no."""

@@ -59,10 +59,12 @@ class Link:
         lost: Callable[[], None],
         clock: Clock,
         certified: Certified = unseen,
+        lowered: Callable[[Sequence[str]], None] = lambda _: None,
     ) -> None:
         self._options = options
         self._clock = clock
         self._certified = certified
+        self._lowered = lowered
         self._faults = Faults(options)
         self._heard = heard
         self._lost = lost
@@ -335,6 +337,9 @@ class Link:
         if shared and getattr(properties, "SharedSubscriptionAvailable", 1) == 0:
             self._fail(self._faults.unshared())
             return
+        if getattr(properties, "MaximumQoS", AT_LEAST_ONCE) < AT_LEAST_ONCE:
+            self._fail(self._faults.unacknowledged())
+            return
         kept = getattr(properties, "SessionExpiryInterval", None)
         self.kept_s = kept if isinstance(kept, int) and kept < self._options.session_expiry else None
         most = getattr(properties, "ReceiveMaximum", None)
@@ -364,9 +369,13 @@ class Link:
         self._subscribed = True
         if self._late is not None:
             self._late.cancel()
-        for topic, reason in zip(self._filters, reasons, strict=False):
+        granted = list(zip(self._filters, reasons, strict=False))
+        for topic, reason in granted:
             if reason.is_failure:
                 self._fail(self._faults.unsubscribed(topic, reason))
+        below = [topic for topic, reason in granted if reason.value < AT_LEAST_ONCE]
+        if below:
+            self._lowered(below)
         self._moved.set()
 
     def _on_unsubscribe(

@@ -80,7 +80,13 @@ class MqttSession:
         self._own = {options.status_topic, getattr(context.word, "topic", None)}
         client_id = options.client_id or context.client_id or "smp-bridge"
         self._link = Link(
-            options, client_id, heard=self._take, lost=self._ready.set, clock=context.clock, certified=context.certified
+            options,
+            client_id,
+            heard=self._take,
+            lost=self._ready.set,
+            clock=context.clock,
+            certified=context.certified,
+            lowered=self._unguarded,
         )
 
     async def open(self) -> None:
@@ -239,6 +245,10 @@ class MqttSession:
     def _acknowledge(self) -> None:
         while self._order and self._order[0].done:
             self._link.ack(self._order.popleft().mid)
+
+    def _unguarded(self, topics: Sequence[str]) -> None:
+        """The broker sends these without asking for an acknowledgement: what it sends while nobody is there, or into a crash, is gone."""
+        self._say("mqtt_qos_lowered", topics[0], "the broker grants QoS 0 alone", len(topics))
 
     def _put_aside(self, topic: str, why: str) -> None:
         self._aside += 1

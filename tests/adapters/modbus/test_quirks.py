@@ -84,6 +84,21 @@ async def test_one_register_at_a_time_says_the_state_and_the_status_last(device)
         assert [at for _, at, _ in (await log(device, {6}))[-2:]] == [STATUS + 1, STATUS]
 
 
+async def test_a_handshake_that_may_write_one_register_a_request_says_the_status_last(device):
+    """`max_registers_per_write: 1` holds for the handshake's two registers, too."""
+    site = copy.deepcopy(read_site(SAMPLE))
+    flow = site["flows"]["batteries"]
+    flow["outcome"] = {"state": flow["outcome"]["state"]}
+    options = options_of(site, port=device.port, max_registers_per_write=1, **FAST)
+    selections = selections_of({"flows": {"batteries": flow}})
+    async with asyncio.timeout(30), ADAPTER.open(context_of(options, selections)) as session:
+        (await asked(device, session)).ack(True)
+        await device.until(STATUS, 3, 0)
+    written = await log(device, {6, 16})
+    assert written[-2:] == [[16, STATUS + 1, 1], [16, STATUS, 1]]
+    assert {count for _, _, count in written} == {1}
+
+
 async def test_a_device_without_function_06(device):
     """Function 16 is the default, also for one register."""
     await device.order("only", functions=[3, 16])

@@ -428,3 +428,26 @@ async def test_catching_up_with_a_silent_broker_ends_the_session(tmp_path):
         proxy.set(Way.DOWN, blackhole=True)
         with pytest.raises(LinkError, match="gave no answer"):
             await link.caught_up()
+
+
+async def test_a_broker_that_takes_qos_0_alone_is_refused(tmp_path):
+    """MQTT 5 says so of our last will, or in the greeting: neither requests nor outcomes would be acknowledged."""
+    async with mosquitto(tmp_path / "broker", extra="max_qos 0") as broker:
+        assert "QoS not supported" in await refused(**broker.options(version="5"))
+        assert "QoS 0" in await refused(**broker.options(version="5", status_topic=None))
+
+
+async def test_a_subscription_below_qos_1_is_told(tmp_path, caplog):
+    """3.1.1 tells it in the answer to the subscription alone: what such a broker sends while nobody is there is lost."""
+    async with mosquitto(tmp_path / "broker") as broker, open_at(**broker.options()):
+        assert not [entry for entry in caplog.records if entry.message == "mqtt_qos_lowered"]
+    async with (
+        mosquitto(tmp_path / "lowered", extra="max_qos 0") as broker,
+        Peer(broker) as ems,
+        open_at(**broker.options(status_topic=None)) as link,
+    ):
+        (entry,) = [entry for entry in caplog.records if entry.message == "mqtt_qos_lowered"]
+        assert (entry.topic, entry.count) == (ASSET.format("+"), 2)
+        await ems.publish(REQUEST.format("EV001"), request("r-1"), qos=0)
+        (arrival,) = await take(link)
+        arrival.ack(True)

@@ -7,6 +7,8 @@ import pytest_asyncio
 from opcua_peer import opcua_peer
 
 from adapters.opcua import ADAPTER
+from adapters.opcua.library import ua
+from adapters.opcua.servers import stated_level
 from bridge.api import Address, LinkError, LinkRefused, Secret
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -113,3 +115,23 @@ async def test_a_handshake_asks_every_server(peer, other):
     await other.stop()
     with pytest.raises(LinkError, match="connecting to"):
         await ADAPTER.handshake(context)
+
+
+@pytest.mark.parametrize(
+    ("value", "level"),
+    [
+        (ua.DataValue(ua.Variant(17, ua.VariantType.Byte)), 17),
+        (ua.DataValue(ua.Variant(0, ua.VariantType.Byte)), 0),
+        (
+            ua.DataValue(ua.Variant(17, ua.VariantType.Byte), StatusCode=ua.StatusCode(ua.StatusCodes.BadNotReadable)),
+            255,
+        ),
+        (ua.DataValue(ua.Variant(300, ua.VariantType.Int32)), 255),
+        (ua.DataValue(ua.Variant("low", ua.VariantType.String)), 255),
+        (ua.DataValue(), 255),
+    ],
+    ids=["stated", "none", "not readable", "too high", "text", "nothing"],
+)
+async def test_a_server_that_states_no_level_is_not_blamed(value, level):
+    """Only a good number from 0 to 255 counts."""
+    assert stated_level(value) == level

@@ -45,6 +45,10 @@ async def opens(context, peer=None) -> None:
             ((uri, mode),) = (await peer.order("stats"))["secured"]
             named = uri.rpartition("#")[2].replace("_", "")
             assert (named, mode) == (security.policy.value, security.mode.value)
+            # After three quarters of an hour the library asks for another token, under which all goes on.
+            await session._link._client.open_secure_channel(renew=True)
+            (found,) = await session.read([PLACE])
+            assert (found.quality, found.value) == (Quality.GOOD, "REF1")
 
 
 async def refused(context, words: str, kind: type[LinkError] = LinkRefused) -> LinkError:
