@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
-from cryptography.x509 import Name
 from pydantic import Field, FilePath, IPvAnyNetwork, field_validator, model_validator
 
 from bridge.api import Options, PrivateFile
@@ -237,6 +236,8 @@ class SmpCertificate(Options):
     @field_validator("subjects")
     @classmethod
     def _names(cls, subjects: list[str]) -> list[str]:
+        from cryptography.x509 import Name  # noqa: PLC0415 - a large package, for who names subjects
+
         for subject in subjects:
             try:
                 found = Name.from_rfc4514_string(subject)
