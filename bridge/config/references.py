@@ -120,10 +120,13 @@ class Resolver:
     def _path(self, text: str, loc: Loc, wanted: "Wanted") -> object:
         """A path relative to the YAML file; pydantic's `FilePath` and `DirectoryPath` must exist, a plain `Path` need not."""
         path = Path(os.path.normpath((self.tree.directory / Path(text).expanduser()).absolute()))
-        if wanted.path_type == "file" and not path.is_file():
-            return self._wrong(loc, f"the file {path} does not exist; make it, or name another", wanted)
-        if wanted.path_type == "dir" and not path.is_dir():
-            return self._wrong(loc, f"the directory {path} does not exist; make it, or name another", wanted)
+        try:
+            if wanted.path_type == "file" and not path.is_file():
+                return self._wrong(loc, f"the file {path} does not exist; make it, or name another", wanted)
+            if wanted.path_type == "dir" and not path.is_dir():
+                return self._wrong(loc, f"the directory {path} does not exist; make it, or name another", wanted)
+        except OSError as error:  # a directory on the way is not ours to look into, or the name is none
+            return self._wrong(loc, f"the path {path} cannot be looked at: {error.strerror}", wanted)
         if wanted.has(Private):
             self._guard(path, loc, "private key")
         return path

@@ -446,15 +446,17 @@ async def no_secret_on_disk(directory):
     assert [file.name for file in files if b"planted" in file.read_bytes()] == []
 
 
-def refused_with(token):
-    """A refusal that names its item, with the token in every text, as it is and as JSON may write it."""
+def refused_with(token, code="{token}", field="{token}"):
+    """A refusal that names its item, with the token in its texts, as it is and as JSON may write it."""
     escaped = "".join(f"\\u{ord(letter):04x}" for letter in token)
-    named = f'"code":"{token}","message":"no: {escaped}","field":"{token}","assetReference":"BESS001"'
-    return smp_server.answer("400 Bad Request", f'{{"errors":[{{{named}}}]}}')
+    named = f'"code":"{code}","message":"no: {escaped}","field":"{field}","assetReference":"BESS001"'
+    return smp_server.answer("400 Bad Request", f'{{"errors":[{{{named}}}]}}'.replace("{token}", token))
 
 
 ECHOES = {
     "a refusal": ("REJECTED", refused_with),
+    "escapes alone": ("REJECTED", lambda token: refused_with(token, code="E1", field="name")),
+    "a password": ("REJECTED", lambda token: refused_with(PASSWORD, code=token, field="name")),
     "a transaction id": (
         "IN_DOUBT",
         lambda token: smp_server.answer("202 Accepted", json.dumps({"transactionId": token})),
@@ -495,6 +497,9 @@ async def test_row_38_a_token_that_smp_sends_back(tmp_path, caplog, what):
             assert [(error.code, error.text, error.field) for error in items[0].errors] == [
                 ("[secret]", "no: [secret]", "[secret]")
             ]
+        if what == "escapes alone":
+            assert [error.text for error in items[0].errors] == ["no: [secret]"]
+            return
     if what != "no HTTP":
         kept = b"".join(file.read_bytes() for file in tmp_path.glob("journal.db*") if file.is_file())
         assert b"planted-token-1" in kept, "evidence is what came"
@@ -531,9 +536,12 @@ def test_row_38_core_dumps():
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_row_39_a_redirect_is_never_followed(tmp_path, status):
     """Row 39: "SMP redirects 302 to another host": "never follow, never send token; WAITING, circuit open"."""
-    async with smp_server.smp_server(rest=smp_server.answer()) as other:
+    authority = Authority(
+        "authority", clock=smp_server.CLOCK
+    )  # the other host is trusted: it is not its certificate that keeps us away
+    async with smp_server.smp_server(rest=smp_server.answer(), authority=authority) as other:
         step = smp_server.answer(f"{status} Moved", Location=other.url() + "/take")
-        async with market(tmp_path, step) as rig:
+        async with market(tmp_path, step, peer_options={"authority": authority}) as rig:
             await rig.submit("BESS001")
             async with asyncio.timeout(5):
                 while not rig.pace.circuit_open:
@@ -547,9 +555,10 @@ async def test_row_39_a_redirect_is_never_followed(tmp_path, status):
 
 async def test_row_39_a_login_that_is_redirected(tmp_path):
     """Row 39: user and password go nowhere else either."""
-    async with smp_server.smp_server(rest=smp_server.answer()) as other:
+    authority = Authority("authority", clock=smp_server.CLOCK)
+    async with smp_server.smp_server(rest=smp_server.answer(), authority=authority) as other:
         login = smp_server.answer("307 Moved", Location=other.url() + LOGIN)
-        async with market(tmp_path, login=login) as rig:
+        async with market(tmp_path, login=login, peer_options={"authority": authority}) as rig:
             await rig.submit("BESS001")
             async with asyncio.timeout(5):
                 while not rig.peer.script.on(LOGIN):

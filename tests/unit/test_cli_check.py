@@ -88,6 +88,16 @@ def test_keys_and_secrets_that_others_can_read_are_refused(real, capsys, mode):
     assert load_here(real, find_adapter=find, environ={}).exposed, "no hindrance to a command that only looks"
 
 
+def test_a_path_that_cannot_be_looked_at_is_said(real, capsys):
+    """A name that no file system takes, or a directory on the way that we may not enter: a problem with its place, and no traceback."""
+    host = real / "bridge.yaml"
+    host.write_text(host.read_text().replace("signing_key: keys/sign.pem", f"signing_key: keys/{'x' * 300}"))
+    assert examine(real, find_adapter=find, environ={}) == 2
+    told = capsys.readouterr().err
+    assert "participants.acme-test.signing_key: the path " in told
+    assert "cannot be looked at: File name too long" in told
+
+
 def test_what_systemd_guards_may_have_any_mode(real, capsys):
     """Files under $CREDENTIALS_DIRECTORY are exempt, named as a credential or by their path."""
     host = real / "bridge.yaml"
