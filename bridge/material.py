@@ -93,7 +93,7 @@ def host_signer(config: Config) -> KeySigner | None:
     path = config.host.host_key
     if path is None:
         return None
-    signer = load_signer(path)
+    signer = load_signer(path, password=config.host.host_key_password)
     if signer.alg not in (Algorithm.ES256, Algorithm.EDDSA):
         text = "is an RSA key; the host's own key is EC P-256 or Ed25519 (`smp-bridge keys new --alg ES256`)"
         raise ConfigError([Problem(file=str(path), text=text)])

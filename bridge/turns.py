@@ -11,6 +11,7 @@ T = TypeVar("T")
 STEP_S: Final = 0.001
 LARGE_BYTES: Final = 16 * 1024  # what is worked in less than a millisecond
 _THREAD: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="aside")
+_SIGNERS: Final[dict[str, ThreadPoolExecutor]] = {}
 
 
 async def aside(size: int, work: Callable[P, T], /, *args: P.args, **named: P.kwargs) -> T:
@@ -18,6 +19,17 @@ async def aside(size: int, work: Callable[P, T], /, *args: P.args, **named: P.kw
     if size <= LARGE_BYTES:
         return work(*args, **named)
     return await asyncio.get_running_loop().run_in_executor(_THREAD, lambda: work(*args, **named))
+
+
+async def signing(whose: str, work: Callable[P, T], /, *args: P.args, **named: P.kwargs) -> T:
+    """The result of work with a key that is asked and not held (a hardware module): on a thread of that participant's own, so that a slow module delays nobody else.
+
+    Whoever stops waiting takes his turn out of the line, unless it has begun.
+    """
+    thread = _SIGNERS.get(whose)
+    if thread is None:
+        thread = _SIGNERS[whose] = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"sign-{whose}")
+    return await asyncio.get_running_loop().run_in_executor(thread, lambda: work(*args, **named))
 
 
 class Turns:

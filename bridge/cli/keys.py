@@ -219,6 +219,9 @@ def jwks(
     alg: Annotated[
         Algorithm | None, typer.Option(help="For RSA keys that are used with RS256 instead of PS256.")
     ] = None,
+    password_file: Annotated[Path | None, typer.Option(help="The files' passphrase is in this file.")] = None,
+    password_env: Annotated[str, typer.Option(help="The files' passphrase is in this variable.")] = "",
+    password_credential: Annotated[str, typer.Option(help="The files' passphrase is this systemd credential.")] = "",
     participant: NobodyOption = "",
     config: ConfigOption = Path("config"),
 ) -> None:
@@ -228,9 +231,13 @@ def jwks(
     """
     if bool(keys) == bool(participant):
         raise typer.BadParameter("give either files of private keys, or --participant NAME")
+    password = _passphrase(password_file, password_env, password_credential)
     if keys:
-        print(json.dumps({"keys": [load_signer(path, alg=alg).public_jwk() for path in keys]}, indent=2))
+        shown_ = [load_signer(path, alg=alg, password=password).public_jwk() for path in keys]
+        print(json.dumps({"keys": shown_}, indent=2))
         return
+    if password is not None:
+        raise typer.BadParameter("a passphrase is for files of private keys")
     found = loaded(config)
     known_participant(found, participant)
     clock = SystemClock.here()

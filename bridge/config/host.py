@@ -368,14 +368,22 @@ class HostOptions(Options):
     """The top of `bridge.yaml`; each participant is read by itself as `ParticipantOptions`.
 
     `host_key` is the host's own private key (EC P-256 or Ed25519, PEM), apart from the participants': it signs the journal's evidence.
+    `host_key_password` is its passphrase, where it is encrypted.
     """
 
     journal: JournalOptions
     host_key: PrivateFile | None = None
+    host_key_password: Secret | None = None
     listeners: Listeners = Field(default_factory=Listeners)
     clock: ClockOptions = Field(default_factory=ClockOptions)
     tracing: TracingOptions | None = None
     participants: Annotated[Any, Untouched]
+
+    @model_validator(mode="after")
+    def _key_of_password(self) -> Self:
+        if self.host_key_password is not None and self.host_key is None:
+            raise ValueError("`host_key_password` needs `host_key`: the file that it opens")
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

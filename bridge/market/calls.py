@@ -224,6 +224,11 @@ class CallMaker:
         return (errors[0].refusal if errors else None), [finding for finding in found if finding not in errors]
 
     @property
+    def participant(self) -> str:
+        """Whose calls these are."""
+        return self._identity.participant
+
+    @property
     def blocks(self) -> bool:
         """Whether making a call may take milliseconds whatever its size."""
         return blocks(self._signer)

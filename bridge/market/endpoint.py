@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -15,7 +16,7 @@ from aiohttp import hdrs, web
 
 from bridge.clock import Clock
 from bridge.envelope import BodyRefused, Refusal, SignatureRefused
-from bridge.errors import JournalFull, JournalUnusable
+from bridge.errors import JournalFull, JournalUnusable, RetryLater
 from bridge.journal.port import Fence, Journal, Parked, ParkedReturn, ReturnMessage
 from bridge.market.client import plain_headers
 from bridge.market.flood import Flood, Flooded, source_of
@@ -23,11 +24,12 @@ from bridge.market.report import MarketMetrics
 from bridge.market.returns import Freshness, MessageRefused, ReturnReader
 from bridge.market.tracker import Tracker
 from bridge.market.unknown_keys import Kept, UnknownKeys
-from bridge.turns import aside
+from bridge.turns import aside, signing
 
 log = logging.getLogger(__name__)
 
 BODY_S: Final = 30.0
+RECEIPT_S: Final = 10.0  # for a signature under a receipt; most senders wait longer for an answer
 RETRY_AFTER_S: Final = 5
 _TITLES: Final[Mapping[int, str]] = {
     400: "Bad request",
@@ -247,15 +249,23 @@ class ReturnsEndpoint:
             inbox.tracker.returned(ParkedReturn(id=parked.return_id, message=message, found=parked.found))
         if message.quarantined:
             await self._alarm(inbox, "QUARANTINE", message.quarantined)
-        return self._receipt(inbox, message, parked)
+        return await self._receipt(inbox, message, parked)
 
-    def _receipt(self, inbox: Inbox, message: ReturnMessage, parked: Parked) -> web.Response:
-        status, body, headers = inbox.reader.receipt(
+    async def _receipt(self, inbox: Inbox, message: ReturnMessage, parked: Parked) -> web.Response:
+        """While what signs receipts is away SMP is asked to come again: the message is stored, and its repeat gets the receipt."""
+        make = partial(
+            inbox.reader.receipt,
             message.message_id,
             parked.receipt_ns,
             duplicate=parked.verdict == "duplicate",
             quarantined=bool(message.quarantined),
         )
+        try:
+            async with asyncio.timeout(RECEIPT_S):
+                made = await signing(inbox.reader.participant, make) if inbox.reader.blocks else make()
+        except (RetryLater, TimeoutError) as error:
+            raise _Answer(503, "receipt_not_signed") from error
+        status, body, headers = made
         return web.Response(status=status, body=body, headers={**headers, **_NAMELESS})
 
 

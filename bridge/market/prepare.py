@@ -14,7 +14,7 @@ from bridge.journal.port import DueCall
 from bridge.lane import SignedCall
 from bridge.market.calls import CallMaker
 from bridge.model import HostReason, ItemState, Operation, Refusal
-from bridge.turns import LARGE_BYTES, Turns, aside
+from bridge.turns import Turns, aside, signing
 from bridge.wire import RenderedItem
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,9 @@ async def signed(
 ) -> SignedCall:
     """One call of these items; a large one is made on a thread beside the loop, for it takes milliseconds."""
     make = partial(maker.create, submission=submission, stamps=stamps, message_id=message_id)
-    return await aside(LARGE_BYTES + 1 if maker.blocks else sum(map(len, rendered)), make, operation, rendered)
+    if maker.blocks:
+        return await signing(maker.participant, make, operation, rendered)
+    return await aside(sum(map(len, rendered)), make, operation, rendered)
 
 
 async def _prepared(maker: CallMaker, due: DueCall) -> Prepared | Refusal | Poison:

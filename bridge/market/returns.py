@@ -12,6 +12,7 @@ import orjson
 from bridge.clock import Stamp
 from bridge.envelope import PublicKey, Signer, Verified, certified, parse_strict, sign, verify
 from bridge.envelope.certified import Agreed
+from bridge.envelope.keys import blocks
 from bridge.errors import BridgeError
 from bridge.journal.port import ReturnMessage
 from bridge.market.calls import Identity
@@ -162,10 +163,23 @@ class ReturnReader:
         ids = [meta.message_id, meta.operation, meta.sender, meta.recipient, meta.environment, meta.correlation_id]
         return sha256(orjson.dumps([bare, ids], option=orjson.OPT_SORT_KEYS)).digest()
 
+    @property
+    def blocks(self) -> bool:
+        """Whether a receipt may take milliseconds to sign."""
+        return self._signer is not None and blocks(self._signer)
+
+    @property
+    def participant(self) -> str:
+        """Whose URL this is."""
+        return self._identity.participant
+
     def receipt(
         self, message_id: str, received_ns: int, *, duplicate: bool, quarantined: bool = False
     ) -> tuple[int, bytes, dict[str, str]]:
-        """What tells SMP that we have it: status, body and headers, signed where the profile has `sign_acks`."""
+        """What tells SMP that we have it: status, body and headers, signed where the profile has `sign_acks`.
+
+        Raises `RetryLater` while what signs is away.
+        """
         status, body = self._wire.render_ack(message_id, received_ns, duplicate=duplicate)
         if quarantined and not duplicate and self._profile.spec.ack.quarantine_status == 422:
             status = 422  # the profile tells SMP that we do not know this kind of message; it is stored all the same

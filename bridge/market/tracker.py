@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from bridge.clock import Clock, Stamp
@@ -20,7 +21,7 @@ from bridge.market.traces import MarketTraces
 from bridge.model import ErrorNote, HostReason, ItemState, Operation
 from bridge.platform import AnswerClass, Report, Verdict, outcomes, sent_again
 from bridge.submission import SubmissionState, settled_state
-from bridge.turns import LARGE_BYTES, aside
+from bridge.turns import aside, signing
 
 log = logging.getLogger(__name__)
 
@@ -316,9 +317,8 @@ class Tracker:
         while (wait_s := self._pace.poll_wait_s()) > 0:  # noqa: ASYNC110 - time alone makes room
             await asyncio.sleep(wait_s)
         try:
-            call = await aside(
-                LARGE_BYTES + 1 if self._maker.blocks else 0, self._maker.status, transaction_id, submission=submission
-            )
+            make = partial(self._maker.status, transaction_id, submission=submission)
+            call = await signing(self._participant, make) if self._maker.blocks else make()
         except RetryLater:
             return False
         headers = {**call.headers, **self._maker.token_headers(token)}

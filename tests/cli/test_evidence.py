@@ -9,6 +9,7 @@ from functools import partial
 
 import memory_adapter as memory
 import pytest
+from private_files import write_private_file
 from ruamel.yaml import YAML
 from service import fill, linked, service, until_words
 
@@ -16,6 +17,9 @@ from bridge.cli import main
 from bridge.cli.check import load_here
 from bridge.envelope import Algorithm
 from bridge.keys import load_signer, new_key, public_jwks, write_private
+from bridge.secret import Secret
+
+PASSPHRASE = Secret("a passphrase of the host's key")
 
 
 def told(capsys, monkeypatch, *arguments):
@@ -32,6 +36,7 @@ def told(capsys, monkeypatch, *arguments):
 
 async def _work(directory, key):
     host = {"journal": {"path": "../var/journal.db", "seal_every": "100ms"}, "host_key": str(key)}
+    host["host_key_password"] = {"file": str(write_private_file(key.with_name("passphrase"), PASSPHRASE.reveal()))}
     async with service(directory, host=host) as made:
         ems = await linked(made)
         places = fill(ems, 2)
@@ -46,17 +51,20 @@ async def _work(directory, key):
 
 @pytest.mark.timeout(120)
 def test_from_export_to_verify(tmp_path, monkeypatch, capsys):
-    """The stop signs; export and verify say what they did; a changed file, a wrong key and a missing key are told."""
+    """The stop signs, with a key that is encrypted; export and verify say what they did; a changed file, a wrong key and a missing key are told."""
     key = tmp_path / "host.pem"
-    write_private(key, new_key(Algorithm.ES256))
+    write_private(key, new_key(Algorithm.ES256), password=PASSPHRASE)
     submission, heads = asyncio.run(_work(tmp_path, key))
-    kid = load_signer(key).kid
+    kid = load_signer(key, password=PASSPHRASE).kid
     assert {row[0] for row in heads} == {kid}
     known = memory.memory_adapter(memory.MemoryEms(), "north")
     monkeypatch.setattr("bridge.cli.journals.load_here", partial(load_here, find_adapter=lambda _: known))
     say = partial(told, capsys, monkeypatch)
     config, out, keys = tmp_path / "config", tmp_path / "out.zip", tmp_path / "keys.json"
-    keys.write_text(json.dumps(public_jwks([load_signer(key)])))
+    status, printed, _ = say("keys", "jwks", key, "--password-file", tmp_path / "passphrase")
+    assert status == 0
+    keys.write_text(printed)
+    assert say("keys", "jwks", key)[0] == 2  # it is encrypted
     wanted = ("--participant", "acme-test", "--config", config)
 
     status, printed, complained = say("evidence", "export", *wanted, "--submission", submission, out)
@@ -99,7 +107,7 @@ def test_from_export_to_verify(tmp_path, monkeypatch, capsys):
 
     yaml = YAML(typ="safe")
     document = yaml.load((config / "bridge.yaml").read_text())
-    del document["host_key"]
+    del document["host_key"], document["host_key_password"]
     with (config / "bridge.yaml").open("w") as file:
         yaml.dump(document, file)
     status, _, complained = say("evidence", "export", *wanted, "--submission", submission, tmp_path / "y.zip")

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 from people import note, token, unpacked
+from private_files import write_private_file
 from pydantic import BaseModel
 from service import fill, linked, prepared, until_words
 
@@ -34,8 +35,13 @@ from bridge.web.roles import Role
 from bridge.web.tokens import make_token
 
 PASSPHRASE = "passphrase-4471-of-the-signing-key"
+HOST_PASSPHRASE = "passphrase-8812-of-the-host-key"
+NOTARY = "token-5530-of-the-notary"
 # Every field of a configuration that takes a secret. One that is not here is not tested: plant it below, and add it.
 PLACES = {
+    "HostOptions.host_key_password",
+    "HostOptions.journal.anchors.mqtt.password",
+    "HostOptions.journal.anchors.post.token",
     "HostOptions.journal.postgres.password",
     "HostOptions.tracing.headers",
     "ParticipantOptions.hsm.pin",
@@ -77,6 +83,9 @@ def test_every_place_that_takes_a_secret_is_known():
 
 PLANTED = "planted-3390-in-the-file"
 LITERALS = {
+    "HostOptions.host_key_password": ("bridge", "journal: {path: j/j.db}\nhost_key: bridge.yaml\nhost_key_password: PLANTED"),
+    "HostOptions.journal.anchors.mqtt.password": ("bridge", "journal: {path: j/j.db, anchors: {a: {mqtt: {broker: 'mqtts://b', topic: t, user: u, password: PLANTED}}}}"),
+    "HostOptions.journal.anchors.post.token": ("bridge", "journal: {path: j/j.db, anchors: {a: {post: {url: 'https://n/a', token: PLANTED}}}}"),
     "HostOptions.journal.postgres.password": ("bridge", "journal: {postgres: {host: h, database: d, user: u, password: PLANTED}, anchor: a, archive: b}"),
     "HostOptions.tracing.headers": ("bridge", "tracing: {endpoint: 'https://c.example/v1/traces', headers: {Authorization: PLANTED}}"),
     "ParticipantOptions.hsm.pin": ("entry", "hsm: {module: m.so, token: t, key: k, pin: PLANTED}"),
@@ -180,15 +189,20 @@ def heard():
 async def test_nothing_of_a_whole_life_holds_a_secret(tmp_path, heard, monkeypatch):
     """A start, a submission with its return, people with good and bad tokens, a refused login, a crash: everything that came out is searched."""
     out, planted = {}, {"the password of SMP": "s3cret-of-the-test", "the passphrase": PASSPHRASE}
+    planted |= {"the host key's passphrase": HOST_PASSPHRASE, "the notary's token": NOTARY}
+    nobody = {"post": {"url": "https://127.0.0.1:9/anchors", "token": {"file": "../keys/notary"}}, "alarm_after": "1s"}
     options = {
-        "host": {"host_key": "../keys/host.pem"}, "passphrase": PASSPHRASE,
+        "host": {
+            "host_key": "../keys/host.pem", "host_key_password": {"file": "../keys/host-passphrase"},
+            "journal": {"path": "../var/journal.db", "anchors": {"nobody": nobody}},
+        }, "passphrase": PASSPHRASE,
         "entry": {"signing_password": {"file": "../keys/passphrase"}},
     }  # fmt: skip
     async with prepared(tmp_path, **options) as made:
         keys = tmp_path / "keys"
-        write_private(keys / "host.pem", new_key(Algorithm.ES256))
-        (keys / "passphrase").write_text(PASSPHRASE)
-        (keys / "passphrase").chmod(0o600)
+        write_private(keys / "host.pem", new_key(Algorithm.ES256), password=Secret(HOST_PASSPHRASE))
+        for name, text in (("passphrase", PASSPHRASE), ("host-passphrase", HOST_PASSPHRASE), ("notary", NOTARY)):
+            write_private_file(keys / name, text)
         for name in ("host.pem", "acme.pem", "returns.key.pem"):
             planted |= {f"line {number} of {name}": line for number, line in enumerate(pem_lines(keys / name))}
         config = made.config()

@@ -4,10 +4,13 @@ import asyncio
 import json
 import os
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pkcs11
 import pytest
+from end_point import ACME, listening
 from pkcs11.util.ec import encode_named_curve_parameters
 from private_files import write_private_file
 from service import PARTICIPANT, fill, linked, service, until_words
@@ -17,6 +20,7 @@ from bridge.envelope import Algorithm, SignatureForm, sign, verify
 from bridge.errors import ConfigError
 from bridge.hsm import HsmSigner, Token
 from bridge.keys import public_from_jwk
+from bridge.market import endpoint
 from bridge.secret import Secret
 
 MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
@@ -130,3 +134,51 @@ async def test_the_service_signs_rotates_and_waits(token, tmp_path, monkeypatch,
                 await asyncio.sleep(0.01)
         monkeypatch.setattr(Token, "open", opened)
         await until_words(ems, [place], {3: 1})
+
+
+def receipt_of(smp, made, answer):
+    """Status, and whose message the receipt names, once its signature is that of the token's key."""
+    status, headers, body = answer
+    tokens = [headers[name] for name in headers if name.lower() == smp.profile.signature_header.lower()]
+    verified = verify(smp.form, body, tokens, {made.kid: public_from_jwk(Path("hsm"), made.public_jwk())})
+    return status, smp.wire.read_ack(verified.payload).message_id
+
+
+async def test_receipts_are_signed_in_the_token_and_never_on_the_loop(token, tmp_path, monkeypatch):
+    """`sign_acks` with a slow module: others have the loop meanwhile. While it hangs or is away SMP is told to come again; the message is stored, and its repeat gets the receipt."""
+    made, threads = signer("sign-1"), []
+    signed = HsmSigner._signed
+    wait_s, away = [0.0], []
+
+    def slowly(self, signing_input):
+        threads.append(threading.current_thread().name)
+        if away:
+            raise pkcs11.exceptions.DeviceError
+        time.sleep(wait_s[0])
+        return signed(self, signing_input)
+
+    monkeypatch.setattr(HsmSigner, "_signed", slowly)
+    async with listening(tmp_path, sign_with=made, signature={"sign_acks": True}) as smp:
+
+        async def send(name):
+            return await smp.send(*smp.seal(smp.draft(message_id=name)).sent())
+
+        assert receipt_of(smp, made, await send("m-1")) == (smp.profile.spec.ack.status, "m-1")
+        wait_s[0] = 0.5
+        turns, sending = 0, asyncio.get_running_loop().create_task(send("m-2"))
+        while not sending.done():
+            await asyncio.sleep(0.005)
+            turns += 1
+        assert receipt_of(smp, made, await sending) == (smp.profile.spec.ack.status, "m-2")
+        assert turns > 20
+        assert {name.rpartition("_")[0] for name in threads} == {f"sign-{ACME}"}
+
+        monkeypatch.setattr(endpoint, "RECEIPT_S", 0.2)
+        status, headers, _ = await send("m-3")
+        assert (status, "Retry-After" in headers) == (503, True)
+        monkeypatch.setattr(endpoint, "RECEIPT_S", 10.0)
+        wait_s[0] = 0.0
+        away.append(1)
+        assert (await send("m-3"))[0] == 503
+        away.clear()
+        assert receipt_of(smp, made, await send("m-3")) == (200, "m-3")

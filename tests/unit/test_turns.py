@@ -6,8 +6,10 @@ import sys
 import threading
 import time
 
+import pytest
+
 from bridge.process import SWITCH_S, calm, keep_loaded
-from bridge.turns import LARGE_BYTES, STEP_S, Turns, aside
+from bridge.turns import LARGE_BYTES, STEP_S, Turns, aside, signing
 
 
 async def others(work):
@@ -86,3 +88,24 @@ def test_what_is_loaded_later_is_kept_from_the_search_too():
         assert gc.get_freeze_count() - before >= len(later)
     finally:
         gc.unfreeze()
+
+
+async def test_a_module_that_hangs_delays_its_own_participant_alone():
+    """Signing of another one and large work of anybody go on; who stops waiting is taken out of the line."""
+    release, done = threading.Event(), []
+    hanging = asyncio.get_running_loop().create_task(signing("slow", release.wait, 20))
+    await asyncio.sleep(0)  # it has begun
+    try:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await signing("slow", done.append, "given up")
+        async with asyncio.timeout(10):
+            name = await signing("other", lambda: threading.current_thread().name)
+            assert name.startswith("sign-other")
+            assert await aside(LARGE_BYTES + 1, lambda: 7) == 7
+        assert not hanging.done()
+    finally:
+        release.set()
+    assert await hanging
+    assert await signing("slow", lambda: 8) == 8
+    assert done == []
