@@ -4,9 +4,18 @@ import pytest
 from end_point import FORMS, listening
 
 
-@pytest.fixture(params=FORMS)
+def pytest_generate_tests(metafunc):
+    """Under each form of JWS; and at length under the profile whose messages carry certificates, unless the test is about a JWS's own parts."""
+    if "smp" in metafunc.fixturenames:
+        forms = list(FORMS)
+        if metafunc.definition.get_closest_marker("jws") is None:
+            forms.append(pytest.param("dip-like", marks=pytest.mark.long))
+        metafunc.parametrize("smp", forms, indirect=True)
+
+
+@pytest.fixture
 async def smp(request, tmp_path):
-    """An end point under the default profile, the odd one, and the default one with the third signature form."""
+    """An end point under the default profile, the odd one, the default one with the third form of JWS, or `dip-like`."""
     async with listening(tmp_path, profile=request.param) as made:
         yield made
 

@@ -13,6 +13,7 @@ from bridge.envelope.base64url import decode, encode
 from bridge.keys import KeySigner
 
 
+@pytest.mark.jws
 async def test_row_1_malformed_parts(smp):
     """Row 1: "no signature; empty; two signature headers; malformed base64url; padding; trailing data" in every form: 401."""
     _, good = await smp.accepted()
@@ -74,6 +75,7 @@ async def test_row_1_compact(tmp_path):
         await smp.unauthentic("two_signatures", (body, [f"{good.head}..{good.tail}"]))
 
 
+@pytest.mark.jws
 @each(
     ("none", "alg_not_allowed"),
     ("None", "alg_not_allowed"),
@@ -130,6 +132,7 @@ async def test_row_4_rs256_for_a_ps256_key(tmp_path, rsa, form):
         await smp.unauthentic("bad_signature", smp.seal(draft, other, {"alg": "PS256"}))
 
 
+@pytest.mark.jws
 async def test_row_4_ecdsa_edges(smp):
     """Row 4: "ES384 for ES256; ECDSA r=s=0; wrong length": 401, and so are DER and a signature beyond the curve's order."""
     draft, good = await smp.accepted()
@@ -143,6 +146,7 @@ async def test_row_4_ecdsa_edges(smp):
         await smp.unauthentic("bad_signature", good.but(tail=encode(wrong)))
 
 
+@pytest.mark.jws
 @each(
     (None, "kid_missing"),
     ("", "kid_missing"),
@@ -167,6 +171,7 @@ async def test_row_5_kid(smp, kid, reason):
     await smp.unauthentic(reason, smp.seal(draft, header={"kid": kid}))
 
 
+@pytest.mark.jws
 async def test_row_5_nothing_is_opened_by_kid(smp):
     """Row 5: "no file, DB or network access by kid": the key set is asked once, and nothing else is."""
     draft, _ = await smp.accepted()
@@ -178,6 +183,7 @@ async def test_row_5_nothing_is_opened_by_kid(smp):
             await asyncio.to_thread(trap.accept)
 
 
+@pytest.mark.jws
 async def test_row_6_embedded_keys_and_urls(smp):
     """Row 6: "embedded `jwk`, `x5c`; `jku`, `x5u` pointing at a loopback listener": 401, the listener sees no connection."""
     draft, _ = await smp.accepted()
@@ -199,6 +205,7 @@ async def test_row_6_embedded_keys_and_urls(smp):
             await asyncio.to_thread(trap.accept)
 
 
+@pytest.mark.jws
 @each(["exp"], [], ["exp", "exp"], "exp", ["alg"], ["absent"], ["b64"], {}, 7)
 async def test_row_7_crit(smp, crit):
     """Row 7: "`crit` unknown, empty, duplicate, not a list, naming `alg`, naming an absent header": 401, signed truly."""
@@ -213,6 +220,7 @@ async def test_row_7_crit_in_the_unprotected_part(flattened):
     await flattened.unauthentic("extra_member", (json.dumps({**message, "header": {"crit": ["exp"]}}).encode(), []))
 
 
+@pytest.mark.jws
 async def test_row_8_b64_false(smp):
     """Row 8: "`b64:false` without `crit`; with `crit` when the profile does not allow it": 401, and so is `b64:true`."""
     draft, _ = await smp.accepted()
@@ -243,6 +251,7 @@ async def test_row_9_flattened_member_twice(flattened):
     await flattened.unauthentic("duplicate_member", (b'{"payload":"e30",' + body[1:], []))
 
 
+@pytest.mark.jws
 async def test_row_10_any_change_of_the_signed_bytes(smp):
     """Row 10: "one bit of body, header or signature changed; whitespace added; CRLF changed; key order changed; BOM added": 401."""
     draft, good = await smp.accepted()
@@ -280,6 +289,7 @@ async def test_row_10_a_line_end_of_the_body_is_signed_too(detached):
     await detached.unauthentic("bad_signature", sealed.but(payload=sealed.payload.replace(b"\r\n", b"\n")))
 
 
+@pytest.mark.jws
 async def test_row_11_signature_of_another_valid_message(smp):
     """Row 11: "body valid, signature of another valid message": 401 both ways."""
     _, one = await smp.accepted()

@@ -293,6 +293,7 @@ def verified(monkeypatch):
     return calls
 
 
+@pytest.mark.jws
 async def test_row_35_verify_is_called_once(smp, verified):
     """Row 35: "bad signature v. other participant's key": "each path calls verify exactly once"; so does a good message."""
     draft, good = await smp.accepted()

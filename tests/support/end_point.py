@@ -199,8 +199,13 @@ class Smp:
     def with_extra(self, draft, raw):
         """The draft with one more member in its body, whose value are these raw bytes."""
         raw = raw if isinstance(raw, bytes) else raw.encode()
-        assert draft.payload.startswith(b"{")
-        return draft.saying(b'{"extra":' + raw + b"," + draft.payload[1:])
+        return draft.saying(draft.payload.replace(b"{", b'{"extra":' + raw + b",", 1))
+
+    def with_body(self, message, payload):
+        """A message that was signed with another body in its place."""
+        if self.form.certified:
+            return message.but(body=payload, digest=certificates.digest(payload))
+        return message.but(payload=payload)
 
     def seal(self, draft, key=None, header=None):
         """Sign it. `header` replaces the whole protected header by these bytes, or some members of it (None takes one out)."""
