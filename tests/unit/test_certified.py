@@ -188,7 +188,7 @@ def test_what_is_remembered_is_bounded_and_changes_no_verdict():
     """The authorities' verdict on a certificate is kept, its dates are looked at each time; of each subject the last to end is told."""
     agreed = made.agreed()
     first, second = (certificate(key=rsa_key(), issuer=authority(), until_days=days) for days in (10, 20))
-    for one in (second, first, second):
+    for one in (second, first):
         assert verdict(good(holder(one)), agreed=agreed) == ""
     assert [taken.thumbprint for taken in agreed.taken()] == [thumbprint(second)]
     assert verdict(good(holder(first)), agreed=agreed, at_ns=AT + 11 * 86_400 * NS) == "certificate_expired"
