@@ -242,6 +242,9 @@ class Host:
         await watch.look()
         return watch
 
+    def _clock_state(self) -> Mapping[str, object]:
+        return self._watch.signed_by() if self._watch is not None else {}
+
     async def _build_keeper(self, journal: KeptJournal) -> Keeper:
         options = self._config.host.journal
         settings = KeeperSettings(
@@ -389,7 +392,9 @@ class Host:
         with suppress(JournalFull):  # they are noted at the next start
             await attest()
         client = await stack.enter_async_context(SmpClient(client_settings(entry), clock=self._clock))
-        maker = call_maker(self._config, entry, clock=self._clock, jitter=self._random.random, keys=keys)
+        maker = call_maker(
+            self._config, entry, clock=self._clock, jitter=self._random.random, keys=keys, clock_state=self._clock_state
+        )
         password = Password(options.password)
         tokens = TokenKeeper(
             login(maker, client, options.username, password),

@@ -63,9 +63,15 @@ def flow_plan(config: Config, site: SiteConfig, name: str) -> FlowPlan:
 
 
 def call_maker(
-    config: Config, entry: Participant, *, clock: Clock, jitter: Callable[[], float], keys: KeyRing
+    config: Config,
+    entry: Participant,
+    *,
+    clock: Clock,
+    jitter: Callable[[], float],
+    keys: KeyRing,
+    clock_state: Callable[[], Mapping[str, object]] = dict,
 ) -> CallMaker:
-    """What makes and reads this participant's calls."""
+    """What makes and reads this participant's calls; `clock_state` is what evidence keeps of the clock at each signature."""
     return CallMaker(
         identity=identity(entry),
         profile=entry.profile,
@@ -79,6 +85,7 @@ def call_maker(
         jitter=jitter,
         trace_headers=_trace_headers(config, entry),
         base_url=entry.options.base_url,
+        clock_state=clock_state,
     )
 
 

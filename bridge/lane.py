@@ -31,7 +31,10 @@ class Fence(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedCall:
-    """The exact bytes of one Create call. `headers` holds what the profile puts beside the body (signature, ids), never the token."""
+    """The exact bytes of one Create call. `headers` holds what the profile puts beside the body (signature, ids), never the token.
+
+    `clock` is what was known of this machine's clock when it was signed; it is told once, when the call goes out.
+    """
 
     message_id: str
     correlation_id: str
@@ -42,6 +45,7 @@ class SignedCall:
     kid: str
     profile: str
     stamps: Mapping[str, Stamp] = field(default_factory=dict)
+    clock: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

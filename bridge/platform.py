@@ -37,6 +37,8 @@ class Exchange:
     retry_after_s: float | None = None
     first_byte: Stamp | None = None
     answered: Stamp | None = None
+    peer: Mapping[str, str] = field(default_factory=dict)
+    """The certificate that the server showed, as `bridge.market.peers` tells it."""
 
 
 class AnswerClass(enum.Enum):

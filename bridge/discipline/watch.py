@@ -61,6 +61,14 @@ class ClockWatch:
             "detail": report.detail,
         }
 
+    def signed_by(self) -> Mapping[str, object]:
+        """What evidence keeps of it at each signature, in seconds; nothing without a source."""
+        if self._standing is None:
+            return {}
+        report = self._standing.report
+        found = {"source": report.source, "offset_s": report.offset_s, "max_error_s": report.max_error_s}
+        return found | {"synchronised": report.synchronised}
+
     async def look(self) -> None:
         """Read once and let it count. The host looks before it starts to sign."""
         if self._source is None:

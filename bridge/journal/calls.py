@@ -59,6 +59,11 @@ def envelope_digest(call: SignedCall) -> str:
     return hashlib.sha256(envelope_of(call)).hexdigest()
 
 
+def clock_of(call: SignedCall) -> dict[str, object]:
+    """What was known of the clock when the call was signed, for the event; nothing for one that was signed by an earlier attempt."""
+    return {"clock": dict(call.clock)} if call.clock else {}
+
+
 def load_call(rows: Rows, call: int) -> SignedCall:
     """The exact call as it was stored; without headers and body where they were erased."""
     row = rows.one(

@@ -6,7 +6,7 @@ from typing import Final
 
 from bridge.journal import writebacks
 from bridge.journal.assets import Adopted, adopt
-from bridge.journal.calls import envelope_digest
+from bridge.journal.calls import clock_of, envelope_digest
 from bridge.journal.holds import HeldMemo
 from bridge.journal.leases import MESSAGE_MEMORY_NS
 from bridge.journal.port import Accepted, Awaited, Candidate, FastCall, Fence, Intake
@@ -463,6 +463,7 @@ class _Writing:
             "replaced": line.replaced,
             "total": line.items,
             "first": line.first,
+            "parts": self._queue.parts(line),
         }
         if line.fast:
             assert self._fast is not None
@@ -471,6 +472,7 @@ class _Writing:
                 "kid": self._fast.call.kid,
                 "readings": (blob.digest or b"").hex(),
                 "envelope": envelope_digest(self._fast.call),
+                **clock_of(self._fast.call),
             }
             self._tx.event(self._fence, line.participant, "SENDING", line.id, data, blob=self._queue.fast_body)
             return

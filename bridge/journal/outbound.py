@@ -6,7 +6,7 @@ from typing import Final
 from bridge.clock import Stamp
 from bridge.errors import IllegalMove, Replaced
 from bridge.journal import writebacks
-from bridge.journal.calls import envelope_digest, insert_call, load_call, same_call
+from bridge.journal.calls import clock_of, envelope_digest, insert_call, load_call, same_call
 from bridge.journal.holds import SITE_HELD, held, participant_held
 from bridge.journal.moves import COLUMNS, Submission, check_revision, find_all, load, move
 from bridge.journal.port import AnswerNote, DueCall, Fence, NoneDue, ParkedReturn, SignedCall, WaitingItem
@@ -162,6 +162,7 @@ def sending(
             "kid": call.kid,
             "attempt": found.attempts + 1,
             "envelope": envelope_digest(call),
+            **clock_of(call),
         },
         blob=body,
         stamps={**call.stamps, "journalled": tx.now},
@@ -250,12 +251,13 @@ def answered(
 
 def answer_data(answer: AnswerNote) -> dict[str, object]:
     """An answer as an event tells it; its body is the event's blob."""
-    return {
+    said: dict[str, object] = {
         "status": answer.status,
         "headers": dict(answer.headers),
         "detail": answer.detail[:_DETAIL_CHARS],
         "transaction": answer.transaction_id,
     }
+    return said | {"peer": dict(answer.peer)} if answer.peer else said
 
 
 def _parked(tx: Tx, submission: Submission, answer: AnswerNote) -> list[ParkedReturn]:

@@ -176,7 +176,7 @@ class NoneDue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerNote:
-    """The answer to a POST as evidence: status 0 when there was none; `detail` is one line for a person."""
+    """The answer to a POST as evidence: status 0 when there was none; `detail` is one line for a person, `peer` the certificate that the server showed."""
 
     status: int
     headers: Mapping[str, str]
@@ -184,6 +184,7 @@ class AnswerNote:
     detail: str
     transaction_id: str = ""
     stamps: Stamps = field(default_factory=dict)
+    peer: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +226,10 @@ class OpenSubmission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReturnMessage:
-    """A signed return as it came: the exact body, the signature header, and what routes it. `content` is a digest of its meaning without its own timestamp."""
+    """A signed return as it came: the exact body, the signature header, and what routes it. `content` is a digest of its meaning without its own timestamp.
+
+    `checks` names those that it passed, in order; `peer` is the certificate that the caller showed. Both are told once, when it is parked.
+    """
 
     participant: str
     message_id: str
@@ -238,6 +242,8 @@ class ReturnMessage:
     late: bool
     received: Stamp
     quarantined: str = ""
+    checks: str = ""
+    peer: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -162,6 +162,21 @@ class Queueing:
         """The submissions touched by this accept."""
         return self._lines.values()
 
+    def parts(self, line: Line) -> list[list[int]]:
+        """Which records of the intake's readings became which items of this line: runs of [first item, first part, how many], parts counted from 0."""
+        pairs = [(planned.id, planned.part) for planned in self._items.values() if planned.line is line]
+        pairs += [(found.item, part) for found, _, _, part in self._replaced if found.submission == line.seq]
+        runs: list[list[int]] = []
+        for item, part in pairs:
+            last = runs[-1] if runs else None
+            if part < 0:
+                continue
+            if last and (last[0] + last[2], last[1] + last[2]) == (item, part):
+                last[2] += 1
+            else:
+                runs.append([item, part, 1])
+        return runs
+
     def new_items(self) -> Iterable[Planned]:
         """The items created, and those replaced, as far as units must look at their members again."""
         yield from self._items.values()

@@ -74,6 +74,10 @@ def _insert(tx: Tx, fence: Fence, message: ReturnMessage, verdict: str) -> int:
         "quarantined": message.quarantined,
         "envelope": hashlib.sha256(envelope_of(message.headers)).hexdigest(),
     }
+    if message.checks:
+        data["checks"] = message.checks
+    if message.peer:
+        data["peer"] = dict(message.peer)
     tx.event(fence, message.participant, "return", message.message_id, data, blob=body)
     return id_
 

@@ -80,6 +80,7 @@ class _Taken:
             detail=self.exchange.detail,
             transaction_id=self.transaction_id,
             stamps=self.stamps,
+            peer=self.exchange.peer,
         )
 
 

@@ -103,8 +103,9 @@ class CallMaker:
         jitter: Callable[[], float],
         trace_headers: Callable[[str], Mapping[str, str]] = lambda _: {},
         base_url: str = "",
+        clock_state: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
-        """`trace_headers` gives what a call of this submission carries so that SMP may join its trace. `base_url` is where calls go; some forms sign it."""
+        """`clock_state` is what is known of this machine's clock now. `trace_headers` gives what a call of this submission carries so that SMP may join its trace. `base_url` is where calls go; some forms sign it."""
         self.profile = profile
         self.semantics = BatchSemantics(profile.batch_semantics.value)
         self.new_submission = new_submission
@@ -120,6 +121,7 @@ class CallMaker:
         self._trace_headers = trace_headers
         self._base_url = base_url
         self.echoes = Echoes()
+        self._clock_state = clock_state
         self._classes = {key: AnswerClass(value.value) for key, value in profile.answer_classes.items()}
 
     # out -------------------------------------------------------------------------------------------------------------
@@ -157,6 +159,7 @@ class CallMaker:
             kid=signer.kid,
             profile=f"{self.profile.name} {self.profile.version} {self.profile.hash}",
             stamps={**stamps, "signed": self._clock.now()},
+            clock=self._clock_state(),
         )
 
     def status(self, transaction_id: str, *, submission: str = "") -> PlainCall:

@@ -15,6 +15,7 @@ from yarl import URL
 from bridge.clock import Clock, Stamp
 from bridge.market.connection import Lost, NotHttp, Pool, Proxy, TooLarge
 from bridge.market.echoes import LEAST, SHOWN
+from bridge.market.peers import NO_PEER, peer_of
 from bridge.platform import Exchange, Failure
 
 SLOWEST_UPLOAD: Final = 16_000  # bytes a second: what a large call may take to leave, beside the time for its answer
@@ -50,11 +51,12 @@ def tls_context(settings: ClientSettings) -> ssl.SSLContext:
 class _Facts:
     """What is known of one call so far."""
 
-    __slots__ = ("_clock", "first_byte", "secret")
+    __slots__ = ("_clock", "first_byte", "peer", "secret")
 
     def __init__(self, clock: Clock, secret: str) -> None:
         self._clock = clock
         self.first_byte: Stamp | None = None
+        self.peer = NO_PEER
         self.secret = secret
 
     def left(self) -> None:
@@ -143,6 +145,9 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
             return self._failed(facts, Failure.TLS, error)
         except OSError as error:
             return self._failed(facts, Failure.REFUSED, error)
+        if connection.peer is None:
+            connection.peer = peer_of(connection.transport)
+        facts.peer = connection.peer
         try:
             answer = await connection.exchange(head, body, facts.left)
         finally:
@@ -155,6 +160,7 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
             retry_after_s=_retry_after(answer.headers.get("retry-after", ""), self._clock),
             first_byte=facts.first_byte,
             answered=self._clock.now(),
+            peer=facts.peer,
         )
 
     def _head(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
@@ -196,6 +202,7 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
             status=status,
             first_byte=facts.first_byte,
             answered=self._clock.now(),
+            peer=facts.peer,
         )
 
 

@@ -6,7 +6,7 @@ parsed is parsed by llhttp (the package httptools); TLS, names and sockets are t
 
 import asyncio
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -72,6 +72,8 @@ class Connection(asyncio.Protocol):
         self._in_body = False
         self._until_end = False
         self.kept_since = 0.0
+        self.peer: Mapping[str, str] | None = None
+        """What its server showed of itself (`bridge.market.peers`), once somebody looked."""
 
     @property
     def usable(self) -> bool:

@@ -7,8 +7,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+<<<<<<< HEAD
 from dataclasses import dataclass
 from functools import partial
+=======
+from dataclasses import dataclass, replace
+>>>>>>> 91c1a2d (Evidence keeps who was at the other end, the clock at the signature, the checks of a return, and which record became which item)
 from typing import Any, Final
 
 import orjson
@@ -20,6 +24,7 @@ from bridge.errors import JournalFull, JournalUnusable, RetryLater
 from bridge.journal.port import Fence, Journal, Parked, ParkedReturn, ReturnMessage
 from bridge.market.client import plain_headers
 from bridge.market.flood import Flood, Flooded, source_of
+from bridge.market.peers import peer_of
 from bridge.market.report import MarketMetrics
 from bridge.market.returns import Freshness, MessageRefused, ReturnReader
 from bridge.market.tracker import Tracker
@@ -159,7 +164,8 @@ class ReturnsEndpoint:
         except MessageRefused as error:
             await self._misdirected(inbox, error)
             raise _Answer(error.status, error.reason) from error
-        return await self._park(inbox, read.message, read.freshness)
+        message = replace(read.message, peer=peer_of(request.transport))
+        return await self._park(inbox, message, read.freshness)
 
     async def look_again(self, participant: str) -> int:
         """Verify again what came with an unknown `kid`, as of when it came; returns how many were good and are stored now.

@@ -10,7 +10,7 @@ from typing import Final
 import orjson
 
 from bridge.clock import Stamp
-from bridge.envelope import PublicKey, Signer, Verified, certified, parse_strict, sign, verify
+from bridge.envelope import PublicKey, Signer, Verified, certified, gate, parse_strict, sign, verify
 from bridge.envelope.certified import Agreed
 from bridge.envelope.keys import blocks
 from bridge.errors import BridgeError
@@ -112,8 +112,20 @@ class ReturnReader:
             late=freshness is Freshness.LATE,
             received=received,
             quarantined="" if read else (unknown or "it names no transaction, message or correlation id"),
+            checks=self._checks(),
         )
         return Received(message=message, freshness=freshness)
+
+    def _checks(self) -> str:
+        """The names of the checks that a message has passed which is read to here, in their order."""
+        signed: tuple[Sequence[Callable[..., None]], ...] = (
+            (gate.HEADER_CHECKS, gate.KEY_CHECKS, gate.SIGNATURE_CHECKS)
+            if self._agreed is None
+            else (certified.CERTIFICATE_CHECKS, certified.PROOF_CHECKS)
+        )
+        times = () if self._profile.freshness.mode is FreshnessMode.OFF else TIME_CHECKS
+        passed = [check for checks in (*signed, RECIPIENT_CHECKS, times) for check in checks]
+        return " ".join(check.__name__.removeprefix("_check_") for check in passed)
 
     def _verified(
         self, body: bytes, tokens: Sequence[Sequence[str]], received: Stamp, charge: Callable[[], None]

@@ -19,7 +19,7 @@ from bridge.market.report import MarketMetrics
 from bridge.market.token import AccountStopped, TokenKeeper
 from bridge.market.traces import MarketTraces
 from bridge.model import ErrorNote, HostReason, ItemState, Operation
-from bridge.platform import AnswerClass, Report, Verdict, outcomes, sent_again
+from bridge.platform import AnswerClass, Exchange, Report, Verdict, outcomes, sent_again
 from bridge.submission import SubmissionState, settled_state
 from bridge.turns import aside, signing
 
@@ -337,9 +337,7 @@ class Tracker:
         read = self._maker.read_status(exchange)
         if read is None:
             return False
-        return await self._take_status(
-            submission, read, exchange_note(exchange.status, exchange.headers, exchange.body)
-        )
+        return await self._take_status(submission, read, exchange_note(exchange))
 
     async def _take_status(self, submission: str, read: StatusReport, note: AnswerNote) -> bool:
         if read.unknown_word:
@@ -397,9 +395,11 @@ def _results(found: OpenSubmission, verdicts: Sequence[Verdict]) -> list[ItemOut
     ]
 
 
-def exchange_note(status: int, headers: Mapping[str, str], body: bytes) -> AnswerNote:
+def exchange_note(exchange: Exchange) -> AnswerNote:
     """An answer as evidence."""
-    return AnswerNote(status=status, headers=headers, body=body, detail="")
+    return AnswerNote(
+        status=exchange.status, headers=exchange.headers, body=exchange.body, detail="", peer=exchange.peer
+    )
 
 
 def creates(operation: Operation) -> bool:

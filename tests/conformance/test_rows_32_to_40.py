@@ -256,6 +256,8 @@ async def test_row_34_client_certificates(tmp_path):
         good = trusting(smp, pair=authority.client("smp.example"), directory=tmp_path)
         assert await shaken(smp, good) == "HTTP/1.1 202 Accepted"
         await smp.settled()
+        ((kept,),) = await smp.journal.snapshot(lambda rows: rows.all("SELECT data FROM events WHERE kind = 'return'"))
+        assert "CN=smp.example" in json.loads(kept)["peer"]["subject"]
         before, counted = smp.stored(), smp.refusals()
         assert isinstance(await shaken(smp, trusting(smp)), OSError)
         wrong = trusting(smp, pair=stranger.client("smp.example"), directory=tmp_path)

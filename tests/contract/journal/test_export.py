@@ -10,16 +10,19 @@ import pytest
 from bridge.envelope import Algorithm
 from bridge.errors import NotPossible
 from bridge.journal import heads, sealing
+from bridge.journal.access import Action, Wanted
 from bridge.journal.anchor import load
 from bridge.journal.archiver import Archiver, ArchiverSettings, Room
 from bridge.journal.examine import examine
 from bridge.journal.export import export
 from bridge.journal.export_plan import Scope
 from bridge.journal.heads import EvidenceBroken
+from bridge.journal.people import Decision
 from bridge.journal.sealer import Sealer, SealerSettings
 from bridge.journal.verify import verify
 from bridge.keys import KeySigner, new_key, public_from_jwk, thumbprint
-from bridge.model import ItemState
+from bridge.model import HostReason, ItemState, Refusal
+from bridge.submission import SubmissionState
 
 
 def signer_of(alg=Algorithm.ES256):
@@ -360,3 +363,62 @@ async def test_a_cut_after_the_signed_head_is_found_by_the_anchor_alone(kit, tmp
     assert report.place == "anchor"
     assert "names block 2" in report.wrong
     assert "ends with block 1" in report.wrong
+
+
+async def test_who_agreed_to_a_decision_is_part_of_it(kit, tmp_path):
+    """Who asked, who approved, and both reasons stand in the events of the submission."""
+    signer = signer_of()
+    await kit.accept(kit.asset("asset-1"))
+    due = await kit.send()
+    await kit.journal.answered(kit.market, due.submission, SubmissionState.IN_DOUBT, kit.answer(status=0))
+    wanted = Wanted(action=Action.RESEND, submission=due.submission)
+    asked = Decision(by="Ann", reason="SMP never saw it")
+    id_ = await kit.journal.ask_approval(wanted, asked, expires_ns=kit.clock.wall_ns() + 10**12)
+    await kit.journal.approve(id_, Decision(by="Bob", reason="I asked SMP too"))
+    file = tmp_path / "one.zip"
+    await exported(kit, signer, Scope(participant="acme", submission=due.submission), file)
+    assert examine(file, public(signer)).wrong == ""
+    events = {line["event"][5]: json.loads(line["event"][7]) for line in lines(file) if "event" in line}
+    assert (events["approval.asked"]["by"], events["approval.done"]["by"]) == ("Ann", "Bob")
+    assert events["resend"] == {
+        "by": "Ann", "reason": "SMP never saw it", "approval": str(id_), "approved_by": "Bob", "approved_because": "I asked SMP too",
+    }  # fmt: skip
+
+
+async def test_which_record_became_which_item_is_part_of_it(kit, tmp_path):
+    """Runs of items and of parts of the readings: also where one blob holds records of several submissions, and where an item was replaced."""
+    signer = signer_of()
+    await kit.accept(
+        kit.asset("A", "content A"),
+        kit.unit("U", ["A"], readings=b"of the unit"),
+        kit.asset("B", "content B"),
+        kit.asset("Z", refusal=Refusal(reason=HostReason.RULE, text="of no item"), readings=b"of no item"),
+        kit.asset("C", "content C"),
+    )
+    await kit.accept(kit.asset("X", "content X"), kit.asset("B", "newer content B"))
+    due = await kit.sent("T1")
+    await kit.settle(due)
+    file = tmp_path / "one.zip"
+    await exported(kit, signer, Scope(participant="acme", submission=due.submission), file)
+    events = [line["event"] for line in lines(file) if "event" in line]
+    blobs = {line["blob"]: line["text"].encode() for line in lines(file) if "blob" in line}
+    items = {item.key: item.id for item in await kit.journal.submission_items(due.submission)}
+    found = {}
+    for event in events:
+        for first, part, count in json.loads(event[7]).get("parts", ()):
+            records = parts_of(blobs[event[8]])
+            found |= {first + step: records[part + step] for step in range(count)}
+    assert found == {
+        items["A"]: b"readings of content A", items["B"]: b"readings of newer content B", items["C"]: b"readings of content C",
+        items["X"]: b"readings of content X",
+    }  # fmt: skip
+
+
+def parts_of(blob):
+    """The records of a blob of readings: each behind its length."""
+    found = []
+    while blob:
+        size = int.from_bytes(blob[:4], "big")
+        found.append(blob[4 : 4 + size])
+        blob = blob[4 + size :]
+    return found
