@@ -153,7 +153,10 @@ class FilePlace:
         """It is never made here: where it is missing something is not mounted."""
         if not directory.is_dir():
             raise NotTaken(f"the directory {directory} is not there; is it mounted?")
-        if self._options.mounted and directory.stat().st_dev == self._beside.stat().st_dev:
+        ours = next(
+            path for path in (self._beside, *self._beside.parents) if path.exists()
+        )  # it is made at the first start
+        if self._options.mounted and directory.stat().st_dev == ours.stat().st_dev:
             raise NotTaken(
                 f"{directory} lies on the journal's own file system; mount the other one, or say `mounted: false` where something carries the file away"
             )

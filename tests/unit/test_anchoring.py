@@ -302,6 +302,9 @@ async def test_a_share_that_is_full_read_only_or_not_mounted(tmp_path):
     for call in (lambda: lost.send(b"{}"), lost.read):
         with pytest.raises(NotTaken, match="own file system; mount the other one"):
             call()
+    early = place_of(AnchorPlace(file={"path": file}), beside=tmp_path / "not" / "made yet", client_id="")
+    with pytest.raises(NotTaken, match="own file system"):
+        early.read()
     assert list(file.parent.iterdir()) == []
     file.parent.rmdir()
     with pytest.raises(NotTaken, match="is not there; is it mounted"):
