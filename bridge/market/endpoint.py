@@ -7,12 +7,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-<<<<<<< HEAD
-from dataclasses import dataclass
-from functools import partial
-=======
 from dataclasses import dataclass, replace
->>>>>>> 91c1a2d (Evidence keeps who was at the other end, the clock at the signature, the checks of a return, and which record became which item)
+from functools import partial
 from typing import Any, Final
 
 import orjson
