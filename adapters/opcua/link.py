@@ -24,6 +24,7 @@ _LIBRARY_LOG: Final = "asyncua"
 PROBE_S: Final = 3.0
 SESSION_TIMEOUT_MS: Final = 30_000
 CLOSE_S: Final = 2.0
+MOST_REFERENCES: Final = 0  # in one answer to a browse: no bound of ours, and the server pages by its own
 _NOT_OFFERED: Final = frozenset({ua.StatusCodes.BadSecurityModeRejected, ua.StatusCodes.BadSecurityPolicyRejected})
 _NO_FILTER: Final = frozenset(
     {
@@ -189,7 +190,7 @@ class Link:
     async def _browse(self, nodes: Sequence[Any]) -> list[Any]:
         parameters = ua.BrowseParameters()
         parameters.View.Timestamp = ua.get_win_epoch()
-        parameters.RequestedMaxReferencesPerNode = 0
+        parameters.RequestedMaxReferencesPerNode = MOST_REFERENCES
         parameters.NodesToBrowse = [browse_description(node) for node in nodes]
         return list(await self._client.uaclient.session.browse(parameters))
 
@@ -288,6 +289,7 @@ class Link:
         references = list(result.References or ())
         while result.ContinuationPoint:
             parameters = ua.BrowseNextParameters()
+            parameters.ReleaseContinuationPoints = False  # the library's own word is that the rest is not wanted
             parameters.ContinuationPoints = [result.ContinuationPoint]
             (result,) = await self._client.uaclient.session.browse_next(parameters)
             if result.StatusCode.value & 0x80000000:

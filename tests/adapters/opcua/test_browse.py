@@ -1,4 +1,4 @@
-"""Browsing a server that pages its answers and keeps few continuation points; none of our peers can be made so stingy."""
+"""Browsing a server that pages its answers and keeps few continuation points, or breaks them; without a server (with one: test_session.py)."""
 
 from types import SimpleNamespace
 
@@ -38,6 +38,7 @@ class Stingy:
         ]
 
     async def browse_next(self, parameters):
+        assert not parameters.ReleaseContinuationPoints
         (point,) = parameters.ContinuationPoints
         names = self.open.pop(point)
         if self.broken:

@@ -263,6 +263,15 @@ async def test_a_folder_with_nothing_in_it_is_no_trouble(peer):
         await open_and_close(of_each(peer, "Objects/ems:EMS/ems:Spare/*"))
 
 
+@pytest.mark.serves(capabilities={"maxBrowseContinuationPoints": 1})
+async def test_a_server_that_answers_in_pages_is_browsed_whole(peer, monkeypatch):
+    """One reference a page, and one page that may be open: what the server postpones is asked for again."""
+    monkeypatch.setattr("adapters.opcua.link.MOST_REFERENCES", 1)
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(of_each(peer, "Objects/ems:EMS/*/*")) as session:
+        assert set(session.places("batteries")) == {*(f"Assets/{place}" for place in PLACES), "Units/UNIT01"}
+    assert (await peer.order("stats"))["pages"] >= 4
+
+
 def of_each(peer: Peer, each: str) -> SessionContext:
     flow = read_site()["flows"]["batteries"]
     flow["records"]["each"] = each

@@ -8,6 +8,8 @@ module.exports = {
     nodesets: require("node-opcua-nodesets").nodesets,
     DataType: require("node-opcua-variant").DataType,
     coerceNodeId: require("node-opcua-nodeid").coerceNodeId,
+    ExpandedNodeId: require("node-opcua-nodeid").ExpandedNodeId,
+    NodeIdType: require("node-opcua-nodeid").NodeIdType,
     Variant: require("node-opcua-variant").Variant,
     VariantArrayType: require("node-opcua-variant").VariantArrayType,
     DataValue: require("node-opcua-data-value").DataValue,

@@ -21,14 +21,14 @@
  *   {"op": "end-subscriptions"}                     → {"count": N}; the server ends them, as after a configuration download
  *   {"op": "mute-subscriptions"}                    → {"count": N}; they stand, and never publish again
  *   {"op": "skip-notification"}                     → {"count": N}; each subscription's next notification is lost on its way
- *   {"op": "stats"}                                 → {"reads": N, "most": N, "largest": {what: N} by the list of a request, "writes": […], "calls": [arguments, …], "monitored": [[sampling ms, queue], …],
+ *   {"op": "stats"}                                 → {"reads": N, "most": N, "largest": {what: N} by the list of a request, "pages": N, "writes": […], "calls": [arguments, …], "monitored": [[sampling ms, queue], …],
  *        "subscriptions": [[publishing ms, keep-alive, lifetime], …], "sessions": N, "secured": [[policy's URI, mode], …] of the sessions}
  */
 "use strict";
 const readline = require("readline");
 const {
     OPCUAServer, SecurityPolicy, MessageSecurityMode, OPCUACertificateManager, RegisterServerMethod, nodesets,
-    DataType, Variant, VariantArrayType, coerceNodeId, DataValue, StatusCodes, AccessLevelFlag,
+    DataType, Variant, VariantArrayType, coerceNodeId, ExpandedNodeId, NodeIdType, DataValue, StatusCodes, AccessLevelFlag,
 } = require("./library.js");
 
 const empty = []; // paths of folders with nothing in them
@@ -41,7 +41,7 @@ let level = 255;
 let stats = freshStats();
 
 function freshStats() {
-    return { reads: 0, most: 0, largest: {}, writes: [], monitored: [], calls: [] };
+    return { reads: 0, most: 0, largest: {}, pages: 0, writes: [], monitored: [], calls: [] };
 }
 
 function statusOf(name) {
@@ -63,6 +63,8 @@ function scalar(type, value) {
     if (type === "StatusCode") return statusOf(value);
     if (type === "ExtensionObject") return structureOf(value);
     if (type === "NodeId") return coerceNodeId(value);
+    if (type === "ExpandedNodeId") return new ExpandedNodeId(NodeIdType.STRING, value.text, 0, value.uri);
+    if (type === "DataValue") return new DataValue({ value: scalar("Variant", value), statusCode: StatusCodes.Good });
     if (type === "Variant") return new Variant({ dataType: DataType[value.type], value: scalar(value.type, value.value) });
     return value;
 }
@@ -265,6 +267,7 @@ const orders = {
             for (const list of ["nodesToRead", "nodesToWrite", "nodesToBrowse", "browsePaths", "itemsToCreate", "methodsToCall"]) {
                 if (request[list]) stats.largest[list] = Math.max(stats.largest[list] || 0, request[list].length);
             }
+            if (request.constructor.name === "BrowseNextRequest") stats.pages += 1;
             if (request.constructor.name === "ReadRequest") {
                 stats.reads += 1;
                 stats.most = Math.max(stats.most, request.nodesToRead.length);
