@@ -62,7 +62,14 @@ async def test_the_whole_way(tmp_path):
         with closing(sqlite3.connect(made.journal_path)) as journal:
             assert {row[0] for row in journal.execute("SELECT kid FROM returns")} == {thumbprint(shown)}
 
+        # The certificate that SMP shows is watched like any other that ends, from the first message on.
+        await made.host._expiry.look()
+        watched = [sample.labels["what"] for family in made.host._metrics.expiry.collect() for sample in family.samples]
+        for what in (".signing_certificate", ".smp_certificate.ca", ": SMP's certificate"):
+            assert f"participants.{PARTICIPANT}{what}" in watched
 
+
+@pytest.mark.long
 async def test_early_twice_and_badly_signed(tmp_path):
     """A return before its answer and once more has one effect; while SMP spoils its signature nothing is taken, and after that it is."""
     async with dip(tmp_path, knobs=Knobs(return_early=True, return_twice=True, answer_delay_s=0.2)) as (made, ems):
@@ -147,14 +154,3 @@ async def test_our_certificate_changes(tmp_path, say):
         await send(await linked(made), 4)
         assert made.host._market[PARTICIPANT].ring.signer.kid == second
         assert [entry.status for entry in made.ledger.requests if entry.status == 401] == []
-
-
-async def test_an_end_is_foreseen(tmp_path):
-    """The certificate that SMP shows is watched like any other that ends, from the first message on."""
-    async with dip(tmp_path) as (made, ems):
-        await send(ems, 1)
-        await made.host._expiry.look()
-        shown = [sample.labels["what"] for family in made.host._metrics.expiry.collect() for sample in family.samples]
-        for what in ("signing_certificate", "smp_certificate.ca"):
-            assert f"participants.{PARTICIPANT}.{what}" in shown
-        assert f"participants.{PARTICIPANT}: SMP's certificate" in shown

@@ -10,16 +10,20 @@ from pathlib import Path
 
 import pkcs11
 import pytest
+from certificates import NOW, agreed, authority, certificate, rsa_key, thumbprint
+from cryptography.hazmat.primitives.serialization import Encoding
 from end_point import ACME, listening
 from pkcs11.util.ec import encode_named_curve_parameters
 from private_files import write_private_file
 from service import PARTICIPANT, fill, linked, service, until_words
 
 from bridge.cli import keys as command
-from bridge.envelope import Algorithm, SignatureForm, sign, verify
+from bridge.envelope import Algorithm, SignatureForm, certified, sign, verify
+from bridge.envelope.certified import Fields, Target
+from bridge.envelope.keys import blocks
 from bridge.errors import ConfigError
 from bridge.hsm import HsmSigner, Token
-from bridge.keys import public_from_jwk
+from bridge.keys import certify, public_from_jwk
 from bridge.market import endpoint
 from bridge.secret import Secret
 
@@ -63,6 +67,18 @@ def test_what_the_token_signs_verifies(token, label, alg):
         assert verify(SignatureForm.JWS_COMPACT, body, [], keys).payload == b"payload"
         made._token._session.close()
     assert PIN not in repr(made)
+
+
+def test_a_key_in_a_token_with_a_certificate(token, tmp_path):
+    """Where calls show a certificate, the key that it belongs to may be in a token."""
+    made = signer("rsa", alg=Algorithm.RS256)
+    shown = certificate(key=rsa_key(), issuer=authority(), public=made._public)
+    (tmp_path / "crt.pem").write_bytes(shown.public_bytes(Encoding.PEM))
+    ours, target = certify(made, tmp_path / "crt.pem"), Target("POST", "https://smp.example/x")
+    assert blocks(ours)
+    at_ns = int(NOW.timestamp()) * 10**9
+    fields = Fields(*([value] for value in certified.sign(target, b"{}", ours, at_ns=at_ns)))
+    assert certified.verify(target, b"{}", fields, agreed=agreed(), keys={}, now_ns=at_ns).kid == thumbprint(shown)
 
 
 def test_what_is_wrong_is_said(token, tmp_path):
