@@ -4,7 +4,7 @@ import dataclasses
 
 from bridge.errors import Fenced
 from bridge.journal import blocks, sealing
-from bridge.journal.anchor import AnchorVerdict, current
+from bridge.journal.anchor import AnchorVerdict, current, parse
 
 
 async def sealed(kit, fence=None):
@@ -213,3 +213,29 @@ async def test_a_restored_journal_is_behind_until_it_was_reconciled(kit, tmp_pat
     assert "backup.db" in finding.text
     await evidence.rebase(path)
     assert (await evidence.compare(path)).verdict is AnchorVerdict.AGREES
+
+
+async def test_an_anchor_elsewhere_is_compared_until_a_person_reconciled(kit, tmp_path):
+    """What a place off the host holds: agrees, names more, another block, another journal; what was written before a reconciliation says nothing any more."""
+    evidence = kit.journal.evidence()
+    await kit.accept(kit.asset("A"))
+    await sealed(kit)
+    now = parse(await evidence.anchor_body(None))
+    assert (await evidence.compare_elsewhere(now)).verdict is AnchorVerdict.AGREES
+    number, hash_ = now.blocks["acme"]
+    others = {
+        AnchorVerdict.BEHIND: [{"blocks": {"acme": (number + 1, hash_)}}, {"blocks": {"acme": (number, b"x" * 32)}}],
+        AnchorVerdict.FOREIGN: [{"journal": "0" * 32}],
+    }
+    found = {verdict: [dataclasses.replace(now, **change) for change in changes] for verdict, changes in others.items()}
+    for verdict, anchors in found.items():
+        for anchor in anchors:
+            assert (await evidence.compare_elsewhere(anchor)).verdict is verdict
+    kit.clock.advance(60)
+    await evidence.rebase(tmp_path / "anchor.json")
+    for anchors in found.values():
+        for anchor in anchors:
+            assert (await evidence.compare_elsewhere(anchor)).verdict is AnchorVerdict.AGREES
+    kit.clock.advance(60)
+    late = parse(dataclasses.replace(now, blocks={"acme": (number + 1, hash_)}).dump(kit.clock.wall_ns()))
+    assert (await evidence.compare_elsewhere(late)).verdict is AnchorVerdict.BEHIND
