@@ -18,6 +18,8 @@ _MAJOR_STEP: Final = 10_000
 _APPLICATION_ID: Final = 0x534D5042
 _SCHEMA: Final = Path(__file__).parent / "schema" / "sqlite"
 _PAGE_BYTES: Final = 4096
+# Each use of a statement takes the next place, and drops what lies there: one that is not used again within so many others is prepared anew.
+_STATEMENTS: Final = 2000
 _WAL_KEPT_BYTES: Final = 64 * 1024 * 1024
 _CHECKED_BYTES: Final = 512 * 1024 * 1024  # a gigabyte takes 5 s, and a start has 10
 _TOLD_CHARS: Final = 200
@@ -39,7 +41,7 @@ def open_writer(path: Path, *, checkpoint: bool, max_bytes: int, vfs: str | None
         if path.stat().st_size == 0:
             raise JournalUnusable(f"{path} is empty", hint="restore it; remove it only if it never held a journal")
         try:
-            db = apsw.Connection(str(path), flags=_READ_WRITE, vfs=vfs)
+            db = apsw.Connection(str(path), flags=_READ_WRITE, vfs=vfs, statementcachesize=_STATEMENTS)
             _prepare(db, checkpoint=checkpoint, max_bytes=max_bytes)
             if checkpoint:
                 _check_whole(db, path)
@@ -52,7 +54,7 @@ def open_writer(path: Path, *, checkpoint: bool, max_bytes: int, vfs: str | None
 def open_reader(path: Path, *, vfs: str | None = None) -> apsw.Connection:
     """A connection that can only read."""
     try:
-        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, vfs=vfs)
+        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, vfs=vfs, statementcachesize=_STATEMENTS)
         db.set_busy_handler(busy)
     except apsw.Error as error:
         raise translated(error) from error

@@ -99,7 +99,7 @@ class Connection(asyncio.Protocol):
         self._in_body = self._until_end = False
         try:
             if len(body) <= PIECE:
-                transport.write(head + body)
+                self._put(transport, head, body)
                 first()
             else:
                 transport.write(head)
@@ -108,6 +108,9 @@ class Connection(asyncio.Protocol):
         except BaseException:
             self.abort()
             raise
+
+    def _put(self, transport: asyncio.Transport, head: bytes, body: bytes) -> None:
+        transport.write(head + body)
 
     async def _write(self, transport: asyncio.Transport, body: bytes, first: Callable[[], None]) -> None:
         """A large body leaves in pieces, so that the loop stays free, and no further once the answer is there."""

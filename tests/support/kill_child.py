@@ -20,13 +20,13 @@ from pathlib import Path
 import apsw
 import kill_plants
 from aiohttp import web
-from aiohttp.http_writer import StreamWriter
 from kill_points import ARMED, CREATE_PATHS, MARK, NTH, POINT, POINTS, VITALS
 
 from bridge.clock import SystemClock
 from bridge.journal import engine
 from bridge.journal.sqlite import SqliteJournal
 from bridge.market.client import SmpClient
+from bridge.market.connection import Connection
 from bridge.market.outbound import Outbound
 from bridge.submission import Admission, SubmissionState
 
@@ -126,27 +126,30 @@ def _tell_creates():
 
 def half_sent(trap):
     _tell_creates()
-    original = StreamWriter.write
+    original = Connection._put
 
-    async def write(self, chunk, **given):
-        if creating.get() and len(chunk) > 1:
-            half = len(chunk) // 2
-            await original(self, chunk[:half], **given)
-            trap.here()
-            chunk = chunk[half:]
-        await original(self, chunk, **given)
+    def put(self, transport, head, body):
+        if not creating.get():
+            original(self, transport, head, body)
+            return
+        half = len(body) // 2
+        original(self, transport, head, body[:half])
+        trap.here()
+        transport.write(body[half:])
 
-    StreamWriter.write = write
+    Connection._put = put
 
 
 def sent(trap):
     _tell_creates()
+    original = Connection._put
 
-    def after(*_, **__):
+    def put(self, transport, head, body):
+        original(self, transport, head, body)
         if creating.get():
             trap.here()
 
-    watched(StreamWriter, "write_eof", after=after)
+    Connection._put = put
 
 
 def answered(trap):
