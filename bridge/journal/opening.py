@@ -19,7 +19,7 @@ _APPLICATION_ID: Final = 0x534D5042
 _SCHEMA: Final = Path(__file__).parent / "schema" / "sqlite"
 _PAGE_BYTES: Final = 4096
 # Each use of a statement takes the next place, and drops what lies there: one that is not used again within so many others is prepared anew.
-_STATEMENTS: Final = 2000
+_STATEMENTS: Final = 512
 _WAL_KEPT_BYTES: Final = 64 * 1024 * 1024
 _CHECKED_BYTES: Final = 512 * 1024 * 1024  # a gigabyte takes 5 s, and a start has 10
 _TOLD_CHARS: Final = 200
@@ -56,6 +56,7 @@ def open_reader(path: Path, *, vfs: str | None = None) -> apsw.Connection:
     try:
         db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, vfs=vfs, statementcachesize=_STATEMENTS)
         db.set_busy_handler(busy)
+        _plan_once(db)
     except apsw.Error as error:
         raise translated(error) from error
     return db
@@ -134,8 +135,14 @@ def _make_directory(directory: Path) -> None:
         raise _refused(directory, error) from error
 
 
+def _plan_once(db: apsw.Connection) -> None:
+    """Let a statement keep its plan whatever is bound to it: SQLite makes it anew otherwise at each use, wherever the table has a partial index."""
+    db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+
+
 def _prepare(db: apsw.Connection, *, checkpoint: bool, max_bytes: int) -> None:
     db.set_busy_handler(busy)
+    _plan_once(db)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA wal_autocheckpoint = 0")  # the engine does it, after the callers have their answers
