@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 from people import note, token, unpacked
-from ruamel.yaml import YAML
+from quick_yaml import read_yaml, write_yaml
 from service import ASSETS, CLOCK, PARTICIPANT, linked, prepared, until_words
 
 from bridge.cli.evidence import _export
@@ -67,16 +67,14 @@ async def side_by_side(directory):
 
 
 def second_entry(path, url, **changes):
-    yaml = YAML()
-    document = yaml.load(path.read_text())
+    document = read_yaml(path)
     document["host_key"] = "../keys/host.pem"
     document["participants"][LIVE] = {
         **document["participants"][PARTICIPANT], "sender": "ACME-L", "environment": "LIVE", "base_url": url, "username": "acme-l",
         "password": {"file": "../keys/live-password"}, "signing_key": "../keys/live.pem", "smp_jwks": "../keys/live.jwks.json", "ca": "../keys/live-ca.pem",
         **changes,
     }  # fmt: skip
-    with path.open("w") as file:
-        yaml.dump(document, file)
+    write_yaml(path, document)
 
 
 def set_urls(made, *, swapped):

@@ -10,13 +10,14 @@ import ssl
 import tempfile
 import uuid
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from copy import deepcopy
 from pathlib import Path
 
 import aiohttp
 import apsw
 import certificates
 from multidict import CIMultiDict
-from ruamel.yaml import YAML
+from quick_yaml import read_yaml
 from yarl import URL
 
 from bridge.clock import SystemClock
@@ -56,8 +57,13 @@ def profile_of(name, **changes):
 
 
 @functools.cache
+def _shipped(name):
+    return read_yaml(SHIPPED / f"{name}.yaml")
+
+
+@functools.cache
 def _profile(name, changed):
-    content = YAML(typ="safe").load((SHIPPED / f"{'default' if name == 'compact' else name}.yaml").read_text())
+    content = deepcopy(_shipped("default" if name == "compact" else name))
     if name == "compact":
         content["signature"]["form"] = "jws-compact"
         content["return_content_types"] = ["application/jose"]

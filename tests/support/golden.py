@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
+from quick_yaml import read_yaml, write_yaml
 
 from bridge import registry
 from bridge.config import Config, load
@@ -29,18 +29,23 @@ def pretty(value: Any) -> list[str]:
     return json.dumps(value, indent=2, sort_keys=True).splitlines()
 
 
+def _in_order(value: Any) -> Any:
+    """By their names all the way down: outcomes list what is wrong in the order of the file."""
+    if isinstance(value, dict):
+        return {key: _in_order(value[key]) for key in sorted(value)}
+    return [_in_order(item) for item in value] if isinstance(value, list) else value
+
+
 def read_sites(directory: Path, shipped_file: str, cases: Sequence[Path], **connection: Any) -> Config:
     """The sites of all cases, read and checked as one configuration of the default profile."""
     (directory / "any").write_text("placeholder")
     (directory / "sites").mkdir()
-    yaml = YAML(typ="safe")
-    shipped = yaml.load((ROOT / "config/sites" / shipped_file).read_text("utf-8"))
+    shipped = read_yaml(ROOT / "config/sites" / shipped_file)
     (adapter,) = shipped["adapters"].values()
     adapter.update(connection)
     for case in cases:
-        content = merged(shipped, yaml.load((case / "site.yaml").read_text("utf-8")) or {})
-        with (directory / f"sites/{case.name}.yaml").open("w") as file:
-            yaml.dump({**content, "site": case.name}, file)
+        content = merged(shipped, read_yaml(case / "site.yaml") or {})
+        write_yaml(directory / f"sites/{case.name}.yaml", _in_order({**content, "site": case.name}))
     files = dict.fromkeys(("signing_key", "smp_jwks"), "any")
     participant = {"sender": "ACME", "environment": "TEST", "base_url": "https://smp.example.invalid", "username": "u"}
     host = {

@@ -15,8 +15,8 @@ import aiohttp
 from forked import forked
 from kill_points import ARMED, CREATE_PATHS, MARK, NTH, POINT, VITALS
 from processes import CONFIG
+from quick_yaml import write_yaml
 from service import PARTICIPANT, profile_content, write_profile
-from service import _yaml as write_yaml
 
 from bridge.envelope import Algorithm
 from bridge.journal.sqlite import open_reader

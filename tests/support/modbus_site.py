@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
+from quick_yaml import read_yaml
 
 from adapters.modbus import ADAPTER
 from bridge.api import Selection, SessionContext, Trigger
@@ -15,7 +15,7 @@ SAMPLE = Path(__file__).parents[2] / "adapters" / "modbus" / "sample.yaml"
 
 def read_site(path: Path) -> dict[str, Any]:
     """The YAML with every `{env: …, default: …}` as its default."""
-    return _plain(YAML(typ="safe").load(path.read_text("utf-8")))
+    return _plain(read_yaml(path))
 
 
 def _plain(value: Any) -> Any:

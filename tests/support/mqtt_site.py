@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
+from quick_yaml import read_yaml
 
 from adapters.mqtt import ADAPTER
 from bridge.api import Address as _Address
@@ -24,7 +24,7 @@ CLIENT_ID = "smp-bridge-test"
 
 def read_site(path: Path = CRAWLEY) -> dict[str, Any]:
     """The YAML with every `{env: …, default: …}` as its default."""
-    return _plain(YAML(typ="safe").load(path.read_text("utf-8")))
+    return _plain(read_yaml(path))
 
 
 def _plain(value: Any) -> Any:

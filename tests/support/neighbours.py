@@ -22,9 +22,8 @@ from fault_table import Row
 from faulty_ems import Modbus
 from faulty_smp import tls_server
 from processes import World, market_side
-from ruamel.yaml import YAML
+from quick_yaml import read_yaml, write_yaml
 from service import ASSETS, CLOCK, PARTICIPANT, profile_content, write_profile
-from service import _yaml as write_yaml
 
 from bridge.envelope import Algorithm
 from bridge.keys import load_signer, new_key, public_jwks, write_private
@@ -292,17 +291,15 @@ def first_in_line():
 def _site(made, site, participant, *, beside=""):
     """A site with an EMS in the host's memory; or the same as one more adapter of the site `beside`, which has a real device."""
     flow = {**ASSETS, "adapter": "memory", "participant": participant}
-    yaml = YAML()
     if not beside:
         content = {"site": site, "adapters": {"memory": {"protocol": site}}, "flows": {"assets": flow}}
         write_yaml(made.config / f"sites/{site}.yaml", content)
         return
     path = made.config / f"sites/{beside}.yaml"
-    content = yaml.load(path.read_text())
+    content = read_yaml(path)
     content["adapters"]["memory"] = {"protocol": site}
     content["flows"]["assets"] = flow
-    with path.open("w") as file:
-        yaml.dump(content, file)
+    write_yaml(path, content)
 
 
 async def _other(made, stack, directory, content, *, inside, per_call):
@@ -359,11 +356,9 @@ async def _other(made, stack, directory, content, *, inside, per_call):
         "username": {"env": "OTHER_USER", "default": "other"}, "password": {"file": "../keys/other-password"},
         "signing_key": "../keys/other.pem", "smp_jwks": str(smp / "smp.jwks.json"), "ca": str(ca),
     }  # fmt: skip
-    yaml = YAML()
-    document = yaml.load((made.config / "bridge.yaml").read_text())
+    document = read_yaml(made.config / "bridge.yaml")
     document["participants"][OTHER] = entry
-    with (made.config / "bridge.yaml").open("w") as file:
-        yaml.dump(document, file)
+    write_yaml(made.config / "bridge.yaml", document)
     _site(made, "east", OTHER)
 
 

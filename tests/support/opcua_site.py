@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
+from quick_yaml import read_yaml
 
 from adapters.opcua import ADAPTER
 from bridge.api import Address, Code, OutcomeField, Secret, Selection, SessionContext, Trigger, Write
@@ -17,7 +17,7 @@ IPSWICH = Path(__file__).parents[2] / "config" / "sites" / "ipswich.yaml"
 
 def read_site(path: Path = IPSWICH) -> dict[str, Any]:
     """The YAML as it stands, `{env: …}` and all."""
-    return YAML(typ="safe").load(path.read_text("utf-8"))
+    return read_yaml(path)
 
 
 def options_of(site: dict[str, Any], **changes: Any) -> Any:

@@ -12,7 +12,7 @@ import pytest
 from certificates import rsa_key
 from mosquitto import free_port
 from private_files import write_private_file
-from ruamel.yaml import YAML
+from quick_yaml import read_yaml, write_yaml
 from yarl import URL
 
 from bridge.api import Adapter
@@ -99,7 +99,7 @@ def profile_content(name, **changes):
 @cache
 def _content(name):
     if name in shipped_profiles():
-        return YAML(typ="safe").load((SHIPPED / f"{name}.yaml").read_text())
+        return read_yaml(SHIPPED / f"{name}.yaml")
     from random_profile import random_profile
 
     return random_profile(int(name.removeprefix("drawn-")))
@@ -276,7 +276,7 @@ async def prepared(
             config, keys, content, sandbox, authority, listener=listener, host=host or {}, url=url, more=entry or {}, port=port
         )  # fmt: skip
         for site in sites:
-            _yaml(config / f"sites/{site}.yaml", {
+            write_yaml(config / f"sites/{site}.yaml", {
                 "site": site, "participant": PARTICIPANT, "adapters": {"ems": {"protocol": site}},
                 "flows": flows or {"assets": ASSETS, "unit": UNIT},
             })  # fmt: skip
@@ -338,18 +338,12 @@ def _write(config, keys, content, sandbox, authority, *, listener, host, url, mo
         "clock": {"source": "none"},  # a test must not depend on what synchronises this machine
         "participants": {PARTICIPANT: entry},
     }
-    _yaml(config / "bridge.yaml", {**document, **host})
+    write_yaml(config / "bridge.yaml", {**document, **host})
 
 
 def write_profile(path, content):
     """A profile file. JSON is YAML, and sooner written."""
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False))
-
-
-def _yaml(path, content):
-    yaml = YAML()
-    with path.open("w") as file:
-        yaml.dump(content, file)
 
 
 async def linked(made, site="north"):

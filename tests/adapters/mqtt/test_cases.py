@@ -18,7 +18,7 @@ import pytest_asyncio
 from golden import pretty, read_sites, told
 from mosquitto import Peer, mosquitto
 from mqtt_site import context_of
-from ruamel.yaml import YAML
+from quick_yaml import read_yaml
 
 from bridge.assembly import flow_plan
 from bridge.model import Record
@@ -55,7 +55,7 @@ async def test_case(peer, sites, case, caplog):
     plans = {name: flow_plan(config, site, name) for name in site.flows}
     (adapter,) = site.adapters.values()
     selections = [plan.selection() for plan in plans.values()]
-    messages = YAML(typ="safe").load((case / "messages.yaml").read_text("utf-8"))
+    messages = read_yaml(case / "messages.yaml")
     kept = [message for message in messages if message.get("retained")]
     expected = json.loads((case / "expected.json").read_text("utf-8"))
     try:

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from opcua_peer import opcua_peer
 from opcua_site import selection_of
-from ruamel.yaml import YAML
+from quick_yaml import read_yaml
 
 from adapters.opcua import ADAPTER
 from bridge.api import Address, Code, OutcomeField, Quality, Reading, Write
@@ -21,7 +21,7 @@ CASES = sorted(Path(__file__).parent.glob("cases/*/case.yaml"))
 
 
 def load(path: Path) -> dict[str, Any]:
-    return YAML(typ="safe").load(path.read_text("utf-8"))
+    return read_yaml(path)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
