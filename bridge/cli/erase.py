@@ -16,6 +16,7 @@ from bridge.config import Config
 from bridge.config.host import JournalOptions
 from bridge.errors import BridgeError, LeaseHeld
 from bridge.ids import submission_ids
+from bridge.journal.approvals import same_person
 from bridge.journal.configured import journal_exists, no_journal, open_configured_journal, wipe_configured
 from bridge.journal.eraser import Eraser, Erasure
 from bridge.journal.keeper import KeptJournal
@@ -52,6 +53,10 @@ def erase(
             help="Read them from this file (- is the standard input), one a line: what is typed stays in a shell's history.",
         ),
     ] = None,
+    approved_by: Annotated[
+        str, typer.Option(help="The second person's name, where the participant has `four_eyes: true`.")
+    ] = "",
+    approved_because: Annotated[str, typer.Option(help="The second person's reason.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go; nothing is changed.")] = False,
     config: ConfigOption = Path("config"),
 ) -> None:
@@ -66,7 +71,8 @@ def erase(
     for line in _lines(file) if file is not None else ():
         (mpans if _MPAN.fullmatch(line) else contacts).append(line)
     terms = Terms(mpans=mpans, contacts=contacts)
-    decision = None if dry_run else decided(by, reason)
+    four_eyes = read.participants[participant].options.four_eyes
+    decision = None if dry_run else _decision(decided(by, reason), approved_by, approved_because, four_eyes=four_eyes)
     ended = asyncio.run(_erase(read, participant, terms, decision))
     _print(ended.found, dry_run=dry_run)
     if not dry_run and not ended.found.nothing:
@@ -79,6 +85,18 @@ def wipe(config: ConfigOption = Path("config")) -> None:
     if not asyncio.run(_wipe_alone(options)):
         raise BridgeError("a service works on this journal, which is large: it would wait", hint="stop it first")
     print("what was deleted is gone from the journal's file")
+
+
+def _decision(first: Decision, by: str, because: str, *, four_eyes: bool) -> Decision:
+    """Who decided, and who agreed where that is wanted: both names stand in the events. On this machine they are statements, as ever (decision 13)."""
+    if not by and not because and not four_eyes:
+        return first
+    if not by.strip() or not because.strip():
+        raise typer.BadParameter("this participant wants four eyes: give --approved-by and --approved-because too")
+    if same_person(first.by, by):
+        raise typer.BadParameter(f"{first.by} cannot approve it: a second person has to")
+    more = {"approved_by": by.strip(), "approved_because": because.strip()}
+    return Decision(by=first.by, reason=first.reason, more=more)
 
 
 def _lines(file: Path) -> list[str]:

@@ -110,9 +110,9 @@ class Eraser:
 
     async def erase(self, participant: str, terms: Terms, decision: Decision) -> Erasure:
         """Remove it. Raises as `find` does, `LeaseHeld` while the archive is worked on, `Fenced` and `JournalFull`."""
-        if terms.within_text(f"{decision.by} {decision.reason}"):
+        if terms.within_text(" ".join(map(str, decision.said().values()))):
             raise NotPossible(
-                "--by and --reason stand in an event, which is never erased, and they name what is to go",
+                "names and reasons stand in an event, which is never erased, and they name what is to go",
                 hint="say it in other words, such as the number of the request",
             )
         fence = await self._journal.acquire(archive.ARCHIVE)

@@ -1,11 +1,13 @@
 """`smp-bridge evidence erase` as an operator meets it: beside the running service, and what it says when the service is in the way."""
 
 import asyncio
+import json
 import re
 from functools import partial
 
 import memory_adapter as memory
 import pytest
+from ruamel.yaml import YAML
 from service import ASSETS, fill, linked, service, until_words
 
 from bridge.cli import main
@@ -25,6 +27,15 @@ def told(capsys, monkeypatch, *arguments):
         status = ended.code or 0
     captured = capsys.readouterr()
     return status, captured.out, captured.err
+
+
+def four_eyes(directory, *, wanted):
+    """The participant's entry, as somebody changes it."""
+    file, yaml = directory / "config/bridge.yaml", YAML()
+    document = yaml.load(file.read_text())
+    document["participants"]["acme-test"]["four_eyes"] = wanted
+    with file.open("w") as target:
+        yaml.dump(document, target)
 
 
 @pytest.mark.timeout(120)
@@ -56,9 +67,22 @@ async def test_beside_the_service_and_after_it(tmp_path, monkeypatch, capsys):
         assert re.match(r"would be erased: \d+ pieces of bytes .* the content of 2 items", printed)
         assert left()
         assert (await say("evidence", "erase", *who[:4], "--mpan", MPAN))[0] == 2  # who, and why?
+        four_eyes(tmp_path, wanted=True)
+        status, _, complained = await say("evidence", "erase", *who, "--mpan", MPAN)
+        assert (status, "wants four eyes" in complained) == (2, True)
+        agreed = ("--approved-by", " ann", "--approved-because", "seen")
+        status, _, complained = await say("evidence", "erase", *who, "--mpan", MPAN, *agreed)
+        assert (status, "a second person has to" in complained) == (2, True)
+        assert left()
         people = tmp_path / "people.txt"
         people.write_text(f"{CONTACT['name']}\n{MPAN}\n")
-        status, printed, _ = await say("evidence", "erase", *who, "--from", people)
+        agreed = ("--approved-by", "Bob", "--approved-because", "seen")
+        status, printed, _ = await say("evidence", "erase", *who, *agreed, "--from", people)
+        rows = "SELECT data FROM events WHERE kind = 'erased'"
+        said = await made.read(lambda journal: journal.snapshot(lambda tables: tables.all(rows)))
+        assert said
+        assert all({"by": "Ann", "approved_by": "Bob"}.items() <= json.loads(data).items() for (data,) in said)
+        four_eyes(tmp_path, wanted=False)
         assert (status, printed.splitlines()[-1]) == (0, "the journal's file holds nothing of it any more")
         assert left() == []
         assert "nothing holds it" in (await say("evidence", "erase", *who, "--mpan", MPAN))[1]

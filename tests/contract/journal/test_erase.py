@@ -1,5 +1,6 @@
 """Erasing a person's data, on both engines: bytes, nonces and copies are gone from the disk, and evidence is whole without them."""
 
+import asyncio
 import base64
 import json
 import lzma
@@ -316,7 +317,12 @@ async def test_a_file_of_another_list_is_left_to_the_person(desk):
 async def test_a_reason_that_names_the_person_is_refused(desk):
     """It would stand in an event for ever."""
     await a_life(desk.kit, "asset-1")
-    for wrong in (Decision(by=NAME, reason="asked"), Decision(by="Ann", reason=f"of mpan {MPAN}")):
+    agreed = {"approved_by": "Bob", "approved_because": f"I know {NAME}"}
+    for wrong in (
+        Decision(by=NAME, reason="asked"),
+        Decision(by="Ann", reason=f"of mpan {MPAN}"),
+        Decision(by="Ann", reason="asked", more=agreed),
+    ):
         with pytest.raises(NotPossible, match="which is never erased"):
             await desk.eraser().erase("acme", TERMS, wrong)
 
@@ -329,6 +335,20 @@ async def test_nothing_of_another_participant_is_touched(desk):
     assert found.nothing
     assert await desk.rows("SELECT count(*) FROM blobs WHERE participant = 'other'") == [(1,)]
     assert [terms_held for (terms_held,) in await desk.rows("SELECT content FROM items")] == [item("asset-1").encode()]
+
+
+async def test_beside_a_service_the_tables_are_vacuumed_alone(desk):
+    """Nobody is locked out: another session has the journal open, and works on meanwhile."""
+    kit = desk.kit
+    if kit.engine.name == "sqlite":
+        return
+    from bridge.journal import pg_wiping  # noqa: PLC0415
+
+    await a_life(kit, "asset-1")
+    await desk.erase()
+    await asyncio.to_thread(pg_wiping.wipe, kit.engine.server, alone=False)
+    await a_life(kit, "asset-2", OTHER, "Bob Miller")
+    assert await desk.rows("SELECT count(*) FROM blobs WHERE participant = 'acme'") == [(4,)]
 
 
 async def test_what_cannot_go_is_counted(desk):
