@@ -164,7 +164,9 @@ class HeadedForger(Forger):
         role = draw.choice(ROLES)
         value = fresh.value(role)
         if how == 4:
-            return fresh.but(**{role: draw.choice([None, "", [value, value], [value, "x"], value * 20])}).sent()
+            return fresh.but(
+                **{role: draw.choice([None, "", [value, value], [value, "x"], (value * 20)[:20_000]])}
+            ).sent()
         if how == 5:
             return self._other(role, _text_changed(draw, value).strip())
         if how == 6:
