@@ -12,6 +12,7 @@ from adapters.opcua.trust import Identity, check_server, load_identity, load_tru
 from adapters.opcua.words import hint_for, printable
 from bridge.api import Certified, Clock, LinkRefused, unseen
 
+_SCHEME: Final = "opc.tcp:"
 _NOTHING: Final = ua.MessageSecurityMode.None_
 _MODES: Final = {
     Mode.SIGN: ua.MessageSecurityMode.Sign,
@@ -112,6 +113,8 @@ async def _arm(
 def _choose(endpoints: Sequence[Any], security: Security) -> Any:
     bare = security.policy is Policy.NONE
     policy, mode = _POLICIES[security.policy].URI, _NOTHING if bare else _MODES[security.mode]
+    # A server may offer the same over HTTPS, under another certificate.
+    endpoints = [each for each in endpoints if str(each.EndpointUrl or _SCHEME).lower().startswith(_SCHEME)]
     for endpoint in endpoints:
         if endpoint.SecurityPolicyUri == policy and endpoint.SecurityMode == mode:
             return endpoint
@@ -120,6 +123,6 @@ def _choose(endpoints: Sequence[Any], security: Security) -> Any:
     )
     wanted = security.policy.value if bare else f"{security.policy.value}/{security.mode.value}"
     raise LinkRefused(
-        f"the server does not offer {wanted}; it offers {printable(', '.join(offered))}",
+        f"the server does not offer {wanted}; it offers {printable(', '.join(offered)) or 'nothing over opc.tcp'}",
         hint="choose one of these in `security:`, or have the EMS enable the one you want",
     )

@@ -12,7 +12,8 @@ from opcua_certificates import make
 from opcua_peer import PASSWORD, SERVER_URI
 
 from adapters.opcua import ADAPTER
-from adapters.opcua.channel import GuardedClient
+from adapters.opcua.channel import GuardedClient, _choose, look_for_offer
+from adapters.opcua.config import Mode, Policy, Security
 from adapters.opcua.library import ua
 from adapters.opcua.trust import check_server
 from bridge.api import Address, LinkError, LinkRefused, Quality, Secret
@@ -158,6 +159,31 @@ async def test_a_policy_that_the_server_lacks_is_told_with_those_it_has(peer):
     error = await refused(peer.context(security=security), r"does not offer Aes256Sha256RsaPss/SignAndEncrypt")
     assert "Basic256Sha256/SignAndEncrypt" in str(error)
     assert "choose one" in error.hint
+
+
+async def test_what_is_offered_over_https_is_not_taken():
+    """Many servers list it beside opc.tcp, under the same policy and mode and another certificate. (node-opcua has opc.tcp alone.)"""
+
+    class Lists:
+        async def connect_and_get_server_endpoints(self):
+            return found
+
+    def endpoint(url, certificate):
+        return ua.EndpointDescription(
+            EndpointUrl=url,
+            ServerCertificate=certificate,
+            SecurityMode=ua.MessageSecurityMode.SignAndEncrypt,
+            SecurityPolicyUri="http://opcfoundation.org/UA/SecurityPolicy#Basic256Sha256",
+        )
+
+    security = Security.model_construct(policy=Policy.BASIC256SHA256, mode=Mode.SIGN_AND_ENCRYPT)
+    found = [endpoint("https://ems:443/", b"of the web"), endpoint("opc.tcp://ems:4840/", b"of the EMS")]
+    assert _choose(found, security).ServerCertificate == b"of the EMS"
+    found = found[:1]
+    with pytest.raises(
+        LinkRefused, match="does not offer Basic256Sha256/SignAndEncrypt; it offers nothing over opc.tcp"
+    ):
+        await look_for_offer(Lists(), security)
 
 
 async def test_a_server_without_unprotected_links_is_told_with_what_it_offers(peer):

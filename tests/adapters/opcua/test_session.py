@@ -467,6 +467,17 @@ async def test_an_argument_may_be_a_field(peer):
     assert (record.request, record.problem) == ("49500", "")
 
 
+async def test_a_record_that_keeps_moving_while_it_is_numbered_is_torn(peer):
+    """It is read before and after the call until both are equal; the method is called once all the same."""
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(by_method(peer)) as session:
+        await peer.order("tear", read=f"{BASE}/Name", bump=f"{BASE}/MaxExport_kW", times=1000)
+        await peer.request(PLACE)
+        record = await next_record(session)
+    assert (record.request, dict(record.fields)) == ("1", {})
+    assert record.problem.startswith("a field moved in each of three attempts")
+    assert (await peer.order("stats"))["calls"] == [[PLACE]]
+
+
 async def test_a_method_that_refuses_is_the_records_problem(peer):
     """With the method and the status; the session goes on."""
     await peer.request("BESS001")
@@ -570,6 +581,15 @@ async def test_no_error_empties_every_line(peer):
     async with opened(peer) as session:
         await session.write(outcome_writes("batteries", PLACE))
     assert await peer.value(f"{REGISTRATION}/ErrorText") == [""] * 10
+
+
+async def test_a_null_that_stands_in_a_target_reads_back_as_empty(peer):
+    """A server may keep an empty text or list as null: what was written is what stands there all the same."""
+    await peer.set(f"{REGISTRATION}/TransactionId", None)
+    await peer.set(f"{REGISTRATION}/ErrorText", None)
+    async with opened(peer) as session:
+        assert (await reading(session, OutcomeField.TRANSACTION_ID)).value == ""
+        assert (await reading(session, OutcomeField.ERROR_TEXT)).value == ()
 
 
 async def test_a_refused_write_fails_alone(peer):
