@@ -155,6 +155,21 @@ def _check_journal(document: Document, host: HostOptions) -> None:
         document.wrong(("journal", "postgres"), text, at_key=True)
 
 
+def _site_files(directory: Path, problems: list[Problem]) -> list[Path]:
+    """The files of sites, by name; a problem where there are none, or where this user may not look."""
+    text = "holds no site; put one YAML file per site there"
+    found: list[Path] = []
+    try:
+        found = sorted(path for path in directory.iterdir() if path.suffix in {".yaml", ".yml"})
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        text = f"cannot be looked into: {error.strerror}"
+    if not found:
+        problems.append(Problem(text=text, file=str(directory)))
+    return found
+
+
 def _sites(
     directory: Path, outside: Outside, adapters: AdapterFinder, known: _Known, problems: list[Problem]
 ) -> dict[str, SiteConfig]:
@@ -162,9 +177,7 @@ def _sites(
     named: dict[str, Path] = {}
     documents: list[Document] = []
     read: list[tuple[Document, SiteConfig]] = []
-    paths = sorted(path for path in (directory / SITES).glob("*") if path.suffix in {".yaml", ".yml"})
-    if not paths:
-        problems.append(Problem(text="holds no site; put one YAML file per site there", file=str(directory / SITES)))
+    paths = _site_files(directory / SITES, problems)
     for path in paths:
         document = Document.open(path, str(path), outside)
         if known.only and document.tree.at(("site",)) != known.only and path.stem != known.only:

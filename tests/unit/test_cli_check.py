@@ -96,6 +96,10 @@ def test_a_path_that_cannot_be_looked_at_is_said(real, capsys):
     told = capsys.readouterr().err
     assert "participants.acme-test.signing_key: the path " in told
     assert "cannot be looked at: File name too long" in told
+    shutil.rmtree(real / "sites")
+    (real / "sites").symlink_to("sites")
+    assert examine(real, find_adapter=find, environ={}) == 2
+    assert f"{real / 'sites'}: cannot be looked into: Too many levels of symbolic links" in capsys.readouterr().err
 
 
 def test_what_systemd_guards_may_have_any_mode(real, capsys):
