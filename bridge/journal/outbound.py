@@ -10,7 +10,7 @@ from bridge.journal.calls import clock_of, envelope_digest, insert_call, load_ca
 from bridge.journal.holds import SITE_HELD, held, participant_held
 from bridge.journal.moves import COLUMNS, Submission, check_revision, find_all, load, move
 from bridge.journal.port import AnswerNote, DueCall, Fence, NoneDue, ParkedReturn, SignedCall, WaitingItem
-from bridge.journal.returns import waiting_for
+from bridge.journal.returns import any_waiting, waiting_for
 from bridge.journal.standing import members
 from bridge.journal.store import NO_BLOB, Rows, Tx, dump, dump_stamps, load_stamps
 from bridge.journal.waits import waited
@@ -261,7 +261,9 @@ def answer_data(answer: AnswerNote) -> dict[str, object]:
 
 
 def _parked(tx: Tx, submission: Submission, answer: AnswerNote) -> list[ParkedReturn]:
-    """Returns of any message of this submission: one that was sent again has several."""
+    """Returns of any message of this submission: one that was sent again has several. As a rule none waits for anything."""
+    if not any_waiting(tx, submission.participant):
+        return []
     calls = tx.all("SELECT message_id, correlation_id FROM calls WHERE submission = ?", (submission.seq,))
     ours = sorted({id_ for call in calls for id_ in call})
     return waiting_for(tx, submission.participant, answer.transaction_id or submission.transaction_id, ours)

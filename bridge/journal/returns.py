@@ -111,6 +111,12 @@ def unsettled(rows: Rows, participant: str, after: int, limit: int) -> list[Park
     return [_parked(row) for row in found]
 
 
+def any_waiting(rows: Rows, participant: str) -> bool:
+    """Whether any return waits for its answer, or belongs to nothing yet."""
+    query = "SELECT 1 FROM returns WHERE participant = ? AND verdict IN ('', 'orphan') LIMIT 1"
+    return rows.one(query, (participant,)) is not None
+
+
 def waiting_for(tx: Tx, participant: str, transaction_id: str, ours: Sequence[str]) -> list[ParkedReturn]:
     """Returns, early ones of the last 24 hours too, that speak of this transaction id or echo one of our own ids."""
     found = tx.all(

@@ -114,6 +114,25 @@ async def test_one_that_fails_takes_nothing_of_the_others_along(made, tmp_path):
     assert noted(tmp_path / "journal.db") == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("quick", [True, False], ids=["on the loop", "in the thread"])
+async def test_what_is_done_again_leaves_nothing_of_its_first_time(made, tmp_path, quick):
+    """One of a transaction fails: the others' statements are in it once, their numbers have no hole, topics of the failed one are not told."""
+    woken = made._wake.event("of the failed one")
+
+    def failing(tx):
+        tx.topics.add("of the failed one")
+        return fail(tx)
+
+    done = await asyncio.gather(
+        *(made.run(note(word), quick=quick) for word in "abc"), made.run(failing, quick=quick), made.run(note("d"), quick=quick),
+        return_exceptions=True,
+    )  # fmt: skip
+    assert [one.value for one in done if not isinstance(one, ValueError)] == ["a", "b", "c", "d"]
+    assert isinstance(done[3], ValueError)
+    assert noted(tmp_path / "journal.db") == ["a", "b", "c", "d"]
+    assert not woken.is_set()
+
+
 async def test_both_take_turns_whatever_comes(made, tmp_path, monkeypatch):
     """The log is moved at each commit, so that the thread has work of its own behind each; nobody waits for ever, nothing is lost."""
     monkeypatch.setattr(engine, "_CHECKPOINT_PAGES", 1)
