@@ -117,6 +117,7 @@ class Archiver:
         self._evidence = evidence
         self._journal = journal
         self._clock = clock
+        self.alone = asyncio.Lock()  # of this process's tasks: the lease tells processes apart alone
 
     async def run(self, room: Room) -> None:
         """Archive whenever room is short, until cancelled; while nothing can be moved it rests between tries."""
@@ -129,6 +130,10 @@ class Archiver:
 
     async def archive(self, older_than_s: float) -> ArchiveReport:
         """One run: finish what an earlier one left, then move what is settled and older. Raises `LeaseHeld`, `ArchiveFailed`, `JournalFull`."""
+        async with self.alone:
+            return await self._archive(older_than_s)
+
+    async def _archive(self, older_than_s: float) -> ArchiveReport:
         fence = await self._journal.acquire(archive.ARCHIVE)
         try:
             report = ArchiveReport()

@@ -213,11 +213,12 @@ class Retention:
         if await self._evidence.read(lambda rows: old_blocks(rows, before_ns)):
             await self._archiver.archive(self._retention_s)
         if self._directory.is_dir():
-            fence = await self._journal.acquire(archive.ARCHIVE)
-            try:
-                await self._segments(fence, before_ns, done)
-            finally:
-                await self._journal.release([fence])
+            async with self._archiver.alone:
+                fence = await self._journal.acquire(archive.ARCHIVE)
+                try:
+                    await self._segments(fence, before_ns, done)
+                finally:
+                    await self._journal.release([fence])
         await self._rows(before_ns, done)
         return done
 

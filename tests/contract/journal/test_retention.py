@@ -15,7 +15,7 @@ from bridge.submission import Admission
 
 DAY_S = 86_400.0
 YEAR_S = 365 * DAY_S
-STEP = 20
+STEP = 50
 
 
 class Desk:
@@ -43,7 +43,7 @@ class Desk:
         )
 
     async def sleep(self, seconds):
-        """A day of the task is 20 of the journal's, and the last one is two years on."""
+        """A day of the task is 50 of the journal's, and the last one is two years on."""
         self.slept.append(seconds)
         if seconds == EVERY_S:
             self.days += STEP
@@ -210,3 +210,14 @@ async def test_rows_about_people_end_too(desk):
     kit.clock.advance(2 * YEAR_S)
     await desk.retention.round()
     assert await desk.rows("SELECT subject FROM alarms") == [("stands",)]
+
+
+async def test_archiving_for_want_of_room_and_retention_wait_for_each_other(desk):
+    """One process has one lease for both: side by side neither takes it from the other."""
+    await desk.life("old")
+    await desk.life("last")
+    desk.kit.clock.advance(2 * YEAR_S)
+    await desk.life("new")
+    report, done = await asyncio.gather(desk.archiver.archive(0), desk.retention.round())
+    assert report.segments + done.segments >= 1
+    assert await desk.faults() == []
