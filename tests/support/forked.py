@@ -23,7 +23,7 @@ from subprocess import DEVNULL, PIPE
 
 # What commands and the service import when they run.
 IMPORTED = (
-    "bridge.app", "bridge.assembly", "bridge.config", "bridge.journal.configured", "bridge.journal.sqlite", "bridge.reconcile",
+    "bridge.app", "bridge.assembly", "bridge.config", "bridge.journal.configured", "bridge.journal.postgres", "bridge.journal.sqlite", "bridge.reconcile",
     "bridge.registry", "bridge.sandbox", "adapters.modbus", "adapters.modbus.session", "adapters.mqtt", "adapters.mqtt.session", "adapters.opcua",
     "adapters.opcua.session",
 )  # fmt: skip
@@ -34,10 +34,16 @@ MAIN = "from bridge.cli import main; main()"
 class Forked:
     """A process that was forked: what `asyncio.subprocess.Process` is for one that was executed."""
 
-    def __init__(self, told: "_Told", stdout: asyncio.StreamReader | None, stderr: asyncio.StreamReader | None) -> None:
+    def __init__(
+        self,
+        told: "_Told",
+        stdin: asyncio.StreamWriter | None,
+        stdout: asyncio.StreamReader | None,
+        stderr: asyncio.StreamReader | None,
+    ) -> None:
         self._told = told
         self.pid = told.pid
-        self.stdout, self.stderr = stdout, stderr
+        self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
 
     @property
     def returncode(self) -> int | None:
@@ -105,7 +111,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def order(self, order: Mapping[str, object], files: tuple[int, ...]) -> None:
-        """Fork one with these files as standard output, standard error and the way to tell of it."""
+        """Fork one with these files as standard input, output, error and the way to tell of it."""
         if self._process is None:
             self._start()
         socket.send_fds(self._here, [json.dumps(order).encode()], files)
@@ -127,7 +133,12 @@ _SERVER = Server()
 
 
 async def forked(
-    *arguments: object, environment: Mapping[str, str], code: str = MAIN, stdout: int = PIPE, stderr: int = PIPE
+    *arguments: object,
+    environment: Mapping[str, str],
+    code: str = MAIN,
+    stdin: int = DEVNULL,
+    stdout: int = PIPE,
+    stderr: int = PIPE,
 ) -> Forked:
     """A process that runs `code` as `python -c` would, with these arguments and exactly these variables, in the directory of the tests."""
     order = {
@@ -137,16 +148,25 @@ async def forked(
         "cwd": str(Path.cwd()),
     }
     told, (ours, theirs) = _Told(), os.pipe()
-    (out, to_out), (err, to_err) = await _pipe(stdout), await _pipe(stderr)
+    (in_, from_in), (out, to_out), (err, to_err) = await _way_in(stdin), await _pipe(stdout), await _pipe(stderr)
     try:
         await asyncio.get_running_loop().connect_read_pipe(lambda: told, os.fdopen(ours, "rb", buffering=0))
-        _SERVER.order(order, (to_out, to_err, theirs))
+        _SERVER.order(order, (from_in, to_out, to_err, theirs))
     finally:
-        for file in (to_out, to_err, theirs):
+        for file in (from_in, to_out, to_err, theirs):
             os.close(file)
     await told.began.wait()
     assert told.pid, "the server that forks has ended"
-    return Forked(told, out, err)
+    return Forked(told, in_, out, err)
+
+
+async def _way_in(kind: int) -> tuple[asyncio.StreamWriter | None, int]:
+    if kind == DEVNULL:
+        return None, os.open(os.devnull, os.O_RDONLY)
+    theirs, ours = os.pipe()
+    loop = asyncio.get_running_loop()
+    made = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, os.fdopen(ours, "wb", buffering=0))
+    return asyncio.StreamWriter(*made, None, loop), theirs
 
 
 async def _pipe(kind: int) -> tuple[asyncio.StreamReader | None, int]:
@@ -173,19 +193,20 @@ def _serve(wire: socket.socket) -> str:
                     ready.unregister(key.fd)
                     _tell_end(key.fd, *ways.pop(key.fd))
                     continue
-                said, files, _, _ = socket.recv_fds(wire, LINE, 3)
+                said, files, _, _ = socket.recv_fds(wire, LINE, 4)
                 if not said:
                     return ""
                 if not (pid := os.fork()):
                     ready.close()
                     wire.close()
                     return _become(json.loads(said), files)
-                for file in files[:2]:
+                *streams, way = files
+                for file in streams:
                     os.close(file)
-                _tell(files[2], pid)
+                _tell(way, pid)
                 ended = os.pidfd_open(pid)
                 ready.register(ended, selectors.EVENT_READ)
-                ways[ended] = pid, files[2]
+                ways[ended] = pid, way
 
 
 def _tell(way: int, number: int) -> None:
@@ -206,8 +227,8 @@ def _become(order: dict, files: list[int]) -> str:
     os.environ.clear()
     os.environ.update(order["environment"])
     time.tzset()
-    os.dup2(files[0], 1)
-    os.dup2(files[1], 2)
+    for number, file in enumerate(files[:3]):
+        os.dup2(file, number)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     os.chdir(order["cwd"])
     sys.argv = ["-c", *order["arguments"]]

@@ -3,14 +3,14 @@
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 
 import pytest
+from forked import Forked, forked
 
-import bridge
 from bridge.clock import SystemClock
 from bridge.errors import Fenced, IllegalMove, JournalUnusable, LeaseHeld
 from bridge.journal.port import Fence
@@ -22,19 +22,11 @@ LIMIT_S = 20
 
 
 @asynccontextmanager
-async def child(kit, *words: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def child(kit, *words: str) -> AsyncIterator[Forked]:
     """Another process on the kit's journal; it is killed at the end if it still lives."""
-    root = str(Path(bridge.__file__).parent.parent)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(CHILD),
-        kit.engine.name,
-        kit.engine.address,
-        *words,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": root},
-    )
+    code = f"import runpy; runpy.run_path({str(CHILD)!r}, run_name='__main__')"
+    asked = (kit.engine.name, kit.engine.address, *words)
+    process = await forked(*asked, environment=os.environ, code=code, stdin=PIPE, stderr=DEVNULL)
     try:
         yield process
     finally:
