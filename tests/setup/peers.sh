@@ -43,6 +43,7 @@ fi
 for peer in tests/peers/*/package.json; do
     [ -e "$peer" ] || continue
     directory=$(dirname "$peer")
+    [ ! -L "$directory/node_modules" ] || continue # another checkout's: npm would empty it
     if [ ! -e "$directory/node_modules/.ready" ] || [ "$directory/package-lock.json" -nt "$directory/node_modules/.ready" ]; then
         echo "Installing the npm packages of $directory ..."
         # A registry may fail for a moment: once more, and then with npm's own words.
