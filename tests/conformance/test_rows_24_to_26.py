@@ -276,7 +276,7 @@ async def test_row_26_idle_sockets_slow_nobody(tmp_path):
             one.close()
         # The second slowest may be the machine's own pause; half of them cannot.
         assert loud[-2] < max(2 * quiet[-2], 0.25)
-        assert loud[len(loud) // 2] < 2 * quiet[len(quiet) // 2]
+        assert loud[len(loud) // 2] < max(2 * quiet[len(quiet) // 2], 0.1)
 
 
 async def test_row_26_a_thousand_idle_sockets_by_default(tmp_path):
