@@ -15,7 +15,7 @@ from fault_plugin import pytest_addoption, pytest_configure  # noqa: E402 - only
 __all__ = ["pytest_addoption", "pytest_configure"]
 
 # Folders whose files take long, the longest first: a worker that got one of them last would keep all others waiting. The rest follows as it is found.
-LONG_FIRST = ("faults", "processes", "service", "contract", "adapters/opcua", "market", "adapters/mqtt")
+LONG_FIRST = ("faults", "processes", "service", "contract", "adapters/opcua", "market", "adapters/mqtt", "web")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
