@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import orjson
 
 from bridge.clock import Clock
-from bridge.errors import JournalFull, LeaseHeld
+from bridge.errors import Fenced, JournalFull, LeaseHeld
 from bridge.journal import archive, sealing
 from bridge.journal.archive import SegmentRow
 from bridge.journal.archiver import ArchiveFailed, Archiver, Leases, unlisted
@@ -198,7 +198,7 @@ class Retention:
             except (ArchiveFailed, JournalFull, OSError) as error:
                 log.warning("retention_failed", extra={"cause": str(error)})
                 await self._tell(f"what is older than `journal.retention` stays: {error}")
-            except LeaseHeld:  # a person works on the archive
+            except (LeaseHeld, Fenced):  # somebody else works on the archive, or took it over
                 pass
             else:
                 await self._tell("")
