@@ -378,6 +378,20 @@ async def test_a_busy_device_is_asked_again(device, code):
     assert reading.value == "RK01"
 
 
+async def test_a_busy_device_is_left_alone_between_two_tries(device):
+    """`busy_pause`: who asks again at once keeps it busy."""
+    async with opened(device, poll="10min", busy_pause="60ms") as session:
+        before = -1
+        while before != (before := len((await device.order("stats"))["turns"])):
+            await asyncio.sleep(0.1)  # the only poll is over
+        await device.order("busy", times=3, code=6)
+        await session.read([Address("batteries", "0", "reference")])
+        turns = (await device.order("stats"))["turns"][before:][:4]
+    rests = [asked - answered for (_, _, answered), (_, asked, _) in zip(turns, turns[1:], strict=False)]
+    assert len(rests) == 3
+    assert min(rests) >= 0.06
+
+
 async def test_a_silent_device_is_found_by_the_poll(device):
     """Requests without answers end the session within the time-out, and every later call says so."""
     async with opened(device) as session:
