@@ -9,6 +9,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from browser import browser, seen
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.expected_conditions import staleness_of
+from selenium.webdriver.support.ui import WebDriverWait
 
 from bridge.journal.people import Decision, Scope
 from bridge.web.roles import Role
@@ -18,6 +20,14 @@ MARKUP = "<img src=x onerror=\"document.title='owned'\"><script>document.title='
 ATTACK = (
     "<form method=post action='{url}'><input name=reason value=x></form><script>document.forms[0].submit()</script>"
 )
+
+
+def pressed(driver, element, *, leaves=True):
+    """Click, and be on the next page: a click does not wait for it by itself."""
+    before = driver.find_element(By.TAG_NAME, "html")
+    element.click()
+    if leaves:
+        WebDriverWait(driver, 20, poll_frequency=0.05).until(staleness_of(before))
 
 
 class Page:
@@ -38,14 +48,14 @@ class Page:
     async def path(self):
         return (await self.do(lambda driver: driver.current_url)).removeprefix(self.url)
 
-    async def fill(self, form, **fields):
-        """Fill in a form that is found by its action, and press its button."""
+    async def fill(self, form, *, leaves=True, **fields):
+        """Fill in a form that is found by its action, and press its button; it `leaves` the page for another one, or stays."""
 
         def step(driver):
             found = driver.find_element(By.CSS_SELECTOR, f"form[action='{form}']")
             for name, value in fields.items():
                 found.find_element(By.NAME, name).send_keys(value)
-            found.find_element(By.TAG_NAME, "button").click()
+            pressed(driver, found.find_element(By.TAG_NAME, "button"), leaves=leaves)
 
         await self.do(step)
 
@@ -144,9 +154,9 @@ async def test_deciding(page, world):
     """A button without a reason goes nowhere; with one the submission is cancelled, and the page and the journal say by whom and why."""
     with seen(page.driver, "deciding"):
         await page.sign_in((await world.token(Role.OPERATOR, "Bob", [TEST]))[0])
-        await page.do(lambda driver: driver.find_element(By.LINK_TEXT, world.open).click())
+        await page.do(lambda driver: pressed(driver, driver.find_element(By.LINK_TEXT, world.open)))
         cancel = f"/submissions/{world.open}/cancel"
-        await page.fill(cancel)
+        await page.fill(cancel, leaves=False)
         assert await page.path() == f"/submissions/{world.open}"
         await page.fill(cancel, reason="the plant is gone")
         assert f"Done: {world.open}" in await page.text("[role=status]")
