@@ -90,3 +90,14 @@ async def test_what_the_server_does_not_filter_is_watched_without(caplog):
     made = await link.monitor(1, [filtered[0], *plain, filtered[1]])
     assert made == [Monitored(0, 0.01, 10)] * 3
     assert session.requests == [[True, False, True], [False, False]]
+
+
+async def test_one_subscription_that_the_server_ends_is_a_lost_link():
+    """Others may go on beside it, so that the library's loop does, too: its own last word is all that tells."""
+    lost: list[str] = []
+    subscriptions = Subscriptions(Slowing(0.05), context_of(OPTIONS, []), lambda _: None, lost.append)
+    await subscriptions.open()
+    ended = ua.StatusChangeNotification(Status=ua.StatusCode(ua.StatusCodes.BadTimeout))
+    message = ua.NotificationMessage(SequenceNumber=1, NotificationData=[ended])
+    await subscriptions._published(ua.PublishResult(SubscriptionId=1, NotificationMessage=message))
+    assert lost == ["the subscription ended: BadTimeout"]
