@@ -132,7 +132,14 @@ class OpcUaProgram(Program):
         self._raised.add(place)
 
     async def shown(self) -> dict[str, tuple[str, str]]:
-        now = {reference: await self._word(place) for place, reference in self._places.items() if reference}
+        taken = {place: reference for place, reference in self._places.items() if reference}
+        names = [f"{ASSETS}/{place}/Registration/{name}" for place in taken for name in ("State", "TransactionId")]
+        values = (await self._peer.order("values", paths=names))["values"]  # one order, for there may be hundreds
+        states, transactions = values[::2], values[1::2]
+        now = {
+            reference: (WORDS[state] if state else "", transaction or "")
+            for reference, state, transaction in zip(taken.values(), states, transactions, strict=True)
+        }
         return {**dict.fromkeys(self.requested, ("", "")), **self._past, **now}
 
     async def _free(self) -> str:

@@ -16,6 +16,7 @@
  *        at PATH, in which $ stands for the first argument
  *   {"op": "folder", "path": …}                     → {}; before "start"; one with nothing in it
  *   {"op": "get", "path": …}                        → {"value": …, "status": …}
+ *   {"op": "values", "paths": [...]}                → {"values": [...]}
  *   {"op": "refuse", "path": …, "status": "BadUserAccessDenied"}                        → {}; writes there get this status; null: no more
  *   {"op": "tear", "read": path, "bump": path, "times": N}                              → {}; each read of one raises the other by one, N times
  *   {"op": "end-subscriptions"}                     → {"count": N}; the server ends them, as after a configuration download
@@ -321,6 +322,10 @@ const orders = {
     async get(order) {
         const entry = model.get(order.path);
         return { value: entry.value, status: entry.status || "Good" };
+    },
+
+    async values(order) {
+        return { values: order.paths.map((path) => model.get(path).value) };
     },
 
     async refuse(order) {
