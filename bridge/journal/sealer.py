@@ -76,6 +76,9 @@ class Sealer:
         self._room = room
         self._trusted = False  # the anchor is known to be this journal's
         self._anchored: bool | None = None  # whether the last try to write it went well
+        self._behind = (
+            False  # there may be blocks that the anchor does not name: a stop can cut a round off between the two
+        )
         self._large: bool | None = None
         self._full = False
         self._signed_ns: int | None = None  # None: not looked up yet
@@ -106,7 +109,7 @@ class Sealer:
         try:
             trusted = self._trusted
             sealed = await self._seal()
-            if sealed or not self._trusted:
+            if self._behind or not self._trusted:
                 await self._keep_anchor()
             if self._trusted and (sealed or not trusted):
                 self._settings.told(False)
@@ -158,9 +161,10 @@ class Sealer:
     async def _seal(self) -> bool:
         if not self._trusted and self._settings.anchor is not None:
             await self._keep_anchor()  # from a journal's first block on there is an anchor
-        events = 0
+        events, behind, self._behind = 0, self._behind, True
         while step := (await self._evidence.seal(self._fence)).events:
             events += step
+        self._behind = behind or events > 0
         return events > 0
 
     # the anchor ------------------------------------------------------------------------------------------------------
@@ -181,6 +185,7 @@ class Sealer:
         except OSError as error:
             await self._note_anchor(f"the anchor {path} cannot be written: {error.strerror or error}")
         else:
+            self._behind = False
             await self._note_anchor("")
 
     async def _note_anchor(self, problem: str) -> None:

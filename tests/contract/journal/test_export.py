@@ -244,6 +244,32 @@ async def test_the_sealer_signs_once_a_day_and_at_the_stop(kit):
     assert "EVIDENCE_BROKEN" in await kit.codes()
 
 
+async def test_a_stop_leaves_no_block_without_the_anchor(kit, tmp_path, monkeypatch):
+    """The stop cuts a round off between a block and its anchor: the last round finds nothing to seal, and the anchor follows all the same."""
+    path, evidence = tmp_path / "journal.anchor", kit.journal.evidence()
+    fence = await kit.journal.acquire(sealing.SEALER)
+    sealer = Sealer(
+        SealerSettings(anchor=path), evidence=evidence, alarms=kit.journal, fence=fence, woken=asyncio.Event(),
+        clock=kit.clock, room=Room(),
+    )  # fmt: skip
+    await kit.accept(kit.asset("A1"))
+    await sealer.round()
+    sealed = evidence.seal
+
+    async def cut_off(fence):
+        await sealed(fence)
+        raise asyncio.CancelledError
+
+    await kit.accept(kit.asset("A2"))
+    with monkeypatch.context() as patched:
+        patched.setattr(evidence, "seal", cut_off)
+        with pytest.raises(asyncio.CancelledError):
+            await sealer.round()
+    assert load(path).blocks["acme"][0] == 1
+    await sealer.finish()
+    assert load(path).blocks["acme"][0] == 2
+
+
 async def test_a_chain_that_was_made_anew_is_not_signed(kit, tmp_path):
     """Once a head is signed, neither another chain nor a shorter one is signed or exported."""
     signer, evidence = signer_of(), kit.journal.evidence()
