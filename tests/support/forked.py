@@ -24,8 +24,8 @@ from subprocess import DEVNULL, PIPE
 # What commands and the service import when they run.
 IMPORTED = (
     "bridge.app", "bridge.assembly", "bridge.config", "bridge.journal.configured", "bridge.journal.postgres", "bridge.journal.sqlite", "bridge.reconcile",
-    "bridge.registry", "bridge.sandbox", "adapters.modbus", "adapters.modbus.session", "adapters.mqtt", "adapters.mqtt.session", "adapters.opcua",
-    "adapters.opcua.session",
+    "bridge.registry", "bridge.sandbox",
+    *(f"adapters.{name}{part}" for name in ("modbus", "mqtt", "opcua") for part in ("", ".browse", ".probe", ".session")),
 )  # fmt: skip
 LINE = 2**20  # bytes of an order, and of a line that a process prints
 MAIN = "from bridge.cli import main; main()"

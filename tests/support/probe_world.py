@@ -4,12 +4,12 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import modbus_records as layout2
+from forked import Forked, forked
 from mosquitto import Peer as MqttPeer
 from processes import CONFIG
 from three_sites import ASSET_TOPIC, BASE, CHARGER, STRIDE, UNIT, UNIT_TOPIC, Sites, _beat, _peers, opcua_site
@@ -45,12 +45,9 @@ class ProbeWorld(Sites):
             out, err = await process.communicate()
         return Said(process.returncode, out.decode(), err.decode())
 
-    async def started(self, *arguments: object, **more: str) -> asyncio.subprocess.Process:
+    async def started(self, *arguments: object, **more: str) -> Forked:
         """A command that runs on."""
-        return await asyncio.create_subprocess_exec(
-            sys.executable, "-c", "from bridge.cli import main; main()", *map(str, arguments),
-            env={**os.environ, **self.environment, **more}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+        return await forked(*arguments, environment={**os.environ, **self.environment, **more})
 
     async def probe(self, *arguments: object, wait: float = 0.7, **more: str) -> Said:
         """`smp-bridge probe` on this configuration."""
@@ -82,7 +79,7 @@ class ProbeWorld(Sites):
         await self.heard.until("tests/settled", before + 1)
 
 
-async def interrupted(process: asyncio.subprocess.Process, within_s: float = 20.0) -> int:
+async def interrupted(process: Forked, within_s: float = 20.0) -> int:
     """Ctrl-C, and how it ended."""
     process.send_signal(signal.SIGINT)
     async with asyncio.timeout(within_s):
