@@ -17,7 +17,7 @@ from bridge.cli.logs import LogLevel, set_up
 from bridge.cli.placeholders import DONE, left
 from bridge.config import Config
 from bridge.errors import BridgeError, ConfigError, Problem
-from bridge.process import LOADED_S, calm, keep_loaded
+from bridge.process import LOADED_S, calm, calm_imports, keep_loaded
 from bridge.systemd import Notifier, passed_sockets
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,8 @@ def run(
     Under systemd it tells when it is ready, reloads, stops and is alive, and listens on the sockets that it is given (systemd/ in the source).
     """
     set_up(log_level.value)
-    loaded = load_whole(config)
+    with calm_imports():  # of the adapters, and models as they are built
+        loaded = load_whole(config)
     _only(loaded, participant)
     _finished(loaded, site or [])
     asyncio.run(_serve(loaded, role, site or [], passed_sockets(os.environ, os.getpid())))
