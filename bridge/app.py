@@ -383,6 +383,9 @@ class Host:
         options, profile = entry.options, entry.profile
         await journal.introduce({entry.name: options.environment.value})
         await journal.recover(fence, repeats=profile.spec.recognises_repeats)
+        named = f"{profile.name} {profile.version} {profile.hash}"
+        if await journal.introduce_profile(entry.name, named, four_eyes=options.four_eyes):
+            log.warning("profile_not_accepted", extra={"participant": entry.name, "profile": named})
         keys = await self._keys(entry, journal)
 
         async def attest() -> None:

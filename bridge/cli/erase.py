@@ -10,13 +10,12 @@ from typing import Annotated, Final
 
 import typer
 
-from bridge.cli.journals import ByOption, ConfigOption, ReasonOption, decided, known_participant, loaded
+from bridge.cli.journals import ByOption, ConfigOption, ReasonOption, decided, known_participant, loaded, second_person
 from bridge.clock import SystemClock
 from bridge.config import Config
 from bridge.config.host import JournalOptions
 from bridge.errors import BridgeError, LeaseHeld
 from bridge.ids import submission_ids
-from bridge.journal.approvals import same_person
 from bridge.journal.configured import journal_exists, no_journal, open_configured_journal, wipe_configured
 from bridge.journal.eraser import Eraser, Erasure
 from bridge.journal.keeper import KeptJournal
@@ -72,7 +71,9 @@ def erase(
         (mpans if _MPAN.fullmatch(line) else contacts).append(line)
     terms = Terms(mpans=mpans, contacts=contacts)
     four_eyes = read.participants[participant].options.four_eyes
-    decision = None if dry_run else _decision(decided(by, reason), approved_by, approved_because, four_eyes=four_eyes)
+    decision = (
+        None if dry_run else second_person(decided(by, reason), approved_by, approved_because, four_eyes=four_eyes)
+    )
     ended = asyncio.run(_erase(read, participant, terms, decision))
     _print(ended.found, dry_run=dry_run)
     if not dry_run and not ended.found.nothing:
@@ -85,18 +86,6 @@ def wipe(config: ConfigOption = Path("config")) -> None:
     if not asyncio.run(_wipe_alone(options)):
         raise BridgeError("a service works on this journal, which is large: it would wait", hint="stop it first")
     print("what was deleted is gone from the journal's file")
-
-
-def _decision(first: Decision, by: str, because: str, *, four_eyes: bool) -> Decision:
-    """Who decided, and who agreed where that is wanted: both names stand in the events. On this machine they are statements, as ever (decision 13)."""
-    if not by and not because and not four_eyes:
-        return first
-    if not by.strip() or not because.strip():
-        raise typer.BadParameter("this participant wants four eyes: give --approved-by and --approved-because too")
-    if same_person(first.by, by):
-        raise typer.BadParameter(f"{first.by} cannot approve it: a second person has to")
-    more = {"approved_by": by.strip(), "approved_because": because.strip()}
-    return Decision(by=first.by, reason=first.reason, more=more)
 
 
 def _lines(file: Path) -> list[str]:

@@ -18,6 +18,7 @@ from bridge.cli.journals import (
     known_site,
     loaded,
     read,
+    second_person,
 )
 from bridge.config import Config
 from bridge.config.host import Environment
@@ -63,16 +64,30 @@ def release(
     account: Annotated[
         str, typer.Option(help="The account of this participant entry, which three refused logins stopped.")
     ] = "",
+    profile: Annotated[
+        str, typer.Option(help="This participant entry, which is held because its profile changed: accept the new one.")
+    ] = "",
     by: ByOption = "",
     reason: ReasonOption = "",
+    approved_by: Annotated[str, typer.Option(help="With --profile: the second person's name.")] = "",
+    approved_because: Annotated[str, typer.Option(help="With --profile: the second person's reason.")] = "",
     config: ConfigOption = Path("config"),
 ) -> None:
     """Let what `hold` stopped go on, at once, at the pace that the profile allows; or (--account) log in again where three refusals stopped it.
 
+    Where `four_eyes` is on, a participant whose profile changed waits for two people (--profile, with --approved-by and --approved-because).
     A host that holds because its journal is older than what was sent is released by `journal reconcile`.
     """
     found = loaded(config)
     decision = decided(by, reason)
+    if profile:
+        if participant or environment or site or host or account:
+            raise typer.BadParameter("--profile stands alone")
+        known_participant(found, profile)
+        both = second_person(decision, approved_by, approved_because, four_eyes=True)
+        accepted = change(found, lambda journal: journal.accept_profile(profile, both))
+        print(f"profile of {profile}: accepted ({accepted})")
+        return
     if account:
         if participant or environment or site or host:
             raise typer.BadParameter("--account stands alone")

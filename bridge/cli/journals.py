@@ -11,6 +11,7 @@ from bridge.cli.check import load_here
 from bridge.clock import SystemClock
 from bridge.config import Config
 from bridge.ids import submission_ids
+from bridge.journal.approvals import same_person
 from bridge.journal.configured import journal_exists, no_journal, open_configured_journal, open_configured_reader
 from bridge.journal.keeper import KeptJournal
 from bridge.journal.people import Decision
@@ -80,6 +81,18 @@ def decided(by: str, reason: str) -> Decision:
     if not reason.strip():
         raise typer.BadParameter("--reason must say why")
     return Decision(by=whose(by), reason=reason.strip())
+
+
+def second_person(first: Decision, by: str, because: str, *, four_eyes: bool) -> Decision:
+    """Who decided, and who agreed where that is wanted: both names stand in the events. On this machine they are statements, as ever (decision 13)."""
+    if not by and not because and not four_eyes:
+        return first
+    if not by.strip() or not because.strip():
+        raise typer.BadParameter("this participant wants four eyes: give --approved-by and --approved-because too")
+    if same_person(first.by, by):
+        raise typer.BadParameter(f"{first.by} cannot approve it: a second person has to")
+    more = {"approved_by": by.strip(), "approved_because": because.strip()}
+    return Decision(by=first.by, reason=first.reason, more=more)
 
 
 def loaded(config: Path) -> Config:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # the port takes this part in
 
 
 class Action(enum.Enum):
-    """What a person may want: of a submission (see `People` for what each does), or of a participant's keys (see `KeyKeeper`)."""
+    """What a person may want: of a submission (see `People` for what each does), of a participant's keys (see `KeyKeeper`) or profile (see `Profiles`)."""
 
     RESEND = "resend"
     CONFIRM = "confirm"
@@ -24,6 +24,7 @@ class Action(enum.Enum):
     RETRY = "retry"
     ROTATE_KEYS = "rotate-keys"
     REVOKE_KEY = "revoke-key"
+    ACCEPT_PROFILE = "accept-profile"
 
     @property
     def of_keys(self) -> bool:
@@ -42,9 +43,9 @@ class ApprovalState(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """One action on one submission, or on the keys of a participant. `items` (ids) narrow a resend or cancel, `outcomes` belong to a confirm.
+    """One action on one submission, or on the keys or profile of a participant. `items` (ids) narrow a resend or cancel, `outcomes` belong to a confirm.
 
-    `side`, `kid` and `grace_ns` are those of `KeyKeeper`.
+    `side`, `kid` and `grace_ns` are those of `KeyKeeper`; `profile` is the one that is accepted, as `Profiles.introduce_profile` named it ('' = the one that waits).
     """
 
     action: Action
@@ -55,6 +56,7 @@ class Wanted:
     side: KeySide = KeySide.OURS
     kid: str = ""
     grace_ns: int = 0
+    profile: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +77,7 @@ class TokenView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalView:
-    """One request that needs, or needed, a second person; `subject` is a submission, or `keys:` and a participant. One whose time is over reads EXPIRED, whether or not its event is written yet."""
+    """One request that needs, or needed, a second person; `subject` is a submission, or `keys:` or `profile:` and a participant. One whose time is over reads EXPIRED, whether or not its event is written yet."""
 
     id: int
     participant: str
@@ -114,7 +116,22 @@ class AccessReader(Protocol):
         ...
 
 
-class Access(AccessReader, Protocol):
+class Profiles(Protocol):
+    """Which profile of a participant was accepted. Where four eyes are wanted another one is held until two people accept it."""
+
+    async def introduce_profile(self, participant: str, profile: str, *, four_eyes: bool) -> bool:
+        """The participant's process works by this profile (name, version and hash) from now on. Whether it is held: nothing of the participant goes out then.
+
+        The first one counts as accepted, and without `four_eyes` each of them does.
+        """
+        ...
+
+    async def accept_profile(self, participant: str, decision: Decision) -> str:
+        """The profile that waits is accepted, and the hold ends; returns it. Raises `NotPossible` when none waits."""
+        ...
+
+
+class Access(AccessReader, Profiles, Protocol):
     """Access as it is changed."""
 
     async def note_token(self, token: TokenView) -> None:
@@ -126,7 +143,7 @@ class Access(AccessReader, Protocol):
         ...
 
     async def perform(self, wanted: Wanted, decision: Decision) -> str:
-        """Do it now; the id of the submission that goes on, or of the key that is active now, '' where none takes the place of a revoked one.
+        """Do it now; the id of the submission that goes on, the profile that was accepted, or of the key that is active now, '' where none takes the place of a revoked one.
 
         Raises `NotPossible` as `People` and `KeyKeeper` do.
         """

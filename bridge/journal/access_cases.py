@@ -1,8 +1,9 @@
 """`bridge.journal.access` for an engine: each call is handed to its writing or its reading side."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from bridge.journal import approvals
+from bridge.journal import approvals, profiles
 from bridge.journal.access import ApprovalView, TokenView, Wanted
 from bridge.journal.people import Decision
 from bridge.journal.sides import ReadSide, WriteSide
@@ -61,6 +62,15 @@ class AccessCases:
         """See the port."""
         new_id = self._new_id
         return (await self._writer.run(lambda tx: approvals.approve(tx, new_id, approval, decision))).value
+
+    async def introduce_profile(self, participant: str, profile: str, *, four_eyes: bool) -> bool:
+        """See the port."""
+        work = partial(profiles.introduce, participant=participant, profile=profile, four_eyes=four_eyes)
+        return (await self._writer.run(work)).value
+
+    async def accept_profile(self, participant: str, decision: Decision) -> str:
+        """See the port."""
+        return (await self._writer.run(lambda tx: profiles.accept(tx, participant, decision))).value
 
     async def refuse_approval(self, approval: int, decision: Decision) -> None:
         """See the port."""

@@ -1,12 +1,13 @@
 """Tokens that were given out, and requests that wait for a second person; see `bridge.journal.access`."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
 
 from bridge.errors import NotPossible
-from bridge.journal import keyring, resolve
+from bridge.journal import keyring, profiles, resolve
 from bridge.journal.access import Action, ApprovalState, ApprovalView, TokenView, Wanted
 from bridge.journal.keys import KeySide
 from bridge.journal.moves import Submission, find
@@ -118,6 +119,8 @@ def perform(tx: Tx, new_id: Callable[[], str], wanted: Wanted, decision: Decisio
         resolve.cancel(tx, wanted.submission, decision, wanted.items)
     elif wanted.action is Action.RETRY:
         resolve.retry(tx, wanted.submission, decision)
+    elif wanted.action is Action.ACCEPT_PROFILE:
+        return profiles.accept(tx, wanted.participant, decision, wanted=wanted.profile)
     elif wanted.action is Action.ROTATE_KEYS:
         return keyring.rotate(tx, wanted.participant, wanted.side, wanted.kid, wanted.grace_ns, decision)[0]
     else:
@@ -128,6 +131,8 @@ def perform(tx: Tx, new_id: Callable[[], str], wanted: Wanted, decision: Decisio
 def ask(tx: Tx, wanted: Wanted, decision: Decision, expires_ns: int) -> int:
     """See the port."""
     expire(tx)
+    if wanted.action is Action.ACCEPT_PROFILE:
+        wanted = replace(wanted, profile=wanted.profile or profiles.waiting(tx, wanted.participant))
     participant, subject = _subject(tx, wanted)
     row = tx.one(f"SELECT {_APPROVAL} FROM approvals WHERE subject = ? AND state = 'open'", (subject,))  # noqa: S608
     if row is not None:
@@ -201,6 +206,10 @@ def _open(tx: Tx, id_: int) -> ApprovalView:
 
 def _subject(rows: Rows, wanted: Wanted) -> tuple[str, str]:
     """Whose it is, and what it is about."""
+    if wanted.action is Action.ACCEPT_PROFILE:
+        if not wanted.profile:
+            raise NotPossible(f"no profile of {wanted.participant} waits for being accepted")
+        return wanted.participant, profiles.subject_of(wanted.participant)
     if wanted.action.of_keys:
         known = [record.kid for record in keyring.keys(rows, wanted.participant) if record.side is wanted.side]
         if wanted.kid and wanted.kid not in known:
@@ -218,6 +227,8 @@ def _submission(rows: Rows, submission: str) -> Submission:
 
 
 def _details(wanted: Wanted) -> dict[str, object]:
+    if wanted.action is Action.ACCEPT_PROFILE:
+        return {"profile": wanted.profile}
     if wanted.action.of_keys:
         return {"side": wanted.side.value, "kid": wanted.kid, "grace_ns": wanted.grace_ns}
     outcomes = [[o.item, o.state.value, o.asset_id, dump_errors(o.errors)] for o in wanted.outcomes]
@@ -227,6 +238,8 @@ def _details(wanted: Wanted) -> dict[str, object]:
 
 def _wanted(found: ApprovalView) -> Wanted:
     details: Any = found.details
+    if found.action is Action.ACCEPT_PROFILE:
+        return Wanted(action=found.action, participant=found.participant, profile=details["profile"])
     if found.action.of_keys:
         return Wanted(
             action=found.action, participant=found.participant, side=KeySide(details["side"]), kid=details["kid"],

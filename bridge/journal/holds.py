@@ -13,16 +13,18 @@ from bridge.model import EmsState
 
 # Arguments: participant, participant.
 _PARTICIPANT_HELD: Final = (
-    "released_ns = 0 AND (scope IN ('host', 'journal') OR (scope = 'participant' AND name = ?) OR (scope = 'environment' AND name ="
+    "released_ns = 0 AND (scope IN ('host', 'journal') OR (scope IN ('participant', 'profile') AND name = ?) OR (scope = 'environment' AND name ="
     " (SELECT environment FROM environments WHERE participant = ?)))"
 )
 SITE_HELD: Final = "site IN (SELECT name FROM holds WHERE released_ns = 0 AND scope IN ('site', 'ems'))"
 _SHORTENED: Final = "#"
+_OF_PARTICIPANT: Final = frozenset({Scope.PARTICIPANT, Scope.PROFILE})
 _VIEW: Final = "scope, name, reason, held_by, held_ns, released_ns, released_by, release_reason"
 _IN_SCOPE: Final[Mapping[Scope, str]] = {
     Scope.HOST: "? = ''",
     Scope.JOURNAL: "? = ''",
     Scope.PARTICIPANT: "participant = ?",
+    Scope.PROFILE: "participant = ?",
     Scope.SITE: "site = ?",
     Scope.EMS: "site = ?",
     Scope.ENVIRONMENT: "participant IN (SELECT participant FROM environments WHERE environment = ?)",
@@ -143,21 +145,21 @@ def _tell(tx: Tx, scope: Scope, name: str, state: EmsState) -> None:
             echoes=submission.echoes,
         )
     tx.topics.update(f"market:{row[0]}" for row in tx.all("SELECT participant FROM environments"))
-    if scope is Scope.PARTICIPANT:
+    if scope in _OF_PARTICIPANT:
         tx.topics.add(f"market:{name}")
     if scope.by_itself:  # write-backs waited too
         tx.topics.update(f"field:{row[0]}" for row in tx.all("SELECT DISTINCT site FROM writebacks"))
 
 
 def _say(tx: Tx, kind: str, scope: Scope, name: str, decision: Decision) -> None:
-    participant = name if scope is Scope.PARTICIPANT else ""
+    participant = name if scope in _OF_PARTICIPANT else ""
     data = {"scope": scope.value, "name": name, **decision.said()}
     tx.event(None, participant, kind, f"{scope.value}:{name}", data)
 
 
 def _where(scope: Scope, name: str) -> dict[str, str]:
     return {
-        "participant": name if scope is Scope.PARTICIPANT else "",
+        "participant": name if scope in _OF_PARTICIPANT else "",
         "site": name if scope in (Scope.SITE, Scope.EMS) else "",
         "subject": "" if scope in (Scope.PARTICIPANT, Scope.SITE) else f"{scope.value}:{name}".rstrip(":"),
     }

@@ -16,7 +16,11 @@ if TYPE_CHECKING:  # the port takes this part in
 
 
 class Scope(enum.Enum):
-    """What a hold covers. JOURNAL holds everything (the journal is older than its anchor), EMS one site (it shows what the journal never heard of)."""
+    """What a hold covers.
+
+    The host's own: JOURNAL holds everything (the journal is older than its anchor), EMS one site (it shows what the journal never heard of),
+    PROFILE one participant (its profile is another one than was accepted, and that takes two people).
+    """
 
     PARTICIPANT = "participant"
     ENVIRONMENT = "environment"
@@ -24,6 +28,7 @@ class Scope(enum.Enum):
     HOST = "host"
     JOURNAL = "journal"
     EMS = "ems"
+    PROFILE = "profile"
 
     @property
     def by_itself(self) -> bool:

@@ -13,7 +13,7 @@ from bridge.submission import SubmissionState
 # Arguments: received_ns, participant, participant, site, seq. A waiting submission has a reason only when a person let it go on.
 _WHY: Final = (
     "SELECT reason, placed_ns, EXISTS (SELECT 1 FROM holds WHERE released_ns > ? AND (scope IN ('host', 'journal')"
-    " OR (scope = 'participant' AND name = ?)"
+    " OR (scope IN ('participant', 'profile') AND name = ?)"
     " OR (scope = 'environment' AND name = (SELECT environment FROM environments WHERE participant = ?))"
     " OR (scope IN ('site', 'ems') AND name = ?))) FROM submissions WHERE seq = ?"
 )

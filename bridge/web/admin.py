@@ -105,6 +105,12 @@ class AdminListener:
             Route(method="GET", path="/api/v1/participants/{id}/keys", handler=api.keys),
             Route(method="POST", path="/api/v1/participants/{id}/keys/rotate", handler=api.rotate_keys, roles=_KEYS),
             Route(method="POST", path="/api/v1/participants/{id}/keys/revoke", handler=api.revoke_key, roles=_KEYS),
+            Route(
+                method="POST",
+                path="/api/v1/participants/{id}/profile/accept",
+                handler=api.accept_profile,
+                roles=_OPERATE,
+            ),
             Route(method="GET", path="/api/v1/tokens", handler=api.tokens, roles=_TOKENS),
             Route(method="GET", path="/", handler=pages.home),
             Route(method="GET", path="/submissions/{id}", handler=pages.submission),

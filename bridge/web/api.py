@@ -8,7 +8,7 @@ from aiohttp import web
 
 from bridge.clock import iso_ms
 from bridge.envelope import BodyRefused, parse_strict
-from bridge.journal.access import Action
+from bridge.journal.access import Action, Wanted
 from bridge.journal.keys import KeySide
 from bridge.journal.people import Scope
 from bridge.submission import SubmissionState
@@ -113,6 +113,15 @@ class Api:
     async def revoke_key(self, request: web.Request) -> web.Response:
         """`{"reason", "side": "ours"|"theirs", "kid"}`."""
         return await self._of_keys(request, Action.REVOKE_KEY)
+
+    async def accept_profile(self, request: web.Request) -> web.Response:
+        """`{"reason"}`: the profile that waits since the start."""
+        said = await _body(request, "reason")
+        wanted = Wanted(action=Action.ACCEPT_PROFILE, participant=request.match_info["id"])
+        done = await self._operators.wish(request[PERSON], wanted, said["reason"])
+        if done.approval:
+            return _json({"done": False, "approval": done.approval}, status=202)
+        return _json({"done": True, "profile": done.goes_on})
 
     async def approve(self, request: web.Request) -> web.Response:
         """`{"reason"}`."""

@@ -103,7 +103,7 @@ class Operators:
 
     async def wish(self, person: Person, wanted: Wanted, reason: str) -> Done:
         """Do it, or note it for a second person where the participant wants four eyes."""
-        if wanted.action.of_keys:
+        if wanted.participant:
             participant = self._participant(person, wanted.participant)
             await self._check_next(wanted)
         else:
@@ -214,7 +214,7 @@ class Operators:
         return bool(view.site) and person.sees_all(self.territory.at_site(view.site))
 
     def _sees_hold(self, person: Person, view: HoldView) -> bool:
-        if view.scope is Scope.PARTICIPANT:
+        if view.scope in (Scope.PARTICIPANT, Scope.PROFILE):
             return person.sees(view.name)
         if view.scope in (Scope.SITE, Scope.EMS):
             return person.sees_all(self.territory.at_site(view.name))
@@ -231,6 +231,8 @@ class Operators:
         }
         if scope.by_itself:
             raise BadRequest("what the host holds by itself is released by `smp-bridge journal reconcile`")
+        if scope is Scope.PROFILE:
+            raise BadRequest("a profile is accepted: POST /api/v1/participants/NAME/profile/accept")
         if scope is Scope.HOST:
             if person.participants is not None or name:
                 raise NotHere("the whole host is held by somebody who works for all participants, and has no name")

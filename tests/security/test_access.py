@@ -45,6 +45,7 @@ MATRIX = {
     ("GET", "/api/v1/participants/{id}/keys"): EVERYBODY,
     ("POST", "/api/v1/participants/{id}/keys/rotate"): {K},
     ("POST", "/api/v1/participants/{id}/keys/revoke"): {K},
+    ("POST", "/api/v1/participants/{id}/profile/accept"): {O},
     ("GET", "/api/v1/tokens"): {U, K},
     ("GET", "/"): EVERYBODY,
     ("GET", "/submissions/{id}"): EVERYBODY,
@@ -298,6 +299,35 @@ async def test_four_eyes(world):
     )
     assert (await world.ask("POST", f"{path}/approve", bob, {"reason": "again"}))[0] == 409
     assert (await world.kinds(submission))[-3:] == ["approval.asked", "approval.done", "resend"]
+
+
+async def test_a_changed_profile_is_accepted_by_two_people(world):
+    """Where four eyes are wanted. Nobody lets it go on by a release; another participant's people see nothing of it."""
+    ann, bob = await world.bearer(O, "Ann"), await world.bearer(A, "Bob")
+    path = f"/api/v1/participants/{LIVE}/profile/accept"
+    why = {"reason": "the new paths of spring"}
+    assert await status(world, "POST", path, ann, body=why) == 409
+    for profile in ("default 1 a", "default 2 b"):
+        await world.journal.introduce_profile(LIVE, profile, four_eyes=True)
+    held = (await world.ask("GET", "/api/v1/holds", ann))[1]["holds"]
+    assert [(hold["scope"], hold["name"]) for hold in held if hold["scope"] == "profile"] == [("profile", LIVE)]
+    stranger = await world.bearer(O, "Tim", [TEST])
+    assert "profile" not in [hold["scope"] for hold in (await world.ask("GET", "/api/v1/holds", stranger))[1]["holds"]]
+    assert await status(world, "POST", path, stranger, body=why) == 404
+    release = {"scope": "profile", "name": LIVE, "reason": "quick"}
+    assert await status(world, "POST", "/api/v1/holds/release", ann, body=release) == 400
+    assert await status(world, "POST", "/api/v1/holds", ann, body=release) == 400
+    code, told = await world.ask("POST", path, ann, why)
+    assert (code, told["done"]) == (202, False)
+    approve = f"/api/v1/approvals/{told['approval']}/approve"
+    assert await status(world, "POST", approve, await world.bearer(A, "ann"), body={"reason": "fine"}) == 409
+    assert await world.ask("POST", approve, bob, {"reason": "read it"}) == (
+        200,
+        {"done": True, "goes_on": "default 2 b"},
+    )
+    assert "profile" not in [hold["scope"] for hold in (await world.ask("GET", "/api/v1/holds", ann))[1]["holds"]]
+    told = await world.kinds(f"profile:{LIVE}")
+    assert told[-5:] == ["hold", "approval.asked", "approval.done", "release", "profile.accepted"]
 
 
 async def keys_of(world, participant):

@@ -6,8 +6,8 @@ import pytest
 
 from bridge.errors import NotPossible
 from bridge.journal.access import Action, ApprovalState, TokenView, Wanted
-from bridge.journal.people import Decision
-from bridge.journal.port import ItemOutcome
+from bridge.journal.people import Decision, Scope
+from bridge.journal.port import ItemOutcome, NoneDue
 from bridge.model import ItemState
 from bridge.submission import SubmissionState
 
@@ -202,3 +202,77 @@ async def test_requests_are_listed_by_participant(kit):
     assert await waiting(kit, participants=[]) == []
     await kit.journal.refuse_approval(number, BOB)
     assert await waiting(kit, open_only=False) == [number]
+
+
+async def held_of(kit):
+    return [hold.name for hold in await kit.journal.holds() if hold.scope is Scope.PROFILE]
+
+
+async def test_another_profile_is_held_until_two_people_accept_it(kit):
+    """The first one counts. A changed one lets nothing go out, whatever restarts; accepted by two, what waits leaves, and the record says who and why."""
+    first, second = "default 1 aa", "default 2 bb"
+    assert not await kit.journal.introduce_profile("acme", first, four_eyes=True)
+    assert not await kit.journal.introduce_profile("acme", first, four_eyes=True)
+    for _ in range(2):
+        assert await kit.journal.introduce_profile("acme", second, four_eyes=True)
+    assert await held_of(kit) == ["acme"]
+    assert "HOLD" in await kit.codes()
+    await kit.accept(kit.asset("A1"))
+    assert isinstance(await kit.next(), NoneDue)
+    expires_ns = kit.clock.wall_ns() + DAY_S * 10**9
+    wanted = Wanted(action=Action.ACCEPT_PROFILE, participant="acme")
+    number = await kit.journal.ask_approval(wanted, ANN, expires_ns=expires_ns)
+    with pytest.raises(NotPossible, match="a second person"):
+        await kit.journal.approve(number, ANN)
+    assert await held_of(kit) == ["acme"]
+    assert await kit.journal.approve(number, BOB) == second
+    assert await held_of(kit) == []
+    assert "HOLD" not in await kit.codes()
+    assert (await kit.next()).items[0].key == "A1"
+    [_, accepted] = await said(kit, "profile:acme", "profile.accepted")
+    assert (accepted["before"], accepted["now"], accepted["by"], accepted["approved_by"]) == (
+        first,
+        second,
+        "Ann",
+        "bob",
+    )
+    assert not await kit.journal.introduce_profile("acme", second, four_eyes=True)
+
+
+async def test_what_was_looked_at_is_what_is_accepted(kit):
+    """Yet another profile came after somebody asked: the request says of another one, and cannot be approved for this."""
+    for profile in ("p 1 a", "p 2 b"):
+        await kit.journal.introduce_profile("acme", profile, four_eyes=True)
+    expires_ns = kit.clock.wall_ns() + DAY_S * 10**9
+    wanted = Wanted(action=Action.ACCEPT_PROFILE, participant="acme")
+    number = await kit.journal.ask_approval(wanted, ANN, expires_ns=expires_ns)
+    assert await kit.journal.introduce_profile("acme", "p 3 c", four_eyes=True)
+    with pytest.raises(NotPossible, match="another profile of acme waits by now: p 3 c"):
+        await kit.journal.approve(number, BOB)
+    assert await held_of(kit) == ["acme"]
+    [hold] = [hold for hold in await kit.journal.holds() if hold.scope is Scope.PROFILE]
+    assert "p 1 a → p 3 c" in hold.reason
+
+
+@pytest.mark.parametrize(("profile", "four_eyes"), [("p 1 a", True), ("p 2 b", False)], ids=["back", "two eyes"])
+async def test_a_held_profile_that_is_no_longer_in_question(kit, profile, four_eyes):
+    """The accepted one is back, or nobody wants four eyes any more: it goes on, and says so."""
+    for name in ("p 1 a", "p 2 b"):
+        await kit.journal.introduce_profile("acme", name, four_eyes=True)
+    assert not await kit.journal.introduce_profile("acme", profile, four_eyes=four_eyes)
+    assert await held_of(kit) == []
+    with pytest.raises(NotPossible, match="no profile of acme waits"):
+        await kit.journal.accept_profile("acme", BOB)
+    with pytest.raises(NotPossible, match="no profile of acme waits"):
+        await kit.journal.ask_approval(Wanted(action=Action.ACCEPT_PROFILE, participant="acme"), ANN, expires_ns=2**60)
+
+
+async def test_without_four_eyes_no_profile_is_held(kit):
+    for profile in ("p 1 a", "p 2 b", "p 3 c"):
+        assert not await kit.journal.introduce_profile("acme", profile, four_eyes=False)
+    assert await held_of(kit) == []
+    assert [event["now"] for event in await said(kit, "profile:acme", "profile.accepted")] == [
+        "p 1 a",
+        "p 2 b",
+        "p 3 c",
+    ]
