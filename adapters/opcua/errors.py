@@ -38,7 +38,7 @@ def translated(doing: str) -> Iterator[None]:
 
 
 def _cancellations() -> int:
-    """How often the running task was asked to end; `asyncio.timeout` and `TaskGroup` take back what they ask."""
+    """How often the running task was asked to end; `asyncio.timeout` takes back what it asks, a `TaskGroup` not always before Python 3.13."""
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
 

@@ -84,12 +84,22 @@ class Parts:
         return job.answers()
 
     async def _work_side_by_side(self, service: str, job: _Job[Any, Any]) -> None:
+        """The first failure ends them all.
+
+        No TaskGroup: on Python 3.11 and 3.12 one that fails while it waits leaves its own cancellation on our task, and `translated` would take that for
+        the word of whoever ends the session.
+        """
+        loop = asyncio.get_running_loop()
+        works = [loop.create_task(self._work(service, job, several=True)) for _ in range(_WAYS)]
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(_WAYS):
-                    group.create_task(self._work(service, job, several=True))
-        except BaseExceptionGroup as error:
-            raise error.exceptions[0] from error
+            done, _ = await asyncio.wait(works, return_when=asyncio.FIRST_EXCEPTION)
+            for work in works:
+                if work in done:
+                    work.result()
+        finally:
+            for work in works:
+                work.cancel()
+            await asyncio.gather(*works, return_exceptions=True)
 
     async def _work(self, service: str, job: _Job[Any, Any], *, several: bool = False) -> None:
         """Part after part, until none waits; alone until the server turns out to be quick, or beside others while it is."""

@@ -89,11 +89,11 @@ async def test_busy(made, table):
     await survived(made, table, "exception 6", inject, end)
 
 
-async def told_of_its_transaction(made):
-    """Wait until the only place was told the transaction id."""
-    query = "SELECT count(*) FROM writebacks WHERE transaction_id <> '' AND step IN ('written', 'read_back_ok')"
+async def told_of_its_transaction(made, reference):
+    """Wait until the place of this asset was told the transaction id."""
+    query = "SELECT 1 FROM writebacks WHERE key = ? AND transaction_id <> '' AND step IN ('written', 'read_back_ok')"
     async with asyncio.timeout(30):
-        while await made.read(lambda journal: journal.snapshot(lambda rows: rows.one(query))) != (1,):
+        while await made.read(lambda journal: journal.snapshot(lambda rows: rows.one(query, (reference,)))) is None:
             await asyncio.sleep(0.02)
 
 
@@ -104,7 +104,7 @@ async def test_another_asset_in_the_slot(made, table):
     reference = await link.ask()
     await link.until([reference], "sent")
     await link.calm()
-    await told_of_its_transaction(made)  # no write is under way any more, whose look at the key came before
+    await told_of_its_transaction(made, reference)  # no write is under way any more, whose look at the key came before
     place = BASE + STRIDE * (len(link.asked) - 1)
     await link.device.put_bytes(place, layout2.record("RK-OTHER"))
     await link.device.put(place + RESULT, *[0] * 20)  # as whoever moved it in would find it

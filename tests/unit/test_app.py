@@ -63,7 +63,7 @@ async def test_a_stop_drains_all_participants_at_once():
     stopping = host()
     for name in ("one", "two"):
         stopping._market[name] = SimpleNamespace(tokens=Part(), keys=Part(), tracker=Part(), outbound=Part(), ring=None)
-    stopping._watch_ends = lambda journal: Part()
+    stopping._watch_ends = lambda journal, supervisors: Part()
     running = Running()
     running.stop.set()
     await stopping._work(Journal(), [], running)

@@ -104,6 +104,19 @@ async def test_one_failure_is_the_links_and_ends_all():
     assert len(server.sizes) < 20
 
 
+async def test_whoever_ends_the_session_ends_all_parts():
+    """A cancellation from outside is one, and no part goes on without its caller."""
+    server = Server(delay_s=0.01)
+    asked = asyncio.create_task(Parts(4.0).run("read", list(range(40 * READ)), server.call))
+    while server.widest < 2:
+        await asyncio.sleep(0.001)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert server.now == 0
+    assert len(server.sizes) < 40
+
+
 async def test_an_answer_of_the_wrong_length_is_an_error():
     """Nobody could say which value is whose."""
 
