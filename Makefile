@@ -53,7 +53,7 @@ layers: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 unit: peers
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not long" $(ARGS)
+	sh tests/setup/scratch.sh $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not long" $(ARGS)
 
 test: lint types layers unit
 
