@@ -6,7 +6,7 @@ from typing import Any
 
 
 class ReadBatch:
-    """Whoever asks first waits one turn of the loop for the others and then reads for all. Used inside one TaskGroup: a failure ends all."""
+    """Whoever asks first waits one turn of the loop for the others and then reads for all. Used by works that run side by side: a failure ends all."""
 
     def __init__(self, read: Callable[[Sequence[Any]], Awaitable[list[Any]]]) -> None:
         self._read = read

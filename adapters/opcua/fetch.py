@@ -1,6 +1,5 @@
 """Reading the records that are due: whole, under the torn-read guard where a sequence counts the requests."""
 
-import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -9,6 +8,7 @@ from adapters.opcua.calls import Method, number_of
 from adapters.opcua.link import Link
 from adapters.opcua.places import Place
 from adapters.opcua.structures import Shapes
+from adapters.opcua.together import side_by_side
 from adapters.opcua.values import content, reading
 from adapters.opcua.watch import Changes, Watched, is_repeat
 from bridge.api import Clock, LinkError, Quality, Reading, Record, Selection, Torn, Trigger, read_guarded
@@ -45,22 +45,25 @@ class Fetch:
         changed = [each for each in due if self._selections[each.place.flow].trigger is Trigger.CHANGE]
         asked = [each for each in due if self._selections[each.place.flow].trigger is not Trigger.CHANGE]
         try:
-            async with asyncio.TaskGroup() as group:
-                together = group.create_task(self._fetch_changed(batch, changed))
-                tasks = [group.create_task(self._fetch(batch, calls, watched)) for watched in asked]
+            found = await side_by_side(
+                [self._fetch_changed(batch, changed), *(self._fetched(batch, calls, watched) for watched in asked)]
+            )
         except BaseExceptionGroup as error:
             raise _reason(error) from error
-        return [*together.result(), *(record for task in tasks if (record := task.result()) is not None)]
+        return [record for records in found for record in records]
 
     async def look(self, places: Sequence[Place]) -> list[Record]:
         """The records of these places as they stand, whether anybody asked for them or not."""
         batch = ReadBatch(self._link.read_values)
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._fields(batch, place, ())) for place in places]
+            found = await side_by_side([self._fields(batch, place, ()) for place in places])
         except BaseExceptionGroup as error:
             raise _reason(error) from error
-        return [self._record(place, task.result()) for place, task in zip(places, tasks, strict=True)]
+        return [self._record(place, fields) for place, fields in zip(places, found, strict=True)]
+
+    async def _fetched(self, batch: ReadBatch, calls: ReadBatch, watched: Watched) -> list[Record]:
+        record = await self._fetch(batch, calls, watched)
+        return [] if record is None else [record]
 
     async def _fetch(self, batch: ReadBatch, calls: ReadBatch, watched: Watched) -> Record | None:
         if watched.place.method is not None:

@@ -7,6 +7,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from adapters.opcua.errors import translated
 from adapters.opcua.library import ua
+from adapters.opcua.together import side_by_side
 from bridge.api import LinkError
 
 Item = TypeVar("Item")
@@ -84,22 +85,10 @@ class Parts:
         return job.answers()
 
     async def _work_side_by_side(self, service: str, job: _Job[Any, Any]) -> None:
-        """The first failure ends them all.
-
-        No TaskGroup: on Python 3.11 and 3.12 one that fails while it waits leaves its own cancellation on our task, and `translated` would take that for
-        the word of whoever ends the session.
-        """
-        loop = asyncio.get_running_loop()
-        works = [loop.create_task(self._work(service, job, several=True)) for _ in range(_WAYS)]
         try:
-            done, _ = await asyncio.wait(works, return_when=asyncio.FIRST_EXCEPTION)
-            for work in works:
-                if work in done:
-                    work.result()
-        finally:
-            for work in works:
-                work.cancel()
-            await asyncio.gather(*works, return_exceptions=True)
+            await side_by_side(self._work(service, job, several=True) for _ in range(_WAYS))
+        except BaseExceptionGroup as error:
+            raise error.exceptions[0] from error
 
     async def _work(self, service: str, job: _Job[Any, Any], *, several: bool = False) -> None:
         """Part after part, until none waits; alone until the server turns out to be quick, or beside others while it is."""

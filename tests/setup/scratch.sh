@@ -3,7 +3,7 @@
 #
 #     scratch.sh COMMAND…
 #
-# `SMP_BRIDGE_SCRATCH=disk` leaves them where the system puts them. Their directory goes when the command has ended well.
+# `SMP_BRIDGE_SCRATCH=disk` leaves them where the system puts them.
 set -eu
 memory=/dev/shm
 least_kib=4000000
@@ -11,14 +11,5 @@ free_kib=$(df -Pk "$memory" 2>/dev/null | awk 'NR == 2 { print $4 }')
 if [ "${SMP_BRIDGE_SCRATCH:-}" = disk ] || [ -n "${TMPDIR:-}" ] || [ ! -w "$memory" ] || [ "${free_kib:-0}" -lt "$least_kib" ]; then
     exec "$@"
 fi
-TMPDIR=$(mktemp -d "$memory/smp-bridge.XXXXXX")
-chmod 755 "$TMPDIR"
-export TMPDIR
-status=0
-"$@" || status=$?
-if [ "$status" -eq 0 ]; then
-    rm -rf "$TMPDIR"
-else
-    echo "the scratch files are in $TMPDIR" >&2
-fi
-exit "$status"
+export TMPDIR="$memory"
+exec "$@"
