@@ -108,7 +108,9 @@ async def test_it_tells_how_often_it_looks(tmp_path):
         spacings = await recorded.until("poll", 3)
         waiting.cancel()
     assert recorded.said == {"poll": (0.02, None)}
-    assert sum(spacings[:3]) >= 2 * 0.02
+    assert (
+        sum(spacings[:3]) >= 2 * 0.02 * 0.95
+    )  # a timer may come a little early, by the resolution of the loop's clock
 
 
 class TestTheKitCanFail:
