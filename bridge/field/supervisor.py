@@ -176,12 +176,27 @@ class Supervisor:
             self._room.rearm(awaited)
             talk = asyncio.Lock()  # a session reads and writes for one task at a time
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._receive(session, talk))
+                group.create_task(self._reading(session, talk))
                 group.create_task(self._writebacks.run(session, talk))
                 group.create_task(self._room.run(session))
                 group.create_task(self._peer.run())
                 if self._words is not None:
                     group.create_task(self._words.run(session, talk))
+
+    async def _reading(self, session: Session, talk: asyncio.Lock) -> None:
+        """Read until told to end. A reader that is cancelled by nobody but its own library is a lost link: its group would take it for one that was told to."""
+        task = asyncio.get_running_loop().create_task(self._receive(session, talk))
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.result()  # what it has to say of its own end comes first
+            raise
+        if task.cancelled():
+            raise LinkError("reading was cancelled from inside")
+        task.result()
 
     async def _receive(self, session: Session, talk: asyncio.Lock) -> None:
         recollection = Recollection(site=self._site, plans=self._plans, journal=self._journal)

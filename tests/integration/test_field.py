@@ -124,6 +124,33 @@ async def running(directory, *plans, ems=None):
         await journal.close()
 
 
+async def test_reading_that_nobody_ended_is_a_lost_link(tmp_path, monkeypatch):
+    """A library's own cancellation that comes out of `receive`: the session would stay up and hear nothing. It is opened anew, and what is asked then is taken."""
+    async with running(tmp_path) as rig:
+        receive, ends = memory._Session.receive, asyncio.Event()
+
+        async def cancelled(session):
+            waiting = asyncio.get_running_loop().create_task(receive(session))
+            ending = asyncio.get_running_loop().create_task(ends.wait())
+            await asyncio.wait({waiting, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if ends.is_set():
+                waiting.cancel()
+                monkeypatch.undo()
+                raise asyncio.CancelledError
+            ending.cancel()
+            return await waiting
+
+        monkeypatch.setattr(memory._Session, "receive", cancelled)
+        rig.ems.put("B1", reference="BESS001", kw=5)
+        rig.ems.request("assets", "B1")
+        await rig.due()
+        ends.set()
+        await rig.ems.until(lambda: rig.ems.sessions == 2)
+        rig.ems.put("B2", reference="BESS002", kw=5)
+        rig.ems.request("assets", "B2")
+        await rig.ems.until(lambda: (("B2",), True) in rig.ems.acked)
+
+
 async def test_from_request_to_written_back_outcome(tmp_path):
     """Received, sent, registered: each word reaches the EMS, and the arrival is acknowledged once it is on disk."""
     async with running(tmp_path) as rig:
