@@ -10,6 +10,7 @@ from bridge.model import HOPS
 
 HOST_SHARE: Final = "host"
 SOURCE: Final = "source"
+_HOST_HOPS: Final = tuple(hop for hop in HOPS if hop != SOURCE)
 
 
 class Wait(enum.Enum):
@@ -48,7 +49,7 @@ def stages(stamps: Mapping[str, Stamp]) -> list[Stage]:
     The source's own time is another clock and begins no stage (see `source_difference_ns`).
     On the quiet path `signed` comes before `journalled`, under load after it, so neighbours are found by time, not by the list of names.
     """
-    seen = ((hop, stamps[hop]) for hop in HOPS if hop in stamps and hop != SOURCE)
+    seen = [(hop, stamps[hop]) for hop in _HOST_HOPS if hop in stamps]
     known: list[tuple[str, Stamp]] = []
     for _, run in groupby(seen, key=lambda entry: entry[1].boot):
         known += sorted(run, key=lambda entry: entry[1].mono_ns)

@@ -25,6 +25,7 @@ _MAX_LISTED: Final = 10
 _ABSENT: Final = object()  # leave the field out
 _MISSING: Final = object()  # no default: refuse
 _GOOD: Final = Quality.GOOD
+_NEVER_UNSET: Final = frozenset({int, float, bool})
 
 
 class Mapped(NamedTuple):
@@ -188,7 +189,7 @@ def _single(source: str, steps: tuple[Convert, ...], fallback: object) -> Fetch:
         reading = fields.get(source)
         if reading is not None and reading.quality is _GOOD:
             value = reading.value
-            if not is_unset(value):
+            if type(value) in _NEVER_UNSET or not is_unset(value):
                 if only is not None:
                     return only(value)
                 for step in steps:

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, generate_latest
 from prometheus_client.registry import Collector
+
+from bridge.durations import DurationFamily
 
 FINE_S: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -18,25 +20,25 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         at = self.registry
-        self.stage = Histogram(
+        self.stage = DurationFamily(
             "smp_bridge_stage_seconds",
             "Time of a stage by the hop that ends it, per participant",
             ["participant", "hop"],
-            buckets=FINE_S,
+            bounds_s=FINE_S,
             registry=at,
         )
-        self.site_stage = Histogram(
+        self.site_stage = DurationFamily(
             "smp_bridge_site_stage_seconds",
             "Time of a field stage by the hop that ends it, per site and flow",
             ["site", "flow", "hop"],
-            buckets=COARSE_S,
+            bounds_s=COARSE_S,
             registry=at,
         )
-        self.host = Histogram(
+        self.host = DurationFamily(
             "smp_bridge_host_seconds",
             "The host's own share: received to first byte out, per participant",
             ["participant"],
-            buckets=FINE_S,
+            bounds_s=FINE_S,
             registry=at,
         )
         self.latency = Gauge(

@@ -5,9 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Final, Generic, TypeVar
-
-from prometheus_client import Gauge, Histogram
+from typing import Final
 
 from bridge.api import Intervals
 from bridge.clock import Clock, Stamp
@@ -26,21 +24,6 @@ from bridge.submission import Admission
 
 log = logging.getLogger(__name__)
 
-M = TypeVar("M", Gauge, Histogram)
-
-
-class _Children(dict[tuple[str, ...], M], Generic[M]):
-    """The metrics of a family by their labels: finding one again costs more than observing it."""
-
-    def __init__(self, family: M) -> None:
-        super().__init__()
-        self._family: M = family
-
-    def __missing__(self, labels: tuple[str, ...]) -> M:
-        child: M = self._family.labels(*labels)
-        self[labels] = child
-        return child
-
 
 class FieldReport(FieldMetrics):
     """Counts the field side's reports, and knows the age of each link's last good reading."""
@@ -52,8 +35,6 @@ class FieldReport(FieldMetrics):
         self._clock = clock
         self._book = book or Book()
         self._intervals = intervals or IntervalBook(clock.mono_ns)
-        self._site_stage = _Children(metrics.site_stage)
-        self._heard = _Children(metrics.heard)
         self._heard_ns: dict[str, int | None] = {}
 
     def admitted(self, flow: FlowPlan, admission: Admission, count: int) -> None:
@@ -68,7 +49,7 @@ class FieldReport(FieldMetrics):
         """See `FieldMetrics`."""
         found = between(before, after, hop)
         if found.exact:
-            self._site_stage[site, flow, hop].observe(found.ns / 1e9)
+            self._metrics.site_stage.labels(site, flow, hop).observe(found.ns / 1e9)
             if hop == "written_back":  # the stages before it are the submission's, which the market side knows whole
                 self._book.flow(Where(site, flow)).add(hop, after.mono_ns, found.ns)
 
@@ -93,8 +74,10 @@ class FieldReport(FieldMetrics):
 
     def heard(self, site: str, adapter: str, mono_ns: int) -> None:
         """See `FieldMetrics`."""
-        self._heard_ns[f"{site}/{adapter}"] = mono_ns
-        self._heard[site, adapter].set(mono_ns / 1e9)
+        name = f"{site}/{adapter}"
+        if self._heard_ns.get(name) is None:
+            self._metrics.heard.labels(site, adapter).set_function(lambda: (self._heard_ns[name] or 0) / 1e9)
+        self._heard_ns[name] = mono_ns
 
     def wrote_back(self, flow: FlowPlan, state: str, *, final: bool) -> None:
         """See `FieldMetrics`."""
@@ -113,8 +96,6 @@ class MarketReport(MarketMetrics):
     def __init__(self, metrics: Metrics, book: Book | None = None) -> None:
         self._metrics = metrics
         self._book = book or Book()
-        self._stage = _Children(metrics.stage)
-        self._host = _Children(metrics.host)
         self._dates: dict[str, str] = {}
 
     def answered(self, participant: str, out: Outgoing, answer: AnswerClass, stamps: Mapping[str, Stamp]) -> None:
@@ -129,7 +110,7 @@ class MarketReport(MarketMetrics):
         if out.attempts or waited in _FURTHER:
             return
         if share is not None:
-            self._host[participant,].observe(share.ns / 1e9)
+            self._metrics.host.labels(participant).observe(share.ns / 1e9)
         found = [stage for stage in stages(stamps) if waited is None or stage.hop != _AFTER_A_WAIT]
         self._stages(participant, found)
         if "sent" in stamps:
@@ -190,7 +171,7 @@ class MarketReport(MarketMetrics):
     def _stages(self, participant: str, found: Sequence[Stage]) -> None:
         for stage in found:
             if stage.exact:
-                self._stage[participant, stage.hop].observe(stage.ns / 1e9)
+                self._metrics.stage.labels(participant, stage.hop).observe(stage.ns / 1e9)
             else:
                 self._metrics.inexact.labels(participant, stage.hop).inc()
 

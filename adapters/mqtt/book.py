@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from adapters.mqtt.codec import Unreadable
 from adapters.mqtt.config import Format, MessageSubmit, MqttRecords, Scalar
-from adapters.mqtt.payload import WHOLE, Layout, Source, fits, plain, reading, request_id
+from adapters.mqtt.payload import WHOLE, Layout, Source, fits, plain, reader, reading, request_id
 from adapters.mqtt.topics import Template, template
 from bridge.api import Quality, Reading, Record, Selection, Stamp
 
@@ -17,7 +17,7 @@ MOST_ROUTES: Final = 50_000
 SHARED: Final = "$share/"  # MQTT 5, 4.8.2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Registration:
     """What a place's retained message holds: its fields, or the problem why they cannot be read."""
 
@@ -26,7 +26,7 @@ class Registration:
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Due:
     """One record that is to be returned. It is made when it is fetched, so that a registration that came meanwhile completes it."""
 
@@ -95,6 +95,7 @@ class FlowBook:
         self.asks: Template | None = template(submit.topic) if isinstance(submit, MessageSubmit) else None
         self._limit = limit
         self._sources = {name: Source.of(text, records.format) for name, text in records.fields.items()}
+        self._fields = reader(self._sources)
         self._layout = Layout.of(records.format, records.csv, limit)
         self.parts: Mapping[str, Template] = parts(records)
         self._needed = frozenset(
@@ -240,8 +241,7 @@ class FlowBook:
                 name: reading({}, source, placeholders) for name, source in self._sources.items() if source.placeholder
             }
             return Registration(fields=own, raw=payload[: self._limit], problem=f"the registration {error}")
-        fields = {name: reading(body, source, placeholders) for name, source in self._sources.items()}
-        return Registration(fields=fields, raw=payload)
+        return Registration(fields=self._fields(body, placeholders), raw=payload)
 
     def _await(self, place: str, request: str, raw: bytes) -> None:
         here = self._awaiting.setdefault(place, {})

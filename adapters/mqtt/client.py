@@ -21,17 +21,18 @@ from bridge.api import OnExpired, has_expired, without_dates
 AT_LEAST_ONCE: Final = 1
 OFFLINE: Final = b"offline"
 ONLINE: Final = b"online"
+AHEAD: Final = 16 * 1024  # bytes asked of the connection at once
 _CONTROL: Final = 0x8  # the bit of an opcode that marks frames of control (RFC 6455, 5.5)
 
 _PROTOCOLS: Final = {Version.V311: MQTTProtocolVersion.MQTTv311, Version.V5: MQTTProtocolVersion.MQTTv5}
 
 
-def made(options: MqttOptions, client_id: str) -> Client:
+def made(options: MqttOptions, client_id: str) -> "Ahead":
     """A client that is not connected yet. It acknowledges and reconnects by itself never; its last will is the status topic's.
 
     A session that is kept for no time (`session_expiry` 0, which no site file can say) is a clean one: the broker remembers nothing of it.
     """
-    client = Client(
+    client = Ahead(
         CallbackAPIVersion.VERSION2,
         client_id=client_id,
         clean_session=None if options.version is Version.V5 else options.session_expiry == 0,
@@ -85,6 +86,28 @@ def certificate_of(sock: Any) -> Mapping[str, Any]:
     secured: Any = sock._socket if isinstance(sock, _WebsocketWrapper) else sock  # noqa: SLF001 - it offers no other way
     found: Mapping[str, Any] = secured.getpeercert()
     return found
+
+
+class Ahead(Client):
+    """The library's client, reading ahead: by itself it asks the system for each packet's first byte, each byte of its length, and the rest. For one connection."""
+
+    _ahead = b""
+    _taken = 0
+
+    @property
+    def ahead(self) -> int:
+        """Bytes that were read and not yet looked at: the connection does not become readable for those."""
+        return len(self._ahead) - self._taken
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        start, end = self._taken, self._taken + bufsize
+        if start == len(self._ahead):
+            found: bytes = super()._sock_recv(max(bufsize, AHEAD))
+            if len(found) <= bufsize:
+                return found
+            self._ahead, start, end = found, 0, bufsize
+        self._taken = min(end, len(self._ahead))
+        return self._ahead[start:end]
 
 
 class _Masking(_WebsocketWrapper):

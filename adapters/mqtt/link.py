@@ -145,8 +145,10 @@ class Link:
     def ack(self, mid: int) -> None:
         """Send the acknowledgement of one message; nothing happens when the link has ended."""
         if self._error is None and not self._closing:
-            with self._translated("acknowledging"):
+            try:
                 self._client.ack(mid, AT_LEAST_ONCE)
+            except LIBRARY_FAULTS as error:
+                raise self._fail(self._faults.of(error, "acknowledging")) from error
 
     def pause(self) -> None:
         """Stop reading: what comes stays in the socket, and the broker waits."""
@@ -278,7 +280,9 @@ class Link:
             self._loop.call_soon(self._readable)
 
     def _pending(self) -> bool:
-        """Whether a secured connection holds bytes that are already decrypted: the socket does not become readable for those."""
+        """Whether bytes are here already, read ahead or decrypted by a secured connection: the socket does not become readable for those."""
+        if self._client.ahead:
+            return True
         held = getattr(
             self._socket, "pending", None
         )  # a plain TCP socket has no such call; the library's WebSocket has it
@@ -302,11 +306,13 @@ class Link:
         """One step of the library. Whatever it raises ends the link; what nobody expects goes on to the event loop's own report."""
         finished = False
         try:
-            with self._translated("talking to the broker"):
-                step()
+            step()
             finished = True
         except LinkError:
-            return  # told to the owner by `_fail`
+            finished = True  # told to the owner by `_fail`
+        except LIBRARY_FAULTS as error:
+            finished = True
+            self._fail(self._faults.of(error, "talking to the broker"))
         finally:
             if not finished:
                 self.fail("an unexpected error of the protocol library")

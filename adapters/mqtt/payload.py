@@ -14,6 +14,7 @@ from bridge.api import Quality, Reading
 MOST_ID: Final = 200
 WHOLE: Final = ""  # the name of a plain payload's only member
 _EXPRESSION: Final = re.compile(r"[\[\]*|(){}&@`'\"?=<>!,]")  # with one of these a name is JMESPath
+_USUAL: Final = frozenset({str, int, bool})  # neither absent nor no number
 _HINT: Final = 'a member whose own name has such letters is written in double quotes, such as "kw (max)"'
 
 
@@ -158,6 +159,27 @@ def reading(body: Mapping[str, Any], source: Source, placeholders: Mapping[str, 
     if isinstance(value, float) and not math.isfinite(value):
         return Reading(value=None, quality=Quality.BAD, detail=f"{source.text} is not a finite number")
     return Reading(value)
+
+
+def reader(sources: Mapping[str, Source]) -> Callable[[Mapping[str, Any], Mapping[str, str]], dict[str, Reading]]:
+    """All fields of a record, each as `reading` has it, with fewer calls for the usual ones."""
+    plan = [
+        (name, source.placeholder, source.steps[0] if len(source.steps) == 1 else None, source)
+        for name, source in sources.items()
+    ]
+
+    def read(body: Mapping[str, Any], placeholders: Mapping[str, str]) -> dict[str, Reading]:
+        found = {}
+        for name, placeholder, step, source in plan:
+            if placeholder:
+                found[name] = Reading(placeholders[placeholder])
+                continue
+            value = None if step is None else body.get(step)
+            usual = type(value) in _USUAL or (type(value) is float and math.isfinite(value))
+            found[name] = Reading(value) if usual else reading(body, source, placeholders)
+        return found
+
+    return read
 
 
 def request_id(body: Mapping[str, Any], source: Source) -> str:

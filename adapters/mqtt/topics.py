@@ -19,9 +19,14 @@ class Template:
     levels: tuple[tuple[str, str], ...]
     names: tuple[str, ...] = field(init=False)
     """The placeholders in their order."""
+    _fixed: tuple[tuple[int, str], ...] = field(init=False, repr=False, compare=False)
+    _named: tuple[tuple[int, str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        numbered = list(enumerate(self.levels))
         object.__setattr__(self, "names", tuple(name for _, name in self.levels if name))
+        object.__setattr__(self, "_fixed", tuple((at, text) for at, (text, name) in numbered if not name))
+        object.__setattr__(self, "_named", tuple((at, name) for at, (_, name) in numbered if name))
 
     @property
     def filter(self) -> str:
@@ -32,13 +37,11 @@ class Template:
         """The placeholders' values in a topic's levels; None when it is another topic. An empty level is never a value."""
         if len(topic) != len(self.levels):
             return None
-        values: dict[str, str] = {}
-        for level, (text, name) in zip(topic, self.levels, strict=True):
-            if name and level:
-                values[name] = level
-            elif name or level != text:
+        for at, text in self._fixed:
+            if topic[at] != text:
                 return None
-        return values
+        values = {name: topic[at] for at, name in self._named}
+        return values if all(values.values()) else None
 
     def fill(self, values: Mapping[str, str]) -> str:
         """The topic with these values."""

@@ -135,8 +135,11 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
 
     async def _exchange(self, pool: Pool, head: bytes, body: bytes, facts: _Facts) -> Exchange:
         try:
-            async with asyncio.timeout(self._settings.connect_s):
+            if pool.ready:
                 connection = await pool.take()
+            else:
+                async with asyncio.timeout(self._settings.connect_s):
+                    connection = await pool.take()
         except TimeoutError as error:
             return self._failed(facts, Failure.CONNECT_TIMEOUT, error)
         except socket.gaierror as error:

@@ -262,6 +262,12 @@ class Pool:
         self._room = asyncio.Semaphore(most)
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def ready(self) -> bool:
+        """Whether `take` gives a connection that is open already, without waiting."""
+        kept = self._idle[-1] if self._idle and not self._room.locked() else None
+        return kept is not None and kept.usable and self._loop.time() - kept.kept_since < self._idle_s
+
     async def take(self) -> Connection:
         """A connection for one call, which is given back with `give`. Raises what connecting raises: `OSError`, `ssl.SSLError`, `Lost`, `NotHttp`."""
         await self._room.acquire()

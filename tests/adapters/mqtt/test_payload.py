@@ -10,7 +10,7 @@ from mqtt_site import CRAWLEY, nothing, options_of, read_site, selection_of, sel
 from adapters.mqtt import ADAPTER
 from adapters.mqtt.codec import Unreadable
 from adapters.mqtt.config import Csv, Format
-from adapters.mqtt.payload import Layout, Source, reading
+from adapters.mqtt.payload import Layout, Source, reader, reading
 from bridge.api import Quality
 
 LIMIT = 500_000
@@ -87,6 +87,26 @@ def test_no_payload_breaks_an_expression(value):
     """Whatever came, a field is a reading."""
     for text in ("max_by(a, &b)", "a[?b > `1`].b", "join(',', a)", "abs(b)", "sort(a) | [0]", "keys(a)", "avg(a)"):
         assert reading({"a": value, "b": value}, Source.of(text), {}).quality in set(Quality)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["kw", "name", "meter"]),
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text()
+        | st.dictionaries(st.just("mpan"), st.text()),
+    )
+)
+def test_all_fields_at_once_are_what_each_is_by_itself(body):
+    """Whatever a payload holds, there or not: the short way for usual values changes nothing."""
+    texts = {"a": "$asset", "b": "kw", "c": "name", "d": "meter.mpan", "e": "meter", "f": "name || kw"}
+    sources = {name: Source.of(text) for name, text in texts.items()}
+    found = reader(sources)(body, {"asset": "EV001"})
+    assert found == {name: reading(body, source, {"asset": "EV001"}) for name, source in sources.items()}
+    assert all(type(found[name].value) is type(body.get(text)) for name, text in (("b", "kw"), ("c", "name")) if found[name].quality is Quality.GOOD)  # fmt: skip
 
 
 def row(payload, **table):
