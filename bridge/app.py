@@ -3,9 +3,8 @@
 import asyncio
 import logging
 import math
-import random
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
@@ -14,59 +13,32 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from bridge.anchoring import Couriers
-from bridge.assembly import (
-    Password,
-    anchor_couriers,
-    call_maker,
-    client_settings,
-    discipline_source,
-    flow_plan,
-    identity,
-    login,
-)
-from bridge.attested import facts_of
+from bridge.assembly import anchor_couriers, discipline_source
 from bridge.clock import Clock, SystemClock
-from bridge.config import AdminListener as AdminOptions
-from bridge.config import Config, Participant, SiteConfig
-from bridge.discipline import ClockWatch, DisciplineSource, Limits, SigningGate
+from bridge.config import Config, SiteConfig
+from bridge.discipline import ClockWatch, DisciplineSource, Limits
+from bridge.doors import listen_to_operators, listen_to_smp
 from bridge.errors import ConfigError, JournalFull, JournalUnusable, Problem
 from bridge.expiry import Ending, ExpiryWatch, host_endings, site_endings
-from bridge.field.alarmword import AlarmWords
-from bridge.field.intake import IntakeDesk
-from bridge.field.links import LinkAlarms
 from bridge.field.recollection import HOST
 from bridge.field.supervisor import Supervisor
-from bridge.field.traces import FieldTraces
-from bridge.field.writeback import WriteBacks
-from bridge.flow import FlowPlan
+from bridge.fieldside import build_field
 from bridge.ids import submission_ids
-from bridge.journal.accounts import STOPPED
 from bridge.journal.configured import open_configured_journal
 from bridge.journal.keeper import Keeper, KeeperSettings, KeptJournal, start_keeper
-from bridge.journal.keys import KeyRecord
 from bridge.journal.people import Decision, Scope
-from bridge.journal.port import Fence, Journal
+from bridge.journal.port import Journal
 from bridge.journal.sealer import untold
-from bridge.keyring import GRACE_S, KeyRing, open_signer
 from bridge.lane import FastLane
-from bridge.listening import both, is_loopback, renew_certificate, serve, server_context
-from bridge.market.client import SmpClient
-from bridge.market.endpoint import Inbox, ReturnsEndpoint
-from bridge.market.keywatch import KeyWatch
+from bridge.market.endpoint import ReturnsEndpoint
 from bridge.market.lanes import Lanes
-from bridge.market.outbound import Outbound
-from bridge.market.pace import Pace
-from bridge.market.returns import ReturnReader
-from bridge.market.token import TokenKeeper
-from bridge.market.traces import MarketTraces
-from bridge.market.tracker import Tracker
+from bridge.marketside import Market, build_market
 from bridge.material import host_signer
 from bridge.measured import Measured
 from bridge.metrics import Metrics
 from bridge.reports import ClockReport, FieldReport, MarketReport
-from bridge.web.admin import Access, AdminListener, Health
-from bridge.web.public import Bounds, PublicListener
-from bridge.web.roles import Territory
+from bridge.shared import Shared
+from bridge.web.admin import Health
 
 if TYPE_CHECKING:
     from bridge.traced import Traced
@@ -99,16 +71,6 @@ class Running:
     )  # reads the returns listener's certificate and key anew; raises `BridgeError`
 
 
-@dataclass(slots=True)
-class _Market:
-    outbound: Outbound
-    tracker: Tracker
-    tokens: TokenKeeper
-    inbox: Inbox
-    keys: KeyWatch
-    ring: KeyRing
-
-
 class Host:
     """One process of the bridge."""
 
@@ -129,16 +91,21 @@ class Host:
         self._sites = _chosen(config, sites)
         self._clock = clock or SystemClock.here()
         self._metrics = metrics or Metrics()
-        self._measured = Measured(config, self._metrics, self._clock)
-        self._field_report = FieldReport(self._metrics, self._clock, self._measured.book, self._measured.intervals)
-        self._market_report = MarketReport(self._metrics, self._measured.book)
-        self._random = random.Random()  # noqa: S311 - jitter, not secrets
-        self._fences: list[Fence] = []
-        self._market: dict[str, _Market] = {}
+        measured = Measured(config, self._metrics, self._clock)
+        self._shared = Shared(
+            config=config,
+            clock=self._clock,
+            metrics=self._metrics,
+            measured=measured,
+            field_report=FieldReport(self._metrics, self._clock, measured.book, measured.intervals),
+            market_report=MarketReport(self._metrics, measured.book),
+            look_at_ends=self._look_at_ends,
+            clock_state=self._clock_state,
+        )
+        self._market: dict[str, Market] = {}
         self._endpoint: ReturnsEndpoint | None = None
         self._keeper: Keeper | None = None
         self._couriers: Couriers | None = None
-        self._gate = SigningGate()
         self._discipline = discipline
         self._sockets = sockets or {}
         self._watch: ClockWatch | None = None
@@ -193,10 +160,7 @@ class Host:
             self._expiry = self._watch_ends(journal, supervisors)
             sinks.append(group.create_task(self._expiry.run()))
             for market in self._market.values():
-                sinks.append(group.create_task(market.tokens.run()))
-                sinks.append(group.create_task(market.keys.run()))
-                sinks.append(group.create_task(market.tracker.run()))
-                sinks.append(group.create_task(market.outbound.run()))
+                sinks += [group.create_task(task) for task in market.tasks()]
             if self._keeper is not None:
                 sinks.append(group.create_task(self._keeper.run()))
             if self._couriers is not None:
@@ -226,6 +190,7 @@ class Host:
         from bridge.traced import Traced  # noqa: PLC0415 - nothing of it is loaded where it is off
 
         traced = Traced(options, role=self._role.value, metrics=self._metrics, clock=self._clock)
+        self._shared.field_traces = self._shared.market_traces = traced
         return await stack.enter_async_context(traced)
 
     async def _watch_the_clock(self, journal: Journal) -> ClockWatch:
@@ -235,7 +200,7 @@ class Host:
             self._discipline or discipline_source(options),
             limits=Limits(alarm_s=options.alarm_at, hold_s=options.hold_at),
             every_s=options.every,
-            gate=self._gate,
+            gate=self._shared.gate,
             seen=ClockReport(self._metrics),
             journal=None if self._role is Role.FIELD else journal,
         )
@@ -258,7 +223,7 @@ class Host:
             told=self._couriers.news if self._couriers is not None else untold,
         )
         keeper = await start_keeper(settings, journal, clock=self._clock)
-        self._fences.append(keeper.fence)
+        self._shared.fences.append(keeper.fence)
         return keeper
 
     async def _hold_unless_safe(self, journal: KeptJournal) -> None:
@@ -272,199 +237,35 @@ class Host:
         while True:
             await asyncio.sleep(RENEW_S)
             with suppress(JournalFull):  # it goes on by itself once there is room
-                await journal.renew(self._fences)
+                await journal.renew(self._shared.fences)
 
     async def _give_back(self, journal: Journal) -> None:
-        if self._fences:
+        if self._shared.fences:
             with suppress(JournalFull, JournalUnusable):  # what ended the host is told, not that it cannot be written
-                await journal.release(self._fences)
+                await journal.release(self._shared.fences)
 
     # field -----------------------------------------------------------------------------------------------------------
 
-    async def _build_field(self, journal: Journal, lanes: FastLane | None) -> list[Supervisor]:
-        supervisors = []
-        for site in self._sites:
-            fence = await journal.acquire(f"field:{site.name}")
-            self._fences.append(fence)
-            plans = {name: flow_plan(self._config, site, name) for name in site.flows}
-            words = self._alarm_words(site, journal)
-            desk = IntakeDesk(
-                site=site.name,
-                plans=plans,
-                journal=journal,
-                fence=fence,
-                clock=self._clock,
-                metrics=self._field_report,
-                lane=lanes,
-                on_full=words.look if words is not None else lambda: None,
-            )
-            supervisors += [
-                self._supervisor(site, name, plans, journal, fence, desk, words)
-                for name in site.adapters
-                if any(plan.adapter == name for plan in plans.values())
-            ]
-        return supervisors
+    # the two sides --------------------------------------------------------------------------------------------------
 
-    def _supervisor(
-        self,
-        site: SiteConfig,
-        name: str,
-        plans: dict[str, FlowPlan],
-        journal: Journal,
-        fence: Fence,
-        desk: IntakeDesk,
-        words: AlarmWords | None,
-    ) -> Supervisor:
-        mine = {flow: plan for flow, plan in plans.items() if plan.adapter == name}
-        participants = {plan.participant for plan in mine.values()}
-        links = LinkAlarms(
-            site=site.name,
-            adapter=name,
-            participant=participants.pop() if len(participants) == 1 else "",
-            journal=journal,
-            clock=self._clock,
-            after_s=site.alarms.link_down_after_s,
-        )
-        carries = name == site.alarms.adapter
-        writebacks = WriteBacks(
-            site=site.name,
-            plans=mine,
-            journal=journal,
-            fence=fence,
-            clock=self._clock,
-            metrics=self._field_report,
-            traces=self._traced or FieldTraces(),
-        )
-        return Supervisor(
-            site=site.name,
-            name=name,
-            adapter=site.adapters[name].adapter,
-            options=site.adapters[name].options,
-            plans=mine,
-            journal=journal,
-            desk=desk,
-            writebacks=writebacks,
-            clock=self._clock,
-            metrics=self._field_report,
-            links=links,
-            words=words if carries else None,
-            word=site.alarms.word if carries else None,
-            client_id=f"smp-bridge-{site.name}-{name}",
-            certified=self._look_at_ends,
-            jitter=self._random.random,
-        )
+    async def _build_field(self, journal: Journal, lanes: FastLane | None) -> list[Supervisor]:
+        return await build_field(self._shared, self._sites, journal, lanes)
+
+    async def _build_market(self, journal: KeptJournal, stack: AsyncExitStack) -> Lanes:
+        lanes = Lanes()
+        for entry in self._config.participants.values():
+            market = await build_market(self._shared, entry, journal, stack, keys_changed=self._keys_changed)
+            self._market[entry.name] = market
+            lanes.add(entry.name, market.outbound)
+        return lanes
+
+    async def _keys_changed(self, participant: str) -> None:
+        if self._endpoint is not None:
+            await self._endpoint.look_again(participant)
 
     def _look_at_ends(self) -> None:
         if self._expiry is not None:
             self._expiry.again.set()
-
-    def _alarm_words(self, site: SiteConfig, journal: Journal) -> AlarmWords | None:
-        """The writer of the site's alarm word, where the site wants one."""
-        if site.alarms.word is None:
-            return None
-        participants = sorted({flow.participant for flow in site.flows.values()})
-        return AlarmWords(
-            site=site.name, adapter=site.alarms.adapter, participants=participants, journal=journal, clock=self._clock
-        )
-
-    # market ----------------------------------------------------------------------------------------------------------
-
-    async def _build_market(self, journal: KeptJournal, stack: AsyncExitStack) -> Lanes:
-        lanes = Lanes()
-        for participant in self._config.participants.values():
-            market = await self._participant(participant, journal, stack)
-            self._market[participant.name] = market
-            lanes.add(participant.name, market.outbound)
-        return lanes
-
-    async def _participant(self, entry: Participant, journal: KeptJournal, stack: AsyncExitStack) -> _Market:
-        fence = await journal.acquire(f"market:{entry.name}")
-        self._fences.append(fence)
-        options, profile = entry.options, entry.profile
-        await journal.introduce({entry.name: options.environment.value})
-        await journal.recover(fence, repeats=profile.spec.recognises_repeats)
-        named = f"{profile.name} {profile.version} {profile.hash}"
-        if await journal.introduce_profile(entry.name, named, four_eyes=options.four_eyes):
-            log.warning("profile_not_accepted", extra={"participant": entry.name, "profile": named})
-        keys = await self._keys(entry, journal)
-
-        async def attest() -> None:
-            self._look_at_ends()
-            await journal.evidence().note_facts(fence, entry.name, facts_of(self._config, entry, keys))
-
-        with suppress(JournalFull):  # they are noted at the next start
-            await attest()
-        client = await stack.enter_async_context(SmpClient(client_settings(entry), clock=self._clock))
-        maker = call_maker(
-            self._config, entry, clock=self._clock, jitter=self._random.random, keys=keys, clock_state=self._clock_state
-        )
-        password = Password(options.password)
-        tokens = TokenKeeper(
-            login(maker, client, options.username, password),
-            clock=self._clock,
-            stopped=_account_alarm(journal, entry.name),
-            works=lambda stopped: self._account_works(journal, entry.name, stopped=stopped),
-            changed=password.changed,
-            released=journal.woken(f"account:{entry.name}"),
-            renew_at=profile.token.renew_at,
-        )
-        pace = Pace(
-            clock=self._clock,
-            rate_per_s=profile.limits.rate_per_minute / 60,
-            burst=profile.limits.burst,
-            concurrency=profile.limits.concurrency,
-            jitter=self._random.random,
-            held=lambda: self._gate.held,
-        )
-        tracker = Tracker(
-            participant=entry.name,
-            journal=journal,
-            fence=fence,
-            maker=maker,
-            client=client,
-            tokens=tokens,
-            pace=pace,
-            clock=self._clock,
-            metrics=self._market_report,
-            traces=self._traced or MarketTraces(),
-        )
-        outbound = Outbound(
-            participant=entry.name,
-            journal=journal,
-            fence=fence,
-            maker=maker,
-            client=client,
-            tokens=tokens,
-            tracker=tracker,
-            pace=pace,
-            clock=self._clock,
-            metrics=self._market_report,
-            traces=self._traced or MarketTraces(),
-        )
-        self._gate.on_open(outbound.wake)
-        self._gate.on_open(tracker.resume)
-        reader = ReturnReader(
-            identity=identity(entry), profile=profile, keys=keys, signer=keys.signer, agreed=keys.agreed,
-            echoes=maker.echoes, return_url=entry.options.return_url or "",
-        )  # fmt: skip
-        inbox = Inbox(participant=entry.name, reader=reader, tracker=tracker, fence=fence)
-
-        async def changed() -> None:
-            await attest()
-            if self._endpoint is not None:
-                await self._endpoint.look_again(entry.name)
-
-        watch = KeyWatch(keys, participant=entry.name, journal=journal, changed=changed)
-        return _Market(outbound, tracker, tokens, inbox, watch, keys)
-
-    async def _account_works(self, journal: KeptJournal, participant: str, *, stopped: bool) -> None:
-        """A login was good: what stopped it, in a former run too, is over, and what waits for it leaves."""
-        standing = await journal.alarms(participant=participant)
-        if any(alarm.code == STOPPED for alarm in standing):
-            await journal.alarm(STOPPED, participant=participant, clear=True)
-        market = self._market.get(participant)
-        if stopped and market is not None:
-            market.outbound.resume()
 
     def _watch_ends(self, journal: Journal, supervisors: Sequence[Supervisor]) -> ExpiryWatch:
         """What looks after the ends of certificates and keys that this process works with."""
@@ -485,14 +286,6 @@ class Host:
             endings, journal=journal, metrics=self._metrics, clock=self._clock, market=market, field=field
         )
 
-    async def _keys(self, entry: Participant, journal: KeptJournal) -> KeyRing:
-        """The participant's keys: what the configuration names, in the states that the journal holds. Raises `ConfigError`."""
-        keys = await asyncio.to_thread(KeyRing, entry, self._clock)
-        with suppress(JournalFull):  # then all that is configured is active
-            await journal.introduce_keys(keys.configured(), int(GRACE_S * 1e9))
-        await asyncio.to_thread(keys.take, await journal.keys(entry.name))
-        return keys
-
     # listeners -------------------------------------------------------------------------------------------------------
 
     async def _listen(self, journal: Journal, stack: AsyncExitStack, running: Running) -> None:
@@ -502,69 +295,35 @@ class Host:
                 [Problem(text="a socket was passed for returns, but this process has no returns listener")]
             )
         if listeners.returns is not None and self._market:
-            options = listeners.returns
             endpoint = self._endpoint = ReturnsEndpoint(
                 [market.inbox for market in self._market.values()],
                 journal=journal,
                 clock=self._clock,
-                metrics=self._market_report,
-                client_names=frozenset(options.client_names),
+                metrics=self._shared.market_report,
+                client_names=frozenset(listeners.returns.client_names),
             )
-            context = server_context(options.certificate, options.private_key, options.client_ca)
-            running.reload = lambda: renew_certificate(context, options.certificate, options.private_key)
-            listener = PublicListener(
-                endpoint.application(),
-                bounds=Bounds(per_source=options.connections_per_source, in_all=options.connections),
-                context=context,
-                refused=self._market_report.refused,
-                malformed=endpoint.malformed,
-                allowed=options.allow,
+            passed = self._sockets.get("returns")
+            running.returns_port, running.reload = await listen_to_smp(
+                self._shared, endpoint, listeners.returns, stack, passed
             )
-            running.returns_port = await listener.start(stack, options.host, options.port, self._sockets.get("returns"))
-            log.info("listening", extra={"listener": "returns", "address": options.host, "port": running.returns_port})
         if listeners.admin is not None:
-            await self._listen_to_operators(listeners.admin, journal, stack, running)
-
-    async def _listen_to_operators(
-        self, options: AdminOptions, journal: Journal, stack: AsyncExitStack, running: Running
-    ) -> None:
-        passed, context = self._sockets.get("admin"), None
-        if options.certificate is not None and options.private_key is not None:
-            context = server_context(options.certificate, options.private_key, None)
-            running.reload = both(running.reload, context, options.certificate, options.private_key)
-        without_token = options.without_token == "reading"  # noqa: S105 - a word of the configuration
-        if passed is not None and not is_loopback(passed) and (without_token or context is None):
-            text = "the socket that was passed for the admin listener is not of a loopback address: give it `certificate` and `private_key`, and no `without_token`"
-            raise ConfigError([Problem(text=text, path="listeners.admin")])
-        access = Access(
-            signer=host_signer(self._config),
-            journal=journal,
-            territory=Territory.of(self._config),
-            clock=self._clock,
-            without_token=without_token,
-            secure=context is not None,
-            usable=self._usable,
-        )
-        admin = AdminListener(
-            self._metrics,
-            lambda: self._health(journal, running),
-            lambda: self._gauges(journal),
-            self._measured.told,
-            access,
-        )
-        running.admin_port = await serve(stack, admin.application(), options.host, options.port, context, passed)
-        log.info("listening", extra={"listener": "admin", "address": options.host, "port": running.admin_port})
-
-    def _usable(self, record: KeyRecord) -> None:
-        """Raises `ConfigError` when this key of ours cannot be read."""
-        open_signer(self._config.participants[record.participant], record)
+            running.admin_port, running.reload = await listen_to_operators(
+                self._shared,
+                listeners.admin,
+                journal,
+                stack,
+                self._sockets.get("admin"),
+                health=lambda: self._health(journal, running),
+                gauges=lambda: self._gauges(journal),
+                reload=running.reload,
+            )
 
     def _health(self, journal: Journal, running: Running) -> Health:
         working = running.ready.is_set() and not running.stop.is_set()
         reasons = {"starting or stopping": not working, "the journal is full": journal.full}
         told = tuple(reason for reason, holds in reasons.items() if holds)
         clock = self._watch.told() if self._watch is not None else {}
-        return Health(ready=not told, links=self._field_report.ages_s(), reasons=told, clock=clock)
+        return Health(ready=not told, links=self._shared.field_report.ages_s(), reasons=told, clock=clock)
 
     async def _gauges(self, journal: Journal) -> None:
         for what, count in (await journal.counts()).items():
@@ -581,7 +340,7 @@ class Host:
             self._metrics.anchor_waiting.labels(courier.name).set(courier.waiting_s)
         for participant, market in self._market.items():
             self._metrics.in_flight.labels(participant).set(market.outbound.in_flight)
-        await self._measured.show()
+        await self._shared.measured.show()
 
 
 async def _hold(journal: KeptJournal, text: str) -> None:
@@ -599,10 +358,3 @@ def _chosen(config: Config, names: Iterable[str]) -> list[SiteConfig]:
             [Problem(text=f"there is no site {name}; known are {', '.join(config.sites)}") for name in missing]
         )
     return [site for name, site in config.sites.items() if not wanted or name in wanted]
-
-
-def _account_alarm(journal: Journal, participant: str) -> Callable[[str], Awaitable[None]]:
-    async def stopped(text: str) -> None:
-        await journal.alarm(STOPPED, participant=participant, text=text)
-
-    return stopped

@@ -14,12 +14,10 @@ FINE_S: Final = (
 COARSE_S: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
 
 
-class Metrics:
-    """The registry of one process and its metrics by their names."""
+class _LatencyMetrics:
+    """Stages, the host's share, budgets, rhythms."""
 
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        at = self.registry
+    def __init__(self, at: CollectorRegistry) -> None:
         self.stage = DurationFamily(
             "smp_bridge_stage_seconds",
             "Time of a stage by the hop that ends it, per participant",
@@ -86,6 +84,12 @@ class Metrics:
             ["participant", "hop"],
             registry=at,
         )
+
+
+class _FieldMetrics:
+    """Records, outcomes and links of the EMSs."""
+
+    def __init__(self, at: CollectorRegistry) -> None:
         self.records = Counter(
             "smp_bridge_records_total", "Records by what they became", ["site", "flow", "admission"], registry=at
         )
@@ -112,6 +116,12 @@ class Metrics:
             ["site", "adapter"],
             registry=at,
         )
+
+
+class _MarketMetrics:
+    """Calls, answers and returns of SMP."""
+
+    def __init__(self, at: CollectorRegistry) -> None:
         self.answers = Counter(
             "smp_bridge_answers_total", "Answers of SMP by their class", ["participant", "answer"], registry=at
         )
@@ -128,6 +138,12 @@ class Metrics:
             "smp_bridge_circuit_open", "Whether sending is paused after refusals", ["participant"], registry=at
         )
         self.in_flight = Gauge("smp_bridge_calls_in_flight", "Create calls under way", ["participant"], registry=at)
+
+
+class _HostMetrics:
+    """The host itself: journal, clock, keys, anchors, alarms, access."""
+
+    def __init__(self, at: CollectorRegistry) -> None:
         self.journal = Gauge(
             "smp_bridge_journal",
             "What the journal holds, by count; `full` is 1 while it has no room",
@@ -188,13 +204,23 @@ class Metrics:
             ["code", "participant", "site", "state"],
             registry=at,
         )
-
         self.admin_refused = Counter(
             "smp_bridge_admin_refused_total",
             "Requests that the admin listener refused: missing, malformed, signature, expired, unknown or revoked token, role, or origin",
             ["reason"],
             registry=at,
         )
+
+
+class Metrics(_LatencyMetrics, _FieldMetrics, _MarketMetrics, _HostMetrics):
+    """The registry of one process and its metrics by their names."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        _LatencyMetrics.__init__(self, self.registry)
+        _FieldMetrics.__init__(self, self.registry)
+        _MarketMetrics.__init__(self, self.registry)
+        _HostMetrics.__init__(self, self.registry)
 
     def render(self, keep: Callable[[str, Mapping[str, str]], bool] | None = None) -> bytes:
         """The text form that Prometheus scrapes; with `keep`, only the samples whose name and labels it says yes to."""

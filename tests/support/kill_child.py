@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
@@ -269,11 +270,13 @@ def tell_vitals(path: Path) -> None:
     def told(*_):
         with Path("/proc/self/status").open() as file:
             status = dict(line.split(":", 1) for line in file)
+        running = [getattr(task.get_coro(), "__qualname__", "?") for task in asyncio.all_tasks()]
         signs = {
             "resident_kib": int(status["VmRSS"].split()[0]),
             "files": len(os.listdir("/proc/self/fd")) - 1,  # without the one that lists them
             "threads": int(status["Threads"]),
-            "tasks": len(asyncio.all_tasks()),
+            "tasks": len(running),
+            "names": Counter(running),
         }
         whole = path.with_suffix(".new")
         whole.write_text(json.dumps(signs))

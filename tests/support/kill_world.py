@@ -160,8 +160,8 @@ class Bridge:
                 self._ready.set()
         self._ready.set()
 
-    async def vitals(self) -> dict[str, int]:
-        """Resident memory (KiB), open files, threads and asyncio tasks of this life, now."""
+    async def vitals(self) -> dict[str, Any]:
+        """Resident memory (KiB), open files, threads and asyncio tasks (by their coroutines' names, too) of this life, now."""
         self._vitals.unlink(missing_ok=True)
         self.process.send_signal(signal.SIGUSR1)
         async with asyncio.timeout(ANSWER_S):

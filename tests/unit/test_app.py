@@ -7,6 +7,7 @@ import pytest
 
 from bridge.app import RENEW_S, Host, Running
 from bridge.errors import Fenced, JournalFull
+from bridge.marketside import Market
 
 
 class Journal:
@@ -42,7 +43,7 @@ async def test_a_full_disk_does_not_end_the_service_over_its_leases(monkeypatch)
 async def test_an_orderly_stop_on_a_full_disk():
     """The leases' lock files are given back anyway."""
     stopping = host()
-    stopping._fences.append(SimpleNamespace())
+    stopping._shared.fences.append(SimpleNamespace())
     await stopping._give_back(Journal(JournalFull("full")))
 
 
@@ -62,7 +63,7 @@ async def test_a_stop_drains_all_participants_at_once():
 
     stopping = host()
     for name in ("one", "two"):
-        stopping._market[name] = SimpleNamespace(tokens=Part(), keys=Part(), tracker=Part(), outbound=Part(), ring=None)
+        stopping._market[name] = Market(Part(), Part(), Part(), None, Part(), None)
     stopping._watch_ends = lambda journal, supervisors: Part()
     running = Running()
     running.stop.set()
