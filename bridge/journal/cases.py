@@ -131,6 +131,7 @@ class JournalCases(PeopleCases, AssetCases, KeyCases, AccessCases, ReaderCases):
         self._new_id = new_id
         self._offered: dict[str, int] = {}
         self._evidence: Evidence | None = None
+        self._counting: ReadSide | None = None
 
     @property
     def full(self) -> bool:
@@ -141,9 +142,17 @@ class JournalCases(PeopleCases, AssetCases, KeyCases, AccessCases, ReaderCases):
         """See the port."""
         if self._evidence is not None:
             await self._evidence.close()
+        if self._counting is not None:
+            await self._counting.close()
         await super().close()
         await self._writer.close()
         self._wake.close()
+
+    async def counts(self) -> Mapping[str, int]:
+        """See the port. It looks at every submission that there ever was, so it has a reading side of its own: calls and returns wait for the other."""
+        if self._counting is None and self._aside is not None:
+            self._counting = self._aside()
+        return await (self._counting or self._reader).run(views.counts)
 
     def woken(self, topic: str) -> asyncio.Event:
         """See the port."""

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import itertools
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from failing_vfs import FULL, READ, SYNC, WRITE, FailingVfs
 
 from bridge.clock import Stamp, SystemClock
 from bridge.errors import JournalFull, JournalUnusable
-from bridge.journal import engine, opening
+from bridge.journal import engine, opening, views
 from bridge.journal.port import Candidate, FastCall, Fence, SignedCall
 from bridge.journal.sqlite import SqliteJournal, open_journal, open_reader
 from bridge.model import Operation, Trigger
@@ -402,6 +403,31 @@ async def test_unchanged_repeats_write_nothing(path):
     after = await journal.counts(), rows(path, "SELECT count(*) FROM events"), rows(path, "SELECT count(*) FROM blobs")
     await journal.close()
     assert after == before
+
+
+async def test_nobody_waits_for_a_scrape(path, monkeypatch):
+    """Counting takes as long as the journal is large; what sends and settles reads meanwhile."""
+    begun, go_on, count = threading.Event(), threading.Event(), views.counts
+
+    def counting(rows):
+        begun.set()
+        assert go_on.wait(10)
+        return count(rows)
+
+    monkeypatch.setattr(views, "counts", counting)
+    journal = await opened(path)
+    fence = await journal.acquire("field:s")
+    await journal.accept(fence, [candidate("A")])
+    asked = asyncio.ensure_future(journal.counts())
+    assert await asyncio.to_thread(begun.wait, 10)
+    async with asyncio.timeout(5):
+        (due,) = await journal.next_calls("acme", SystemClock.here().wall_ns(), allow=[Operation.ASSET_CREATE], most=1)
+    assert [item.key for item in due.items] == ["A"]
+    assert not asked.done()
+    go_on.set()
+    assert (await asked)["items.waiting"] == 1
+    await journal.close()
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("journal-")]
 
 
 async def test_queries_of_the_line_use_their_indexes(path):
