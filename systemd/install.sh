@@ -55,7 +55,9 @@ for unit in smp-bridge.service smp-bridge@.service smp-bridge.socket smp-bridge@
 done
 install -m 0644 "$here/sysusers.conf" "$root/etc/sysusers.d/smp-bridge.conf"
 install -m 0644 "$here/tmpfiles.conf" "$root/etc/tmpfiles.d/smp-bridge.conf"
-install -m 0644 "$here/serial.conf" "$root/opt/smp-bridge/serial.conf"
+for dropin in serial.conf credentials.conf; do
+    install -m 0644 "$here/$dropin" "$root/opt/smp-bridge/$dropin"
+done
 install -m 0644 "$source/README.md" "$root/opt/smp-bridge/README.md"
 if [ -n "$root" ]; then
     exit 0

@@ -25,7 +25,7 @@ for unit in smp-bridge.service smp-bridge@.service smp-bridge.socket smp-bridge@
     rm -f "$root/etc/systemd/system/$unit"
 done
 rm -f "$root/etc/sysusers.d/smp-bridge.conf" "$root/etc/tmpfiles.d/smp-bridge.conf"
-rm -f "$root/opt/smp-bridge/serial.conf" "$root/opt/smp-bridge/README.md"
+rm -f "$root/opt/smp-bridge/serial.conf" "$root/opt/smp-bridge/credentials.conf" "$root/opt/smp-bridge/README.md"
 rm -rf "$root/opt/smp-bridge/venv"
 if [ -z "$root" ]; then systemctl daemon-reload; fi
 echo "Removed. These stay: $root/etc/smp-bridge, $root/var/lib/smp-bridge, $root/var/lib/smp-bridge.anchor, drop-ins and the user smp-bridge."

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import world
+from private_files import write_private_file
+from processes import PASSWORD, world
 
 ROOT = Path(__file__).parents[2]
 PASSED = """
@@ -147,3 +148,37 @@ async def test_works_under_the_units_own_filter(tmp_path):
             await made.until_words(site, "registered", 20)
         assert not any("adjtimex" in str(event.get("detail", "")) for event in process.events)
         assert await process.stop() == 0
+
+
+async def test_credentials_are_systemds_to_guard(tmp_path):
+    """A key and a password of mode 0440, as systemd hands them over: below $CREDENTIALS_DIRECTORY the service starts and signs with them. The very same key file, where that variable names another directory, is refused with status 2, and nothing is started."""
+    async with world(tmp_path, assets=1) as made:
+        handed, elsewhere = tmp_path / "handed", tmp_path / "elsewhere"
+        for directory in (handed, elsewhere):
+            directory.mkdir()
+            write_private_file(directory / "smp-password", PASSWORD).chmod(0o440)
+        (tmp_path / "keys/acme.pem").rename(handed / "signing-key").chmod(0o440)
+        host = made.config / "bridge.yaml"
+        text, asked = (
+            host.read_text(),
+            "password: {env: SMP_BRIDGE_SMP_PASSWORD, default: {file: ../keys/smp-password}}",
+        )
+        assert asked in text
+        host.write_text(text.replace(asked, "password: {credential: smp-password}"))
+        del made.environment["SMP_BRIDGE_SMP_PASSWORD"]
+        made.environment |= {
+            "SMP_BRIDGE_SIGNING_KEY": str(handed / "signing-key"), "CREDENTIALS_DIRECTORY": str(handed)
+        }  # fmt: skip
+        process = await made.run()
+        await process.until("ready")
+        await made.ems["rugby"].request_assets()
+        await made.until_words("rugby", "registered", 1)
+        assert await process.stop() == 0
+
+        made.environment["CREDENTIALS_DIRECTORY"] = str(elsewhere)
+        refused = await made.run()
+        assert await refused.ended() == 2
+        said = [str(event["event"]) for event in refused.events]
+        assert any(f"{handed / 'signing-key'} is open to others (mode 0440)" in line for line in said), said
+        assert not any("smp-password is open" in line for line in said)
+        assert not any(line in {"listening", "ready"} for line in said)

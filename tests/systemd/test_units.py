@@ -28,23 +28,26 @@ def analyze(directory, *arguments):
     )  # fmt: skip
 
 
-@pytest.fixture(params=["plain", "serial"])
+DROPINS = ("serial.conf", "credentials.conf")
+
+
+@pytest.fixture(params=["plain", *DROPINS])
 def units(request, tmp_path):
-    """A copy whose ExecStart is the script that is installed here; with the drop-in for serial ports and without."""
+    """A copy whose ExecStart is the script that is installed here; with each of the shipped drop-ins and without."""
     for unit in (*SYSTEMD.glob("*.service"), *SYSTEMD.glob("*.socket")):
         text = unit.read_text().replace("/opt/smp-bridge/venv/bin/smp-bridge", str(SCRIPT))
         (tmp_path / unit.name).write_text(text)
         instance = unit.name.replace("@.", "@acme.")
         (tmp_path / instance).write_text(text)
-        if request.param == "serial" and unit.suffix == ".service":
+        if request.param in DROPINS and unit.suffix == ".service":
             (tmp_path / f"{instance}.d").mkdir()
-            shutil.copy(SYSTEMD / "serial.conf", tmp_path / f"{instance}.d" / "serial.conf")
+            shutil.copy(SYSTEMD / request.param, tmp_path / f"{instance}.d" / request.param)
     return tmp_path
 
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_the_service_is_shut_tightly(units, unit):
-    """`systemd-analyze security` tells an exposure of 1.5 or less, with serial ports as well."""
+    """`systemd-analyze security` tells an exposure of 1.5 or less, with serial ports or credentials as well."""
     told = analyze(units, "security", "--offline=true", "--no-pager", "--threshold=100", str(units / unit))
     exposure = re.search(r"Overall exposure level for \S+: ([\d.]+)", told.stdout)
     assert exposure, told
@@ -70,7 +73,7 @@ SERVICES = ("smp-bridge.service", "smp-bridge@.service")
 
 
 def settings(unit):
-    """The lines of a unit, by their names."""
+    """The lines of a unit or drop-in, by their names."""
     lines = [
         line.partition("=") for line in (SYSTEMD / unit).read_text().splitlines() if "=" in line and line[0] != "#"
     ]
@@ -79,13 +82,21 @@ def settings(unit):
 
 def test_a_serial_port_opens_nothing_else():
     """The drop-in takes back none of the unit's own directives: the devices of the machine stay hidden but for those that it names."""
-    names = {
-        line.partition("=")[0]
-        for line in (SYSTEMD / "serial.conf").read_text().splitlines()
-        if "=" in line and line[0] != "#"
-    }
-    assert names == {"BindPaths", "DeviceAllow", "SupplementaryGroups"}
+    assert set(settings("serial.conf")) == {"BindPaths", "DeviceAllow", "SupplementaryGroups"}
     assert all(settings(unit)["PrivateDevices"] == ["yes"] for unit in SERVICES)
+
+
+def test_credentials_open_nothing_at_all():
+    """The drop-in takes back none of the unit's own directives: it names secrets by files of root's, and no secret itself (`SetCredential=`)."""
+    given = settings("credentials.conf")
+    assert set(given) == {"LoadCredential"}
+    named = dict(line.split(":") for line in given["LoadCredential"])
+    assert len(named) == len(given["LoadCredential"])
+    assert all(file == f"/etc/credstore/smp-bridge/{name}" for name, file in named.items())
+    documented = (ROOT / "docs/systemd.md").read_text()
+    assert "{credential: smp-password}" in documented
+    assert "/run/credentials/smp-bridge.service/signing-key" in documented
+    assert set(named) == {"smp-password", "signing-key"}  # the names that the document speaks of
 
 
 @pytest.mark.parametrize("unit", SERVICES)
@@ -150,7 +161,7 @@ def test_installed_twice_and_removed(tmp_path):
     before = tree(tmp_path)
     assert script("install.sh", "--root", tmp_path).returncode == 0
     installed = tree(tmp_path)
-    assert {path.name for path in installed} >= {"smp-bridge.service", "smp-bridge@.service", "smp-bridge.socket", "smp-bridge@.socket", "serial.conf", "smp-bridge.conf"}  # fmt: skip
+    assert {path.name for path in installed} >= {"smp-bridge.service", "smp-bridge@.service", "smp-bridge.socket", "smp-bridge@.socket", *DROPINS, "smp-bridge.conf"}  # fmt: skip
     assert script("install.sh", "--root", tmp_path).returncode == 0
     assert tree(tmp_path) == installed
     for _ in range(2):
