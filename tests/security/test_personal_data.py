@@ -1,16 +1,14 @@
 """Planted people: their MPANs, names, numbers, addresses and places go through the whole service, and come out where they belong and nowhere else."""
 
 import json
-import logging
 from contextlib import AsyncExitStack
 
-import aiohttp
 import pytest
+from leaks import hearing, shown
 from otlp_collector import collector
 from people import note, token
 from service import ASSETS, fill, linked, made_alarm, prepared, until_words
 
-from bridge.cli.logs import JsonFormatter
 from bridge.envelope import Algorithm
 from bridge.journal.terms import Terms
 from bridge.keys import new_key, write_private
@@ -31,6 +29,7 @@ PLANTED = {
         *("IP9 1ZZ", "IP9 2ZZ", "IP9 33Z", "IP9 4ZZ", "52.0567891", "52.0567892"),
     ],
 }
+SHOWN = ("/metrics", "/health/ready", "/api/v1/alarms", "/api/v1/submissions", "/api/v1/latency", "/")
 FIELDS = ("reference", "name", "kw", "mpan", "postcode", "latitude", "who", "phone", "email", "tech")
 PAYLOAD = ASSETS["payload"] | {
     "assetName": "name",
@@ -57,28 +56,10 @@ def person(number, **changes):
     }  # fmt: skip
 
 
-class Heard(logging.Handler):
-    """Every line of every logger, as the service writes it and as Python does."""
-
-    def __init__(self):
-        super().__init__(logging.DEBUG)
-        self.lines, self._json = [], JsonFormatter()
-
-    def emit(self, record):
-        self.lines += [self._json.format(record), self.format(record), repr(record.__dict__)]
-
-
 @pytest.fixture
 def heard():
-    root, handler = logging.getLogger(), Heard()
-    levels = {name: logging.getLogger(name).level for name in ("", "bridge", "adapters", "aiohttp.access", "asyncio")}
-    root.addHandler(handler)
-    for name in levels:
-        logging.getLogger(name).setLevel(logging.DEBUG)
-    yield handler
-    root.removeHandler(handler)
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
+    with hearing() as handler:
+        yield handler
 
 
 @pytest.mark.timeout(180)
@@ -129,7 +110,7 @@ async def test_nobody_is_named_in_logs_metrics_urls_alarms_or_sealed_events(tmp_
         fill(ems, 1, **drifted)
         ems.request("assets", "B1", sequence="2")
         await made_alarm(made, "DRIFT")
-        out |= await asked(made, good)
+        out |= await shown(made, good, SHOWN)
         out["URLs at SMP"] = "\n".join(urls)
         alarms = await made.read(lambda journal: journal.alarms(open_only=False))
         out["alarms"] = "\n".join(f"{one.subject} {one.text} {one.note}" for one in alarms)
@@ -140,23 +121,10 @@ async def test_nobody_is_named_in_logs_metrics_urls_alarms_or_sealed_events(tmp_
         blobs = await made.read(lambda journal: journal.snapshot(lambda rows: rows.all("SELECT bytes FROM blobs")))
         await made.stop()
         out["traces"] = b"".join(traces.bodies).decode("latin-1")
-    out["the log"] = "\n".join(heard.lines)
+    out["the log"] = heard.text
     assert '"event": "records_refused"' in out["the log"]
     assert '"event": "records_unusual"' in out["the log"]
     found = {where: text for where, text in out.items() if terms.within_text(text)}
     assert found == {}
     assert all(out.values())
     assert sum(terms.within(data) for (data,) in blobs) >= 8  # they were there
-
-
-async def asked(made, good):
-    """What the admin listener says of it: metrics, health, alarms, pages."""
-    answers = {}
-    url = f"http://127.0.0.1:{made.running.admin_port}"
-    paths = ("/metrics", "/health/ready", "/api/v1/alarms", "/api/v1/submissions", "/api/v1/latency", "/")
-    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {good}"}) as http:
-        for path in paths:
-            async with http.get(url + path) as answer:
-                assert answer.status == 200, path
-                answers[path] = await answer.text()
-    return answers

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import subprocess
 import threading
 import time
 from pathlib import Path
@@ -13,9 +11,9 @@ import pytest
 from certificates import NOW, agreed, authority, certificate, rsa_key, thumbprint
 from cryptography.hazmat.primitives.serialization import Encoding
 from end_point import ACME, listening
-from pkcs11.util.ec import encode_named_curve_parameters
 from private_files import write_private_file
 from service import PARTICIPANT, fill, linked, service, until_words
+from softhsm import MODULE, PIN, softhsm
 
 from bridge.cli import keys as command
 from bridge.envelope import Algorithm, SignatureForm, certified, sign, verify
@@ -27,28 +25,11 @@ from bridge.keys import certify, public_from_jwk
 from bridge.market import endpoint
 from bridge.secret import Secret
 
-MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
-PIN = "pin-of-the-test"
-
 
 @pytest.fixture(scope="module")
-def token(tmp_path_factory):
+def token():
     """A token with two EC keys and one RSA key."""
-    directory = tmp_path_factory.mktemp("softhsm")
-    (directory / "tokens").mkdir()
-    conf = directory / "softhsm2.conf"
-    conf.write_text(f"directories.tokendir = {directory / 'tokens'}\nobjectstore.backend = file\nlog.level = ERROR\n")
-    os.environ["SOFTHSM2_CONF"] = str(conf)
-    init = ["softhsm2-util", "--init-token", "--free", "--label", "acme", "--pin", PIN, "--so-pin", "of the officer"]
-    subprocess.run(init, check=True, capture_output=True, timeout=60)
-    with pkcs11.lib(str(MODULE)).get_token(token_label="acme").open(rw=True, user_pin=PIN) as session:
-        for label in ("sign-1", "sign-2"):
-            curve = {pkcs11.Attribute.EC_PARAMS: encode_named_curve_parameters("secp256r1")}
-            parameters = session.create_domain_parameters(pkcs11.KeyType.EC, curve, local=True)
-            parameters.generate_keypair(store=True, label=label)
-        session.generate_keypair(pkcs11.KeyType.RSA, 2048, store=True, label="rsa")
-    yield directory
-    del os.environ["SOFTHSM2_CONF"]
+    return softhsm()
 
 
 def signer(label, *, alg=None, name="acme", pin=PIN):

@@ -16,12 +16,17 @@ def crc(data: bytes) -> int:
 
 
 def record(
-    reference: str, *, name: str = "North Yard Battery 001", mpan: str = "1012345678903", kw: int = 49500
+    reference: str,
+    *,
+    name: str = "North Yard Battery 001",
+    mpan: str = "1012345678903",
+    kw: int = 49500,
+    postcode: str = "IP1 2AB",
 ) -> bytes:
     """Registers +0 to +49 of one asset."""
     body = struct.pack(
         ">32s14s8s2sHHiiIIH",
-        name.encode(), mpan.encode(), b"IP1 2AB", b"_A", 0, 330, kw, kw, 99000, 1795392000, 0,
+        name.encode(), mpan.encode(), postcode.encode(), b"_A", 0, 330, kw, kw, 99000, 1795392000, 0,
     )  # fmt: skip
     tail = reference.encode().ljust(20, b"\0")
     return body + struct.pack(">H", crc(body + tail)) + tail

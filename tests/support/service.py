@@ -15,10 +15,11 @@ from private_files import write_private_file
 from quick_yaml import read_yaml, write_yaml
 from yarl import URL
 
+from bridge import registry
 from bridge.api import Adapter
 from bridge.app import Host, Role, Running
 from bridge.clock import SystemClock
-from bridge.config import AdapterMissing, load
+from bridge.config import load
 from bridge.envelope import Algorithm
 from bridge.journal.configured import open_configured_reader
 from bridge.journal.port import JournalReader
@@ -138,9 +139,7 @@ class Service:
         adapters: dict[str, Adapter] = {name: memory.memory_adapter(ems, name) for name, ems in self.ems.items()}
 
         def find(protocol):
-            if protocol not in adapters:
-                raise AdapterMissing(f"unknown protocol; known are {', '.join(adapters)}")
-            return adapters[protocol]
+            return adapters[protocol] if protocol in adapters else registry.find(protocol)
 
         return load(self.directory / "config", find, environ={})
 

@@ -75,13 +75,17 @@ class Sites(World):
         await self.mqtt.publish(UNIT_TOPIC.format("U1") + "/request", {"reqId": "u-1", "action": "create"})
 
     async def modbus_command(self, command):
-        """The handshake of layout 2, from its EMS's side."""
-        [sequence] = await self.modbus.words(layout2.SEQUENCE)
-        await self.modbus.put(layout2.SEQUENCE, sequence + 1)
-        await self.modbus.put(layout2.COMMAND, command)
-        await self.modbus.until(layout2.STATUS, 3)
-        await self.modbus.put(layout2.COMMAND, 0)
-        await self.modbus.until(layout2.STATUS, 0)
+        await modbus_command(self.modbus, command)
+
+
+async def modbus_command(device, command):
+    """The handshake of layout 2, from its EMS's side."""
+    [sequence] = await device.words(layout2.SEQUENCE)
+    await device.put(layout2.SEQUENCE, sequence + 1)
+    await device.put(layout2.COMMAND, command)
+    await device.until(layout2.STATUS, 3)
+    await device.put(layout2.COMMAND, 0)
+    await device.until(layout2.STATUS, 0)
 
 
 @asynccontextmanager
