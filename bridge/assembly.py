@@ -32,11 +32,12 @@ def flow_plan(config: Config, site: SiteConfig, name: str) -> FlowPlan:
     profile = config.participants[flow.participant].profile
     severities = {rule: severity.value for rule, severity in flow.severities.items()}
     limit = profile.limits.records
-    wire, operation = Wire(profile), flow.operation
+    wire, kind = Wire(profile), flow.operation.kind
+    largest = wire.largest(flow.operation)
 
     def render(item: Mapping[str, object]) -> RenderedItem | None:
-        rendered = wire.render_item(operation.kind, item)
-        return rendered if wire.fit(operation, [rendered]) == 1 else None
+        rendered = wire.render_item(kind, item)
+        return rendered if len(rendered) <= largest else None
 
     return FlowPlan(
         site=site.name,

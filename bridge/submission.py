@@ -46,7 +46,8 @@ _SETTLED: Final = frozenset({_S.CONFIRMED, _S.FAILED, _S.PARTIAL})
 MOVES: Final[Mapping[SubmissionState, frozenset[SubmissionState]]] = {
     _S.WAITING: frozenset({_S.SENDING, _S.EXPIRED, _S.SET_ASIDE, _S.CANCELLED, _S.REJECTED}),
     _S.SENDING: frozenset({_S.AWAITING_RETURN, _S.REJECTED, _S.WAITING, _S.RETRY_WAIT, _S.IN_DOUBT}) | _SETTLED,
-    _S.RETRY_WAIT: frozenset({_S.WAITING, _S.SENDING, _S.EXPIRED, _S.SET_ASIDE, _S.CANCELLED}),
+    # REJECTED by the host itself, when it is signed anew and may no longer go: no attempt of it was processed.
+    _S.RETRY_WAIT: frozenset({_S.WAITING, _S.SENDING, _S.EXPIRED, _S.SET_ASIDE, _S.CANCELLED, _S.REJECTED}),
     _S.IN_DOUBT: frozenset({_S.AWAITING_RETURN, _S.SENDING, _S.WAITING, _S.CANCELLED, _S.UNRESOLVED}) | _SETTLED,
     _S.AWAITING_RETURN: frozenset({_S.OVERDUE, _S.UNRESOLVED, _S.REJECTED}) | _SETTLED,
     _S.OVERDUE: frozenset({_S.UNRESOLVED, _S.REJECTED}) | _SETTLED,

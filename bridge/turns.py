@@ -41,6 +41,11 @@ class Turns:
         self._loop = asyncio.get_running_loop()
         self._until = self._loop.time() + STEP_S
 
+    @property
+    def over(self) -> bool:
+        """Whether this work has had its time, where even a call of `give` for each of thousands counts."""
+        return self._loop.time() >= self._until
+
     async def give(self) -> None:
         """Let others in if this work has had its time; costs next to nothing otherwise."""
         if self._loop.time() < self._until:

@@ -58,6 +58,7 @@ class Link:
         heard: Callable[[Heard], None],
         lost: Callable[[], None],
         clock: Clock,
+        turned: Callable[[], None] = lambda: None,
         certified: Certified = unseen,
         lowered: Callable[[Sequence[str]], None] = lambda _: None,
     ) -> None:
@@ -68,6 +69,7 @@ class Link:
         self._faults = Faults(options)
         self._heard = heard
         self._lost = lost
+        self._turned = turned
         self._loop = asyncio.get_running_loop()
         self._error: LinkError | None = None
         self._socket: Any = None
@@ -271,11 +273,12 @@ class Link:
         began = self._events
         while self._events - began < BURST:
             if self._socket is None or self._paused:
-                return
+                break
             before = self._events
             self._run(self._client.loop_read)
             if self._events == before:
                 break
+        self._turned()
         if self._socket is not None and not self._paused and self._pending():
             self._loop.call_soon(self._readable)
 

@@ -77,6 +77,7 @@ class MqttSession:
         self._held_bytes = 0
         self._aside = 0
         self._unanswered = 0
+        self._good = False  # something good came in this turn of the loop
         self._own = {options.status_topic, getattr(context.word, "topic", None)}
         client_id = options.client_id or context.client_id or "smp-bridge"
         self._link = Link(
@@ -84,6 +85,7 @@ class MqttSession:
             client_id,
             heard=self._take,
             lost=self._ready.set,
+            turned=self._turned,
             clock=context.clock,
             certified=context.certified,
             lowered=self._unguarded,
@@ -161,8 +163,7 @@ class MqttSession:
             receipt = _Receipt(heard.mid)
             self._order.append(receipt)
         taken = self._book.take(heard.topic, heard.payload)
-        if taken.good:
-            self._context.heard()
+        self._good = self._good or taken.good
         if taken.beyond:
             self._context.beyond(taken.beyond)
         if taken.aside:
@@ -178,6 +179,12 @@ class MqttSession:
         if receipt is not None and not taken.asking:
             receipt.done = True
             self._acknowledge()
+
+    def _turned(self) -> None:
+        """All that was there to be read has been taken: one word for it."""
+        if self._good:
+            self._good = False
+            self._context.heard()
 
     def _replying(self, reply: Reply, asking: Sequence[Due]) -> list[Due]:
         """These requests with what they say about their answer, for the journal to keep."""

@@ -77,7 +77,8 @@ class IntakeDesk:
         self._say_refused(batch, intake)
         turns, admitted = Turns(), Counter[tuple[str, Admission]]()
         for plan, accepted, candidate in zip(batch.plans, intake.accepted, batch.candidates, strict=True):
-            await turns.give()
+            if turns.over:
+                await turns.give()
             admitted[plan.name, accepted.admission] += 1
             received = candidate.stamps.get("received")
             if received is not None:
@@ -101,7 +102,8 @@ class IntakeDesk:
     async def _evaluate(self, records: Iterable[Record]) -> _Batch:
         batch, turns = _Batch(), Turns()
         for record in records:
-            await turns.give()
+            if turns.over:
+                await turns.give()
             plan = self._plans[record.flow]
             evaluated = _evaluated(plan, record)
             batch.plans.append(plan)

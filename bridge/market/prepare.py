@@ -110,7 +110,8 @@ async def _prepared(maker: CallMaker, due: DueCall) -> Prepared | Refusal | Pois
 async def _rendered(maker: CallMaker, due: DueCall) -> list[RenderedItem]:
     rendered, turns = [], Turns()
     for item in due.items:
-        await turns.give()
+        if turns.over:
+            await turns.give()
         rendered.append(maker.render(due.operation, orjson.loads(item.content)))
     return rendered
 

@@ -65,6 +65,10 @@ class Wire(Replies):
                 return count
         return min(most, len(rendered))
 
+    def largest(self, operation: Operation) -> int:
+        """How large one item may be, so that a signed call of it alone fits: what `fit` says, once for all; negative when nothing fits."""
+        return self._largest_payload() - self._overhead[operation] - 1
+
     def render_create(
         self, operation: Operation, items: Sequence[RenderedItem | Mapping[str, object]], meta: MessageMeta
     ) -> Rendered:
@@ -193,9 +197,17 @@ class Wire(Replies):
 
     def _signed_size(self, payload: int) -> int:
         """How large a payload becomes on the wire."""
-        if self._profile.signature_form in (SignatureForm.JWS_DETACHED, SignatureForm.DIP_HEADERS):
+        if self._profile.signature_form in _BESIDE:
             return payload
         return (payload + 2) // 3 * 4 + _SIGNATURE_BYTES
+
+    def _largest_payload(self) -> int:
+        """The other way round: the largest one whose signed form is no larger than a body may be."""
+        most = self._profile.limits.max_body_bytes
+        return most if self._profile.signature_form in _BESIDE else (most - _SIGNATURE_BYTES) // 4 * 3
+
+
+_BESIDE: Final = frozenset({SignatureForm.JWS_DETACHED, SignatureForm.DIP_HEADERS})  # the body is the payload itself
 
 
 # RFC 7515 section 7.2.2.

@@ -36,34 +36,43 @@ class _Step(NamedTuple):
     read: Convert | None
 
 
+class _Put(NamedTuple):
+    """How one field is written: from one name to another, or along paths where `step` is given."""
+
+    host: str
+    wire: str
+    write: Convert | None
+    step: _Step | None
+
+
 @dataclass(frozen=True, slots=True)
 class RecordCodec:
     """All fields of one kind of record."""
 
     _steps: tuple[_Step, ...]
-    _chosen: dict[tuple[str, ...], tuple[_Step, ...]] = field(default_factory=dict)
+    _chosen: dict[tuple[str, ...], tuple[_Put, ...]] = field(default_factory=dict)
 
     def write(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """An item in its wire form; fields that it does not have are left out."""
         record: dict[str, Any] = {}
-        for host, wire, write, _ in self._for(item):
-            value = item[host[0]] if len(host) == 1 else follow(item, host)
+        for host, wire, write, step in self._for(item):
+            value = item[host] if step is None else follow(item, step.host)
             if value is None:
                 continue
             if write is not None:
                 value = write(value)
-            if len(wire) == 1:
-                record[wire[0]] = value
+            if step is None:
+                record[wire] = value
             else:
-                plant(record, wire, value)
+                plant(record, step.wire, value)
         return record
 
-    def _for(self, item: Mapping[str, Any]) -> tuple[_Step, ...]:
+    def _for(self, item: Mapping[str, Any]) -> tuple[_Put, ...]:
         """The fields that an item with these names may have: the records of a flow are much alike."""
         names = tuple(item)
         found = self._chosen.get(names)
         if found is None:
-            found = tuple(step for step in self._steps if step.host[0] in item)
+            found = tuple(_put(step) for step in self._steps if step.host[0] in item)
             if len(self._chosen) < _MOST_SHAPES:
                 self._chosen[names] = found
         return found
@@ -76,6 +85,11 @@ class RecordCodec:
             if value is not None:
                 plant(item, step.host, value if step.read is None else step.read(value))
         return item
+
+
+def _put(step: _Step) -> _Put:
+    short = len(step.host) == len(step.wire) == 1
+    return _Put(step.host[0], step.wire[0], step.write, None if short else step)
 
 
 def compile_records(fields: Mapping[str, WireField], specs: Mapping[str, FieldSpec]) -> RecordCodec:

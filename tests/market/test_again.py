@@ -8,7 +8,8 @@ import smp_server as smp
 from outbound_rig import CLOCK, TAKEN, body_of, market
 
 from bridge.journal.people import Decision
-from bridge.model import ItemState, Kind
+from bridge.market import outbound
+from bridge.model import HostReason, ItemState, Kind, Refusal
 from bridge.submission import SubmissionState
 
 BOB = Decision(by="bob", reason="asked the platform")
@@ -328,3 +329,23 @@ async def test_a_repeat_that_is_always_refused_ends(tmp_path):
         await asyncio.sleep(0.5)
         assert len(seen) == 4
         assert (await rig.journal.member("acme", Kind.ASSET, "P")).state is ItemState.IN_DOUBT
+
+
+async def test_a_call_that_the_host_itself_refuses_at_its_next_attempt_stops_nobody(tmp_path, monkeypatch):
+    """It waited for another attempt, and what it names has changed meanwhile: it ends, and what stands behind it leaves, one at a time as SMP is busy."""
+    made = outbound.prepare
+
+    async def prepare(maker, due, **given):
+        if due.attempts:
+            return Refusal(reason=HostReason.MEMBER_REFUSED, text="its asset was refused meanwhile")
+        return await made(maker, due, **given)
+
+    monkeypatch.setattr(outbound, "prepare", prepare)
+    busy = smp.answer("503 Unavailable", Retry_After="0")
+    async with market(tmp_path, busy, rest=TAKEN, profile={**QUICK, "limits": {"concurrency": 1, "burst": 1}}) as rig:
+        await rig.submit("BESS001")
+        await rig.until("REJECTED")
+        await rig.submit("BESS002")
+        async with asyncio.timeout(8):
+            while {view.state.value for view in await rig.journal.submissions()} != {"REJECTED", "AWAITING_RETURN"}:
+                await asyncio.sleep(0.01)

@@ -12,7 +12,17 @@ from bridge.envelope import Algorithm, sign
 from bridge.keys import KeySigner, new_key
 from bridge.model import Kind, Operation
 from bridge.profile import MessageKind, ReturnResult, StatusWord, load_profile, parse_profile
-from bridge.wire import BatchReturn, CreateAnswer, ItemError, MessageMeta, StatusAnswer, Token, Unreadable, Wire
+from bridge.wire import (
+    BatchReturn,
+    CreateAnswer,
+    ItemError,
+    MessageMeta,
+    RenderedItem,
+    StatusAnswer,
+    Token,
+    Unreadable,
+    Wire,
+)
 
 _SPEC = importlib.util.spec_from_file_location(
     "random_profile", Path(__file__).parents[1] / "support/random_profile.py"
@@ -428,6 +438,19 @@ def test_a_call_is_filled_up_to_its_limits(name, kind):
         assert _signed_size(wire, profile, operation, rendered[: count + 80]) > limit
     huge = [wire.render_item(kind, {reference: "x" * 70_000})]
     assert wire.fit(operation, huge) == 0
+
+
+@every_profile
+@pytest.mark.parametrize("operation", [Operation.ASSET_CREATE, Operation.UNIT_CREATE])
+@pytest.mark.parametrize("limit", [29_998, 29_999, 30_000, 30_001])
+def test_the_largest_item_fits_alone_and_a_byte_more_does_not(name, operation, limit):
+    """What is worked out once says the same as the look at each item."""
+    profile = PROFILES[name]
+    small = profile.spec.model_copy(update={"limits": profile.limits.model_copy(update={"max_body_bytes": limit})})
+    wire = Wire(type(profile)(spec=small, schemas=profile.schemas, vocabulary=profile.vocabulary, hash=""))
+    largest = wire.largest(operation)
+    assert wire.fit(operation, [RenderedItem(b"x" * largest)]) == 1
+    assert wire.fit(operation, [RenderedItem(b"x" * (largest + 1))]) == 0
 
 
 def test_a_thousand_assets_fit_one_default_call_and_no_more():

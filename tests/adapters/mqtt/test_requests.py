@@ -290,14 +290,18 @@ async def test_two_flows_may_share_a_topic(session, ems):
 
 
 async def test_good_messages_are_heard(session, ems):
-    """Health counts registrations and requests, never nonsense."""
+    """Health counts registrations and requests, never nonsense; one word for what came together."""
     heard = []
     async with session(heard=lambda: heard.append(1)) as link:
         await ems.publish(REQUEST.format("EV001"), b"nonsense")
+        await link.caught_up()
+        assert heard == []
         await ems.publish(ASSET.format("EV001"), registration(), retain=True)
+        await link.caught_up()
+        assert heard == [1]
         await ems.publish(REQUEST.format("EV001"), request("r-1"))
         await take(link)
-    assert len(heard) == 2
+        assert heard == [1, 1]
 
 
 async def test_beyond_the_bound_nothing_more_is_read(session, ems, version):

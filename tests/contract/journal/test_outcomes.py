@@ -187,6 +187,21 @@ async def test_what_never_went_out_is_refused_by_the_host(kit, state, item, word
     assert again.accepted[0].admission.value == "new"
 
 
+async def test_what_was_certainly_not_processed_may_still_be_refused_by_the_host(kit):
+    """A unit whose assets changed while it waited for another attempt, say: it ends, and stands in nobody's way."""
+    await kit.accept(kit.asset("A"))
+    due = await kit.due()
+    await kit.journal.sending(kit.market, due.submission, kit.call(), 1)
+    await kit.journal.answered(kit.market, due.submission, SubmissionState.RETRY_WAIT, kit.answer(status=503))
+    refusal = Refusal(reason=HostReason.MEMBER_REFUSED, text="its asset A is refused")
+    await kit.journal.refuse_waiting(kit.market, due.submission, SubmissionState.REJECTED, refusal)
+    assert await kit.state(due.submission) is SubmissionState.REJECTED
+    assert (await kit.journal.member("acme", Kind.ASSET, "A")).state is ItemState.INVALID
+    (row,) = await kit.told()
+    assert row.outcome.state is EmsState.REFUSED_BY_HOST
+    assert isinstance(await kit.next(), NoneDue)
+
+
 async def test_what_is_out_cannot_be_refused_by_the_host(kit):
     """Only a submission that never went out ends this way."""
     await kit.accept(kit.asset("A"))
