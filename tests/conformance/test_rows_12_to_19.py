@@ -21,10 +21,15 @@ ALARMS = "SELECT code FROM alarms WHERE cleared_ns = 0 ORDER BY code"
 
 @pytest.mark.jws
 async def test_row_12_another_participants_key(smp):
-    """Row 12: "signed by another participant's key": 401, under its own kid and under SMP's."""
+    """Row 12: "signed by another participant's key": 401, under its own kid and under SMP's; so for a key that nobody knows."""
     draft, _ = await smp.accepted()
-    await smp.unauthentic("kid_unknown", smp.seal(draft, signer(kid="other-1")))
-    await smp.unauthentic("bad_signature", smp.seal(draft, signer(kid="smp-1")))
+    other = smp.signers[OTHER]
+    theirs = smp.seal(smp.draft(recipient="OTHER"), other)
+    assert (await smp.post(theirs, path=smp.path(OTHER)))[0] == smp.profile.spec.ack.status
+    await smp.settled()
+    for key in (other, signer(kid="stranger")):
+        await smp.unauthentic("kid_unknown", smp.seal(draft, key))
+        await smp.unauthentic("bad_signature", smp.seal(draft, key, {"kid": smp.key.kid}))
 
 
 @pytest.mark.parametrize(
@@ -128,13 +133,16 @@ async def test_row_13_keys_that_are_past(tmp_path, form, changes, later_s, reaso
 async def test_row_14_freshness_by_attempt(tmp_path, form, offset_s, taken):
     """Row 14: "-299 s / -301 s / +299 s / +301 s ... under `attempt`: 202 / 401 / 202 / 401"."""
     async with listening(tmp_path, profile=form, freshness={"mode": "attempt"}) as smp:
-        draft, _ = await smp.accepted()
-        stamp = smp.draft(timestamp_ns=smp.clock.wall_ns() + offset_s * NS)
         if taken:
-            await smp.accepted(stamp)
-            assert smp.rows("SELECT late FROM returns") == [0, 0]
-        else:
-            await smp.unauthentic("from_the_future" if offset_s > 0 else "too_old", smp.seal(stamp))
+            await smp.accepted(timestamp_ns=smp.clock.wall_ns() + offset_s * NS)
+            assert smp.rows("SELECT late FROM returns") == [0]
+            return
+        draft, _ = await smp.accepted()
+        time = smp.wire._message._time_out(smp.clock.wall_ns() + offset_s * NS)
+        changed = smp.put(draft, "timestamp", time)
+        back = smp.put(changed, "timestamp", smp.wire._message._time_out(smp.clock.wall_ns()))
+        assert (back.content, back.protected) == (draft.content, draft.protected)
+        await smp.unauthentic("from_the_future" if offset_s > 0 else "too_old", smp.seal(changed))
 
 
 @pytest.mark.parametrize(
@@ -273,11 +281,11 @@ async def test_row_16_replay_at_the_second_worker(tmp_path, cluster):
 async def test_row_17_same_id_other_content(smp):
     """Row 17: "same messageId, other content, valid signature": 409, both stored, alarm, nobody acts on the second."""
     draft, _ = await smp.accepted(message_id="m-1")
-    told = smp.told()
+    told, counted = smp.told(), smp.refusals()
     other = smp.draft(message_id="m-1", result=ReturnResult.ERRORS, errors=errors("BESS001"))
     status, body = await smp.post(other)
     assert (status, json.loads(body)["status"]) == (409, 409)
-    assert smp.refusals()["same_id_other_content"] == 1
+    assert smp.new_refusals(counted) == {"same_id_other_content": 1}
     assert smp.rows("SELECT count(*) FROM returns") == [2]
     assert smp.rows(ALARMS) == ["CONFLICT"]
     assert smp.told() == told

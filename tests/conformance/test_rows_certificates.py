@@ -315,20 +315,20 @@ async def test_row_14_the_date_of_the_signature(tmp_path, mode, cases):
     """Row 14: "-301 s and -6 days 202 flagged late, -8 days 401, +301 s 401" for the time header, beside a message that says now."""
     async with listening(tmp_path, profile="dip-like", freshness={"mode": mode}) as smp:
         for offset_s, verdict in cases.items():
-            await smp.accepted()
-            old = signed(smp, smp.draft(), at_ns=smp.clock.at_ns + offset_s * NS)
+            at_ns = smp.clock.at_ns + offset_s * NS
             if verdict in (None, "late"):
-                assert (await smp.post(old))[0] == 202
+                assert (await smp.post(signed(smp, smp.draft(), at_ns=at_ns)))[0] == 202
                 assert smp.rows("SELECT late FROM returns ORDER BY id DESC LIMIT 1") == [int(verdict == "late")]
             else:
-                await smp.refused(401, verdict, *old.sent())
+                draft, _ = await smp.accepted()
+                await smp.refused(401, verdict, *signed(smp, draft, at_ns=at_ns).sent())
 
 
 async def test_row_14_the_message_itself(dip):
     """Row 14: a signature of now makes no old message young."""
     draft, _ = await dip.accepted()
     for offset_s, reason in ((-8 * 86_400, "too_old"), (301, "from_the_future")):
-        old = dip.draft(timestamp_ns=dip.clock.at_ns + offset_s * NS)
+        old = dip.put(draft, "timestamp", dip.wire._message._time_out(dip.clock.at_ns + offset_s * NS))
         await dip.refused(401, reason, *signed(dip, old).sent())
 
 

@@ -47,7 +47,8 @@ from bridge.wire.parts import plant
 
 SHIPPED = Path(__file__).parents[2] / "bridge/profiles"
 FORMS = ("default", "odd", "compact")
-ACME, OTHER = "acme-test", "other-test"
+ACME, OTHER, LIVE = "acme-test", "other-test", "acme-live"
+ENTRIES = {ACME: ("ACME", "TEST"), OTHER: ("OTHER", "TEST"), LIVE: ("ACME", "LIVE")}  # sender and environment of each
 _COUNTER = "smp_bridge_refused_returns_total"
 
 
@@ -427,8 +428,9 @@ async def listening(
     directory, *, profile="default", key=None, keys=None, sign_with=None, bounds=None, limits=None, postgres=None, vfs=None, tls=None,
     agreed=None, echoes=None, **changes,
 ):  # fmt: skip
-    """An end point for two participant entries under one profile; `bounds` are the listener's, `limits` the end point's own. With `postgres`, its journal is there; with `vfs`, on that disk.
+    """An end point for three participant entries under one profile; `bounds` are the listener's, `limits` the end point's own. With `postgres`, its journal is there; with `vfs`, on that disk.
 
+    Each entry has its own set of SMP's keys: `keys` is the first one's; the second one's holds the same key of SMP and another one, the LIVE one's a key for LIVE alone. `signers` has what signs with them.
     `echoes` are secrets of ours that messages may repeat. `tls` are `client_ca` (PEM of an authority) and `allowed` (networks). Where the profile has messages carry a certificate, `agreed` are those that are
     taken, and `keys` what our own records say of some.
     """
@@ -437,6 +439,11 @@ async def listening(
     clock, key, metrics = StillClock(), key or (certificates.holder() if certified else signer()), Metrics()
     path = directory / "journal.db"
     keys = keys if keys is not None else {} if certified else {key.kid: public(key)}
+    signers, key_sets = {ACME: key}, {ACME: keys, OTHER: {}, LIVE: {}}
+    if not certified:
+        signers |= {OTHER: signer(kid="smp-for-other"), LIVE: signer(kid="smp-live")}
+        key_sets |= {name: {signers[name].kid: public(signers[name])} for name in (OTHER, LIVE)}
+        key_sets[OTHER][key.kid] = public(key)
     agreed = agreed or (certificates.agreed() if certified else None)
     async with AsyncExitStack() as stack:
         new_id = submission_ids(clock)
@@ -452,15 +459,15 @@ async def listening(
         stack.push_async_callback(journal.release, fences)
         fences.append(field := await journal.acquire("field:north"))
         inboxes = []
-        for name, sender in ((ACME, "ACME"), (OTHER, "OTHER")):
+        for name, (sender, environment) in ENTRIES.items():
             fences.append(fence := await journal.acquire(f"market:{name}"))
             side = made.sides[name] = Side(name, sender, fence, field)
-            identity = Identity(participant=name, sender=sender, recipient="SMP", environment="TEST")
+            identity = Identity(participant=name, sender=sender, recipient="SMP", environment=environment)
             reader = ReturnReader(
-                identity=identity, profile=parsed, keys=keys, signer=sign_with, agreed=agreed, echoes=echoes,
+                identity=identity, profile=parsed, keys=key_sets[name], signer=sign_with, agreed=agreed, echoes=echoes,
                 return_url=certificates.URL.replace(ACME, name),
             )  # fmt: skip
-            side.tracker = _tracker(side, identity, made, keys, report)
+            side.tracker = _tracker(side, identity, made, key_sets[name], report)
             if echoes is not None:
                 side.tracker._maker.echoes = echoes
             inboxes.append(Inbox(participant=name, reader=reader, tracker=side.tracker, fence=side.fence))
@@ -471,7 +478,7 @@ async def listening(
             metrics=report,
             **{"flood": Flood(clock.mono_ns, burst=100_000)} | (limits or {}),
         )
-        made.endpoint, made.keys = endpoint, keys
+        made.endpoint, made.keys, made.signers = endpoint, keys, signers
         trust = await _tls(stack, endpoint, made, bounds or Bounds(linger_s=0.3), report, **tls or {})
         connector = aiohttp.TCPConnector(ssl=trust, limit=100)
         made.http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector, auto_decompress=False))
@@ -525,6 +532,7 @@ def _tracker(side, identity, made, keys, report):
 __all__ = [
     "ACME",
     "FORMS",
+    "LIVE",
     "OTHER",
     "Draft",
     "Envelope",
