@@ -10,7 +10,17 @@ from typing import Annotated, Final
 
 import typer
 
-from bridge.cli.journals import ByOption, ConfigOption, ReasonOption, decided, known_participant, loaded, second_person
+from bridge.cli.journals import (
+    ApprovedBecauseOption,
+    ApprovedByOption,
+    ByOption,
+    ConfigOption,
+    ReasonOption,
+    decided,
+    known_participant,
+    loaded,
+    second_person,
+)
 from bridge.clock import SystemClock
 from bridge.config import Config
 from bridge.config.host import JournalOptions
@@ -52,10 +62,8 @@ def erase(
             help="Read them from this file (- is the standard input), one a line: what is typed stays in a shell's history.",
         ),
     ] = None,
-    approved_by: Annotated[
-        str, typer.Option(help="The second person's name, where the participant has `four_eyes: true`.")
-    ] = "",
-    approved_because: Annotated[str, typer.Option(help="The second person's reason.")] = "",
+    approved_by: ApprovedByOption = "",
+    approved_because: ApprovedBecauseOption = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go; nothing is changed.")] = False,
     config: ConfigOption = Path("config"),
 ) -> None:

@@ -21,6 +21,10 @@ T = TypeVar("T")
 ConfigOption: TypeAlias = Annotated[Path, typer.Option(help="Directory that holds bridge.yaml and sites/*.yaml.")]
 ByOption: TypeAlias = Annotated[str, typer.Option(help="Your name; the journal keeps it.")]
 ReasonOption: TypeAlias = Annotated[str, typer.Option(help="Why; the journal keeps it.")]
+ApprovedByOption: TypeAlias = Annotated[
+    str, typer.Option(help="The second person's name, where the participant has `four_eyes: true`.")
+]
+ApprovedBecauseOption: TypeAlias = Annotated[str, typer.Option(help="The second person's reason.")]
 
 
 def read(config: Config, ask: Callable[[JournalReader], Awaitable[T]]) -> T:
@@ -84,11 +88,15 @@ def decided(by: str, reason: str) -> Decision:
 
 
 def second_person(first: Decision, by: str, because: str, *, four_eyes: bool) -> Decision:
-    """Who decided, and who agreed where that is wanted: both names stand in the events. On this machine they are statements, as ever (decision 13)."""
+    """Who decided, and who agreed where that is wanted: both names stand in the events. On this machine they are statements, as ever (decision 13).
+
+    Raises `typer.BadParameter` where the second person is wanted and not named, gives no reason, or is the first one.
+    """
     if not by and not because and not four_eyes:
         return first
     if not by.strip() or not because.strip():
-        raise typer.BadParameter("this participant wants four eyes: give --approved-by and --approved-because too")
+        why = "this participant wants four eyes" if four_eyes else "a second person has a name and a reason"
+        raise typer.BadParameter(f"{why}: give --approved-by and --approved-because too")
     if same_person(first.by, by):
         raise typer.BadParameter(f"{first.by} cannot approve it: a second person has to")
     more = {"approved_by": by.strip(), "approved_because": because.strip()}

@@ -11,7 +11,19 @@ from typing import Annotated, Final, TypeAlias, TypeVar
 import typer
 
 from bridge.cli.importing import imported, ours
-from bridge.cli.journals import ByOption, ConfigOption, ReasonOption, change, decided, known_participant, loaded, read
+from bridge.cli.journals import (
+    ApprovedBecauseOption,
+    ApprovedByOption,
+    ByOption,
+    ConfigOption,
+    ReasonOption,
+    change,
+    decided,
+    known_participant,
+    loaded,
+    read,
+    second_person,
+)
 from bridge.clock import SystemClock
 from bridge.config import Participant
 from bridge.config.values import duration_s
@@ -19,13 +31,15 @@ from bridge.envelope import Algorithm
 from bridge.errors import BridgeError, JournalUnusable, NotPossible
 from bridge.journal.keeper import KeptJournal
 from bridge.journal.keys import KeyRecord, KeySide, KeyState
+from bridge.journal.people import Decision
 from bridge.keyring import GRACE_S, KeyRing, open_signer, shown
 from bridge.keys import KeySigner, load_signer, new_key, write_private
 from bridge.secret import Secret
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Signing keys, ours and SMP's: make, list, rotate, revoke and import them, and print public keys as a JWK Set for SMP.",
+    help="Signing keys, ours and SMP's: make, list, rotate, revoke and import them, and print public keys as a JWK Set for SMP."
+    " Where the participant has `four_eyes: true`, a change names a second person: --approved-by and --approved-because.",
 )
 
 T = TypeVar("T")
@@ -53,6 +67,8 @@ def new(
     days: DaysOption = 0,
     by: ByOption = "",
     reason: ReasonOption = "",
+    approved_by: ApprovedByOption = "",
+    approved_because: ApprovedBecauseOption = "",
     config: ConfigOption = Path("config"),
 ) -> None:
     """Make a new private key and print its key id (RFC 7638 thumbprint). Give SMP the public half with `smp-bridge keys jwks`.
@@ -65,7 +81,8 @@ def new(
         signer = _made(out, alg, password, force=force)
         _tell_new(out, signer)
         return
-    decision, entry = decided(by, reason), _entry(config, participant)
+    first, entry = decided(by, reason), _entry(config, participant)
+    decision = _agreed(entry, first, approved_by, approved_because)
     if entry.profile.signature_form.certified:
         raise BridgeError(
             f"a key of {participant} needs a certificate (profile {entry.profile.name}), and a new one has none",
@@ -124,13 +141,16 @@ def rotate(
     smp: SmpOption = False,
     kid: Annotated[str, typer.Option(help="The next key, where there are several.")] = "",
     grace: GraceOption = "7d",
+    approved_by: ApprovedByOption = "",
+    approved_because: ApprovedBecauseOption = "",
     config: ConfigOption = Path("config"),
 ) -> None:
     """Sign with the next key from now on; the former one retires. With --smp: SMP's next key is the active one.
 
     Show SMP the next key before (`keys jwks --participant`): a message signed with a key that it does not know is refused.
     """
-    decision, entry, grace_ns = decided(by, reason), _entry(config, participant), _grace_ns(grace)
+    first, entry, grace_ns = decided(by, reason), _entry(config, participant), _grace_ns(grace)
+    decision = _agreed(entry, first, approved_by, approved_because)
     side = KeySide.THEIRS if smp else KeySide.OURS
 
     async def ask(journal: KeptJournal) -> tuple[str, list[str]]:
@@ -154,10 +174,13 @@ def revoke(
     by: ByOption,
     reason: ReasonOption,
     smp: SmpOption = False,
+    approved_by: ApprovedByOption = "",
+    approved_because: ApprovedBecauseOption = "",
     config: ConfigOption = Path("config"),
 ) -> None:
     """Never use or take this key again, from this moment on. Our active one needs a next one, which signs in its place."""
-    decision, entry = decided(by, reason), _entry(config, participant)
+    first, entry = decided(by, reason), _entry(config, participant)
+    decision = _agreed(entry, first, approved_by, approved_because)
     side = KeySide.THEIRS if smp else KeySide.OURS
     successor = _change(config, entry, lambda journal: journal.revoke_key(participant, side, kid, decision))
     print(f"{kid} is revoked")
@@ -183,13 +206,16 @@ def import_(
     certificate: Annotated[
         Path | None, typer.Option(help="The certificate (PEM) of a key of ours, where the profile has calls show one.")
     ] = None,
+    approved_by: ApprovedByOption = "",
+    approved_because: ApprovedBecauseOption = "",
     config: ConfigOption = Path("config"),
 ) -> None:
     """Take SMP's new public keys or certificates, or a private key of ours that was made elsewhere. Keys that are known already are left as they are.
 
     A message that SMP signs with an imported key, or that shows an imported certificate, is taken from now on, `next` or active.
     """
-    decision, entry = decided(by, reason), _entry(config, participant)
+    first, entry = decided(by, reason), _entry(config, participant)
+    decision = _agreed(entry, first, approved_by, approved_because)
     ends = SystemClock.here().wall_ns() + days * DAY_NS if days else 0
     records = imported(entry, file, certificate, KeyState.ACTIVE if active else KeyState.NEXT, ends)
     allowed = entry.profile.spec.signature.algorithms
@@ -256,6 +282,11 @@ def _entry(config: Path, participant: str) -> Participant:
         raise typer.BadParameter(f"--participant must name one of {', '.join(found.participants)}")
     known_participant(found, participant)
     return found.participants[participant]
+
+
+def _agreed(entry: Participant, first: Decision, approved_by: str, approved_because: str) -> Decision:
+    """Who decided, and who agreed where the entry wants four eyes."""
+    return second_person(first, approved_by, approved_because, four_eyes=entry.options.four_eyes)
 
 
 def _change(config: Path, entry: Participant, ask: Callable[[KeptJournal], Awaitable[T]]) -> T:

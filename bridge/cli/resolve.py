@@ -1,18 +1,30 @@
 """`smp-bridge submissions resolve|retry|cancel`: what a person decides of calls that cannot go on by themselves."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Final, TypeAlias, TypeVar
 
 import typer
 
-from bridge.cli.journals import ByOption, ConfigOption, ReasonOption, change, decided, loaded
+from bridge.cli.journals import (
+    ApprovedBecauseOption,
+    ApprovedByOption,
+    ByOption,
+    ConfigOption,
+    ReasonOption,
+    change,
+    decided,
+    loaded,
+    second_person,
+)
 from bridge.cli.tables import Line, Table, read_table
 from bridge.errors import BridgeError, NotPossible
 from bridge.journal.people import Decision
 from bridge.journal.port import ItemOutcome, ItemView, Journal, SubmissionView
 from bridge.model import ErrorNote, ItemState
 
+T = TypeVar("T")
 OUTCOMES: Final = {state.value: state for state in (ItemState.REGISTERED, ItemState.REFUSED, ItemState.UNKNOWN)}
 _REQUIRED: Final = ("reference", "outcome")
 _OPTIONAL: Final = ("asset_id", "error_code", "error_text")
@@ -38,36 +50,48 @@ def resolve(
     ] = None,
     cancel: Annotated[bool, typer.Option("--cancel", help="Give up; the references may be requested again.")] = False,
     item: ItemOption = None,
+    approved_by: ApprovedByOption = "",
+    approved_because: ApprovedBecauseOption = "",
     config: ConfigOption = Path("config"),
 ) -> None:
     """Decide what became of a call that is in doubt, or of the unknown items of an ended one.
 
     Ask the platform first. --resend may register twice if the first message had arrived. --confirm needs every item of a call in doubt;
     of an ended submission it moves the unknown items that it names, and the submission's own state stays.
+    Where the participant has `four_eyes: true` a second person agrees: --approved-by and --approved-because.
     """
     if sum((resend, confirm is not None, cancel)) != 1:
         raise typer.BadParameter("give exactly one of --resend, --confirm FILE.csv and --cancel")
     if confirm is not None and item:
         raise typer.BadParameter("the file of --confirm names the items; leave --item away")
-    decision = decided(by, reason)
-    found = loaded(config)
+    agreed = _Agreed(config, submission, decided(by, reason), approved_by, approved_because)
     if confirm is not None:
         table = read_table(confirm, _REQUIRED, _OPTIONAL)
-        change(found, lambda journal: _confirm(journal, submission, table, decision))
-        print(f"{submission}: confirmed by {decision.by}")
+        agreed.do(lambda journal, decision: _confirm(journal, submission, table, decision))
+        print(f"{submission}: confirmed by {agreed.names}")
     elif resend:
-        sent = change(found, lambda journal: _resend(journal, submission, item or [], decision))
-        print(f"{submission}: goes again{'' if sent == submission else f' as {sent}'}, by {decision.by}")
+        sent = agreed.do(lambda journal, decision: _resend(journal, submission, item or [], decision))
+        print(f"{submission}: goes again{'' if sent == submission else f' as {sent}'}, by {agreed.names}")
     else:
-        change(found, lambda journal: _cancel(journal, submission, item or [], decision))
-        print(f"{submission}: cancelled by {decision.by}")
+        agreed.do(lambda journal, decision: _cancel(journal, submission, item or [], decision))
+        print(f"{submission}: cancelled by {agreed.names}")
 
 
-def retry(submission: IdArgument, reason: ReasonOption, by: ByOption, config: ConfigOption = Path("config")) -> None:
-    """Let a submission that was set aside go on, at once and as a new message; or end the pause of one that waits to be sent again."""
-    decision = decided(by, reason)
-    change(loaded(config), lambda journal: journal.retry(submission, decision))
-    print(f"{submission}: retried by {decision.by}")
+def retry(
+    submission: IdArgument,
+    reason: ReasonOption,
+    by: ByOption,
+    approved_by: ApprovedByOption = "",
+    approved_because: ApprovedBecauseOption = "",
+    config: ConfigOption = Path("config"),
+) -> None:
+    """Let a submission that was set aside go on, at once and as a new message; or end the pause of one that waits to be sent again.
+
+    Where the participant has `four_eyes: true` a second person agrees: --approved-by and --approved-because.
+    """
+    agreed = _Agreed(config, submission, decided(by, reason), approved_by, approved_because)
+    agreed.do(lambda journal, decision: journal.retry(submission, decision))
+    print(f"{submission}: retried by {agreed.names}")
 
 
 def cancel(
@@ -75,12 +99,48 @@ def cancel(
     reason: ReasonOption,
     by: ByOption,
     item: ItemOption = None,
+    approved_by: ApprovedByOption = "",
+    approved_because: ApprovedBecauseOption = "",
     config: ConfigOption = Path("config"),
 ) -> None:
-    """Give up a submission that waits, was set aside or is in doubt, or the unknown items of an ended one; its references may be requested again."""
-    decision = decided(by, reason)
-    change(loaded(config), lambda journal: _cancel(journal, submission, item or [], decision))
-    print(f"{submission}: cancelled by {decision.by}")
+    """Give up a submission that waits, was set aside or is in doubt, or the unknown items of an ended one; its references may be requested again.
+
+    Where the participant has `four_eyes: true` a second person agrees: --approved-by and --approved-because.
+    """
+    agreed = _Agreed(config, submission, decided(by, reason), approved_by, approved_because)
+    agreed.do(lambda journal, decision: _cancel(journal, submission, item or [], decision))
+    print(f"{submission}: cancelled by {agreed.names}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Agreed:
+    """A decision about a submission, and the second person's word where the submission's participant wants it."""
+
+    config: Path
+    submission: str
+    first: Decision
+    approved_by: str
+    approved_because: str
+
+    @property
+    def names(self) -> str:
+        """Who decided, as a command prints it."""
+        second = self.approved_by.strip()
+        return f"{self.first.by} and {second}" if second else self.first.by
+
+    def do(self, act: Callable[[Journal, Decision], Awaitable[T]]) -> T:
+        """Act on the journal in the name of those who agreed. Raises `typer.BadParameter` where four eyes are wanted and two were not given."""
+        found = loaded(self.config)
+
+        async def inside(journal: Journal) -> T:
+            view = await _view(journal, self.submission)
+            entry = found.participants.get(view.participant)
+            four_eyes = entry is not None and entry.options.four_eyes
+            return await act(
+                journal, second_person(self.first, self.approved_by, self.approved_because, four_eyes=four_eyes)
+            )
+
+        return change(found, inside)
 
 
 async def _resend(journal: Journal, submission: str, keys: Sequence[str], decision: Decision) -> str:

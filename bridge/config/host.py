@@ -270,7 +270,7 @@ class SmpCertificate(Options):
 class ParticipantOptions(Options):
     """One participant in one environment: whose account, keys and evidence these are. What SMP's interface looks like stands in the profile.
 
-    With `four_eyes`, what a person decides of a submission or of keys through the admin API waits for the word of a second one, and so does a profile that was changed.
+    With `four_eyes`, what a person decides of a submission or of keys takes the word of a second one, and so does a profile that was changed: the admin API waits for it, a command names it.
     """
 
     sender: Text

@@ -144,8 +144,8 @@ def codes_of(rows: Rows, site: str, participants: Sequence[str]) -> list[str]:
     return [row[0] for row in found]
 
 
-def acknowledge(tx: Tx, alarm: int, by: str, note: str) -> AlarmView:
-    """Note who knows of an alarm; again by another person or with another note replaces it, and each is an event."""
+def acknowledge(tx: Tx, alarm: int, by: str, note: str, more: Mapping[str, str]) -> AlarmView:
+    """Note who knows of an alarm; again by another person or with another note replaces it, and each is an event, which says `more` too."""
     found = tx.one(f"{_VIEW} WHERE a.id = ?", (alarm,))
     if found is None:
         raise NotPossible(f"there is no alarm {alarm}", hint="`smp-bridge alarms list` names those that stand")
@@ -156,7 +156,7 @@ def acknowledge(tx: Tx, alarm: int, by: str, note: str) -> AlarmView:
         )
     now = tx.now.wall_ns
     tx.run("UPDATE alarms SET acked_ns = ?, acked_by = ?, note = ? WHERE id = ?", (now, by, note, alarm))
-    data = {"by": by, "note": note, "code": before.code, "site": before.site, "subject": before.subject}
+    data = {"by": by, "note": note, **more, "code": before.code, "site": before.site, "subject": before.subject}
     tx.event(None, before.participant, "alarm.acknowledged", f"alarm/{alarm}", data)
     after = tx.one(f"{_VIEW} WHERE a.id = ?", (alarm,))
     assert after is not None

@@ -361,6 +361,8 @@ class JournalCases(PeopleCases, AssetCases, KeyCases, AccessCases, ReaderCases):
 
         await self._writer.run(work)
 
-    async def ack_alarm(self, alarm: int, by: str, note: str = "") -> AlarmView:
+    async def ack_alarm(
+        self, alarm: int, by: str, note: str = "", *, more: Mapping[str, str] | None = None
+    ) -> AlarmView:
         """See the port."""
-        return (await self._writer.run(lambda tx: alarms.acknowledge(tx, alarm, by, note))).value
+        return (await self._writer.run(lambda tx: alarms.acknowledge(tx, alarm, by, note, more or {}))).value

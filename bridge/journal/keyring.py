@@ -141,8 +141,7 @@ def _say(tx: Tx, key: KeyRecord, state: KeyState, decision: Decision, *, before:
         "state": state.value,
         "until_ns": until_ns,
         "expires_ns": key.expires_ns,
-        "by": decision.by,
-        "reason": decision.reason,
+        **decision.said(),
     }
     tx.event(None, key.participant, f"key.{state.value}", f"key:{key.side.value}:{key.kid}", told)
     tx.topics.add(topic(key.participant))

@@ -595,9 +595,12 @@ class Journal(JournalReader, People, AssetImporter, KeyKeeper, Access, Protocol)
         """Raise (or count again, or clear) an alarm row."""
         ...
 
-    async def ack_alarm(self, alarm: int, by: str, note: str = "") -> AlarmView:
+    async def ack_alarm(
+        self, alarm: int, by: str, note: str = "", *, more: Mapping[str, str] | None = None
+    ) -> AlarmView:
         """Note, as an event too, that somebody knows of an alarm; it stands until it is cleared, and what is raised after that is a new row.
 
+        `more` stands in the event, as a decision's does: by which token it came.
         Raises `NotPossible` when there is no such alarm or it was cleared.
         """
         ...

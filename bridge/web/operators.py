@@ -160,7 +160,8 @@ class Operators:
         """Say that they know of an alarm."""
         if alarm not in [view.id for view in await self.alarms(person)]:
             raise NotHere(f"there is no alarm {alarm}")
-        return await self.journal.ack_alarm(alarm, person.name, self._decision(person, reason).reason)
+        said = self._decision(person, reason)
+        return await self.journal.ack_alarm(alarm, said.by, said.reason, more=said.more)
 
     async def hold(self, person: Person, scope: Scope, name: str, reason: str) -> bool:
         """Stop what is sent; False when it was held already. It needs no second person: stopping must be quick."""

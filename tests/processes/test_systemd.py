@@ -10,24 +10,31 @@ from pathlib import Path
 import pytest
 from private_files import write_private_file
 from processes import PASSWORD, world
+from service import PARTICIPANT
 
 ROOT = Path(__file__).parents[2]
+# One socket that is opened before the service and passed as systemd does; WHICH is put in.
 PASSED = """
 import json, os, socket, sys
 listening = socket.create_server(("127.0.0.1", 0))
 os.dup2(listening.fileno(), 3)
-os.environ |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "admin", "LISTEN_PID": str(os.getpid())}
+os.environ |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "WHICH", "LISTEN_PID": str(os.getpid())}
 print(json.dumps({"event": "passed", "port": listening.getsockname()[1]}), file=sys.stderr, flush=True)
 from bridge.cli import main
 main()
 """
 
 
-async def shown(port):
-    """The certificate (DER) that the returns listener shows in a new handshake."""
+def unverified():
+    """TLS that takes any certificate."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    return context
+
+
+async def shown(port):
+    """The certificate (DER) that the returns listener shows in a new handshake."""
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=unverified())
     certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     writer.close()
     return certificate
@@ -96,12 +103,33 @@ async def test_told_when_ready_reloaded_and_stopping(tmp_path):
 async def test_a_socket_that_is_passed_is_listened_on(tmp_path):
     """The admin listener is the socket that was opened before the service, whatever port the configuration names."""
     async with world(tmp_path) as made:
-        made.code = PASSED
+        made.code = PASSED.replace("WHICH", "admin")
         process = await made.run()
         await process.until("ready")
         port = next(e["port"] for e in process.events if e["event"] == "passed")
         assert port == next(e["port"] for e in process.events if e.get("listener") == "admin")
         assert (await answered(port)).startswith(b"HTTP/1.1 200")
+        assert await process.stop() == 0
+
+
+async def test_the_returns_arrive_at_a_socket_that_is_passed(tmp_path):
+    """What the shipped socket units pass: TLS is spoken on it with the configured certificate, and the gate refuses what nobody signed."""
+    async with world(tmp_path) as made:
+        made.code = PASSED.replace("WHICH", "returns")
+        process = await made.run()
+        await process.until("ready")
+        port = next(e["port"] for e in process.events if e["event"] == "passed")
+        assert port == next(e["port"] for e in process.events if e.get("listener") == "returns")
+        pem = (tmp_path / "keys/returns.crt.pem").read_text()
+        assert await shown(port) == ssl.PEM_cert_to_DER_cert(
+            pem[pem.index("-----BEGIN") : pem.index("-----END") + 25] + "\n"
+        )
+        path = made.profile.return_path.replace("{participant}", PARTICIPANT)
+        request = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}"
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=unverified())
+        writer.write(request.encode())
+        assert (await reader.readline()).startswith(b"HTTP/1.1 401")
+        writer.close()
         assert await process.stop() == 0
 
 

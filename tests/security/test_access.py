@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from admin import value
 from admin_world import BOTH, LIVE, TEST, admin_world
+from routes import EVERYBODY, MATRIX, STRANGER
 
 from bridge.envelope import Algorithm
 from bridge.journal.keys import KeyRecord, KeySide, KeyState
@@ -19,44 +20,6 @@ from bridge.web.roles import Role
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 V, O, A, K, U = Role.VIEWER, Role.OPERATOR, Role.APPROVER, Role.CUSTODIAN, Role.AUDITOR
-EVERYBODY = set(Role)
-STRANGER = "a stranger too"
-# Every route, and who may take it. A route that is not here fails the test.
-MATRIX = {
-    ("GET", "/metrics"): EVERYBODY,
-    ("GET", "/health/live"): EVERYBODY,
-    ("GET", "/health/ready"): EVERYBODY,
-    ("GET", "/api/v1/latency"): EVERYBODY,
-    ("GET", "/api/v1/whoami"): EVERYBODY,
-    ("GET", "/api/v1/submissions"): EVERYBODY,
-    ("GET", "/api/v1/submissions/{id}"): EVERYBODY,
-    ("POST", "/api/v1/submissions/{id}/resend"): {O},
-    ("POST", "/api/v1/submissions/{id}/confirm"): {O},
-    ("POST", "/api/v1/submissions/{id}/cancel"): {O},
-    ("POST", "/api/v1/submissions/{id}/retry"): {O},
-    ("GET", "/api/v1/alarms"): EVERYBODY,
-    ("POST", "/api/v1/alarms/{id}/ack"): {O},
-    ("GET", "/api/v1/holds"): EVERYBODY,
-    ("POST", "/api/v1/holds"): {O},
-    ("POST", "/api/v1/holds/release"): {O},
-    ("GET", "/api/v1/approvals"): EVERYBODY,
-    ("POST", "/api/v1/approvals/{id}/approve"): {A},
-    ("POST", "/api/v1/approvals/{id}/refuse"): {A, O, K},
-    ("GET", "/api/v1/participants/{id}/keys"): EVERYBODY,
-    ("POST", "/api/v1/participants/{id}/keys/rotate"): {K},
-    ("POST", "/api/v1/participants/{id}/keys/revoke"): {K},
-    ("POST", "/api/v1/participants/{id}/profile/accept"): {O},
-    ("GET", "/api/v1/tokens"): {U, K},
-    ("GET", "/"): EVERYBODY,
-    ("GET", "/submissions/{id}"): EVERYBODY,
-    ("POST", "/submissions/{id}/{action}"): {O},
-    ("POST", "/alarms/{id}/ack"): {O},
-    ("POST", "/approvals/{id}/approve"): {A},
-    ("POST", "/approvals/{id}/refuse"): {A, O, K},
-    ("GET", "/sign-in"): STRANGER,
-    ("POST", "/sign-in"): STRANGER,
-    ("POST", "/sign-out"): STRANGER,
-}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -226,34 +189,6 @@ async def test_reading_without_a_token_where_that_is_configured(tmp_path):
 
 
 # -------------------------------------------------------------------------------------------------------------- deciding
-
-
-async def test_each_action_is_an_event_with_who_and_why(world):
-    """Hold and release, resend, cancel and an acknowledged alarm: name, reason, role and token id stand in the journal."""
-    token, id_ = await world.token(O, "Ann Smith", [TEST])
-    headers = {"Authorization": f"Bearer {token}"}
-    submission = await world.in_doubt(TEST, "E1")
-    why = {"reason": "the help desk said so"}
-    assert await world.ask("POST", f"/api/v1/submissions/{submission}/resend", headers, why) == (
-        200, {"done": True, "submission": submission},
-    )  # fmt: skip
-    assert await status(world, "POST", f"/api/v1/submissions/{submission}/cancel", headers, body=why) == 200
-    scope = {"scope": "participant", "name": TEST, **why}
-    assert await world.ask("POST", "/api/v1/holds", headers, scope) == (200, {"held": True})
-    assert [hold["name"] for hold in (await world.ask("GET", "/api/v1/holds", headers))[1]["holds"]] == [TEST]
-    assert await status(world, "POST", "/api/v1/holds/release", headers, body=scope) == 200
-    events = [*await world.journal.events(submission), *await world.journal.events(f"participant:{TEST}")]
-    decided = {event.kind: event.data for event in events if event.data.get("by")}
-    assert {"resend", "hold", "release"} <= set(decided)
-    for kind, data in decided.items():
-        assert (data["by"], data["reason"], data["token"], data["role"]) == (
-            "Ann Smith", why["reason"], id_, "operator",
-        ), kind  # fmt: skip
-    again = await world.in_doubt(TEST, "E2")
-    [alarm] = [view for view in await world.journal.alarms() if view.subject == again]
-    assert await status(world, "POST", f"/api/v1/alarms/{alarm.id}/ack", headers, body=why) == 200
-    [acked] = [event.data for event in await world.journal.events(f"alarm/{alarm.id}")]
-    assert (acked["by"], acked["note"]) == ("Ann Smith", why["reason"])
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,16 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
-from people import note, token, unpacked
+from people import beside, note, token, unpacked
 from quick_yaml import read_yaml, write_yaml
+from routes import MATRIX
 from service import ASSETS, CLOCK, PARTICIPANT, linked, prepared, until_words
 
 from bridge.cli.evidence import _export
 from bridge.clock import SystemClock
 from bridge.envelope import Algorithm
 from bridge.journal.export_plan import Scope
+from bridge.journal.keys import KeySide
 from bridge.keys import load_signer, new_key, public_jwks, write_private
 from bridge.material import host_signer, problems_of
 from bridge.sandbox import Knobs, Sandbox, SandboxOptions, SandboxParticipant
@@ -36,7 +38,7 @@ READ = (
 @asynccontextmanager
 async def side_by_side(directory):
     """One host with both entries, and a stand-in for SMP in each environment, which draw the same transaction ids and name their keys alike."""
-    async with prepared(directory, flows=FLOWS, knobs=Knobs(returns="hold")) as made:
+    async with prepared(directory, flows=FLOWS, knobs=Knobs(returns="hold"), entry={"four_eyes": True}) as made:
         keys = directory / "keys"
         write_private(keys / "live.pem", new_key(Algorithm.ES256))
         write_private(keys / "host.pem", new_key(Algorithm.ES256))
@@ -104,6 +106,91 @@ def strangers_words(text, participant):
     return [word for word in WORDS[OTHER[participant]] if word in text]
 
 
+async def undecided(made, http, made_tokens, found):
+    """On both sides a request that waits for a second person, and an alarm; the path's id of each route, by participant."""
+    standing = {}
+    for name, view in found.items():
+        headers, about = {"Authorization": f"Bearer {made_tokens[name, Role.OPERATOR][1]}"}, WORDS[name][3]
+        async with http.post(
+            f"/api/v1/submissions/{view.id}/cancel", headers=headers, json={"reason": about}
+        ) as answer:
+            assert answer.status == 202
+            approval = (await answer.json())["approval"]
+        await beside(made, lambda j, name=name, about=about: j.alarm("CONFLICT", participant=name, text=about))
+        [alarm] = [
+            row.id for row in await made.read(lambda j, name=name: j.alarms(participant=name)) if row.text == about
+        ]
+        [kid] = [row.kid for row in await made.read(lambda j, name=name: j.keys(name)) if row.side is KeySide.OURS]
+        standing[name] = {
+            "submissions": view.id,
+            "approvals": approval,
+            "alarms": alarm,
+            "participants": name,
+            "kid": kid,
+        }
+    return standing
+
+
+async def nothing_is_decided_by_strangers(made, http, made_tokens, standing):
+    """With each role, each POST that names a thing, at the other's: 404 as if it were not there (403 where the role may not at all), and nothing has changed."""
+    routes = [(path, roles) for (method, path), roles in MATRIX.items() if method == "POST" and "{id}" in path]
+    assert {path.removeprefix("/api/v1").split("/")[1] for path, _ in routes} == standing[LIVE].keys() - {"kid"}
+    before = await everything(made, standing)
+    for (name, role), (_, text) in made_tokens.items():
+        theirs = standing[OTHER[name]]
+        for path, roles in routes:
+            thing = path.removeprefix("/api/v1").split("/")[1]
+            for action in ("resend", "cancel", "retry") if "{action}" in path else ("",):
+                asked = path.format(id=theirs[thing], action=action)
+                status = await posted(http, asked, text, theirs["kid"])
+                assert status == (404 if role in roles else 403), (name, role, asked)
+    assert await everything(made, standing) == before
+    for name, mine in standing.items():  # the same calls by those whose it is: they were there to be decided
+        for role, asked in (
+            (Role.APPROVER, f"/api/v1/approvals/{mine['approvals']}/refuse"),
+            (Role.OPERATOR, f"/api/v1/alarms/{mine['alarms']}/ack"),
+        ):
+            assert await posted(http, asked, made_tokens[name, role][1], "") == 200, (name, asked)
+
+
+async def posted(http, path, token, kid):
+    """The status of a decision, asked for as the route wants it."""
+    headers, body = {"Authorization": f"Bearer {token}"}, {"reason": "mine now"}
+    if path.endswith("/confirm"):
+        body["outcomes"] = [{"reference": "BESS00001", "outcome": "unknown"}]
+    if "/keys/" in path:
+        body |= {"side": "ours", "kid": kid}
+    how = {"json": body} if path.startswith("/api/") else {"data": body}
+    async with http.post(path, headers=headers, allow_redirects=False, **how) as answer:
+        return answer.status
+
+
+async def everything(made, standing):
+    """All that a decision could change, of both."""
+
+    async def ask(journal):
+        subjects = []
+        for mine in standing.values():
+            name, kid = mine["participants"], mine["kid"]
+            subjects += [
+                mine["submissions"],
+                f"alarm/{mine['alarms']}",
+                f"keys:{name}",
+                f"key:ours:{kid}",
+                f"profile:{name}",
+            ]
+        return [
+            await journal.submissions(limit=100),
+            await journal.approvals(now_ns=0, open_only=False),
+            await journal.alarms(open_only=False),
+            await journal.holds(standing_only=False),
+            *[await journal.keys(name) for name in standing],
+            *[await journal.events(subject) for subject in subjects],
+        ]
+
+    return await made.read(ask)
+
+
 @pytest.mark.timeout(180)
 async def test_nothing_of_one_reaches_the_other(tmp_path):
     """The same references, transaction ids and key ids on both sides, and yet each has its own outcome, page, figure and export."""
@@ -151,6 +238,9 @@ async def test_nothing_of_one_reaches_the_other(tmp_path):
         made_tokens = {(name, role): await token(made, role, name) for name in WORDS for role in Role}
         await note(made, *(view for view, _ in made_tokens.values()))
         url = f"http://127.0.0.1:{made.running.admin_port}"
+        async with aiohttp.ClientSession(url) as http:
+            standing = await undecided(made, http, made_tokens, found)
+            await nothing_is_decided_by_strangers(made, http, made_tokens, standing)
         async with aiohttp.ClientSession() as http:
             for (name, role), (_, text) in made_tokens.items():
                 headers = {"Authorization": f"Bearer {text}"}

@@ -87,29 +87,35 @@ class AdminWorld:
             text = await answer.text()
             return answer.status, json.loads(text) if text and answer.content_type == "application/json" else text
 
-    async def in_doubt(self, participant, key="A"):
+    async def in_doubt(self, participant, key="A", state=SubmissionState.IN_DOUBT):
         """A submission of this participant that a person has to decide, at the site that both share."""
-        fields = {
-            "site": "north", "flow": FLOWS[participant], "place": f"{participant}-{key}", "participant": participant,
-            "operation": Operation.ASSET_CREATE, "trigger": Trigger.CHANGE, "request": None, "key": key, "content": key.encode(),
-            "digest": hashlib.sha256(key.encode()).digest()[:16], "stamps": {"received": self.clock.now()},
-        }  # fmt: skip
-        field_, market = await self.journal.acquire("field:north"), await self.journal.acquire(f"market:{participant}")
         number = f"{participant}-{next(self._calls)}"
-        call = SignedCall(
-            message_id=f"m-{number}", correlation_id=f"c-{number}", method="POST", path="/assets", headers={}, body=b"{}",
-            kid="k", profile="default", stamps={"signed": self.clock.now()},
-        )  # fmt: skip
-        submission = f"s-{number}"
-        fast = FastCall(submission=submission, keys=(key,), rows=(0,), call=call, market=market)
-        assert (await self.journal.accept(field_, [Candidate(**fields)], fast)).fast
-        answer = AnswerNote(status=0, headers={}, body=b"", detail=f"reset, says {participant}", transaction_id="")
-        await self.journal.answered(market, submission, SubmissionState.IN_DOUBT, answer)
-        await self.journal.release([field_, market])
-        return submission
+        return await undecided(self.journal, self.clock, participant, FLOWS[participant], key, number, state)
 
     async def kinds(self, subject):
         return [event.kind for event in await self.journal.events(subject)]
+
+
+async def undecided(journal, clock, participant, flow, key, number, state=SubmissionState.IN_DOUBT):
+    """A submission of one item that went out and came to this state: IN_DOUBT, RETRY_WAIT for an hour."""
+    fields = {
+        "site": "north", "flow": flow, "place": f"{participant}-{key}", "participant": participant,
+        "operation": Operation.ASSET_CREATE, "trigger": Trigger.CHANGE, "request": None, "key": key, "content": key.encode(),
+        "digest": hashlib.sha256(key.encode()).digest()[:16], "stamps": {"received": clock.now()},
+    }  # fmt: skip
+    field_, market = await journal.acquire("field:north"), await journal.acquire(f"market:{participant}")
+    call = SignedCall(
+        message_id=f"m-{number}", correlation_id=f"c-{number}", method="POST", path="/assets", headers={}, body=b"{}",
+        kid="k", profile="default", stamps={"signed": clock.now()},
+    )  # fmt: skip
+    submission = f"s-{number}"
+    fast = FastCall(submission=submission, keys=(key,), rows=(0,), call=call, market=market)
+    assert (await journal.accept(field_, [Candidate(**fields)], fast)).fast
+    answer = AnswerNote(status=0, headers={}, body=b"", detail=f"reset, says {participant}", transaction_id="")
+    later_ns = clock.wall_ns() + 3600 * 10**9
+    await journal.answered(market, submission, state, answer, retry_ns=later_ns)
+    await journal.release([field_, market])
+    return submission
 
 
 @asynccontextmanager
@@ -143,4 +149,4 @@ async def admin_world(directory, *, without_token=False, links=None):
         await journal.close()
 
 
-__all__ = ["BOTH", "LIVE", "TERRITORY", "TEST", "Decision", "admin_world"]
+__all__ = ["BOTH", "LIVE", "TERRITORY", "TEST", "Decision", "admin_world", "undecided"]

@@ -20,13 +20,23 @@ async def token(made, role, participant):
     return view, make_token(host_signer(config), view).reveal()
 
 
-async def note(made, *views):
+async def beside(made, ask):
+    """What `ask` makes of the journal beside the running host, as a command does."""
     journal = await open_configured_journal(
         made.config().host.journal, clock=SystemClock.here(), role="cli", new_id=str, checkpoint=False
     )
-    for view in views:
-        await journal.note_token(view)
-    await journal.close()
+    try:
+        return await ask(journal)
+    finally:
+        await journal.close()
+
+
+async def note(made, *views):
+    async def ask(journal):
+        for view in views:
+            await journal.note_token(view)
+
+    await beside(made, ask)
 
 
 def unpacked(file):
