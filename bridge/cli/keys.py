@@ -38,8 +38,7 @@ from bridge.secret import Secret
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Signing keys, ours and SMP's: make, list, rotate, revoke and import them, and print public keys as a JWK Set for SMP."
-    " Where the participant has `four_eyes: true`, a change names a second person: --approved-by and --approved-because.",
+    help="Signing keys, ours and SMP's: make, list, rotate, revoke and import them, and print public keys as a JWK Set for SMP.",
 )
 
 T = TypeVar("T")
