@@ -56,6 +56,9 @@ class Pusher:
         try:
             while True:
                 transaction, create = await self._queue.get()
+                if reader.at_eof():  # nobody pushed for longer than the end point keeps a connection
+                    writer.close()
+                    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
                 references, body = self._message(transaction, json.loads(create))
                 r, s = utils.decode_dss_signature(self.key.sign(self.protected + b"." + b64(body), ES256))
                 token = self.protected + b".." + b64(r.to_bytes(32, "big") + s.to_bytes(32, "big"))
