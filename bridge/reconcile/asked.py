@@ -20,6 +20,7 @@ from bridge.model import ErrorNote, ItemState
 from bridge.platform import AnswerClass, Report
 
 TRIES: Final = 3
+AT_WORK: Final = "the platform is still at work on it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,16 +61,28 @@ class Platform:
             return Said(
                 state=ItemState.UNKNOWN, text="the EMS holds only the short form of its id, so it cannot be asked"
             )
+        answer = await self._answer(participant, transaction_id)
+        if isinstance(answer, str):
+            return Said(state=ItemState.UNKNOWN, text=answer)
+        if answer.report is None:
+            return Said(state=ItemState.UNKNOWN, text=AT_WORK)
+        return outcome_of(key, answer.report)
+
+    async def stands(self, participant: str, transaction_id: str) -> str:
+        """Where this transaction stands, in words for a person."""
+        answer = await self._answer(participant, transaction_id)
+        if isinstance(answer, str):
+            return answer
+        return (
+            AT_WORK if answer.report is None else "the platform has its outcome, which is taken when the host goes on"
+        )
+
+    async def _answer(self, participant: str, transaction_id: str) -> StatusReport | str:
         where = (participant, transaction_id)
         if where not in self._answers:
             account = await self._account(participant)
             self._answers[where] = await account.ask(transaction_id)
-        answer = self._answers[where]
-        if isinstance(answer, str):
-            return Said(state=ItemState.UNKNOWN, text=answer)
-        if answer.report is None:
-            return Said(state=ItemState.UNKNOWN, text="the platform is still at work on it")
-        return outcome_of(key, answer.report)
+        return self._answers[where]
 
     async def _account(self, participant: str) -> "_Account":
         if participant not in self._accounts:

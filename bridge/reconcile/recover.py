@@ -18,6 +18,7 @@ from bridge.submission import SubmissionState
 
 _S = SubmissionState
 WAITING: Final = (_S.WAITING, _S.RETRY_WAIT)
+OUT: Final = (_S.IN_DOUBT, _S.AWAITING_RETURN, _S.OVERDUE)
 MOST: Final = 1_000_000
 NO_ANSWER: Final = "cannot be asked whether it was sent: its EMS shows no transaction ids"
 
@@ -111,7 +112,16 @@ class Reconciliation:
                     if shown.transaction_id in unknown:
                         said = await platform.say(shown.plan.participant, shown.transaction_id, shown.key)
                         found.append(_Found(shown, said))
+            await self._ask_of_what_is_out(platform, self._silent(looks))
         return found
+
+    async def _ask_of_what_is_out(self, platform: Platform, silent: frozenset[tuple[str, str]]) -> None:
+        """Where no EMS shows an id (MQTT), the platform alone can say what became of the transactions that the journal knows."""
+        for state in OUT:
+            for view in await self._journal.submissions(state=state, limit=MOST):
+                if (view.site, view.flow) in silent and view.transaction_id:
+                    said = await platform.stands(view.participant, view.transaction_id)
+                    self._line(f"{view.id} ({view.site}/{view.flow}) {state.value} {view.transaction_id}: {said}")
 
     async def _take(self, found: Sequence[_Found]) -> None:
         """Waiting requests for what was sent are withdrawn; what the journal does not hold becomes known."""
@@ -172,15 +182,18 @@ class Reconciliation:
 
     async def _put_aside(self, looks: Sequence[SiteLook]) -> None:
         """Calls that wait in an old journal may have been sent after it was copied; where no EMS shows it, a person has to say so."""
-        silent = {(look.site, flow) for look in looks for flow in look.silent}
-        silent |= {
-            (site.name, flow) for site in self._config.sites.values() if site.name in self._skip for flow in site.flows
-        }
+        silent = self._silent(looks)
         for view in await self._waiting():
             if (view.site, view.flow) in silent:
                 self._line(f"{view.id} ({view.site}/{view.flow}, {view.items} items): {NO_ANSWER}; set aside")
                 if not self._dry:
                     await self._journal.put_aside(view.id, NO_ANSWER, self._decision)
+
+    def _silent(self, looks: Sequence[SiteLook]) -> frozenset[tuple[str, str]]:
+        """The flows (site, name) whose EMS shows nothing, or was left out by name."""
+        skipped = (site for site in self._config.sites.values() if site.name in self._skip)
+        left_out = frozenset((site.name, flow) for site in skipped for flow in site.flows)
+        return left_out | {(look.site, flow) for look in looks for flow in look.silent}
 
     async def _waiting(self) -> list[SubmissionView]:
         return [view for state in WAITING for view in await self._journal.submissions(state=state, limit=MOST)]

@@ -102,3 +102,24 @@ async def test_an_ems_that_cannot_be_read_keeps_everything_held(tmp_path):
         await asyncio.sleep(0.5)
         assert made.created("rugby") == [1, 1, 1]
         assert "SET_ASIDE" in await made.states()
+
+
+async def test_what_is_out_of_a_site_that_shows_nothing_is_asked_of_the_platform(tmp_path):
+    """The journal knows its transaction, the EMS shows none (it is left out here): the platform says where it stands, before and after it has an outcome."""
+    async with world(tmp_path, assets=1) as made:
+        made.sandbox.knobs.returns = "hold"
+        process = await made.run()
+        await process.until("ready")
+        await made.ems["rugby"].request_assets()
+        async with asyncio.timeout(20):
+            while await made.states() != ["AWAITING_RETURN"]:
+                await asyncio.sleep(0.05)
+        assert await process.stop() == 0
+        status, printed, _ = await made.say("journal", "reconcile", "--dry-run", "--skip", "rugby", *WHO)
+        assert status == 0
+        assert "AWAITING_RETURN" in printed
+        assert "the platform is still at work on it" in printed
+        made.sandbox.set_return_url("acme-test", "")
+        await made.sandbox.release()
+        status, printed, _ = await made.say("journal", "reconcile", "--dry-run", "--skip", "rugby", *WHO)
+        assert (status, "the platform has its outcome" in printed) == (0, True)
