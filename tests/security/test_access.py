@@ -447,6 +447,17 @@ async def test_a_page_shows_text_as_text(world):
                 assert "&lt;script&gt;" in page
 
 
+@pytest.mark.parametrize("word", ["rotate-keys", "revoke-key", "accept-profile", "nothing"])
+async def test_the_page_of_a_submission_decides_of_nothing_else(world, word):
+    """What is an action of keys, of a profile or of nothing is not there, and nothing is asked for."""
+    submission = await world.in_doubt(LIVE, f"N-{word}")
+    before = await world.kinds(submission)
+    asked = await status(
+        world, "POST", f"/submissions/{submission}/{word}", await world.bearer(O), data={"reason": "x"}
+    )
+    assert (asked, await world.kinds(submission)) == (404, before)
+
+
 async def test_a_second_person_approves_on_the_page(world):
     """The approver's form does it; the one who asked gets told why it does not."""
     submission = await world.in_doubt(LIVE, "P1")
