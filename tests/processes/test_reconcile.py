@@ -101,7 +101,18 @@ async def test_an_ems_that_cannot_be_read_keeps_everything_held(tmp_path):
         assert (status, told, "set aside" in printed) == (0, "", True)
         await asyncio.sleep(0.5)
         assert made.created("rugby") == [1, 1, 1]
-        assert "SET_ASIDE" in await made.states()
+        status, printed, told = await made.say("submissions", "list", "--state", "set-aside", "--json")
+        assert (status, told) == (0, "")
+        aside = [one["id"] for one in json.loads(printed)]
+        assert len(aside) == (await made.states()).count("SET_ASIDE") > 0
+        status, printed, _ = await made.say("submissions", "show", aside[0])
+        assert (status, "cannot be asked whether it was sent" in printed) == (0, True)
+        for one in aside:
+            assert (await made.say("submissions", "cancel", one, *WHO))[0] == 0
+        assert (await made.say("submissions", "list", "--state", "set-aside", "--json"))[1].strip() == "[]"
+        assert (await made.states()).count("CANCELLED") == len(aside)
+        status, _, told = await made.say("submissions", "retry", aside[0], *WHO)
+        assert (status, "CANCELLED" in told) == (1, True), "what was given up stays so"
 
 
 async def test_what_is_out_of_a_site_that_shows_nothing_is_asked_of_the_platform(tmp_path):
