@@ -7,9 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from adapters.modbus.config import ModbusOptions
+from adapters.mqtt.config import MqttOptions
+from adapters.opcua.config import Policy
+from bridge.config.host import ClockOptions, JournalOptions
+from bridge.journal import sealer
+from bridge.market import echoes
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "SECURITY.md").read_text()
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+NONE = "—"
+DISCLAIMED = re.compile(r"\b(?:no|not)\b|\b(?:is|are) (?:the installation|journald)'s\b")
 UNPROVED = ("installation", "not built")  # these rows claim nothing of the bridge
 TABLES = {"Threats": 4, "IEC 62443-3-3": 5, "NCSC Cyber Assessment Framework": 3}
 # The system requirements of IEC 62443-3-3 that a host like this can have to do with (all but 2.2, 2.3 and 5.3: radio, portable devices, messages between people).
@@ -64,6 +73,48 @@ def test_each_claim_is_proved(title, row):
     for file, name in named:
         assert (ROOT / file).exists(), f"there is no {file}"
         assert name in declared(file), f"{file} has no test {name}"
+
+
+def pieces(cell):
+    """The claims of a cell, or the tests of each: what stands between semicolons."""
+    return [piece.strip() for piece in cell.split(";")]
+
+
+@pytest.mark.parametrize(("title", "row"), CLAIMS)
+def test_every_claim_of_a_row_has_tests_of_its_own(title, row):
+    """Behind it, or at the same place of the last column; `—` stands there for what the row says it does not claim."""
+    if title == "Threats":
+        assert [claim for claim in pieces(row[2]) if not NAMED.search(claim)] == []
+        return
+    if any(cell in UNPROVED for cell in row):
+        return
+    claims, proofs = pieces(row[-2]), pieces(row[-1])
+    assert len(claims) == len(proofs)
+    for claim, proof in zip(claims, proofs, strict=True):
+        assert bool(NAMED.search(proof)) != (proof == NONE), claim
+        assert proof != NONE or DISCLAIMED.search(claim), f"{claim!r} claims something and names no test"
+
+
+def remaining(start):
+    """The point of "What remains" that begins so."""
+    section = PAGE.partition("\n## What remains, in short\n")[2].partition("\n## ")[0]
+    [point] = [line for line in section.splitlines() if line.startswith(f"- **{start}")]
+    return point
+
+
+def test_what_remains_is_as_the_code_has_it():
+    """The numbers that the page gives for what it does not stop are those of the code."""
+    echoes_of = remaining("A secret shorter than")
+    assert re.findall(r"\d+", echoes_of) == [str(echoes.LEAST), str(echoes.MOST)]
+    assert f"what was not sealed yet ({JournalOptions.model_fields['seal_every'].default:g} s)" in PAGE
+    assert f"an offset of {ClockOptions.model_fields['hold_at'].default:g} s holds signing" in PAGE
+    assert f"an alarm at {sealer.LARGE:.0%}".replace("%", " %") in PAGE
+    assert "`journal.anchors`" in remaining("Evidence of the last seconds")
+    assert "anchors" in JournalOptions.model_fields
+    unprotected = remaining("Modbus and MQTT without TLS")
+    assert "OPC UA with `policy: None`" in unprotected
+    assert {policy.value for policy in Policy} >= {"None"}
+    assert {model.model_fields["tls"].default for model in (ModbusOptions, MqttOptions)} == {None}
 
 
 def test_nothing_else_looks_like_a_test():

@@ -3,6 +3,7 @@
 import base64
 import hmac
 import json
+import re
 
 import aiohttp
 import jwt
@@ -73,9 +74,12 @@ async def test_nothing_without_a_token(world, method):
 
 
 async def test_a_browser_is_led_to_the_form(world):
-    """A page that needs a token sends there; an API call hears 401 alone."""
+    """A page that needs a token sends there, where it is typed hidden; an API call hears 401 alone."""
     async with world.http.get("/", headers={"Accept": "text/html"}, allow_redirects=False) as answer:
         assert (answer.status, answer.headers["Location"]) == (303, "/sign-in")
+    async with world.http.get("/sign-in") as answer:
+        [field] = re.findall(r'<input[^>]* name="token"[^>]*>', await answer.text())
+        assert 'type="password"' in field
     async with world.http.get("/api/v1/whoami") as answer:
         assert (answer.status, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import struct
 from contextlib import AsyncExitStack
 
@@ -198,6 +199,14 @@ def garbled(frame):
     return frame[:4] + struct.pack(">HBBB", len(text) + 3, frame[6], frame[7], len(text) - 7) + text
 
 
+def spelled_out(text):
+    """The frames that a library wrote into this text byte by byte (0x57 0x69 …), as text."""
+    runs = re.findall(r"(?:\b0x[0-9a-f]{1,2}\b[ ,]*){6,}", text)
+    return "\n".join(
+        bytes(int(byte, 16) for byte in re.findall(r"0x([0-9a-f]+)", run)).decode("latin-1") for run in runs
+    )
+
+
 async def until_heard(heard, count, *parts):
     """Wait until so many lines of the log have all of these."""
     async with asyncio.timeout(30):
@@ -272,7 +281,7 @@ async def test_nor_is_anybody_by_what_speaks_to_mqtt_and_modbus(tmp_path, heard)
         blobs = await gathered(made, good, out)
         await made.stop()
         out["traces"] = b"".join(traces.bodies).decode("latin-1")
-    out["the log"] = heard.text
+    out["the log"] = heard.text + spelled_out(heard.text)
     for said in ("mqtt_message_put_aside", "modbus_unit", "records_refused"):
         assert f'"event": "{said}"' in out["the log"], said
     nobody_is_named(out, terms)
