@@ -219,6 +219,19 @@ async def test_retry_wait_by_an_answer(tmp_path, step, least_s, paused):
         assert (await rig.alarms(), rig.pace.circuit_open, len(rig.creates)) == ([], paused, 1)
 
 
+@pytest.mark.parametrize(("jitter", "share"), [(0.0, 0.9), (1.0, 1.1)])
+async def test_a_retry_is_spread_by_a_tenth_either_way(tmp_path, jitter, share):
+    """Many calls that failed together do not come again together."""
+    delays = {"retry": {"delays_s": [100]}}
+    async with market(tmp_path, smp.answer("429 Slow"), profile=delays, jitter=jitter) as rig:
+        before = CLOCK.wall_ns()
+        await rig.submit("BESS001")
+        await rig.until("RETRY_WAIT")
+        after = CLOCK.wall_ns()
+        due = await rig.journal.next_call("acme", after, allow=ALLOWED)
+        assert before <= due.next_ns - 100 * share * 10**9 <= after
+
+
 async def test_a_retry_sends_the_same_bytes(tmp_path):
     """What was certainly not processed goes again as it was signed, and is taken."""
     async with market(tmp_path, smp.answer("429 Slow"), TAKEN, profile={"retry": {"delays_s": [0.05]}}) as rig:

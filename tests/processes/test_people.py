@@ -5,10 +5,12 @@ import json
 import signal
 import time
 
+from forked import MAIN
 from processes import world
 
 from bridge.sandbox import Fault, Knobs
 
+DRAIN_S = 1.0
 WHO = ("--by", "bob", "--reason", "the help desk said so")
 
 
@@ -157,3 +159,32 @@ async def test_the_first_signal_alone_finishes_the_call(tmp_path):
         await until_arrived(made, "asset.create")
         assert await process.stop() == 0
         assert await made.states() == ["AWAITING_RETURN"]
+
+
+async def test_the_first_signal_waits_no_longer_than_it_says(tmp_path):
+    """An answer that never comes holds nobody up: the process ends when the drain is over, the call stands as SENDING, is in doubt in the next run, and its return settles it."""
+    async with world(tmp_path, assets=2, knobs=Knobs(returns="hold")) as made:
+        made.code = f"import bridge.app; bridge.app.DRAIN_S = {DRAIN_S}; {MAIN}"
+        process = await made.run()
+        await process.until("ready")
+        async with asyncio.timeout(30):
+            while not any(entry.operation == "authenticate" and entry.status for entry in made.sandbox.ledger.requests):
+                await asyncio.sleep(0.01)
+        made.sandbox.knobs.answer_delay_s = 600.0
+        await made.ems["rugby"].request_assets()
+        await until_arrived(made, "asset.create")
+        began = time.monotonic()
+        process.process.send_signal(signal.SIGTERM)
+        assert await process.ended() == 0
+        assert DRAIN_S <= time.monotonic() - began < DRAIN_S + 8
+        assert "stopped_with_calls_under_way" in [event["event"] for event in process.events]
+        assert await made.states() == ["SENDING"]
+        made.sandbox.knobs.answer_delay_s = 0.0
+        await (await made.run()).until("ready")
+        await made.until_words("rugby", "in_doubt", 2)
+        assert await made.states() == ["IN_DOUBT"]
+        made.sandbox.knobs.returns = "push"
+        await made.sandbox.release()
+        await made.until_words("rugby", "registered", 2)
+        assert await made.states() == ["CONFIRMED"]
+        assert made.created("rugby") == [1, 1]

@@ -104,10 +104,12 @@ async def market(
     circuit=None,
     held=lambda: False,
     metrics=None,
+    jitter=0.5,
 ):
     """One participant's sender; SMP is a server with this script, or whatever stands at `url` (then the token is simply there).
 
-    `circuit` are the pauses in seconds after refusals that no single record causes; `held` says whether the clock holds signing; `metrics` hears what is reported.
+    `circuit` are the pauses in seconds after refusals that no single record causes; `held` says whether the clock holds signing; `metrics` hears what is reported,
+    `jitter` is what is drawn between 0 and 1 each time.
     """
     parsed = profile_of("default", **{"retry": {"delays_s": [30]}, **(profile or {})})
     async with AsyncExitStack() as stack:
@@ -129,7 +131,7 @@ async def market(
             identity=Identity(participant="acme", sender="ACME", recipient="SMP", environment="TEST"), profile=parsed,
             vocabulary=load_vocabulary(), signer=signer(kid="acme-1"), keys=_smp_keys(),
             unit_validators={("north", "unit"): compile_validator(parsed, Kind.UNIT, {})}, clock=CLOCK, new_message_id=new_message_id,
-            new_submission=submission_ids(CLOCK), jitter=lambda: 0.5,
+            new_submission=submission_ids(CLOCK), jitter=lambda: jitter,
         )  # fmt: skip
 
         async def log_in():
@@ -154,7 +156,7 @@ async def market(
             rate_per_s=0,
             burst=10,
             concurrency=4,
-            jitter=lambda: 0.5,
+            jitter=lambda: jitter,
             circuit_s=circuit or CIRCUIT_DELAYS_S,
             held=held,
         )

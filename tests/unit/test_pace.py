@@ -22,8 +22,8 @@ def clock():
     return FakeClock()
 
 
-def pace(clock, rate=0.0, burst=1, concurrency=2):
-    return Pace(clock=clock, rate_per_s=rate, burst=burst, concurrency=concurrency, jitter=lambda: 0.5)
+def pace(clock, rate=0.0, burst=1, concurrency=2, jitter=0.5):
+    return Pace(clock=clock, rate_per_s=rate, burst=burst, concurrency=concurrency, jitter=lambda: jitter)
 
 
 def test_concurrency_is_a_hard_limit(clock):
@@ -189,3 +189,18 @@ def test_a_clock_that_was_wrong_is_remembered_too(clock):
     clock.forward(1)
     gates.let_go()
     assert (gates.shut_since(clock.ns - 1), gates.shut_since(clock.ns)) == (Wait.CLOCK, None)
+
+
+@pytest.mark.parametrize(("jitter", "share"), [(0.0, 0.9), (0.5, 1.0), (1.0, 1.1)])
+def test_pauses_are_spread_by_a_tenth_either_way(clock, jitter, share):
+    """Bridges that lost the same platform in the same moment do not come back to it in the same moment; a pause that was given in seconds is kept to."""
+    gates = pace(clock, jitter=jitter)
+    for step_s in (*CIRCUIT_DELAYS_S, CIRCUIT_DELAYS_S[-1]):
+        assert gates.trip("refused") == pytest.approx(step_s * share)
+        assert gates.wait_s() == pytest.approx(step_s * share)
+    assert gates.trip("asked for", delay_s=7.0) == 7.0
+    gates.close()
+    told = [gates.failed("no answer", [2.0, 20.0]) for _ in range(5)]
+    assert told[:2] == [None, None]
+    assert told[2:] == pytest.approx([2.0 * share, 20.0 * share, 20.0 * share])
+    assert gates.wait_s() == pytest.approx(20.0 * share)

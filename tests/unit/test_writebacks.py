@@ -7,17 +7,20 @@ import pytest
 from memory_adapter import MemoryOutcome
 
 from bridge.api import Written
-from bridge.clock import SystemClock
+from bridge.clock import Stamp, SystemClock
 from bridge.errors import JournalFull, LinkError
 from bridge.field.report import FieldMetrics
 from bridge.field.writeback import RETRY_DELAYS_S, WriteBacks
 from bridge.flow import FlowPlan
-from bridge.journal.port import DueWriteBack, Fence
+from bridge.ids import submission_ids
+from bridge.journal.port import Candidate, DueWriteBack, Fence
+from bridge.journal.sqlite import open_journal
 from bridge.journal.writebacks import LONGEST_RETRY_NS
 from bridge.lane import RenderedItem
 from bridge.model import EmsOutcome, EmsState, Operation, Trigger
 
 CLOCK = SystemClock.here()
+FENCE = Fence("field:north", 1)
 
 
 def row(number, request):
@@ -65,14 +68,14 @@ class Session:
         ]
 
 
-def writer(journal):
+def writer(journal, clock=CLOCK, fence=FENCE):
     plan = FlowPlan(
         site="north", name="assets", adapter="ems", participant="acme", operation=Operation.ASSET_CREATE,
         trigger=Trigger.MESSAGE, key_field="ref", records=None, submit=None, outcome=MemoryOutcome(), mapper=None,
         validator=None, max_items=1000, render=lambda _: RenderedItem(b"{}"),
     )  # fmt: skip
     return WriteBacks(
-        site="north", plans={"assets": plan}, journal=journal, fence=Fence("field:north", 1), clock=CLOCK,
+        site="north", plans={"assets": plan}, journal=journal, fence=fence, clock=clock,
         metrics=FieldMetrics(), sleep=lambda _: asyncio.sleep(0),
     )  # fmt: skip
 
@@ -143,6 +146,90 @@ async def test_a_session_that_hangs_is_left(monkeypatch):
     with pytest.raises(LinkError):
         async with asyncio.timeout(5):
             await writer(Journal([row(1, "r-1")])).run(Hanging())
+
+
+class HandClock:
+    """Moves only when it is told to."""
+
+    def __init__(self):
+        self.ns = CLOCK.wall_ns()
+
+    def now(self):
+        return Stamp(self.ns, self.ns, "boot")
+
+    def wall_ns(self):
+        return self.ns
+
+    def mono_ns(self):
+        return self.ns
+
+
+class Hurried:
+    """A journal in which nobody waits: the clock moves to whatever is due next. `delays` are the seconds that it moved by."""
+
+    def __init__(self, journal, clock):
+        self._journal, self._clock, self.delays = journal, clock, []
+
+    def __getattr__(self, name):
+        return getattr(self._journal, name)
+
+    async def due_writebacks(self, site, flows, now_ns, limit):
+        due, next_ns = await self._journal.due_writebacks(site, flows, now_ns, limit)
+        if due or not next_ns:
+            return due, next_ns
+        self.delays.append((next_ns - self._clock.ns) / 1e9)
+        self._clock.ns = next_ns
+        return await self._journal.due_writebacks(site, flows, next_ns, limit)
+
+
+def asked(clock):
+    """A record that the journal has not seen; its EMS will be told "received"."""
+    return Candidate(
+        site="north", flow="assets", place="EV001", participant="acme", operation=Operation.ASSET_CREATE, trigger=Trigger.MESSAGE,
+        request="r-1", key="EV001", content=b"{}", digest=b"1", stamps={"received": clock.now()},
+    )  # fmt: skip
+
+
+async def test_an_ems_that_refuses_is_asked_ten_times_and_then_a_person_is(tmp_path):
+    """DOMAIN 5: RETRY after 1, 2, 4 .. 30 s, STUCK with its alarm at the tenth; a new session makes it PENDING again, and it is written."""
+    clock = HandClock()
+    journal = await open_journal(tmp_path / "journal.db", clock=clock, role="all", new_id=submission_ids(clock))
+    try:
+        field = await journal.acquire("field:north")
+        await journal.accept(field, [asked(clock)])
+        hurried = Hurried(journal, clock)
+        backs = writer(hurried, clock=clock, fence=field)
+        refusing = Session(refuses=["r-1"])
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(backs.run(refusing))
+            await until_async(lambda: codes(journal), ["STUCK"], task)
+            task.cancel()
+        assert hurried.delays == [1, 2, 4, 8, 16, 30, 30, 30, 30]
+        assert refusing.writes == 10
+        due, next_ns = await journal.due_writebacks("north", ["assets"], clock.ns + 10**15, 10)
+        assert (list(due), next_ns) == ([], 0)  # stuck: no time that passes makes it due
+        willing = Session()
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(backs.run(willing))
+            await until_async(lambda: codes(journal), [], task)
+            task.cancel()
+        assert willing.writes == 1
+        steps = [event.kind for event in await journal.events((await journal.submissions())[0].id)]
+        steps = [kind.removeprefix("write_back.") for kind in steps if kind.startswith("write_back.")]
+        assert steps == ["retry"] * 9 + ["stuck", "written"]
+    finally:
+        await journal.close()
+
+
+async def codes(journal):
+    return [alarm.code for alarm in await journal.alarms()]
+
+
+async def until_async(ask, wanted, task):
+    async with asyncio.timeout(10):
+        while await ask() != wanted:
+            assert not task.done(), task.exception()
+            await asyncio.sleep(0.005)
 
 
 def test_no_retry_is_planned_further_ahead_than_the_journal_believes():
