@@ -18,7 +18,15 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "SECURITY.md").read_text()
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 NONE = "—"
-DISCLAIMED = re.compile(r"\b(?:no|not)\b|\b(?:is|are) (?:the installation|journald)'s\b")
+# What rows say that the bridge does not do, or that is somebody else's: no test can prove it.
+DISCLAIMED = {
+    "disk encryption is the installation's",
+    "log lines are journald's",
+    "no second factor",
+    "revocation lists are not fetched",
+    "the library's ciphers, and no cryptography of our own",
+    "write-once media are the installation's",
+}
 UNPROVED = ("installation", "not built")  # these rows claim nothing of the bridge
 TABLES = {"Threats": 4, "IEC 62443-3-3": 5, "NCSC Cyber Assessment Framework": 3}
 # The system requirements of IEC 62443-3-3 that a host like this can have to do with (all but 2.2, 2.3 and 5.3: radio, portable devices, messages between people).
@@ -92,7 +100,7 @@ def test_every_claim_of_a_row_has_tests_of_its_own(title, row):
     assert len(claims) == len(proofs)
     for claim, proof in zip(claims, proofs, strict=True):
         assert bool(NAMED.search(proof)) != (proof == NONE), claim
-        assert proof != NONE or DISCLAIMED.search(claim), f"{claim!r} claims something and names no test"
+        assert proof != NONE or claim in DISCLAIMED, f"{claim!r} claims something and names no test"
 
 
 def remaining(start):
