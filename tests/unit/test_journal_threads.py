@@ -38,6 +38,21 @@ async def test_light_requests_go_before_heavy_ones_and_after_one_of_them_at_most
     assert ["B1000"] in thread.rounds
 
 
+async def test_a_commit_holds_so_many_requests_at_most():
+    """However many wait: those beyond 512 form the next commits, in their order, and no one waits for thousands of others to be written."""
+    thread, many = Thread(), 1200
+    async with asyncio.TaskGroup() as group:
+        group.create_task(thread.ask(lambda _: -1))
+        await asyncio.sleep(0)
+        for number in range(many):
+            group.create_task(thread.ask(lambda _, number=number: number))
+        await asyncio.sleep(0)
+        thread.go.set()
+    await thread.close()
+    assert max(len(served) for served in thread.rounds) == 512
+    assert [one for served in thread.rounds for one in served] == list(range(-1, many))
+
+
 async def test_a_light_request_that_comes_later_waits_for_one_heavy_one():
     thread = Thread()
     late = []
