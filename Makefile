@@ -17,7 +17,7 @@ help:
 	@echo "make demo       three simulated EMSs, a stand-in for SMP and the bridge, live in the terminal (Ctrl-C ends it)"
 	@echo "make test       everything a change must pass: lint, types, layers, tests (needs Debian's mosquitto, libmodbus5, libedit2, nodejs, npm, postgresql-15, softhsm2, systemd, chromium, chromium-driver)"
 	@echo "make test-long  the long tests: fuzz, soak, timing"
-	@echo "make fuzz       MESSAGES=$(MESSAGES) mutated messages at the end point, from a seed that is printed (SEED=N draws the same again)"
+	@echo "make fuzz       MESSAGES=$(MESSAGES) mutated messages at the end point and a twentieth of it as examples of each property of the gate, from a seed that is printed (SEED=N draws the same again)"
 	@echo "make faults     every fault injected at length, and the table of what became of each record (ROUNDS=$(ROUNDS); about half an hour)"
 	@echo "make faults-selftest  plants defects one at a time: each must turn that table red"
 	@echo "make soak       all faults at random for MINUTES=$(MINUTES), with a seed that is printed (SEED=N draws the same again)"
@@ -61,7 +61,7 @@ test-long: peers
 	$(BIN)/pytest -m long $(ARGS)
 
 fuzz: $(VENV)/.dev
-	$(BIN)/pytest tests/conformance/test_row_40.py -m long -s --fuzz-messages $(MESSAGES) $(if $(SEED),--fuzz-seed $(SEED)) $(ARGS)
+	$(BIN)/pytest tests/conformance/test_row_40.py tests/conformance/test_row_40_properties.py -m long -s --fuzz-messages $(MESSAGES) $(if $(SEED),--fuzz-seed $(SEED)) $(ARGS)
 
 faults: peers
 	$(BIN)/pytest tests/faults --fault-rounds $(ROUNDS) $(ARGS)

@@ -58,8 +58,8 @@ def verify(
     """Verify a token: exit 0 and print the payload, or exit 1 and print the one reason. Freshness and recipient are not checked."""
     if (jwks is None) == (key is None) or (key is None) != (alg is None):
         raise typer.BadParameter("give either --jwks FILE, or --key JWK-FILE with --alg ALG")
-    text = sys.stdin.read() if token == "-" else token  # noqa: S105 - the usual name of standard input
     try:
+        text = _from_stdin() if token == "-" else token  # noqa: S105 - the usual name of standard input
         parts = split(text.strip(), None if payload is None else payload.read_bytes())
         verified = _verify(parts, jwks, key, alg)
     except SignatureRefused as refused:
@@ -78,18 +78,25 @@ EXPLAINED = {
 
 
 def split(token: str, payload: bytes | None) -> Parts:
-    """Take a token of any of the three forms apart by the gate's own rules; raises `SignatureRefused`."""
+    """Take a token of any of the three forms apart by the gate's own rules; raises `SignatureRefused`. With a payload beside it, it is a detached one."""
+    if not token:
+        raise SignatureRefused(Refusal.NO_SIGNATURE)
     if token.startswith("{"):
         if payload is not None:
             raise SignatureRefused(Refusal.PAYLOAD_PRESENT)
         return flattened(token.encode())
-    if ".." in token:
-        if payload is None:
-            raise SignatureRefused(Refusal.PAYLOAD_MISSING)
-        return detached(token, payload)
     if payload is not None:
-        raise SignatureRefused(Refusal.PAYLOAD_PRESENT)
+        return detached(token, payload)
+    if ".." in token:
+        raise SignatureRefused(Refusal.PAYLOAD_MISSING)
     return compact(token.encode())
+
+
+def _from_stdin() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise SignatureRefused(Refusal.MALFORMED) from error
 
 
 def _verify(parts: Parts, jwks: Path | None, key: Path | None, alg: Algorithm | None) -> Verified:

@@ -1,10 +1,12 @@
 """The service under systemd's protocols: what it tells on the notify socket, sockets that it is passed, one participant per instance."""
 
 import asyncio
+import json
 import signal
 import socket
 import ssl
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,51 @@ async def shown(port):
     return certificate
 
 
+class Kept:
+    """One connection to the returns listener on which requests follow each other; whatever they hold is not signed."""
+
+    def __init__(self, port, path):
+        self.port, self.path = port, path
+
+    async def __aenter__(self):
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=context)
+        return self
+
+    async def __aexit__(self, *_):
+        self.writer.close()
+
+    @property
+    def certificate(self):
+        return self.writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+
+    async def half(self):
+        """The head of a request, and the first of two halves of its body."""
+        head = f"POST {self.path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"
+        self.writer.write(head.encode() + b"{")
+        await self.writer.drain()
+
+    async def rest(self):
+        """The other half; the answer has a body and leaves the connection open."""
+        self.writer.write(b"}")
+        async with asyncio.timeout(10):
+            head = (await self.reader.readuntil(b"\r\n\r\n")).decode().lower()
+            length = next(
+                int(line.partition(":")[2]) for line in head.split("\r\n") if line.startswith("content-length:")
+            )
+            body = json.loads(await self.reader.readexactly(length))
+        assert "connection: close" not in head
+        return head.split("\r\n")[0], body["status"]
+
+    async def asked(self):
+        await self.half()
+        return await self.rest()
+
+
+REFUSED = ("http/1.1 401 unauthorized", 401)
+
+
 def free_ports():
     """Two ports that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
@@ -56,7 +103,10 @@ async def answered(admin):
 
 
 async def test_told_when_ready_reloaded_and_stopping(tmp_path):
-    """READY=1 comes once the journal is open and the listeners take connections, and not before; a reload shows the new certificate, a bad one keeps the former; STOPPING=1 at SIGTERM."""
+    """READY=1 comes once the journal is open and the listeners take connections, and not before; a reload shows the new certificate, a bad one keeps the former; STOPPING=1 at SIGTERM.
+
+    "The public TLS certificate reloaded without dropping connections": one connection stands over both reloads, with a request before, one whose half is sent before and half after, and one after.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
         heard.bind(str(tmp_path / "notify"))
         heard.setblocking(False)
@@ -66,7 +116,7 @@ async def test_told_when_ready_reloaded_and_stopping(tmp_path):
                 while not (told := await asyncio.get_running_loop().sock_recv(heard, 4096)).startswith(word):
                     assert told == b"WATCHDOG=1"
 
-        async with world(tmp_path) as made:
+        async with world(tmp_path) as made, AsyncExitStack() as stack:
             port, admin = free_ports()
             made.environment |= {
                 "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000", "SMP_BRIDGE_RETURNS_PORT": str(port),
@@ -79,6 +129,10 @@ async def test_told_when_ready_reloaded_and_stopping(tmp_path):
             assert await made.states() == []  # the journal is there to be read
             await process.until("ready")
 
+            path = made.profile.return_path.replace("{participant}", "acme-test")
+            kept = await stack.enter_async_context(Kept(port, path))
+            assert await kept.asked() == REFUSED
+            await kept.half()
             server = made.authority.server("bridge")
             (tmp_path / "keys/returns.crt.pem").write_bytes(server.certificate)
             (tmp_path / "keys/returns.key.pem").write_bytes(server.private_key)
@@ -87,13 +141,19 @@ async def test_told_when_ready_reloaded_and_stopping(tmp_path):
             await until(b"READY=1")
             second = await shown(port)
             assert second != first
+            assert await kept.rest() == REFUSED
+            assert await kept.asked() == REFUSED
+            assert kept.certificate == first
 
+            await kept.half()
             (tmp_path / "keys/returns.crt.pem").write_text("no certificate")
             process.process.send_signal(signal.SIGHUP)
             await process.until("reload_failed")
             await until(b"RELOADING=1\n")
             await until(b"READY=1")
             assert await shown(port) == second
+            assert await kept.rest() == REFUSED
+            assert await kept.asked() == REFUSED
 
             process.process.send_signal(signal.SIGTERM)
             await until(b"STOPPING=1")
