@@ -8,13 +8,11 @@ import pytest
 import pytest_asyncio
 from fault_table import Row
 from faulty_ems import BASE, REGISTERED, RESULT, STRIDE, Modbus, faulty_ems, survived
+from modbus_answers import a_byte_missing, another_unit, one_register_less
 
 from bridge.testing.proxy import Way
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
-
-HEADER = 7  # transaction, protocol, length, unit
-READ = 3
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -39,24 +37,6 @@ async def test_late(made, table):
         await asyncio.sleep(2)
 
     await survived(made, table, "answers late", inject)
-
-
-def one_register_less(frame):
-    """A well-formed answer to a read, for one register fewer than it was asked for."""
-    if len(frame) < HEADER + 4 or frame[HEADER] != READ:
-        return frame
-    length = int.from_bytes(frame[4:6], "big") - 2
-    return frame[:4] + length.to_bytes(2, "big") + frame[6:8] + bytes([frame[8] - 2]) + frame[9:-2]
-
-
-def another_unit(frame):
-    """An answer of unit 2."""
-    return frame[:6] + b"\2" + frame[7:]
-
-
-def a_byte_missing(frame):
-    """The last byte is missing."""
-    return frame[:-1]
 
 
 @pytest.mark.parametrize(

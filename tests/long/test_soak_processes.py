@@ -10,7 +10,7 @@ import pytest
 from fault_table import render
 from kill_rounds import PROMPT, RANDOM, SURE, Fates, Round
 from kill_world import PREFIXES, SITES, refused, world
-from soak_faults import Bell, Deaths, Troubles, links
+from soak_faults import Bell, Deaths, Sick, Troubles, links, stranger
 
 from bridge.submission import SubmissionState
 
@@ -70,7 +70,7 @@ async def work(made, troubles, random, asked, seconds, deaths=None):
     await troubles.clear()
 
 
-async def quiet(made, asked):
+async def quiet(made, asked, troubles):
     """Wait until every record has its end; returns the fates. What may be in doubt is what the journal holds so."""
     fates = Fates([Round(RANDOM, references=asked, came=True)])
     with suppress(TimeoutError):
@@ -81,7 +81,9 @@ async def quiet(made, asked):
                 fates.doubtful = await made.submissions_in(SubmissionState.IN_DOUBT)
     lost = [fates.told[reference] for reference, fate in fates.of.items() if fate in {Fates.LOST, Fates.TWICE}]
     stands = (await made.ems.order("stands"))["stands"] if lost else {}
-    assert not lost, f"{len(lost)} records are lost or created twice: {lost[:20]}; the EMSs: {stands}"
+    assert not lost, (
+        f"{len(lost)} records are lost or created twice: {lost[:20]}; the EMSs: {stands}; {list(troubles.told)}"
+    )
     return fates
 
 
@@ -109,26 +111,33 @@ async def test_nothing_is_lost_and_nothing_leaks(tmp_path, request):
     async with (
         world(tmp_path, places=PLACES, slots=SLOTS, knobs=knobs, **PROFILE) as made,
         links(made, seed) as proxies,
+        stranger() as strange,
     ):
-        troubles, deaths = Troubles(made, proxies, random), Deaths(made, random)
+        sick = Sick(made)
+        troubles, deaths = Troubles(made, proxies, random, sick, strange), Deaths(made, random, sick)
         bridge = await made.run()  # MQTT requests are kept from its first visit on
         asked += await made.request("crawley")
         await bridge.kill()
         await work(made, troubles, random, asked, minutes * 30, deaths)
         bridge = await made.run()
         await work(made, troubles, random, asked, minutes * 10)
-        await quiet(made, asked)
+        await quiet(made, asked, troubles)
         before = await bridge.vitals()
         await work(made, troubles, random, asked, minutes * 20)
-        fates = await quiet(made, asked)
+        fates = await quiet(made, asked, troubles)
         more, after = await kept(bridge, before)
-        ledger, requested = await made.smp.ledger(), (await made.ems.order("shown"))["requested"]
+        ledger, stand = await made.smp.ledger(), await made.ems.order("shown")
+        requested = stand["requested"]
         await bridge.stop()
         doubtful = await made.submissions_in(SubmissionState.IN_DOUBT)
         row = fates.row(RANDOM, made.concurrency)
         row = replace(row, fault=f"soak of {minutes:g} minutes, seed {seed}", rounds=deaths.count)
     print(
-        render([row]), f"troubles: {dict(sorted(troubles.done.items()))}", f"before {before}, after {after}", sep="\n"
+        render([row]),
+        f"troubles: {dict(sorted(troubles.done.items()))}, ended by a failing disk: {deaths.by_disk}, "
+        f"said again to a broker that forgot: {stand['said_again']}",
+        f"before {before}, after {after}",
+        sep="\n",
     )
     assert not row.red
     assert requested == len(asked) == len(set(asked)), "what the EMSs asked for is not what was counted"

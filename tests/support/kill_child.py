@@ -22,6 +22,7 @@ import apsw
 import kill_plants
 from aiohttp import web
 from kill_points import ARMED, CREATE_PATHS, MARK, NTH, POINT, POINTS, VITALS
+from sick_child import fall_sick
 
 from bridge.clock import SystemClock
 from bridge.journal import engine
@@ -239,13 +240,14 @@ class _File(apsw.VFSFile):
 
 class _Files(apsw.VFS):
     def __init__(self, trap):
-        super().__init__("kill", "unix", makedefault=True)
+        self._base = apsw.vfs_names()[0]
+        super().__init__("kill", self._base, makedefault=True)
         self._trap = trap
 
     def xOpen(self, name, flags):
         if not flags[0] & apsw.SQLITE_OPEN_MAIN_DB:
             return super().xOpen(name, flags)
-        file = _File("unix", name, flags)
+        file = _File(self._base, name, flags)
         file.trap = self._trap
         return file
 
@@ -298,6 +300,7 @@ def main() -> None:
         return
     if os.environ.get(VITALS):
         tell_vitals(Path(os.environ[VITALS]))
+    fall_sick()
     kill_plants.plant(os.environ.get(kill_plants.VARIABLE, ""))
     point = os.environ.get(POINT, "")
     if point:

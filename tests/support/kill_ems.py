@@ -5,290 +5,29 @@
 It says `{"environment": {...}}` (what the bridge's site files need), then answers each line of JSON on standard input with one:
 
     {"op": "request", "site": "rugby", "count": 2}   → {"references": [...]}; new records, whose registration is asked for as soon as there is a place
-    {"op": "shown"}                                  → {"shown": {reference: [state word, transaction id]}, "requested": N}
+    {"op": "shown"}                                  → {"shown": {reference: [state word, transaction id]}, "requested": N, "said_again": N}
     {"op": "forget", "references": [...]}            → {}; the EMS no longer waits for these: their places may be used again
     {"op": "raised"}                                 → {"waiting": N}; requests that a handshake still keeps from being made
+    {"op": "busy", "times": 60}                      → {}; the Modbus device answers the next requests with exception 6; 0: no more
+    {"op": "renumber"}                               → {}; the OPC UA server is restarted, with its namespaces in another order
+    {"op": "broker", "forgets": true}                → {}; the broker is restarted: with its persistence, or killed and without it
     {"op": "stands"}                                 → {"stands": {site: text}}; where each program is, for a person who looks for a fault
 
-The state word is '' while the EMS was told nothing. A place whose outcome is final is used again when all others are taken; it stands empty for a
-while first, so that no word about the record before it is still on its way.
+The state word is '' while the EMS was told nothing. The programs are in kill_programs.py.
 """
 
 import asyncio
 import json
 import sys
-import time
-from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Hashable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import modbus_records as layout2
-from modbus_device import Device, modbus_device
+from kill_programs import HEARTBEAT, ModbusProgram, MqttProgram, OpcUaProgram, Program
+from modbus_device import modbus_device
 from mosquitto import Peer as MqttPeer
 from mosquitto import mosquitto
-from opcua_peer import ASSETS, PASSWORD, USER, opcua_peer
-from opcua_peer import Peer as OpcUaPeer
-
-from bridge.model import EmsState
-
-BASE, STRIDE, RECORD, RESULT, HEARTBEAT = 100, 80, 50, 60, 5
-CHARGER = {"name": "Charger", "mpan": "1012345678903", "postcode": "ME1 2AB", "gspGroup": "_J", "kw": "49,5"}
-TOPIC = "acme/crawley/ems/asset/{}/registration"
-HOST_STATUS = "acme/host/status"
-WORDS = {int(state): state.word for state in EmsState}
-ENDED = frozenset({"registered", "refused", "refused_by_host"})
-POLL_S = 0.02
-EMPTY_S = 20.0  # longer than any link in the tests holds back what was sent
-
-
-class Program(ABC):
-    """What the program of an EMS does: it asks for new records and remembers for which."""
-
-    prefix: str
-
-    def __init__(self) -> None:
-        self.requested: list[str] = []
-        self._past: dict[str, tuple[str, str]] = {}
-        self.forgotten: set[str] = set()
-        self._empty: dict[Hashable, float] = {}
-
-    def _over(self, reference: str, word: tuple[str, str]) -> bool:
-        """Whether the place of this record may be used again; what it showed is remembered then."""
-        if word[0] not in ENDED and reference not in self.forgotten:
-            return False
-        self._past[reference] = word
-        return True
-
-    def _rested(self) -> Hashable | None:
-        """A place that has stood empty for long enough."""
-        for place, since in self._empty.items():
-            if time.monotonic() - since > EMPTY_S:
-                del self._empty[place]
-                return place
-        return None
-
-    def _new_reference(self) -> str:
-        reference = f"{self.prefix}{len(self.requested) + 1:05}"
-        self.requested.append(reference)
-        return reference
-
-    @abstractmethod
-    async def request(self) -> str:
-        """Ask for one new record; returns its reference."""
-
-    @abstractmethod
-    async def shown(self) -> dict[str, tuple[str, str]]:
-        """State word and transaction id of each reference."""
-
-    def waiting(self) -> int:
-        return 0
-
-    async def stands(self) -> str:
-        """Where the program is, for a person."""
-        return f"{len(self.requested)} requested, {len(self.forgotten)} forgotten, {len(self._empty)} places at rest, {self.waiting()} to be raised"
-
-
-class OpcUaProgram(Program):
-    """A folder for each asset; a request is a sequence and a flag, which is taken back once the bridge has said anything."""
-
-    prefix = "BESS"
-
-    def __init__(self, peer: OpcUaPeer, places: list[str]) -> None:
-        super().__init__()
-        self._peer = _one_at_a_time(peer)
-        self._places: dict[str, str] = dict.fromkeys(places, "")
-        self._asked: deque[str] = deque()
-        self._raised: set[str] = set()
-
-    async def request(self) -> str:
-        reference = self._new_reference()
-        self._asked.append(reference)
-        return reference
-
-    def waiting(self) -> int:
-        return len(self._asked)
-
-    async def run(self) -> None:
-        """Take requests back that were heard, and raise what was asked for once there is a place."""
-        while True:
-            for place in list(self._raised):
-                if (await self._word(place))[0]:
-                    self._raised.discard(place)
-                    await self._peer.set(f"{ASSETS}/{place}/Registration/Request", 0)
-            while self._asked and (place := await self._free()):
-                await self._raise(self._asked.popleft(), place)
-            await asyncio.sleep(POLL_S)
-
-    async def _raise(self, reference: str, place: str) -> None:
-        registration = f"{ASSETS}/{place}/Registration"
-        self._raised.discard(place)
-        for name, value in (("Request", 0), ("State", 0), ("TransactionId", "")):
-            await self._peer.set(f"{registration}/{name}", value)
-        await self._peer.set(f"{ASSETS}/{place}/AssetReference", reference)
-        self._places[place] = reference
-        await self._peer.request(place)
-        self._raised.add(place)
-
-    async def shown(self) -> dict[str, tuple[str, str]]:
-        taken = {place: reference for place, reference in self._places.items() if reference}
-        names = [f"{ASSETS}/{place}/Registration/{name}" for place in taken for name in ("State", "TransactionId")]
-        values = (await self._peer.order("values", paths=names))["values"]  # one order, for there may be hundreds
-        states, transactions = values[::2], values[1::2]
-        now = {
-            reference: (WORDS[state] if state else "", transaction or "")
-            for reference, state, transaction in zip(taken.values(), states, transactions, strict=True)
-        }
-        return {**dict.fromkeys(self.requested, ("", "")), **self._past, **now}
-
-    async def _free(self) -> str:
-        """A place that was never used or has rested, '' while there is none; what is over is emptied then."""
-        for place, reference in self._places.items():
-            if not reference and place not in self._empty:
-                return place
-        if (found := self._rested()) is not None:
-            return str(found)
-        for place, reference in self._places.items():
-            if reference and self._over(reference, await self._word(place)):
-                await self._peer.set(f"{ASSETS}/{place}/AssetReference", "")
-                self._places[place], self._empty[place] = "", time.monotonic()
-        return ""
-
-    async def _word(self, place: str) -> tuple[str, str]:
-        registration = f"{ASSETS}/{place}/Registration"
-        state = await self._peer.value(f"{registration}/State")
-        return WORDS[state] if state else "", await self._peer.value(f"{registration}/TransactionId") or ""
-
-
-class ModbusProgram(Program):
-    """Records in slots; one request for all of them, under a handshake that may have to wait for a bridge."""
-
-    prefix = "RK"
-
-    def __init__(self, device: Device, slots: int) -> None:
-        super().__init__()
-        self._device = device
-        self._slots = [""] * slots
-        self._asked: asyncio.Queue[str] = asyncio.Queue()
-        self._shaking = False
-        self._does = ""
-
-    async def request(self) -> str:
-        reference = self._new_reference()
-        self._asked.put_nowait(reference)
-        return reference
-
-    def waiting(self) -> int:
-        return self._asked.qsize() + self._shaking
-
-    async def stands(self) -> str:
-        header = await self._device.words(0, len(layout2.HEADER))
-        return f"{await super().stands()}, {self._does}, header {header}"
-
-    async def run(self) -> None:
-        """Raise what was asked for, one handshake after the other, however long the bridge is away; a record never changes under a handshake."""
-        while True:
-            self._does = "has nothing to ask"
-            first = await self._asked.get()
-            self._shaking = True
-            await self._fill(first, await self._free())
-            # More of them only while there is room: a place that these take themselves becomes free once they were asked for.
-            while not self._asked.empty() and (slot := self._spare()) is not None:
-                await self._fill(self._asked.get_nowait(), slot)
-            [sequence] = await self._device.words(layout2.SEQUENCE)
-            await self._device.put(layout2.SEQUENCE, sequence % 0xFFFF + 1)
-            await self._device.put(layout2.COMMAND, 1)
-            await self._until(3)
-            await self._device.put(layout2.COMMAND, 0)
-            await self._until(0)
-            self._shaking = False
-
-    async def _fill(self, reference: str, slot: int) -> None:
-        at = BASE + STRIDE * slot
-        await self._device.put(at + RESULT, *[0] * 20)
-        await self._device.put_bytes(at, layout2.record(reference))
-        self._slots[slot] = reference
-
-    async def _until(self, status: int) -> None:
-        self._does = f"waits for status {status}"
-        while (await self._device.words(layout2.STATUS)) != [status]:
-            await asyncio.sleep(POLL_S)
-
-    async def shown(self) -> dict[str, tuple[str, str]]:
-        found = [(number, reference) for number, reference in enumerate(self._slots) if reference]
-        now = {reference: await self._word(number) for number, reference in found}
-        return {**dict.fromkeys(self.requested, ("", "")), **self._past, **now}
-
-    def _spare(self) -> int | None:
-        """A place that was never used or has rested."""
-        for number, reference in enumerate(self._slots):
-            if not reference and number not in self._empty:
-                return number
-        return self._rested()
-
-    async def _free(self) -> int:
-        self._does = "waits for a place"
-        while (found := self._spare()) is None:  # a full table of records waits for an outcome
-            for number, reference in enumerate(self._slots):
-                if reference and self._over(reference, await self._word(number)):
-                    await self._device.put(BASE + STRIDE * number, *[0] * RECORD)
-                    self._slots[number], self._empty[number] = "", time.monotonic()
-            await asyncio.sleep(POLL_S)
-        return found
-
-    async def _word(self, slot: int) -> tuple[str, str]:
-        at = BASE + STRIDE * slot + RESULT
-        [state] = await self._device.words(at)
-        transaction = (await self._device.bytes(at + 3, 9)).rstrip(b"\0").decode("ascii", "replace")
-        return WORDS[state] if state else "", transaction
-
-
-class MqttProgram(Program):
-    """Retained registrations, requests as messages; the outcomes are what the broker delivered."""
-
-    prefix = "EV"
-
-    def __init__(self, peer: MqttPeer) -> None:
-        super().__init__()
-        self._peer = peer
-        self._host_was_there = False
-
-    async def request(self) -> str:
-        # A request is not retained: before the bridge has subscribed once, the broker would keep it for nobody.
-        while not self._host_was_there:
-            await self.shown()
-            await asyncio.sleep(POLL_S)
-        reference = self._new_reference()
-        await self._peer.publish(TOPIC.format(reference), CHARGER, retain=True)
-        await self._peer.publish(TOPIC.format(reference) + "/request", {"reqId": f"r-{reference}", "action": "create"})
-        return reference
-
-    async def shown(self) -> dict[str, tuple[str, str]]:
-        heard, self._peer.messages[:] = list(self._peer.messages), []
-        for message in heard:
-            if message.topic == HOST_STATUS:
-                self._note_host(message.payload)
-            else:
-                reference, body = message.topic.split("/")[-3], json.loads(message.payload)
-                assert body["reqId"] == f"r-{reference}", body
-                self._past[reference] = (body["state"], body["transactionId"])
-        return {reference: self._past.get(reference, ("", "")) for reference in self.requested}
-
-    def _note_host(self, payload: bytes) -> None:
-        self._host_was_there = self._host_was_there or payload == b"online"
-
-
-def _one_at_a_time(peer: OpcUaPeer) -> OpcUaPeer:
-    """Its orders are answered in their order; two tasks must not mix theirs."""
-    turn, order = asyncio.Lock(), peer.order
-
-    async def one(op: str, **details: object) -> dict:
-        async with turn:
-            return await order(op, **details)
-
-    peer.order = one
-    return peer
+from opcua_peer import PASSWORD, USER, opcua_peer
 
 
 async def _programs(stack: AsyncExitStack, directory: Path, places: int, slots: int):
@@ -304,8 +43,9 @@ async def _programs(stack: AsyncExitStack, directory: Path, places: int, slots: 
     broker = await stack.enter_async_context(
         mosquitto(directory / "mqtt", tls=True, user="smp-bridge", password="secret", extra=queue)
     )
-    mqtt = await stack.enter_async_context(MqttPeer(broker))
-    await mqtt.subscribe(TOPIC.format("+") + "/result", HOST_STATUS)
+    peer = await stack.enter_async_context(MqttPeer(broker, client_id="ems", clean=False))
+    mqtt = MqttProgram(peer, broker)
+    await mqtt.subscribe()
     environment = {
         "SMP_BRIDGE_IPSWICH_URL": opcua.url, "SMP_BRIDGE_IPSWICH_CERTIFICATE": str(opcua.client.certificate),
         "SMP_BRIDGE_IPSWICH_KEY": str(opcua.client.private_key), "SMP_BRIDGE_IPSWICH_USER": USER,
@@ -317,7 +57,7 @@ async def _programs(stack: AsyncExitStack, directory: Path, places: int, slots: 
     programs = {
         "ipswich": OpcUaProgram(opcua, names),
         "rugby": ModbusProgram(modbus, slots),
-        "crawley": MqttProgram(mqtt),
+        "crawley": mqtt,
     }
     return programs, environment
 
@@ -330,6 +70,15 @@ async def _obey(programs: dict[str, Program], order: dict) -> dict:
         for program in programs.values():
             program.forgotten.update(order["references"])
         return {}
+    if order["op"] == "busy":
+        await programs["rugby"].busy(order["times"])
+        return {}
+    if order["op"] == "renumber":
+        await programs["ipswich"].renumber()
+        return {}
+    if order["op"] == "broker":
+        await programs["crawley"].restart(forgets=order["forgets"])
+        return {}
     if order["op"] == "raised":
         return {"waiting": sum(program.waiting() for program in programs.values())}
     if order["op"] == "stands":
@@ -337,7 +86,12 @@ async def _obey(programs: dict[str, Program], order: dict) -> dict:
     shown: dict[str, tuple[str, str]] = {}
     for program in programs.values():
         shown |= await program.shown()
-    return {"shown": shown, "requested": sum(len(program.requested) for program in programs.values())}
+    said_again = len(programs["crawley"].said_again)
+    return {
+        "shown": shown,
+        "requested": sum(len(program.requested) for program in programs.values()),
+        "said_again": said_again,
+    }
 
 
 async def main(directory: Path, places: int, slots: int) -> None:
@@ -347,7 +101,7 @@ async def main(directory: Path, places: int, slots: int) -> None:
     async with AsyncExitStack() as stack:
         programs, environment = await _programs(stack, directory, places, slots)
         group = await stack.enter_async_context(asyncio.TaskGroup())
-        running = [group.create_task(programs[site].run()) for site in ("ipswich", "rugby")]
+        running = [group.create_task(programs[site].run()) for site in ("ipswich", "rugby", "crawley")]
         print(json.dumps({"environment": environment}), flush=True)
         while line := await orders.readline():
             print(json.dumps(await _obey(programs, json.loads(line))), flush=True)
