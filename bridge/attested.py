@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge.config import Config, Participant
+from bridge.config.load import HOST_FILE
 from bridge.keyring import KeyRing
 from bridge.keys import public_jwk
 
@@ -28,6 +29,7 @@ def facts_of(config: Config, entry: Participant, keys: KeyRing) -> dict[str, Any
         "environment": options.environment.value,
         "base_url": options.base_url,
         "profile": {"name": profile.name, "version": profile.version, "hash": profile.hash},
+        "host": {"sha256": _digest(config.directory / HOST_FILE)},
         "mapping": _mapping(config, entry.name),
         "keys": {
             "ours": keys.ours(),

@@ -16,7 +16,7 @@ from bridge.field.report import FieldMetrics
 from bridge.flow import Evaluated, FlowPlan
 from bridge.journal.port import Candidate, Fence, Intake, Journal
 from bridge.lane import FastCall, FastLane, RenderedItem, Slot
-from bridge.model import HostReason, Kind, Record, Refusal
+from bridge.model import HostReason, Kind, Quality, Reading, Record, Refusal
 from bridge.submission import Admission
 from bridge.turns import Turns
 
@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FULL_PAUSE_S: Final = 1.0
+READINGS_FORM: Final = b"smp-bridge readings 1\n"  # what tells these apart from what older versions kept
+_GOOD: Final = Quality.GOOD
+_QUALITIES: Final = {quality: quality.value for quality in Quality}
 _MOST_NS: Final = 2**63  # what a column holds: the year 2262
 
 
@@ -277,24 +280,41 @@ def _source_ns(record: Record) -> int:
 
 
 def _evidence(record: Record) -> bytes:
-    """The legacy leg as it came: the raw bytes where the protocol has them, else the readings as JSON."""
-    if record.raw:
-        return record.raw
+    """The legacy leg as it came, in the form of docs/evidence.md, "The form of readings": quality and times, then the raw bytes where the protocol has them."""
     try:
-        return _readings(record, _plain)
+        told = _told(record, _plain)
     except (TypeError, ValueError):  # text that is no Unicode, integers of thousands of digits, nesting without end
-        return _readings(record, _spelled)
+        told = _told(record, _spelled)
+    return b"%b%b\n%b" % (READINGS_FORM, told, record.raw)
 
 
-def _readings(record: Record, form: Callable[[object], object]) -> bytes:
-    return orjson.dumps(
-        {
-            name: [form(reading.value), reading.quality.value, _plain(reading.source_ns)]
-            for name, reading in record.fields.items()
-        },
-        default=str,
-        option=orjson.OPT_PASSTHROUGH_SUBCLASS,
-    )
+def _told(record: Record, form: Callable[[object], object]) -> bytes:
+    """One line of JSON. Values stand in it only where there are no raw bytes; beside those the plain good fields are names alone, for this is the hot path."""
+    said: dict[str, object] = {"received_ns": record.received.wall_ns}
+    if record.problem:
+        said["problem"] = form(record.problem)
+    if record.raw:
+        good, other = [], {}
+        for name, reading in record.fields.items():
+            _, quality, source_ns, detail, _ = reading
+            if quality is _GOOD and source_ns is None and not detail:
+                good.append(name)
+            else:
+                other[name] = _marks(reading, form)
+        said["good"], said["other"] = good, other
+    else:
+        said["values"] = {
+            name: [form(reading.value), *_marks(reading, form)] for name, reading in record.fields.items()
+        }
+    return orjson.dumps(said, default=str, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
+
+
+def _marks(reading: Reading, form: Callable[[object], object]) -> list[object]:
+    """Quality, source time, and what the adapter says of it where it says anything."""
+    marks: list[object] = [_QUALITIES[reading.quality], _plain(reading.source_ns)]
+    if reading.detail:
+        marks.append(form(reading.detail))
+    return marks
 
 
 def _spelled(value: object) -> str:

@@ -1,6 +1,11 @@
 """The shipped site files on servers that others wrote: node-opcua, libmodbus and mosquitto, with the sandbox behind."""
 
+import base64
+import json
+import os
 import struct
+import time
+import zipfile
 
 import modbus_records as layout2
 import pytest
@@ -11,7 +16,13 @@ from paho.mqtt.enums import MQTTProtocolVersion
 from service import every_profile
 from three_sites import ASSET_TOPIC, BASE, CHARGER, RESULT, STRIDE, WORD_REGISTER, WORD_TOPIC, opcua_site, sites
 
+from bridge.cli.evidence import _export
+from bridge.config import load
+from bridge.envelope import Algorithm
 from bridge.journal.alarms import AlarmBit
+from bridge.journal.export_plan import Scope
+from bridge.keys import KeySigner, new_key
+from bridge.registry import find
 from bridge.sandbox import Knobs, Refusal
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -59,6 +70,62 @@ async def test_bad_values_are_refused_and_hold_nobody_up(tmp_path, opcua):
         [modbus_code] = await made.modbus.words(BASE + STRIDE + RESULT + 2)
         assert struct.pack(">H", modbus_code) != b"\0\0"
         assert "much" in str(made.mqtt.on("acme/crawley/ems/asset/EV2/registration/result")[-1]["errors"])
+        await _the_legacy_leg(made, tmp_path)
+
+
+async def _the_legacy_leg(made, directory):
+    """An export beside the service has, per protocol, the bytes as they came, and of each field the quality and the times."""
+    now_ns = time.time_ns()
+    config = load(made.config, find, environ={**os.environ, **made.environment})
+    scope = Scope(participant="acme-test", from_ns=now_ns - 600 * 10**9, to_ns=now_ns + 600 * 10**9)
+    await _export(config, scope, KeySigner("host", Algorithm.ES256, new_key(Algorithm.ES256)), directory / "out.zip")
+    parts = parts_of(directory / "out.zip")
+    assert all(0 < now_ns - told["received_ns"] < 120 * 10**9 for told, _ in parts)
+
+    nodes = {told["values"]["reference"][0]: told["values"] for told, raw in parts if "values" in told and not raw}
+    value, quality, source_ns, word = nodes["REF2"]["export_kw"]
+    assert (value, quality, word) == (None, "bad", "BadSensorFailure")
+    assert 0 < now_ns - source_ns < 120 * 10**9
+    assert nodes["REF1"]["export_kw"][:2] == [49500, "good"]
+
+    blocks = [(told, raw) for told, raw in parts if raw and not raw.startswith(b"{")]
+    assert {raw for _, raw in blocks} >= {layout2.record("RK1")}
+    good = next(told for told, raw in blocks if raw == layout2.record("RK1"))
+    assert "reference" in good["good"]
+    assert good["other"] == {}
+    torn = next(told for told, raw in blocks if raw != layout2.record("RK1"))
+    assert torn["problem"].startswith("CRC")
+
+    messages = {json.loads(raw.split(b"\n")[0])["reqId"]: (told, raw) for told, raw in parts if raw.startswith(b"{")}
+    told, raw = messages["r-2"]
+    assert json.loads(raw.split(b"\n")[1]) == {**CHARGER, "kw": "much"}
+    assert "kw" in told["good"]  # the broker says nothing of quality: that it is no number, the host found
+    assert told["other"] == messages["r-1"][0]["other"] == {}
+
+
+def parts_of(file):
+    """What each record in the file says of itself, and its raw bytes, as docs/evidence.md has it."""
+    with zipfile.ZipFile(file) as archive:
+        lines = [json.loads(line) for line in archive.read("evidence.jsonl").splitlines()]
+    bytes_of = {
+        line["blob"]: line["text"].encode() if "text" in line else base64.b64decode(line["base64"])
+        for line in lines
+        if "blob" in line
+    }
+    found = []
+    for line in lines:
+        event = line.get("event")
+        if event is None or not (event[5] in {"WAITING", "joined", "SENDING"} or event[5].startswith("record.")):
+            continue
+        digest = json.loads(event[7]).get("readings", "") if event[5] == "SENDING" else event[8]
+        data = bytes_of.get(digest, b"") if digest else b""
+        while data:
+            size = int.from_bytes(data[:4], "big")
+            part, data = data[4 : 4 + size], data[4 + size :]
+            form, told, raw = part.split(b"\n", 2)
+            assert form == b"smp-bridge readings 1"
+            found.append((json.loads(told), raw))
+    return found
 
 
 WORDS = {

@@ -1,6 +1,7 @@
 """The desk between sessions and the journal: what becomes of a lent send slot, and of values that no evidence format takes."""
 
 import asyncio
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -12,9 +13,10 @@ from bridge.field.intake import IntakeDesk
 from bridge.field.report import FieldMetrics
 from bridge.flow import FlowPlan
 from bridge.journal.port import Accepted, Fence, Intake
+from bridge.journal.terms import Terms
 from bridge.lane import FastCall, RenderedItem, SignedCall
 from bridge.mapping import Mapped
-from bridge.model import Operation, Reading, Record, Trigger
+from bridge.model import Operation, Quality, Reading, Record, Trigger
 from bridge.submission import Admission
 
 CLOCK = SystemClock.here()
@@ -227,3 +229,64 @@ async def test_any_value_is_taken_in(value):
     source = candidate.stamps.get("source")
     assert source is None or 0 < source.wall_ns < 2**63
     assert rig.acked == [True]
+
+
+def told_of(candidate):
+    form, told, raw = candidate.readings.split(b"\n", 2)
+    assert form == b"smp-bridge readings 1"
+    return json.loads(told), raw
+
+
+async def test_raw_bytes_are_kept_beside_quality_and_times():
+    """Names alone of what is plain good; quality, source time and the adapter's word of the rest; when it was received; the bytes as they came, line ends too."""
+    rig = Rig()
+    rig.journal.go.set()
+    fields = {
+        "name": Reading(value="A"),
+        "kw": Reading(value=None, quality=Quality.BAD, detail="no number"),
+        "at": Reading(value=5, source_ns=1_700_000_000 * 10**9),
+    }
+    arrival = rig.arrival()
+    record = arrival.records[0]._replace(fields=fields, raw=b"\x00\n{\xff\n", problem="torn")
+    await rig.desk.take([Arrival(records=(record,), ack=arrival.ack)])
+    [([candidate], _)] = rig.journal.taken
+    told, raw = told_of(candidate)
+    assert raw == b"\x00\n{\xff\n"
+    assert told == {
+        "received_ns": record.received.wall_ns,
+        "problem": "torn",
+        "good": ["name"],
+        "other": {"kw": ["bad", None, "no number"], "at": ["good", 1_700_000_000 * 10**9]},
+    }
+
+
+async def test_values_are_the_raw_form_where_there_are_no_bytes():
+    """Value, quality and source time of each field, with the adapter's word where there is one."""
+    rig = Rig()
+    rig.journal.go.set()
+    arrival = rig.arrival()
+    fields = {"kw": Reading(value=7, quality=Quality.UNCERTAIN, source_ns=9, detail="stale")}
+    record = arrival.records[0]._replace(fields=fields)
+    await rig.desk.take([Arrival(records=(record,), ack=arrival.ack)])
+    [([candidate], _)] = rig.journal.taken
+    told, raw = told_of(candidate)
+    assert raw == b""
+    assert told == {"received_ns": record.received.wall_ns, "values": {"kw": [7, "uncertain", 9, "stale"]}}
+
+
+async def test_a_person_is_found_in_what_is_kept():
+    """In the bytes of a message, in registers, in a value and in the word about it: an erasure looks through all of it."""
+    mpan, terms = "1012345678903", Terms(mpans=["1012345678903"])
+    clean = Reading(value="A")
+    for fields, raw in [
+        ({"a": clean}, b'{"mpan": "1012345678903"}'),
+        ({"a": clean}, bytes(6) + mpan.encode() + bytes(3)),
+        ({"a": Reading(value=mpan)}, b""),
+        ({"a": Reading(value=None, quality=Quality.BAD, detail=f"{mpan} is no number")}, b"x"),
+    ]:
+        rig = Rig()
+        rig.journal.go.set()
+        arrival = rig.arrival()
+        await rig.desk.take([Arrival(records=(arrival.records[0]._replace(fields=fields, raw=raw),), ack=arrival.ack)])
+        [([candidate], _)] = rig.journal.taken
+        assert terms.within(candidate.readings)
