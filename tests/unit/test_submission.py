@@ -18,8 +18,6 @@ DOMAIN_5 = """
     OVERDUE -> CONFIRMED FAILED PARTIAL REJECTED UNRESOLVED
     SET_ASIDE -> WAITING CANCELLED
 """
-    (S.RETRY_WAIT, S.REJECTED)
-}  # its own refusal, where a vocabulary or a limit changed meanwhile; may be there
 
 
 def test_the_table_is_that_of_the_domain():
