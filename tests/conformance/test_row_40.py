@@ -21,7 +21,7 @@ EVERY = (*FORMS, "dip-like")
 AT_ONCE = 16
 KNOWN_STATUSES = {200, 400, 401, 403, 404, 405, 408, 411, 413, 415, 417}
 MOST_GROWTH_KB = 40_000
-NOISE_KB = 4_000  # what the allocator, the database's cache and the bounded quarantine still take
+NOISE_KB = 4_000  # what the allocator, the database's cache and the bounded quarantine still take in the second half: 1,500 were seen
 MOST_BYTES_PER_MESSAGE = 64  # a message that is kept takes a thousand
 HASTY = Bounds(head_s=0.2, idle_s=0.3, linger_s=0.05)
 
