@@ -145,7 +145,9 @@ async def test_an_export_has_what_no_head_stood_for_yet(tmp_path, monkeypatch, k
         assert (await looked(made, newest_head))[0][0] == before
         (newest, _) = await made.read(lambda journal: journal.submissions())
         out = tmp_path / "out.zip"
-        monkeypatch.setattr("bridge.cli.evidence.loaded", lambda directory: made.config())  # whose EMS is of this process
+        monkeypatch.setattr(
+            "bridge.cli.evidence.loaded", lambda directory: made.config()
+        )  # whose EMS is of this process
         options = ["--participant", "acme-test", "--from", "2020-01-01", "--to", "2100-01-01", "--config", str(tmp_path / "config"), str(out)]  # fmt: skip
         ran = await asyncio.to_thread(CliRunner().invoke, evidence_app, ["export", *options])
         assert ran.exit_code == 0, (ran.output, ran.exception)

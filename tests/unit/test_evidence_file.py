@@ -397,6 +397,49 @@ CHANGES = {
 }
 
 
+# Where each is found: (line, block) in all.zip and in one.zip; None is the end of the file. What stands under the root of a whole block is found where that block ends.
+PLACES = {
+    "an event's text": ((16, 1), (6, 2)),
+    "an event's time": ((16, 1), (6, 2)),
+    "an event's kind": ((16, 1), (5, 2)),
+    "an event's participant": ((4, 1), (6, 2)),
+    "an event's bytes": ((9, 1), (8, 2)),
+    "bytes taken out": ((15, 1), (12, 2)),
+    "bytes of nobody": ((9, 1), (8, 2)),
+    "an event removed in the middle": ((4, 1), None),
+    "numbers renumbered": ((2, 1), (2, 1)),
+    "two events swapped": ((3, 1), (6, 2)),
+    "two events' contents swapped": ((3, 1), (5, 2)),
+    "a block left out": ((16, 3), (4, 3)),
+    "two blocks' headers swapped": ((16, 3), (4, 3)),
+    "a header's time": ((31, 3), (13, 3)),
+    "a block's number": ((16, 9), (4, 9)),
+    "the head's signature": ((61, 4), (15, 4)),
+    "the head's time": ((61, 4), (15, 4)),
+    "the head left out": (None, None),
+    "the end cut off": (None, None),
+    "a line of another kind": ((4, 1), (4, 1)),
+    "an event before every block": ((1, 0), (1, 0)),
+}
+UNREADABLE = {
+    "a line of another kind",
+    "an event before every block",
+}  # of these the stranger's verifier tells no place
+
+
+def assert_named(made, file, what, name):
+    """Both verifiers name the line (ours the block too)."""
+    place = PLACES[what][name == "one.zip"]
+    report, theirs = examine(file, made.keys), stranger(made, file)
+    if place is None:
+        assert report.place == "after the last line"
+        assert theirs.startswith("WRONG the end:")
+        return
+    line, block = place
+    assert report.place == f"line {line}" + (f" (block {block})" if block else "")
+    assert theirs.startswith("WRONG: unreadable" if what in UNREADABLE else f"WRONG line {line}:")
+
+
 # Paths prove what is there; that all events of one submission are there is the manifest's word (the test after this one).
 CASES = [("all.zip", what) for what in CHANGES]
 CASES += [("one.zip", what) for what in CHANGES if what != "an event removed in the middle"]
@@ -408,9 +451,19 @@ def test_what_a_forger_with_the_tools_changes_is_found(made, name, what):
     edit, told = CHANGES[what]
     lines, manifest = read(made, name)
     edit(lines)
-    found = both(made, signed_again(made, lines, manifest))
-    assert found.startswith(("line", "after the last line"))
-    assert told in found
+    file = signed_again(made, lines, manifest)
+    assert told in both(made, file)
+    assert_named(made, file, what, name)
+
+
+@pytest.mark.parametrize("name", ["all.zip", "one.zip"])
+@pytest.mark.parametrize("second", ["a header's time", "the head's signature", "the end cut off"])
+def test_of_two_faults_the_first_is_named(made, name, second):
+    """Bytes changed in an early block, and something behind them."""
+    lines, manifest = read(made, name)
+    for what in (second, "an event's bytes"):
+        CHANGES[what][0](lines)
+    assert_named(made, signed_again(made, lines, manifest), "an event's bytes", name)
 
 
 def test_an_event_taken_out_of_one_submission_is_found(made):
