@@ -75,7 +75,7 @@ def _insert(tx: Tx, fence: Fence, message: ReturnMessage, verdict: str) -> int:
         "envelope": hashlib.sha256(envelope_of(message.headers)).hexdigest(),
     }
     if message.checks:
-        data["checks"] = message.checks
+        data["checks"] = f"{message.checks} replay" if verdict == "new" else message.checks
     if message.peer:
         data["peer"] = dict(message.peer)
     tx.event(fence, message.participant, "return", message.message_id, data, blob=body)

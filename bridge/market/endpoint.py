@@ -160,7 +160,7 @@ class ReturnsEndpoint:
         except MessageRefused as error:
             await self._misdirected(inbox, error)
             raise _Answer(error.status, error.reason) from error
-        message = replace(read.message, peer=peer_of(request.transport))
+        message = replace(_whole(read.message), peer=peer_of(request.transport))
         return await self._park(inbox, message, read.freshness)
 
     async def look_again(self, participant: str) -> int:
@@ -177,7 +177,7 @@ class ReturnsEndpoint:
                 len(kept.body), inbox.reader.read, kept.body, kept.tokens, kept.headers, kept.received,
                 flood=self._flood, source=kept.source,
             )  # fmt: skip
-            await self._park(inbox, read.message, read.freshness)
+            await self._park(inbox, _whole(read.message), read.freshness)
         except SignatureRefused as error:
             if error.reason in NOT_KNOWN_YET:
                 self._unknown.keep(kept)
@@ -300,6 +300,12 @@ MEDIA_CHECKS: Final[Sequence[Callable[[web.Request, ReturnReader], None]]] = (
     _check_type,
     _check_charset,
 )
+
+
+def _whole(message: ReturnMessage) -> ReturnMessage:
+    """The message with the checks named, too, that it passed before it was read."""
+    before = [check.__name__.removeprefix("_check_") for check in MEDIA_CHECKS]
+    return replace(message, checks=" ".join((*before, "size", message.checks)))
 
 
 async def _read(request: web.Request, limit: int, within_s: float) -> bytes:

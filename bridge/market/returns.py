@@ -124,8 +124,8 @@ class ReturnReader:
             else (certified.CERTIFICATE_CHECKS, certified.PROOF_CHECKS)
         )
         times = () if self._profile.freshness.mode is FreshnessMode.OFF else TIME_CHECKS
-        passed = [check for checks in (*signed, RECIPIENT_CHECKS, times) for check in checks]
-        return " ".join(check.__name__.removeprefix("_check_") for check in passed)
+        passed = ["form", *_names(*signed), "json", "message_id", *_names(RECIPIENT_CHECKS, times)]
+        return " ".join(passed)
 
     def _verified(
         self, body: bytes, tokens: Sequence[Sequence[str]], received: Stamp, charge: Callable[[], None]
@@ -202,6 +202,10 @@ class ReturnReader:
         if signed.token is not None:
             headers[self._profile.signature_header] = signed.token
         return status, signed.body, headers
+
+
+def _names(*lists: Sequence[Callable[..., None]]) -> list[str]:
+    return [check.__name__.removeprefix("_check_") for checks in lists for check in checks]
 
 
 def _check_recipient(meta: MessageMeta, mine: Identity) -> None:

@@ -71,8 +71,9 @@ async def test_an_export_tells_what_was_around_the_bytes(tmp_path):
     assert peer["subject"].startswith("CN=")
     checks = events["return"]["checks"].split()
     assert checks == [
+        *("coding", "type", "charset", "size", "form"),
         *("alg", "embedded", "crit", "b64", "kid", "alg_of_key", "use", "length", "signature", "barred"),
-        *("recipient", "sender", "environment", "timestamp", "future", "age"),
+        *("json", "message_id", "recipient", "sender", "environment", "timestamp", "future", "age", "replay"),
     ]
     assert "peer" not in events["return"]  # nobody asked SMP for a certificate here
 
