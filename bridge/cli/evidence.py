@@ -35,6 +35,7 @@ app = typer.Typer(
 )
 
 _WAIT_STEP_S: Final = 0.2
+_MOST_NS: Final = 2**63 - 1  # what a column holds: the year 2262; nothing is later
 _WAIT_MORE_S: Final = 15.0
 
 app.command("erase")(erase)
@@ -208,7 +209,8 @@ def _time(option: str, text: str, otherwise: time) -> int:
             f"{option} {text} is not a day or a time such as 2026-11-01 or 2026-11-01T08:00"
         ) from None
     aware = found if found.tzinfo else found.replace(tzinfo=UTC)
-    return int(aware.timestamp()) * 1_000_000_000 + aware.microsecond * 1000
+    at_ns = int(aware.timestamp()) * 1_000_000_000 + aware.microsecond * 1000
+    return max(-_MOST_NS, min(_MOST_NS, at_ns))
 
 
 def _signer(config: Config) -> KeySigner:

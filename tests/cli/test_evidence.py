@@ -100,6 +100,8 @@ def test_from_export_to_verify(tmp_path, monkeypatch, capsys):
     assert (status, "is there already" in complained) == (1, True)
     span = tmp_path / "span.zip"
     assert say("evidence", "export", *wanted, "--from", "2020-01-01", span)[0] == 0
+    ends = ("--from", "0001-01-01", "--to", "9999-12-31")
+    assert say("evidence", "export", *wanted, *ends, tmp_path / "ever.zip")[0] == 0
     assert say("evidence", "verify", span, "--config", config)[0] == 0
     assert say("evidence", "export", *wanted, tmp_path / "x.zip")[0] == 2
     assert say("evidence", "export", *wanted, "--from", "yesterday", tmp_path / "x.zip")[0] == 2
