@@ -41,7 +41,7 @@ GARBLED = 0.002  # the share of bytes that are changed
 CLOCK_S = 600.0
 FREEZE_S = 60.0
 DISKS = ("wal-sync", "wal-write", "journal-read")
-DISK_ENDS = 0.2  # how many deaths are by the disk
+DISK_EVERY = 4  # each fourth death is by the disk
 BUSY = 60  # requests that find the Modbus device busy
 LATE_S = 1.3  # later than the bridge waits for a Modbus answer
 WITH_TLS = ("crawley", "smp", "returns")
@@ -331,7 +331,7 @@ class Deaths:
 
     async def run(self, bell: Bell) -> None:
         while not bell.rung:
-            if self._random.random() < DISK_ENDS:
+            if self.count % DISK_EVERY == DISK_EVERY - 1:
                 await self._by_disk(bell)
             else:
                 await self._by_signal(bell)
