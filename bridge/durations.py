@@ -1,4 +1,4 @@
-"""Histograms of durations as Prometheus scrapes them, counted with a search and an addition: its own client takes twenty times as long for each observation."""
+"""Histograms of durations as Prometheus scrapes them, counted with a search and an addition: its own client takes three times as long for each, and seven times where its labels are looked up."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
