@@ -8,8 +8,8 @@ from admin_world import BOTH, LIVE, TEST, admin_world
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from browser import browser, seen
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.ui import WebDriverWait
 
 from bridge.journal.people import Decision, Scope
@@ -22,12 +22,25 @@ ATTACK = (
 )
 
 
+def gone(element):
+    """Whether the element's page has been left; chromedriver, asked in the moment of leaving, tells so in an error of no kind of its own."""
+    try:
+        element.is_enabled()
+    except StaleElementReferenceException:
+        return True
+    except WebDriverException as error:
+        if "does not belong to the document" in str(error):
+            return True
+        raise
+    return False
+
+
 def pressed(driver, element, *, leaves=True):
     """Click, and be on the next page: a click does not wait for it by itself."""
     before = driver.find_element(By.TAG_NAME, "html")
     element.click()
     if leaves:
-        WebDriverWait(driver, 20, poll_frequency=0.05).until(staleness_of(before))
+        WebDriverWait(driver, 20, poll_frequency=0.05).until(lambda _: gone(before))
 
 
 class Page:
