@@ -87,6 +87,7 @@ def retry(
 ) -> None:
     """Let a submission that was set aside go on, at once and as a new message; or end the pause of one that waits to be sent again.
 
+    A pause of all calls of the participant (the platform said Retry-After, or refuses everything) stays.
     Where the participant has `four_eyes: true` a second person agrees: --approved-by and --approved-because.
     """
     agreed = _Agreed(config, submission, decided(by, reason), approved_by, approved_because)

@@ -44,6 +44,7 @@ def resend(tx: Tx, new_id: Callable[[], str], submission: str, decision: Decisio
     data = {**_said(decision), "into": again.submission, "items": _named(unknown)}
     tx.event(None, found.participant, "resend", found.id, data)
     requeue(tx, None, found, again, cause="sent again by a person", deadline_ns=deadline_ns, data=_said(decision))
+    _clear_unresolved(tx, found)
     return again.submission
 
 
@@ -215,12 +216,21 @@ def _write(
     tx.event(None, found.participant, kind, found.id, data)
     for outcome in outcomes:
         writebacks.announce_outcome(tx, outcome.item)
-    left = tx.one("SELECT 1 FROM items WHERE submission = ? AND outcome = 'unknown' LIMIT 1", (found.seq,))
-    if left is None:
-        tx.clear_alarm("UNRESOLVED", participant=found.participant, subject=found.id)
+    _clear_unresolved(tx, found)
     sites = tx.all("SELECT DISTINCT site FROM items WHERE submission = ? AND site <> ''", (found.seq,))
     tx.topics.update(f"field:{row[0]}" for row in sites)  # items of an import may have come to several
     unblock_after(tx, found.participant, found.seq)
+
+
+def _clear_unresolved(tx: Tx, found: Submission) -> None:
+    """Nothing is left to decide once each item that nobody knows of was decided or goes again."""
+    left = tx.one(
+        "SELECT 1 FROM items i JOIN register r ON r.participant = i.participant AND r.kind = i.kind AND r.key = i.key AND r.item = i.id"
+        " WHERE i.submission = ? AND i.outcome = 'unknown' LIMIT 1",
+        (found.seq,),
+    )
+    if left is None:
+        tx.clear_alarm("UNRESOLVED", participant=found.participant, subject=found.id)
 
 
 def _with_content(tx: Tx, found: Submission, rows: Sequence[Row]) -> None:

@@ -111,6 +111,9 @@ class Outbound:
             call = await signed(self._maker, Operation.ASSET_CREATE, items, submission=submission, stamps=stamps)
         except RetryLater:  # it takes the longer way, and waits there
             return None
+        except Exception:  # so does what meets a defect of ours: there it is set aside, here it would end its site's session again and again
+            log.exception("call_not_made", extra={"participant": self._participant, "items": len(items)})
+            return None
         return FastCall(submission=submission, keys=tuple(keys), call=call, market=self._fence)
 
     def send(self, fast: FastCall, journalled: Stamp, site: str, flow: str) -> None:

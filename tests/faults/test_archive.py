@@ -11,6 +11,7 @@ from pathlib import Path
 import apsw
 import orjson
 import pytest
+from fault_table import Row
 from forked import forked
 
 from bridge.clock import SystemClock
@@ -97,7 +98,7 @@ async def run(path: Path, directory: Path, kill_after_s: float | None) -> tuple[
 
 
 @pytest.mark.timeout(300)
-async def test_killed_while_archiving(tmp_path):
+async def test_killed_while_archiving(tmp_path, table):
     """At random instants: everything stays, all of it verifies, and the last run brings the work to its end."""
     first = tmp_path / "measure" / "journal.db"
     path, directory = tmp_path / "var" / "journal.db", tmp_path / "archive"
@@ -122,3 +123,14 @@ async def test_killed_while_archiving(tmp_path):
     assert events == before[0]
     assert set(bytes_.values()) == {1}
     assert await faults(path, directory) == []
+    kept = len({event[4] for event in events if event[3] == "CONFIRMED"})
+    lost = SUBMISSIONS - kept
+    table.add(
+        Row(
+            fault="kill -9 while evidence moves to the archive",
+            rounds=ROUNDS + 1,
+            requested=SUBMISSIONS,
+            accepted_once=kept,
+            lost=lost,
+        )
+    )

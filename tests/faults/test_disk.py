@@ -1,31 +1,24 @@
-"""A disk that is full, read-only or failing, and a journal that was damaged: nothing is acknowledged that is not on disk, and nothing is reset."""
+"""A disk that is full, read-only or failing: nothing is acknowledged that is not on disk, and nothing is reset."""
 
 import asyncio
 import functools
-import itertools
-import os
-import shutil
 import time
 from pathlib import Path
 
-import apsw
 import pytest
 from admin import get, value
 from failing_vfs import SYNC, WRITE, FailingVfs
 from fault_table import Row
 from processes import world
+from refusing import ended, refused, registered
 from service import fill, linked, made_alarm, service, until_words, words
 from small_disk import small_disk
 
 import bridge.app
 import bridge.journal.configured
-from bridge.clock import SystemClock
 from bridge.errors import JournalUnusable
-from bridge.journal.port import Candidate
 from bridge.journal.sqlite import open_journal
-from bridge.model import Operation, Trigger
 from bridge.sandbox import Knobs
-from bridge.submission import Admission
 
 SUPPORT = Path(__file__).parents[1] / "support"
 HELD = Knobs(returns="hold", retry_delay_s=0.2, retries=1000)
@@ -133,7 +126,7 @@ async def test_answer_that_finds_no_room_is_kept_until_there_is_some(tmp_path, t
             table.add(row)
 
 
-async def test_full_disk_at_the_start_is_said(tmp_path):
+async def test_full_disk_at_the_start_is_said(tmp_path, table):
     """One clear line with a hint and exit status 1; with room the same command works."""
     with small_disk(tmp_path / "disk", 4) as disk:
         async with world(tmp_path, assets=4) as made:
@@ -145,27 +138,12 @@ async def test_full_disk_at_the_start_is_said(tmp_path):
             disk.fill()
             refused(await ended(made), "full", "make room")
             disk.make_room()
+            started = time.monotonic()
             again = await made.run()
             await again.until("ready")
             await made.ems["rugby"].request_assets()
             await made.until_words("rugby", "registered", 4)
-
-
-async def ended(made, *arguments):
-    """What a process that refuses to start ends with."""
-    process = await made.run(*arguments)
-    return await process.ended(30), process
-
-
-def refused(end, *texts, what=""):
-    """Status 1, the texts and a hint on standard error, and no traceback."""
-    code, process = end
-    said = "\n".join(str(event.get("event", "")) + str(event.get("trace", "")) for event in process.events)
-    assert code == 1, f"{what}: {code} {said}"
-    assert "Traceback" not in said, what
-    assert "hint:" in said, what
-    for text in texts:
-        assert text in said, what
+            table.add(registered(made, "disk full at the start", "rugby", recovery_s=time.monotonic() - started))
 
 
 # ------------------------------------------------------------------------------------------------- a disk that fails
@@ -242,7 +220,7 @@ def root(error):
 
 
 @pytest.mark.parametrize("command", ["-wal sync", "journal.db read"])
-async def test_a_failing_disk_ends_the_process_in_plain_words(tmp_path, command):
+async def test_a_failing_disk_ends_the_process_in_plain_words(tmp_path, table, command):
     """`smp-bridge run` ends with status 1, one line and a hint, no traceback; started again on a good disk it tells every EMS its outcome."""
     async with world(tmp_path, assets=10, knobs=Knobs(answer_delay_s=0.05, retries=1000, retry_delay_s=0.2)) as made:
         commands = tmp_path / "disk-commands"
@@ -259,16 +237,27 @@ async def test_a_failing_disk_ends_the_process_in_plain_words(tmp_path, command)
         await made.ems["derby"].request_assets()
         refused((await process.ended(30), process), "the journal failed", "check the disk")
         commands.unlink()
+        started = time.monotonic()
         again = await made.run()
         await again.until("ready")
         await made.until_told("derby", within_s=40)
         assert made.created("rugby") == [1] * 10
+        told = [
+            (item.state, made.sandbox.ledger.creates(item.reference))
+            for ems in made.ems.values()
+            for item in ems.items().values()
+        ]
+        row = Row(
+            fault=f"disk: {command} fails", rounds=1, requested=20, accepted_once=told.count(("registered", 1)),
+            in_doubt=told.count(("in_doubt", 0)), lost=20 - len(told), recovery_s=time.monotonic() - started,
+        )  # fmt: skip
+        table.add(row)
 
 
 # -------------------------------------------------------------------------------------------------- a read-only disk
 
 
-async def test_read_only_disk_at_the_start_is_said(tmp_path):
+async def test_read_only_disk_at_the_start_is_said(tmp_path, table):
     """One clear line with a hint and exit status 1; mounted for writing again, the same command works and everything is there."""
     with small_disk(tmp_path / "disk", 8) as disk:
         async with world(tmp_path, assets=4) as made:
@@ -282,11 +271,13 @@ async def test_read_only_disk_at_the_start_is_said(tmp_path):
             disk.remount("ro")
             refused(await ended(made), "Read-only file system", "can the service write there")
             disk.remount("rw")
+            started = time.monotonic()
             again = await made.run()
             await again.until("ready")
             await made.ems["derby"].request_assets()
             await made.until_words("derby", "registered", 4)
             assert await made.states() == ["CONFIRMED"] * 2
+            table.add(registered(made, "disk read-only at the start", recovery_s=time.monotonic() - started))
 
 
 async def test_a_place_that_cannot_be_written_is_said(tmp_path):
@@ -295,98 +286,3 @@ async def test_a_place_that_cannot_be_written_is_said(tmp_path):
         (tmp_path / "file").write_text("not a directory")
         made.environment["SMP_BRIDGE_JOURNAL"] = str(tmp_path / "file/journal.db")
         refused(await ended(made), "cannot be opened", "journal.path")
-
-
-# ------------------------------------------------------------------------------------------------- a damaged journal
-
-
-def middle(data):
-    """Pages of nonsense in the middle of the file."""
-    first = len(data) // 8192 * 4096
-    return data[:first] + b"\xa5" * 16384 + data[first + 16384 :]
-
-
-def newer(data):
-    """Written by a later major version."""
-    return data[:60] + (2 * 10_000 + 1).to_bytes(4, "big") + data[64:]
-
-
-def emptied(data):
-    """Nothing is left."""
-    return b""
-
-
-async def test_a_damaged_journal_is_refused_and_left_alone(tmp_path):
-    """Broken in the middle, emptied, newer: exit status 1 and what to do; not one byte is changed, and restored it goes on. (Other damage: test_journal_sqlite.)"""
-    async with world(tmp_path, assets=20) as made:
-        process = await made.run()
-        await process.until("ready")
-        for site, ems in made.ems.items():
-            await ems.request_assets()
-            await made.until_words(site, "registered", 20)
-        assert await process.stop() == 0
-        good = made.journal.read_bytes()
-        assert not Path(f"{made.journal}-wal").exists()
-        for damage in (middle, newer, emptied):
-            bad = damage(good)
-            made.journal.write_bytes(bad)
-            refused(await ended(made), str(made.journal), "", what=damage.__doc__)
-            assert made.journal.read_bytes() == bad, damage.__doc__
-        made.journal.write_bytes(good)
-        again = await made.run()
-        await again.until("ready")
-        assert await made.states() == ["CONFIRMED"] * 2
-
-
-@pytest.mark.parametrize("damage", ["cut", "garbled"])
-async def test_a_torn_end_of_the_log_is_simply_absent(tmp_path, damage):
-    """A last transaction that is half there was never told to anybody: what is in front of it stands, the file is whole, the numbers have no holes."""
-    keys = [f"K{number}" for number in range(10)]
-    path = await powerless_copy(tmp_path, keys)
-    log = Path(f"{path}-wal")
-    data = bytearray(log.read_bytes())
-    if damage == "cut":
-        del data[-2000:]
-    else:
-        data[-3000:-1000] = os.urandom(2000)
-    log.write_bytes(data)
-    journal = await opened(path)
-    fence = await journal.acquire("field:north")
-    found = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    assert [key for (key,) in found.execute("SELECT key FROM items ORDER BY id")] == keys[:-1]
-    assert found.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-    found.close()
-    intake = await journal.accept(fence, [asset(keys[-1])])
-    assert intake.accepted[0].admission is Admission.NEW
-    (view,) = await journal.submissions()
-    numbers = [event.number for event in await journal.events(view.id) if event.epoch < fence.epoch]
-    assert numbers == list(range(1, len(keys)))
-    await journal.close()
-
-
-async def opened(path):
-    ids = itertools.count(1)
-    return await open_journal(
-        path, clock=SystemClock.here(), role="all", new_id=lambda: f"id-{path.parent.name}-{next(ids)}"
-    )
-
-
-async def powerless_copy(directory, keys):
-    """The files of a journal that took these records one by one and was never closed, its log never moved into the file."""
-    (directory / "before").mkdir()
-    (directory / "after").mkdir()
-    journal = await opened(directory / "before/journal.db")
-    fence = await journal.acquire("field:north")
-    for key in keys:
-        await journal.accept(fence, [asset(key)])
-    for name in ("journal.db", "journal.db-wal"):
-        shutil.copy(directory / "before" / name, directory / "after" / name)
-    await journal.close()
-    return directory / "after/journal.db"
-
-
-def asset(key):
-    return Candidate(
-        site="north", flow="assets", place=key, participant="acme", operation=Operation.ASSET_CREATE, trigger=Trigger.REQUEST,
-        request="1", key=key, content=key.encode(), digest=key.encode(), readings=b"readings",
-    )  # fmt: skip

@@ -38,7 +38,7 @@ async def test_killed_at_every_stage(tmp_path, table, request, number):
     random = Random(f"{option('--fault-seed')}/{number}")
     points = plan(random, names, min(ROUNDS, option("--fault-rounds")))
     knobs = {**PROMPT, **SURE, "refuse": refusals(6 * len(points))}
-    async with world(tmp_path, places=3 * len(points) + 4, slots=2 * len(points), knobs=knobs, **PROFILE) as made:
+    async with world(tmp_path, places=5 * len(points) + 8, slots=3 * len(points) + 8, knobs=knobs, **PROFILE) as made:
         rounds = Rounds(made, random)
         for point in points:
             await rounds.one(point)
@@ -51,6 +51,9 @@ async def test_killed_at_every_stage(tmp_path, table, request, number):
         assert requested == sum(len(one.references) for one in rounds.rounds)
     if not names:
         sends = sum(bool(one.on_its_way) for one in rounds.rounds)
+        assert max(len(one.on_its_way) for one in rounds.rounds) == made.concurrency, (
+            "no kill met all sends that are allowed"
+        )
         assert sends >= OPEN_SENDS * len(points), f"a send was under way in {sends} of {len(points)} rounds"
 
 

@@ -1,12 +1,15 @@
 """The links to the EMSs break in every way, all three protocols at once: what was asked is registered once, and each outcome reaches its EMS."""
 
 import asyncio
+import socket
 import time
 
 import pytest
 import pytest_asyncio
-from faulty_ems import Modbus, clear, each, faulty_ems, survived
+from faulty_ems import AsyncuaOpcUa, Modbus, Mqtt, clear, each, faulty_ems, survived
+from mosquitto import mosquitto
 
+from bridge.demo.ems_opcua import OpcUaEms
 from bridge.testing.proxy import Way
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
@@ -175,3 +178,60 @@ async def test_changed_bytes(made, table):
     await survived(made, table, "bytes changed", inject)
     for link in made.links:
         assert sum(lane.garbled for lane in link.proxy.lanes.values())
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_another_certificate_stands_there(tmp_path, table):
+    """A server with another key answers, which is refused, however often; the right one is back, and so is the link, by itself."""
+    tried = {}
+    async with (
+        faulty_ems(tmp_path, AsyncuaOpcUa, Mqtt) as made,
+        OpcUaEms(1, seed=9, directory=tmp_path / "stranger", site="derby") as opcua,
+        mosquitto(tmp_path / "stranger/mqtt", tls=True, user="smp-bridge", password="secret") as broker,
+    ):
+        right = {link.name: link.proxy.upstream for link in made.links}
+
+        async def inject():
+            for link, stranger in zip(made.links, (opcua, broker), strict=True):
+                link.proxy.upstream = (stranger.host, stranger.port)
+                tried[link.name] = link.proxy.accepted
+                await link.proxy.cut()
+            await each(made.links, lambda link: link.until_up(up=False))
+            await each(
+                made.links, lambda link: link.proxy.until(lambda: link.proxy.accepted >= tried[link.name] + 2, 30)
+            )
+            assert not any([await link.up() for link in made.links])
+
+        async def end():
+            for link in made.links:
+                link.proxy.upstream = right[link.name]
+
+        await survived(made, table, "another certificate", inject, end)
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_the_name_is_not_found(tmp_path, table, monkeypatch):
+    """The name server knows nothing of any EMS for some seconds, while every link was cut."""
+    found, away = socket.getaddrinfo, []
+
+    def look_up(host, *rest, **more):
+        if host == "localhost" and away:
+            away.append(host)
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return found(host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    async with faulty_ems(tmp_path, name="localhost") as made:
+
+        async def inject():
+            away.append("from now on")
+            for link in made.links:
+                await link.proxy.cut()
+            await each(made.links, lambda link: link.until_up(up=False))
+            await asyncio.sleep(2.5)
+            assert len(away) > 2 * len(made.links), "the name was asked for again and again"
+
+        async def end():
+            away.clear()
+
+        await survived(made, table, "name not found", inject, end)

@@ -87,6 +87,85 @@ async def test_a_person_confirms_a_doubtful_call(tmp_path):
         assert len(made.sandbox.ledger.of("asset.create")) == 1
 
 
+async def test_a_person_gives_a_doubtful_call_up(tmp_path):
+    """`resolve --cancel` takes the whole call only; the EMS is told, and may ask for its records anew."""
+    faults = [Fault(operation="asset.create", drop=True)]
+    async with world(tmp_path, assets=2, knobs=Knobs(faults=faults)) as made:
+        await (await made.run()).until("ready")
+        await made.ems["rugby"].request_assets()
+        [doubt] = await until_ids(made, "in-doubt")
+        key = made.ems["rugby"].assets[0].reference
+        status, _, told = await made.say("submissions", "resolve", doubt, "--cancel", "--item", key, *WHO)
+        assert (status, "leave --item away" in told) == (1, True)
+        status, printed, told = await made.say("submissions", "resolve", doubt, "--cancel", *WHO)
+        assert (status, printed, told) == (0, f"{doubt}: cancelled by bob\n", "")
+        await made.until_words("rugby", "cancelled", 2)
+        assert (await made.states(), made.created("rugby")) == (["CANCELLED"], [0, 0])
+        await made.ems["rugby"].request_assets()
+        await made.until_words("rugby", "registered", 2)
+        assert made.created("rugby") == [1, 1]
+
+
+async def test_a_person_decides_what_the_platform_never_told(tmp_path):
+    """The poll plan is over and nobody knows: of the unknown items one is given up, one confirmed, one sent again; the submission's own state stays."""
+    plan = {"delays_s": [0.1], "every_s": 0.2, "until_s": 0.5, "overdue_s": 0.3}
+    async with world(tmp_path, assets=3, knobs=Knobs(returns="hold"), poll=plan) as made:
+        await (await made.run()).until("ready")
+        await made.ems["rugby"].request_assets()
+        [open_] = await until_ids(made, "unresolved")
+        await made.until_words("rugby", "unknown", 3)
+        over, sure, again = (asset.reference for asset in made.ems["rugby"].assets)
+        status, printed, told = await made.say("submissions", "resolve", open_, "--cancel", "--item", over, *WHO)
+        assert (status, told) == (0, "")
+        await made.until_words("rugby", "cancelled", 1)
+        status, _, told = await made.say("submissions", "resolve", open_, "--cancel", "--item", over, *WHO)
+        assert (status, f"{over} is cancelled" in told) == (1, True)
+        file = tmp_path / "outcomes.csv"
+        file.write_text(f"reference,outcome,asset_id\n{sure},registered,A-9\n")
+        status, _, told = await made.say("submissions", "resolve", open_, "--confirm", file, *WHO)
+        assert (status, told) == (0, "")
+        await made.until_words("rugby", "registered", 1)
+        made.sandbox.knobs.returns = "push"
+        status, printed, told = await made.say("submissions", "resolve", open_, "--resend", "--item", again, *WHO)
+        assert (status, told, "goes again as " in printed) == (0, "", True)
+        await made.until_words("rugby", "registered", 2)
+        assert sorted(await made.states()) == ["CONFIRMED", "UNRESOLVED"]
+        assert [made.sandbox.ledger.of("asset.create")[1].references] == [[again]]
+        _, printed, _ = await made.say("alarms", "list", "--json")
+        assert "UNRESOLVED" not in [alarm["code"] for alarm in json.loads(printed)]
+
+
+async def test_a_person_lets_go_on_what_was_set_aside(tmp_path):
+    """One record meets a defect of the host and stands in nobody's way; mended, `retry` sends it at once. `retry` also ends the pause of a call that was to come again in ten minutes."""
+    defect = tmp_path / "defect"
+    broken = (
+        "import pathlib, bridge.market.calls as calls; made = calls.CallMaker.create\n"
+        "def create(self, operation, rendered, **rest):\n"
+        f"    assert not pathlib.Path({str(defect)!r}).exists() or 'RK' not in repr(rendered), 'planted'\n"
+        "    return made(self, operation, rendered, **rest)\n"
+        f"calls.CallMaker.create = create\n{MAIN}"
+    )
+    pause = Fault(operation="asset.create", status=429)
+    async with world(tmp_path, assets=1, retry={"delays_s": [600]}) as made:
+        made.code = broken
+        defect.touch()
+        await (await made.run()).until("ready")
+        await made.ems["rugby"].request_assets()
+        [aside] = await until_ids(made, "set-aside")
+        await made.until_words("rugby", "held", 1)
+        made.sandbox.knobs.faults = [pause]
+        await made.ems["derby"].request_assets()
+        [waits] = await until_ids(made, "retry-wait")
+        defect.unlink()
+        for one in (waits, aside):
+            status, printed, told = await made.say("submissions", "retry", one, *WHO)
+            assert (status, printed, told) == (0, f"{one}: retried by bob\n", "")
+        for site in made.ems:
+            await made.until_words(site, "registered", 1)
+            assert made.created(site) == [1]
+        assert await made.states() == ["CONFIRMED"] * 2
+
+
 async def test_a_site_is_held_and_released(tmp_path):
     """Nothing of the site leaves, the other one goes on, the EMS sees that it is held; it outlives a restart; released, it goes out."""
     async with world(tmp_path, assets=2) as made:

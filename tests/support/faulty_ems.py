@@ -53,6 +53,11 @@ class Link:
         (made.config / f"sites/{self.site}.yaml").write_text(text)
         made.environment |= {f"SMP_BRIDGE_{self.site.upper()}_{name}": text for name, text in self.settings().items()}
 
+    @property
+    def host(self):
+        """How the service is told to reach it."""
+        return self.made.name or self.proxy.host
+
     async def until(self, references, *words, within_s=30.0):
         """Wait until the EMS was told one of these words of each; returns how long that took in seconds."""
         started = time.monotonic()
@@ -119,7 +124,7 @@ class NodeOpcUa(Link):
 
     def settings(self):
         return {
-            "URL": f"opc.tcp://{self.proxy.host}:{self.proxy.port}", "CERTIFICATE": str(self.peer.client.certificate),
+            "URL": f"opc.tcp://{self.host}:{self.proxy.port}", "CERTIFICATE": str(self.peer.client.certificate),
             "KEY": str(self.peer.client.private_key), "SERVER_CERTIFICATE": str(self.peer.own.certificate),
             "USER": USER, "PASSWORD": PASSWORD,
         }  # fmt: skip
@@ -147,7 +152,7 @@ class AsyncuaOpcUa(Link):
 
     def settings(self):
         return {
-            "URL": f"opc.tcp://{self.proxy.host}:{self.proxy.port}", "CERTIFICATE": str(self.ems.client_certificate),
+            "URL": f"opc.tcp://{self.host}:{self.proxy.port}", "CERTIFICATE": str(self.ems.client_certificate),
             "KEY": str(self.ems.client_key), "SERVER_CERTIFICATE": str(self.ems.server_certificate),
             "USER": self.ems.user, "PASSWORD": self.ems.password,
         }  # fmt: skip
@@ -179,7 +184,7 @@ class Modbus(Link):
         await self.open(made, stack, directory, self.device.host, self.device.port)
 
     def settings(self):
-        return {"HOST": self.proxy.host, "PORT": str(self.proxy.port)}
+        return {"HOST": self.host, "PORT": str(self.proxy.port)}
 
     async def beat(self):
         """The heartbeat: an EMS whose counter stands still is not believed."""
@@ -248,7 +253,7 @@ class Mqtt(Link):
 
     def settings(self):
         return {
-            "HOST": self.proxy.host, "PORT": str(self.proxy.port), "CA": str(self.broker.ca), "USER": "smp-bridge", "PASSWORD": "secret",
+            "HOST": self.host, "PORT": str(self.proxy.port), "CA": str(self.broker.ca), "USER": "smp-bridge", "PASSWORD": "secret",
         }  # fmt: skip
 
     async def ask(self):
@@ -277,10 +282,11 @@ LINKS = (NodeOpcUa, AsyncuaOpcUa, Modbus, Mqtt)
 
 
 class Faulty(World):
-    """The sandbox, the service in this process, and its links. `listener` makes the proxies' sockets, `addresses` are theirs, where they are not on loopback."""
+    """The sandbox, the service in this process, and its links. `listener` makes the proxies' sockets, `addresses` are theirs, where they are not on loopback; `name` is another word for them."""
 
     listener = None
     addresses = ()
+    name = ""
 
     async def settle(self):
         """All well again: no fault, and every link up."""
@@ -292,9 +298,10 @@ class Faulty(World):
 
 
 @asynccontextmanager
-async def faulty_ems(directory, *links, knobs=None, profile="default"):
-    """A running service with these links (classes of `LINKS`, by default all)."""
+async def faulty_ems(directory, *links, knobs=None, profile="default", name=""):
+    """A running service with these links (classes of `LINKS`, by default all), which it reaches by their address or by this name."""
     made = Faulty(directory)
+    made.name = name
     made.links = [kind() for kind in links or LINKS]
     async with AsyncExitStack() as stack:
         await market_side(made, stack, directory, profile=profile, knobs=knobs)

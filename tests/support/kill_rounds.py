@@ -86,6 +86,17 @@ class Rounds:
         self._down = []
         return first
 
+    async def _none_waits(self) -> None:
+        """Until every record of the rounds before has reached SMP, or is in doubt without it."""
+        before = [reference for one in self.rounds[:-1] for reference in one.references]
+        async with asyncio.timeout(MOMENT_S):
+            while True:
+                ledger, shown = await self._world.smp.ledger(), await self._world.shown()
+                if all(ledger.has(one) or shown.get(one, ("", ""))[0] == "in_doubt" for one in before):
+                    return
+                self._world.bridges[-1].assert_alive()
+                await asyncio.sleep(POLL_S)
+
     async def _die_at_start(self, made: Round) -> None:
         made.references += await self._world.request("ipswich")
         bridge = await self._world.run(made.point.name, armed=True)
@@ -98,7 +109,11 @@ class Rounds:
         await world.smp.turn(**PROMPT)
         bridge = await world.run(point.name, nth=self._random.randint(1, point.most))
         made.references.append(await self._work_goes_on(bridge, site))
-        made.references.append(await self._leave_open(site))
+        opens = self._open_sends(point)
+        if opens > 1:  # else what waits since the lives before would take the slots
+            await self._none_waits()
+        for number in range(opens):
+            made.references.append(await self._leave_open(SITES[(number - 1 - len(self.rounds)) % len(SITES)]))
         await world.smp.turn(**self._random.choice(PUSHED if point.pushes else (*PUSHED, NEVER)))
         if point is not RANDOM:
             bridge.arm()
@@ -118,6 +133,13 @@ class Rounds:
                 break
             made.references += await self._world.request("ipswich")
         return await bridge.died_at_its_moment(MOMENT_S / TRIES)
+
+    def _open_sends(self, point: Point) -> int:
+        """How many sends hang when the process dies: where no moment has to come, as many as SMP allows every second time; else one, or all but one."""
+        most = self._world.concurrency
+        if point is not RANDOM:
+            return self._random.choice((1, 1, most - 1))
+        return most if sum(one.point is RANDOM for one in self.rounds) % 2 else 1
 
     async def _leave_open(self, site: str) -> str:
         """A send whose answer does not come; its return comes late, twice, early or never."""

@@ -159,12 +159,12 @@ class World:
         return [self.sandbox.ledger.creates(asset.reference) for asset in self.ems[site].assets]
 
 
-async def market_side(made, stack, directory, *, profile, knobs):
-    """Keys, bridge.yaml of the shipped configuration, and a sandbox that knows its participant."""
+async def market_side(made, stack, directory, *, profile, knobs, **changes):
+    """Keys, bridge.yaml of the shipped configuration, and a sandbox that knows its participant; `changes` are sections of the profile."""
     keys = directory / "keys"
     keys.mkdir()
     (made.config / "sites").mkdir(parents=True)
-    content = profile_content(profile)
+    content = profile_content(profile, **changes)
     write_profile(made.config / "profile.yaml", content)
     made.profile = parse_profile(content)
     (made.config / "bridge.yaml").write_text((CONFIG / "bridge.yaml").read_text())
@@ -198,11 +198,11 @@ async def market_side(made, stack, directory, *, profile, knobs):
 
 
 @asynccontextmanager
-async def world(directory, *, assets=20, knobs=None, profile="default"):
-    """Everything but the bridge's processes; `run` starts those."""
+async def world(directory, *, assets=20, knobs=None, profile="default", **changes):
+    """Everything but the bridge's processes; `run` starts those. `changes` are sections of the profile."""
     made = World(directory)
     async with AsyncExitStack() as stack:
-        await market_side(made, stack, directory, profile=profile, knobs=knobs)
+        await market_side(made, stack, directory, profile=profile, knobs=knobs, **changes)
         rugby = (CONFIG / "sites/rugby.yaml").read_text()
         for site, prefix in (("rugby", "RK"), ("derby", "DY")):
             text = rugby.replace("site: rugby", f"site: {site}").replace(

@@ -206,6 +206,17 @@ async def test_unknown_items_are_confirmed_and_the_state_stays(kit):
     assert [entry["by"] for entry in await said(kit, due.submission, "confirmed")] == ["bob", "bob"]
 
 
+@pytest.mark.parametrize("first", ["sent again", "cancelled"])
+async def test_an_item_that_goes_again_leaves_nothing_to_decide(kit, first):
+    """The alarm of the unknown items ends with the last one that was decided or sent again, in whichever order."""
+    due = await unresolved(kit, "A", "B")
+    acts = [kit.journal.resend, kit.journal.cancel]
+    for act, item in zip(acts if first == "sent again" else acts[::-1], due.items, strict=True):
+        assert "UNRESOLVED" in await kit.codes()
+        await act(due.submission, BOB, items=[item.id])
+    assert "UNRESOLVED" not in await kit.codes()
+
+
 async def test_known_items_are_not_moved_by_hand(kit):
     """What SMP said stands."""
     due = await kit.registered("A")
