@@ -33,9 +33,10 @@ CHARGER = {"name": "Charger", "mpan": "1012345678903", "postcode": "ME1 2AB", "g
 
 
 class Link:
-    """One EMS behind its proxy. `noticed_s` is how long a silent link may pass for a good one."""
+    """One EMS behind its proxy. `noticed_s` is how long a silent link may pass for a good one; `called` is another word for its address."""
 
     site = ""
+    called = ""
     noticed_s = 0.0
 
     def __init__(self):
@@ -56,7 +57,7 @@ class Link:
     @property
     def host(self):
         """How the service is told to reach it."""
-        return self.made.name or self.proxy.host
+        return self.called or self.proxy.host
 
     async def until(self, references, *words, within_s=30.0):
         """Wait until the EMS was told one of these words of each; returns how long that took in seconds."""
@@ -282,11 +283,10 @@ LINKS = (NodeOpcUa, AsyncuaOpcUa, Modbus, Mqtt)
 
 
 class Faulty(World):
-    """The sandbox, the service in this process, and its links. `listener` makes the proxies' sockets, `addresses` are theirs, where they are not on loopback; `name` is another word for them."""
+    """The sandbox, the service in this process, and its links. `listener` makes the proxies' sockets, `addresses` are theirs, where they are not on loopback."""
 
     listener = None
     addresses = ()
-    name = ""
 
     async def settle(self):
         """All well again: no fault, and every link up."""
@@ -301,8 +301,9 @@ class Faulty(World):
 async def faulty_ems(directory, *links, knobs=None, profile="default", name=""):
     """A running service with these links (classes of `LINKS`, by default all), which it reaches by their address or by this name."""
     made = Faulty(directory)
-    made.name = name
     made.links = [kind() for kind in links or LINKS]
+    for link in made.links:
+        link.called = name
     async with AsyncExitStack() as stack:
         await market_side(made, stack, directory, profile=profile, knobs=knobs)
         for link in made.links:
