@@ -8,7 +8,7 @@ from admin_world import BOTH, LIVE, TEST, admin_world
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from browser import browser, seen
-from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -22,25 +22,17 @@ ATTACK = (
 )
 
 
-def gone(element):
-    """Whether the element's page has been left; chromedriver, asked in the moment of leaving, tells so in an error of no kind of its own."""
-    try:
-        element.is_enabled()
-    except StaleElementReferenceException:
-        return True
-    except WebDriverException as error:
-        if "does not belong to the document" in str(error):
-            return True
-        raise
-    return False
+def until(driver, holds):
+    """Wait until this holds. chromedriver that is asked in the moment of leaving a page answers with errors of many kinds, which say nothing: it is asked again."""
+    WebDriverWait(driver, 20, poll_frequency=0.05, ignored_exceptions=[WebDriverException]).until(holds)
 
 
 def pressed(driver, element, *, leaves=True):
-    """Click, and be on the next page: a click does not wait for it by itself."""
-    before = driver.find_element(By.TAG_NAME, "html")
+    """Click, and be on the next page, whole: a click does not wait for it by itself."""
+    driver.execute_script("window.before = true")
     element.click()
     if leaves:
-        WebDriverWait(driver, 20, poll_frequency=0.05).until(lambda _: gone(before))
+        until(driver, lambda _: driver.execute_script("return !window.before && document.readyState == 'complete'"))
 
 
 class Page:
@@ -144,6 +136,7 @@ async def test_what_a_participant_sees(page, world):
         await page.open("/")
         await page.do(lambda driver: driver.set_window_size(400, 800))
         try:
+            await page.do(lambda driver: until(driver, lambda _: driver.execute_script("return innerWidth < 1000")))
             assert await page.run("document.documentElement.scrollWidth <= window.innerWidth"), (
                 "it has to be scrolled sideways"
             )
@@ -194,7 +187,7 @@ async def test_a_page_of_elsewhere_cannot_act(page, world):
         await page.sign_in((await world.token(Role.OPERATOR, "Bob", [TEST]))[0])
         async with TestServer(app) as elsewhere:
             await page.do(lambda driver: driver.get(str(elsewhere.make_url("/"))))
-            async with asyncio.timeout(10):
-                while "did not come from a page of this host" not in await page.text():
-                    await asyncio.sleep(0.05)
+            told = "did not come from a page of this host"
+            body = (By.TAG_NAME, "body")
+            await page.do(lambda driver: until(driver, lambda _: told in driver.find_element(*body).text))
         assert (await world.journal.submission(subject)).state.value == "IN_DOUBT"
