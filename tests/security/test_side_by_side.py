@@ -23,10 +23,10 @@ from bridge.web.roles import Role
 
 LIVE = "acme-live"
 FLOWS = {"trialflow": {**ASSETS, "participant": PARTICIPANT}, "liveflow": {**ASSETS, "participant": LIVE}}
-# What belongs to one alone: names, places, and what was registered there. The references and transaction ids are the same on both sides, on purpose.
+# What belongs to one alone: names, places, and what was registered there; long words, for ids, keys and signatures hold any short one now and then. The references and transaction ids are the same on both sides, on purpose.
 WORDS = {
-    PARTICIPANT: ["acme-test", "trialflow", "TP1", "Yard of the trial", '"TEST"', "ACME-T"],
-    LIVE: ["acme-live", "liveflow", "LP1", "Yard that counts", '"LIVE"', "ACME-L"],
+    PARTICIPANT: ["acme-test", "trialflow", "TRIAL-PLACE-1", "Yard of the trial", '"TEST"', "ACME-T"],
+    LIVE: ["acme-live", "liveflow", "LIVE-PLACE-1", "Yard that counts", '"LIVE"', "ACME-L"],
 }
 OTHER = {PARTICIPANT: LIVE, LIVE: PARTICIPANT}
 READ = (
@@ -196,10 +196,10 @@ async def test_nothing_of_one_reaches_the_other(tmp_path):
     """The same references, transaction ids and key ids on both sides, and yet each has its own outcome, page, figure and export."""
     async with side_by_side(tmp_path) as made:
         ems = await linked(made)
-        ems.put("TP1", reference="BESS00001", name="Yard of the trial", kw=5)
-        ems.put("LP1", reference="BESS00001", name="Yard that counts", kw=7)
-        ems.request("trialflow", "TP1")
-        ems.request("liveflow", "LP1")
+        ems.put("TRIAL-PLACE-1", reference="BESS00001", name="Yard of the trial", kw=5)
+        ems.put("LIVE-PLACE-1", reference="BESS00001", name="Yard that counts", kw=7)
+        ems.request("trialflow", "TRIAL-PLACE-1")
+        ems.request("liveflow", "LIVE-PLACE-1")
 
         async def awaited():
             found = await submissions(made)
@@ -225,7 +225,7 @@ async def test_nothing_of_one_reaches_the_other(tmp_path):
             assert not [event for rows in events.values() for event in rows if "return" in event.kind]
             made.set_urls()
             del pushes
-        await until_words(ems, ["TP1", "LP1"], {3: 2})
+        await until_words(ems, ["TRIAL-PLACE-1", "LIVE-PLACE-1"], {3: 2})
         found = await submissions(made)
         assert {view.state.value for view in found.values()} == {"CONFIRMED"}
 

@@ -27,22 +27,22 @@ async def test_metric_tells_open_from_acknowledged(tmp_path):
     async with service(tmp_path) as made:
         await linked(made)
         where = {"participant": PARTICIPANT, "site": "north"}
-        for subject in ("assets/B1", "assets/B2"):
+        for subject in ("assets/BATTERY-1", "assets/BATTERY-2"):
             await beside(made, lambda journal, s=subject: journal.alarm("STUCK", subject=s, **where))
         stuck = {"code": "STUCK", **where}
         _, text = await get(made, "/metrics")
         assert value(text, NAME, state="open", **stuck) == 2
         assert value(text, NAME, state="acked", **stuck) is None
-        assert "B1" not in text
+        assert "BATTERY-1" not in text
 
         newest, _ = await beside(made, lambda journal: journal.alarms())
-        await beside(made, lambda journal: journal.ack_alarm(newest.id, "Ada", "on it"))
+        await beside(made, lambda journal: journal.ack_alarm(newest.id, "Ada Lovelace", "on it"))
         _, text = await get(made, "/metrics")
         assert value(text, NAME, state="open", **stuck) == 1
         assert value(text, NAME, state="acked", **stuck) == 1
-        assert "Ada" not in text
+        assert "Lovelace" not in text
 
-        await beside(made, lambda journal: journal.alarm("STUCK", subject="assets/B2", clear=True, **where))
+        await beside(made, lambda journal: journal.alarm("STUCK", subject="assets/BATTERY-2", clear=True, **where))
         _, text = await get(made, "/metrics")
         assert value(text, NAME, state="open", **stuck) == 1
         assert value(text, NAME, state="acked", **stuck) is None
