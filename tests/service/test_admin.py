@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from admin import get, value
-from service import PARTICIPANT, fill, linked, service, until_words
+from service import PARTICIPANT, RETURNS_ALONE, fill, linked, service, until_words
 
 from bridge.metrics import Metrics
 from bridge.model import HOPS
@@ -15,7 +15,7 @@ BRIDGE = Path(__file__).parents[2] / "bridge"
 
 async def test_every_stage_is_measured(tmp_path):
     """After one quiet submission each hop has exactly one figure, and the field's own stages one each."""
-    async with service(tmp_path) as made:
+    async with service(tmp_path, changes=RETURNS_ALONE) as made:
         ems = await linked(made)
         async with asyncio.timeout(10):
             while not made.sandbox.accounts.logins:

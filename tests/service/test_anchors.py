@@ -202,8 +202,11 @@ async def test_a_machine_that_was_rolled_back_with_its_own_anchor_holds(tmp_path
         assert "smp-bridge journal reconcile" in holds[0].reason
         await made_alarm(made, "ANCHOR")
         await made_alarm(made, "ANCHOR_PLACE")
-        told = {(alarm.code, alarm.subject) for alarm in await made.read(lambda journal: journal.alarms())}
-        assert {("ANCHOR", "share"), ("ANCHOR", "broker")} <= told
+        async with asyncio.timeout(10):
+            while not {("ANCHOR", "share"), ("ANCHOR", "broker")} <= {
+                (alarm.code, alarm.subject) for alarm in await made.read(lambda journal: journal.alarms())
+            }:
+                await asyncio.sleep(0.05)
         await made.stop()
         found = there.bodies()
         assert (found["share"], found["broker"]) == (kept["share"], kept["broker"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from certificates import rsa_key, thumbprint
 from cryptography import x509
-from service import CLOCK, PARTICIPANT, fill, linked, made_alarm, service, until_words
+from service import CLOCK, PARTICIPANT, fill, linked, made_alarm, service, until_pushed, until_words
 
 from bridge.cli import keys as command
 from bridge.keys import write_private
@@ -54,10 +54,10 @@ async def test_the_whole_way(tmp_path):
         await until_words(ems, [*places, "U1"], {3: 3, 4: 1})
         assert ems.last("B3") == 4
         await made.until_states("PARTIAL", "CONFIRMED")
+        await until_pushed(made, 202, 202)
         calls = [entry for entry in made.ledger.requests if entry.operation != "authenticate"]
         assert calls
         assert all(entry.verified for entry in calls)
-        assert [entry.status for entry in made.ledger.returns] == [202, 202]
         shown = x509.load_pem_x509_certificate(made.sandbox.certificate)
         with closing(sqlite3.connect(made.journal_path)) as journal:
             assert {row[0] for row in journal.execute("SELECT kid FROM returns")} == {thumbprint(shown)}
@@ -105,7 +105,7 @@ async def test_smps_certificate_changes(tmp_path, say):
         for number, key in enumerate((former, new, former, new), 3):
             made.sandbox._key = key
             await send(ems, number)
-        assert {entry.status for entry in made.ledger.returns} == {202}
+        await until_pushed(made, *[202] * 6)
         assert await made.read(lambda journal: journal.alarms()) == []
 
         await say(made, command.revoke, thumbprint, PARTICIPANT, WHO["by"], WHO["reason"], smp=True)

@@ -7,7 +7,7 @@ import ssl
 import zipfile
 
 import pytest
-from service import fill, linked, prepared, service, until_words
+from service import RETURNS_ALONE, fill, linked, prepared, service, until_words
 from typer.testing import CliRunner
 
 from bridge.cli.evidence import _export
@@ -42,7 +42,7 @@ class Source:
 
 async def test_an_export_tells_what_was_around_the_bytes(tmp_path):
     """Certificate of SMP, clock, checks of the return, and the parts of the readings."""
-    async with prepared(tmp_path, host={"host_key": "../keys/host.pem"}) as made:
+    async with prepared(tmp_path, host={"host_key": "../keys/host.pem"}, changes=RETURNS_ALONE) as made:
         write_private(tmp_path / "keys/host.pem", new_key(Algorithm.ES256))
         made.discipline = Source()
         await made.start()
@@ -128,7 +128,7 @@ def pems(file):
 async def test_an_export_has_what_no_head_stood_for_yet(tmp_path, monkeypatch, killed):
     """By the command, beside the service or after it was lost: a head is signed first that covers the newest events, and the file is whole."""
     quickly = {"host_key": "../keys/host.pem", "journal": {"path": "../var/journal.db", "seal_every": "100ms"}}
-    async with prepared(tmp_path, host=quickly) as made:
+    async with prepared(tmp_path, host=quickly, changes=RETURNS_ALONE) as made:
         write_private(tmp_path / "keys/host.pem", new_key(Algorithm.ES256))
         await made.start()
         ems = await linked(made)

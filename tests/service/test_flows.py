@@ -17,12 +17,12 @@ def flows(**changes):
 
 async def test_linger_gathers_what_comes_one_by_one(tmp_path):
     """Five requests within the linger time are one call, although a send slot was free all the time."""
-    async with service(tmp_path, flows=flows(linger="1s")) as made:
+    async with service(tmp_path, flows=flows(linger="2s")) as made:
         ems = await linked(made)
         places = fill(ems, 5)
         for place in places:
             ems.request("assets", place)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.02)
         await until_words(ems, places, {3: 5})
         assert [len(entry.references) for entry in made.ledger.of("asset.create")] == [5]
 
@@ -49,7 +49,7 @@ async def test_fewer_items_in_a_call(tmp_path):
 async def test_what_cannot_be_sent_in_time_expires(tmp_path):
     """SMP takes nothing until the deadline: the EMS is told, and nothing was created."""
     knobs = Knobs(most_per_minute=1, token_life_s=3600)
-    async with service(tmp_path, flows=flows(deadline="1s"), knobs=knobs) as made:
+    async with service(tmp_path, flows=flows(deadline="3s"), knobs=knobs) as made:
         ems = await linked(made)
         first = fill(ems, 1)
         ems.request("assets", *first)
@@ -143,7 +143,7 @@ async def test_a_record_that_changes_is_submitted_once(tmp_path, profile):
 
 async def test_a_message_waits_for_its_registration(tmp_path):
     """Trigger `message`: committed and acknowledged at once, complete later; without its registration it is refused after the wait."""
-    async with service(tmp_path, flows=flows(submit={"when": "message"}, wait_for_registration="500ms")) as made:
+    async with service(tmp_path, flows=flows(submit={"when": "message"}, wait_for_registration="2s")) as made:
         ems = await linked(made)
         ems.request("assets", "B1", sequence="r-1", complete=False)
         ems.request("assets", "B2", sequence="r-2", complete=False)

@@ -60,12 +60,12 @@ async def test_lost_process_is_succeeded_when_its_leases_run_out(tmp_path, clust
         ems.request("assets", *places)
         await made.until_states("AWAITING_RETURN")
         await made.kill()
+        began = asyncio.get_running_loop().time()  # of the two seconds too
         cluster.admin(
             "UPDATE smp_bridge.leases SET owner = 'one that died',"
             " expires_ns = (extract(epoch FROM clock_timestamp()) * 1000000000)::bigint + 2000000000",
             database=database,
         )
-        began = asyncio.get_running_loop().time()
         await made.start()
         assert asyncio.get_running_loop().time() - began > 1.5
         await made.release()

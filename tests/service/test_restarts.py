@@ -44,7 +44,7 @@ async def test_lost_while_sending_is_in_doubt_and_the_return_settles_it(tmp_path
     async with service(tmp_path, profile=profile, knobs=Knobs(returns="hold")) as made:
         ems = await linked(made)
         async with asyncio.timeout(10):
-            while not made.sandbox.accounts.logins:
+            while not any(entry.operation == "authenticate" and entry.status for entry in made.ledger.requests):
                 await asyncio.sleep(0.01)
         made.knobs.answer_delay_s = 30
         places = fill(ems, 2)

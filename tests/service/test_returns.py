@@ -124,6 +124,7 @@ async def test_a_token_that_expires_is_renewed_once(tmp_path):
         ems = await linked(made)
         ems.request("assets", *fill(ems, 1))
         await made.until_states("CONFIRMED")
+        await until_returned(made, "stored")
         made.sandbox.accounts.expire()
         places = fill(ems, 1, first=2)
         ems.request("assets", *places, sequence="2")
@@ -142,7 +143,7 @@ async def test_a_refusal_after_a_fresh_token_opens_the_circuit(tmp_path, monkeyp
         places = fill(ems, 1)
         ems.request("assets", *places)
         await made_alarm(made, "CIRCUIT_OPEN")
-        assert await made.states() == ["WAITING"]
+        await made.until_states("WAITING")
         await until_words(ems, places, {3: 1})
         assert made.ledger.creates("BESS00001") == 1
         assert made.ledger.of("asset.create")[-1].participant == PARTICIPANT

@@ -203,7 +203,7 @@ async def test_a_unit_that_can_never_leave_ends_its_trace(tmp_path):
 
 async def test_what_expires_in_an_outage_ends_its_trace(tmp_path):
     """Refused over the account, then too late: one attempt, and a root that says so."""
-    flows = {"assets": {**ASSETS, "deadline": "1s"}}
+    flows = {"assets": {**ASSETS, "deadline": "3s"}}
     knobs = Knobs(faults=[Fault(operation="asset.create", status=403)] * 5)
     async with collector() as held, service(tmp_path, host=traced(held), flows=flows, knobs=knobs) as made:
         ems = await linked(made)

@@ -34,6 +34,8 @@ PROFILES = ["default", "odd", "drawn-3"]
 every_profile = pytest.mark.parametrize("profile", PROFILES)
 PARTICIPANT = "acme-test"
 SHIPPED = Path(__file__).parents[2] / "bridge/profiles"
+# No poll is quicker than a return: for tests that look at what a return brings.
+RETURNS_ALONE = {"poll": {"delays_s": [60], "overdue_s": 60}}
 # Short waits, so that tests that need polls or retries see them within a second.
 QUICK = {
     "poll": {"delays_s": [0.2, 0.2, 0.3, 0.5], "every_s": 1, "until_s": 60, "overdue_s": 5},
@@ -371,6 +373,17 @@ async def until_words(ems, places, wanted, within_s=30):
         raise AssertionError(f"the EMS holds {words(ems, places)}, expected {wanted}") from None
 
 
+async def until_pushed(made, *statuses, within_s=10):
+    """Wait until SMP's pushes were answered by these statuses, in this order; a poll may settle a submission before its return was."""
+    found = None
+    try:
+        async with asyncio.timeout(within_s):
+            while (found := [entry.status for entry in made.ledger.returns]) != [*statuses]:
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"pushes were answered {found}, expected {statuses}") from None
+
+
 async def made_alarm(made, code, within_s=10):
     async with asyncio.timeout(within_s):
         while code not in [alarm.code for alarm in await made.read(lambda journal: journal.alarms())]:
@@ -381,6 +394,7 @@ __all__ = [
     "ASSETS",
     "CLOCK",
     "PARTICIPANT",
+    "RETURNS_ALONE",
     "UNIT",
     "Service",
     "every_profile",
@@ -390,5 +404,6 @@ __all__ = [
     "made_alarm",
     "profile_content",
     "service",
+    "until_pushed",
     "until_words",
 ]
