@@ -191,9 +191,9 @@ async def closed_after(smp, first, *, drip=b"", tls=True):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def hasty(tmp_path_factory):
-    """An end point with a tenth of a second for whatever has ten, and room for eight connections of one source."""
-    bounds = Bounds(handshake_s=0.2, head_s=0.2, idle_s=0.6, linger_s=0.1, per_source=8)
-    async with listening(tmp_path_factory.mktemp("hasty"), bounds=bounds, limits={"body_s": 0.2}) as made:
+    """An end point with less than a second for whatever has ten, and room for eight connections of one source."""
+    bounds = Bounds(handshake_s=0.8, head_s=0.8, idle_s=2.0, linger_s=0.1, per_source=8)
+    async with listening(tmp_path_factory.mktemp("hasty"), bounds=bounds, limits={"body_s": 0.8}) as made:
         yield made
 
 
@@ -205,14 +205,14 @@ async def hasty(tmp_path_factory):
 async def test_row_26_slow_heads(hasty, what, first, drip, reason):
     """Row 26: "slowloris headers": closed at the limit, however busily they drip."""
     counted = hasty.refusals()
-    assert 0.15 < await closed_after(hasty, first, drip=drip) < 5
+    assert 0.4 < await closed_after(hasty, first, drip=drip) < 5
     assert hasty.new_refusals(counted) == {reason: 1}
 
 
 async def test_row_26_a_handshake_without_data(hasty):
     """Row 26: "handshake without data": closed at the limit."""
     counted = hasty.refusals()
-    assert 0.15 < await closed_after(hasty, b"", tls=False) < 5
+    assert 0.4 < await closed_after(hasty, b"", tls=False) < 5
     assert hasty.new_refusals(counted) == {"handshake": 1}
 
 
@@ -237,7 +237,7 @@ async def test_row_26_a_slow_second_head(hasty):
         async with asyncio.timeout(5):
             assert await reader.read() == b""
         assert hasty.new_refusals(counted) == reason
-        assert reason or time.monotonic() - since > 0.4
+        assert reason or time.monotonic() - since > 1.2
         writer.transport.abort()
 
 
@@ -249,7 +249,7 @@ async def test_row_26_connections_of_one_source(hasty):
     since = time.monotonic()
     reader, writer = await asyncio.open_connection("localhost", hasty.port)
     assert await reader.read() == b""
-    assert time.monotonic() - since < 0.15
+    assert time.monotonic() - since < 0.6  # before the time of a handshake is over
     assert hasty.new_refusals(counted) == {"too_many_connections": 1}
     for _, one in [*idle, (reader, writer)]:
         one.transport.abort()
