@@ -47,10 +47,13 @@ class CsvRig(Rig):
         self.save()
 
     def save(self):
-        with self.file.open("w", newline="") as target:
+        """All at once: the adapter reads the file in a thread meanwhile."""
+        new = self.file.with_suffix(".new")
+        with new.open("w", newline="") as target:
             writer = csv.DictWriter(target, COLUMNS)
             writer.writeheader()
             writer.writerows(self.content.values())
+        new.replace(self.file)
 
     def places(self):
         return "A", "B"
