@@ -278,9 +278,9 @@ async def sent_beside(rig):
 async def test_a_doubt_that_is_older_than_its_deadline_is_sent_again(tmp_path):
     """The same message, after the flow's deadline: it left before, so it does not expire, and what waits behind it goes."""
     steps = [smp.answer("500 Oops"), smp.answer("202 Accepted", '{"transactionId":"T1"}')]
-    profile = {"retry": {"delays_s": [0.5]}, "recognises_repeats": True}
+    profile = {"retry": {"delays_s": [1.5]}, "recognises_repeats": True}
     async with market(tmp_path, *steps, rest=TAKEN, profile=profile) as rig:
-        await rig.submit("A", deadline_ns=CLOCK.wall_ns() + 300_000_000)
+        await rig.submit("A", deadline_ns=CLOCK.wall_ns() + 1_000_000_000)
         await rig.until("AWAITING_RETURN")
         assert len({request.body for request in rig.creates}) == 1
         await sent_beside(rig)

@@ -110,7 +110,7 @@ async def test_a_compressed_answer_is_not_expanded(tmp_path):
 @pytest.mark.parametrize(("step", "failure"), [(smp.silence, Failure.TIMEOUT), (smp.drip, Failure.TIMEOUT)])
 async def test_no_answer_in_time_is_in_doubt(tmp_path, step, failure):
     """Silence, or an answer that drips: the wait ends, and what was sent may have been worked."""
-    found, answer = await one(tmp_path, step, settings={"connect_s": 0.3, "answer_s": 0.2})
+    found, answer = await one(tmp_path, step, settings={"connect_s": 1.0, "answer_s": 0.2})
     assert (found.failure, found.sent, answer) == (failure, True, IN_DOUBT)
 
 

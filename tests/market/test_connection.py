@@ -101,15 +101,20 @@ async def test_what_nobody_asked_for_is_no_answer_to_the_next_call(tmp_path, mor
 async def test_unasked_bytes_while_it_is_idle(tmp_path):
     """A 408 that a server sends before it closes an idle connection is not taken for the answer to the next call."""
 
+    answered, said = asyncio.Event(), asyncio.Event()
+
     async def then_more(request, writer):
         writer.write(GOOD)
         await writer.drain()
-        await asyncio.sleep(0.01)
+        await answered.wait()
         writer.write(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
         await writer.drain()
+        said.set()
 
     async with smp.smp_server(then_more, smp.answer("201 Created")) as peer, client(tmp_path, peer) as made:
         assert (await post(made)).status == 202
+        answered.set()
+        await said.wait()
         await asyncio.sleep(0.05)
         assert (await post(made)).status == 201
         assert peer.connections == 2
