@@ -110,7 +110,7 @@ async def test_killed_while_archiving(tmp_path, table):
     before = held(path, directory)
     assert len(before[0]) == 3 * SUBMISSIONS
     for number in range(ROUNDS):
-        _, killed = await run(path, directory, whole * random.uniform(0.02, 0.25))
+        _, killed = await run(path, directory, whole * random.uniform(0.02, 0.12))
         kills += killed
         after = held(path, directory)
         assert after[0] == before[0], number

@@ -292,6 +292,11 @@ async def test_a_return_is_cut(tmp_path, table, way, answers):
         url = made.sandbox._return_urls[PARTICIPANT].replace(str(made.running.returns_port), str(proxy.port))
         made.sandbox.set_return_url(PARTICIPANT, url)
         await recovered(made)  # from now on there is a kept connection, so that the next bytes are the return itself
+        async with asyncio.timeout(10):
+            while not all(
+                entry.status for entry in made.ledger.returns
+            ):  # the answer to the last one may be on its way
+                await asyncio.sleep(0.02)
         proxy.trap(way)
         places = ask(made, 3)
         await until_word(made, places, REGISTERED_WORD)

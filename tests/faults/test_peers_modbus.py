@@ -33,7 +33,7 @@ async def test_late(made, table):
 
     async def inject():
         link.proxy.set(Way.DOWN, delay_s=1.3)
-        await link.until_up(up=False, within_s=5)
+        await link.until_up(up=False, within_s=15)
         await asyncio.sleep(2)
 
     await survived(made, table, "answers late", inject)
@@ -48,7 +48,7 @@ async def test_wrong_answers(made, table, rewrite):
 
     async def inject():
         link.proxy.set(Way.DOWN, rewrite=rewrite)
-        await link.until_up(up=False, within_s=5)
+        await link.until_up(up=False, within_s=15)
         await asyncio.sleep(1)
         assert not await link.up()
 
@@ -90,7 +90,7 @@ async def test_another_asset_in_the_slot(made, table):
     await link.device.put(place + RESULT, *[0] * 20)  # as whoever moved it in would find it
     made.sandbox.knobs.returns = "push"
     await made.sandbox.release()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while "MOVED" not in [alarm.code for alarm in await made.read(lambda journal: journal.alarms())]:
             await asyncio.sleep(0.05)
     nothing_written = await link.device.words(place + RESULT, 20) == [0] * 20
