@@ -56,6 +56,8 @@ async def held_again(made, tmp_path):
     async with asyncio.timeout(20):
         while "WAITING" not in await made.states():
             await asyncio.sleep(0.05)
+        while len(await made.read(lambda journal: journal.holds())) < 2:  # the journal, and the site that shows more
+            await asyncio.sleep(0.05)
     return process
 
 

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from mosquitto import free_port
 from private_files import write_private_file
 from processes import PASSWORD, world
 from service import PARTICIPANT
@@ -87,12 +88,6 @@ class Kept:
 REFUSED = ("http/1.1 401 unauthorized", 401)
 
 
-def free_ports():
-    """Two ports that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        return one.getsockname()[1], other.getsockname()[1]
-
-
 async def answered(admin):
     """The first line that the admin listener answers to being asked whether it is ready."""
     reader, writer = await asyncio.open_connection("127.0.0.1", admin)
@@ -117,7 +112,7 @@ async def test_told_when_ready_reloaded_and_stopping(tmp_path):
                     assert told == b"WATCHDOG=1"
 
         async with world(tmp_path) as made, AsyncExitStack() as stack:
-            port, admin = free_ports()
+            port, admin = free_port(), free_port()
             made.environment |= {
                 "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000", "SMP_BRIDGE_RETURNS_PORT": str(port),
                 "SMP_BRIDGE_ADMIN_PORT": str(admin),
