@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 SUPPORT = Path(__file__).parent / "support"
 if str(SUPPORT) not in sys.path:
@@ -13,6 +14,10 @@ if str(SUPPORT) not in sys.path:
 from fault_plugin import pytest_addoption, pytest_configure  # noqa: E402 - only now it is found
 
 __all__ = ["pytest_addoption", "pytest_configure"]
+
+# A property is tried with the same examples in each run, and none fails because the machine was busy for a moment. Long runs draw by their own seed.
+settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 # Folders whose files take long, the longest first: a worker that got one of them last would keep all others waiting. The rest follows as it is found.
 LONG_FIRST = ("faults", "processes", "service", "contract", "adapters/opcua", "market", "adapters/mqtt", "web")
