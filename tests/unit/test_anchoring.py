@@ -380,12 +380,12 @@ async def test_new_blocks_wait_for_the_interval_and_signed_heads_do_not(tmp_path
         await until(lambda: len(place.got) == 2)
         assert place.got[-1][1] == 6
     journal, place = Journal(), Noted()
-    made = courier_of(journal, tmp_path, file={"path": tmp_path / "x"}, place=place, every="200ms")
+    made = courier_of(journal, tmp_path, file={"path": tmp_path / "x"}, place=place, every="500ms")
     async with Running(made):
         await until(lambda: len(place.got) == 1)
         made.news(False)
         await until(lambda: len(place.got) == 2)
-    assert place.got[1][0] - place.got[0][0] >= 0.19
+    assert place.got[1][0] - place.got[0][0] >= 0.3  # the first thread may have been late
 
 
 async def test_a_place_that_knows_more_holds_the_host_and_keeps_what_it_has(tmp_path):

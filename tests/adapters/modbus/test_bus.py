@@ -170,7 +170,7 @@ async def test_a_late_answer_to_a_cancelled_request_is_nobody_s():
     """An RTU frame has no number: asked too early, the same unit's next request would take the late answer for its own."""
     async with rtu_peer() as (peer, way), asyncio.timeout(20):
         bus = Bus(options(1, **way), CLOCK)
-        first, second = (bus.join(options(1, timeout="500ms", **way), lambda _: None) for _ in range(2))
+        first, second = (bus.join(options(1, timeout="1s", **way), lambda _: None) for _ in range(2))
         await bus.open(first)
         cancelled = asyncio.create_task(bus.exchange(first, reading(bus, 1, 7)))
         assert await peer.asked.get() == 7
@@ -233,7 +233,7 @@ async def test_a_cancellation_that_meets_the_connection_is_not_lost(monkeypatch)
 async def test_a_connection_on_which_every_unit_is_silent_is_given_up_although_one_has_come_back():
     """Sessions come again one by one, so that somebody is always there: without this a gateway that hangs would never be connected anew."""
     async with rtu_peer() as (_, way), asyncio.timeout(20):
-        quick, told = {**way, "timeout": "20ms"}, []
+        quick, told = {**way, "timeout": "200ms"}, []
         bus = Bus(options(1, **quick), CLOCK)
         first, second = bus.join(options(1, **quick), told.append), bus.join(options(2, **quick), told.append)
         await bus.open(first)

@@ -433,7 +433,7 @@ async def test_a_method_numbers_the_requests(peer, changes):
         await peer.set(f"{ASSETS}/BESS002/Registration/Request", 0)
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(next_record(session))
-            await asyncio.sleep(0.2)  # the request was seen to be taken back
+            await asyncio.sleep(0.5)  # the request was seen to be taken back
             await peer.request("BESS002")
         assert (waiting.result().place, waiting.result().request) == ("BESS002", "2")
     async with asyncio.timeout(WITHIN_S), ADAPTER.open(by_method(peer, **changes)) as session:
