@@ -153,8 +153,8 @@ async def test_only_what_the_filter_names_and_live_messages_too(mosquitto_broker
     async with Peer(mosquitto_broker) as ems:
         await ems.publish("yard/kept", "1", retain=True)
         await ems.publish("elsewhere/kept", "1", retain=True)
-        looking = asyncio.create_task(browsed(options, start="yard/#", wait_s=1.0))
-        for _ in range(3):
+        looking = asyncio.create_task(browsed(options, start="yard/#", wait_s=2.0))
+        for _ in range(8):
             await asyncio.sleep(0.2)
             await ems.publish("yard/live", "2")
         seen = await looking
