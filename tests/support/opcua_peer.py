@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from mosquitto import free_port
 from opcua_site import context_of, options_of, read_site, security_of, selections_of
 
 from bridge.api import SessionContext
@@ -56,6 +57,7 @@ class Peer:
     async def start(self, **changes: object) -> None:
         """Listen, again on the same port after `stop`; with the order's defaults unless told otherwise."""
         order = {
+            "port": self.port or free_port(),
             "certificate": self.own.certificate,
             "key": self.own.private_key,
             "uri": SERVER_URI,

@@ -121,7 +121,7 @@ async def test_units_on_a_serial_line(libmodbus):
         await libmodbus.order("serial", device=str(line.theirs), unit=3)
         given = options_of(f"modbus+serial://{line.ours}?parity=N&baudrate=115200", Credentials())
         # libmodbus waits 500 ms for the answer of the unit that is not there before it listens again
-        options = ADAPTER.options.model_validate({**given, "timeout": "700ms"})
+        options = ADAPTER.options.model_validate({**given, "timeout": "900ms"})
         search = Search(ranges=("holding:100-126",), units=(9, 3))
         seen = await ADAPTER.browser.browse(options, search, SystemClock.here())
     assert {row[0] for row in seen.rows} == {3}

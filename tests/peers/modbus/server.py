@@ -22,6 +22,7 @@ import contextlib
 import ctypes
 import json
 import os
+import random
 import select
 import socket
 import sys
@@ -98,10 +99,11 @@ class Device:
         self.counts = {"reads": 0, "writes": 0, "connections": 0, "log": [], "turns": []}
 
     def op_listen(self, _):
-        if not self.port:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self.port = probe.getsockname()[1]
+        while not self.port:  # none that a connection going out, or another listener, is given while this one is away
+            port = random.SystemRandom().randrange(15_000, 32_000)
+            with socket.socket() as probe, contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                self.port = port
         self.context = self.lib.modbus_new_tcp(b"127.0.0.1", self.port)
         fd = self.lib.modbus_tcp_listen(self.context, 8)
         if fd < 0:

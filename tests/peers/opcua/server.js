@@ -3,7 +3,7 @@
  *   {"op": "variable", "path": "EMS/Assets/A1/Name", "type": "String", "value": "x"}   → {}; before "start"; more: "length" (array of that
  *        length, 0: any), "dimensions" (of several), "writable", "status" ("Bad…", "Uncertain…"), "enumeration": true (a data type of the server's own), "names": [text, …] (a property EnumStrings of the variable itself), "structure": NAME of types.xml
  *        or of namespace 0 (type ExtensionObject; each value names its structure too)
- *   {"op": "start", "certificate": FILE, "key": FILE, "uri": …, "pki": DIRECTORY, "user": …, "password": …, "policies": […], "modes": […],
+ *   {"op": "start", "port": N, "certificate": FILE, "key": FILE, "uri": …, "pki": DIRECTORY, "user": …, "password": …, "policies": […], "modes": […],
  *        "namespaces": […], "limits": {…}, "capabilities": {…}, "trust": [FILE, …], "twice": [path, …] (folders that their parent
  *        holds over a second reference), "types": true loads types.xml}                                                → {"port": N}; again after "stop": the same port
  *   {"op": "reset"}                                 → {}; first values again, no refusals, no tears, no connections, no counts
@@ -243,6 +243,7 @@ const orders = {
             const pem = require("fs").readFileSync(file, "utf8").replace(/-----[^-]+-----|\s/g, "");
             await pki.trustCertificate(Buffer.from(pem, "base64"));
         }
+        port = port || order.port || 0;
         server = new OPCUAServer({
             port,
             hostname: "127.0.0.1",
