@@ -17,7 +17,7 @@ import apsw
 from bridge.clock import Clock, iso_ms
 from bridge.errors import JournalFull, JournalUnusable, LeaseHeld, NotPossible
 from bridge.journal import opening
-from bridge.journal.engine import translated
+from bridge.journal.connections import translated
 from bridge.journal.files import sync_directory, sync_file
 
 _SIDE_FILES: Final = ("-wal", "-shm", "-journal")

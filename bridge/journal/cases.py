@@ -1,6 +1,7 @@
 """The journal's use cases over an engine: each is plain code handed to its writing or its reading side. A new call of the port is written here, once."""
 
 import asyncio
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
@@ -192,11 +193,12 @@ class JournalCases(PeopleCases, AssetCases, KeyCases, AccessCases, ReaderCases):
                 return [], 0
             return writebacks.due(rows, site, flows, now_ns, limit)
 
-        return await self._reader.run(work)
+        return await self._reader.run(work, quick=True)
 
-    async def wrote_back(self, fence: Fence, results: Sequence[WriteBackResult]) -> None:
+    async def wrote_back(self, fence: Fence, results: Sequence[WriteBackResult], *, lazy: bool = False) -> None:
         """See the port."""
-        await self._writer.run(lambda tx: writebacks.wrote_back(tx, fence, results), weight=len(results), quick=True)
+        note = functools.partial(writebacks.wrote_back, fence=fence, results=results)
+        await self._writer.run(note, weight=len(results), quick=True, lazy=lazy)
 
     async def retry_stuck(self, fence: Fence, site: str, flows: Sequence[str]) -> None:
         """See the port."""

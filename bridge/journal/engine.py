@@ -1,12 +1,10 @@
-"""The two threads of a SQLite journal: one that writes in groups, one that reads. Everything else of the journal is plain code that they run.
+"""The thread of a SQLite journal that writes in groups. Everything else of the journal is plain code that it runs.
 
 What is quick is not handed to the writing thread whole: its statements run on the event loop, and the thread does COMMIT alone, which waits for the disk.
 Each statement that a thread runs gives the interpreter away and waits for a busy loop to give it back; on the loop itself nobody takes it.
 """
 
-import errno
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,82 +13,17 @@ from typing import Final, TypeVar
 import apsw
 
 from bridge.clock import Clock
-from bridge.errors import JournalFull, JournalUnusable
+from bridge.journal.connections import Thread, busy, lasting, translated
 from bridge.journal.room import Room
-from bridge.journal.store import Numbers, Rows, Tx
-from bridge.journal.threads import Done, Request, Worker, answer
+from bridge.journal.store import Numbers, Tx
+from bridge.journal.threads import Done, Request, answer
 from bridge.journal.wake import Wake
 
 T = TypeVar("T")
 
 _CHECKPOINT_PAGES: Final = 1000
-_BUSY_TRIES: Final = 10_000
-_BUSY_PAUSE_S: Final = 0.001
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_LAZY_S: Final = 0.02  # how long what can wait waits for another commit
 _FEW: Final = 16  # records whose statements the loop itself runs in one go: some milliseconds at most
-
-
-def translated(error: Exception) -> Exception:
-    """The bridge's own error for one of SQLite's; other errors are returned as they are."""
-    if isinstance(error, apsw.FullError) or _no_room(error):
-        return JournalFull("the journal's disk or its configured size is full", hint="make room; it goes on by itself")
-    if isinstance(error, apsw.BusyError):
-        return JournalUnusable("the journal was locked for too long", hint="look for a stopped process that holds it")
-    if isinstance(error, (apsw.Error, OSError)):
-        return JournalUnusable(f"the journal failed: {error}", hint="check the disk, then restore or move the journal")
-    return error
-
-
-def _no_room(error: Exception) -> bool:
-    """A full disk that has another name: a lock file or socket that found none, or the log's shared index that cannot grow."""
-    if isinstance(error, apsw.IOError):
-        return bool(getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE)
-    return isinstance(error, OSError) and error.errno in _NO_ROOM
-
-
-def busy(tries: int) -> bool:
-    """SQLite's busy handler: wait for another process's commit. They take a millisecond or a few; SQLite's own steps grow to 100 ms."""
-    time.sleep(_BUSY_PAUSE_S)
-    return tries < _BUSY_TRIES
-
-
-def _lasting(error: Exception) -> bool:
-    """Whether nothing that the disk says can be trusted any more: after a sync that failed the system may have dropped what it was to write.
-
-    Only a new start, which reads what is really there, tells what was kept.
-    """
-    if _no_room(error):
-        return False
-    return isinstance(error, apsw.IOError | apsw.CorruptError | apsw.NotADBError | apsw.ReadOnlyError)
-
-
-class _Thread(Worker):
-    """A thread that owns one connection."""
-
-    def __init__(self, name: str, db: apsw.Connection, heard: Callable[[set[str]], None] = lambda _: None) -> None:
-        self._db = db
-        super().__init__(name, heard)
-
-    def _end(self) -> None:
-        with suppress(apsw.Error):  # a disk that fails to the last; everything that was told is on it
-            self._db.close()
-
-
-class Reader(_Thread):
-    """The thread of the reading calls: a read-only connection, each call one short snapshot."""
-
-    async def run(self, work: Callable[[Rows], T]) -> T:
-        """The result of `work` on one snapshot."""
-        value: T = await self.ask(work)
-        return value
-
-    def _serve(self, batch: list[Request]) -> None:
-        for request in batch:
-            try:
-                with self._db:
-                    request.result = request.work(Rows(self._db))
-            except Exception as error:  # noqa: BLE001 - handed to the caller
-                request.error = translated(error)
 
 
 @dataclass(slots=True)
@@ -102,7 +35,7 @@ class _Begun(Request):
     topics: set[str] = field(default_factory=set)
 
 
-class Writer(_Thread):
+class Writer(Thread):
     """The side of the changing calls: what came while the last commit ran is one transaction; one request that fails takes nothing of the others along.
 
     The connection belongs to the holder of `_own`: to the thread while it has work, to the loop while it runs the statements of quick requests. The loop
@@ -133,17 +66,27 @@ class Writer(_Thread):
         self._committing = False
         self._planned = False
         self._waiting: list[Request] = []  # quick ones
+        self._lazy: list[Request] = []  # quick ones that can wait
         db.set_wal_hook(self._wrote)
         db.set_busy_handler(self._busy)
         super().__init__(name, db, wake.here)
 
     # on the loop -----------------------------------------------------------------------------------------------------
 
-    async def run(self, work: Callable[[Tx], T], *, weight: int = 1, quick: bool = False) -> Done[T]:
-        """The result of `work`, about so many records, once it is on disk. `quick`: a few statements for each record, which the loop may run itself."""
+    async def run(
+        self, work: Callable[[Tx], T], *, weight: int = 1, quick: bool = False, lazy: bool = False
+    ) -> Done[T]:
+        """The result of `work`, about so many records, once it is on disk.
+
+        `quick`: a few statements for each record, which the loop may run itself. `lazy`: it may wait for the next commit of others for so long as `_LAZY_S`.
+        """
         self._still_open()
         request = Request(work, self._loop.create_future(), weight)
-        if quick and weight <= _FEW:
+        if quick and lazy and weight <= _FEW:
+            if not self._lazy:
+                self._loop.call_later(_LAZY_S, self._waited_enough)
+            self._lazy.append(request)
+        elif quick and weight <= _FEW:
             self._waiting.append(request)
             self._plan()
         else:
@@ -162,7 +105,8 @@ class Writer(_Thread):
             self._queue.put(request)
 
     def _taken(self) -> list[Request]:
-        taken, self._waiting = self._waiting, []
+        taken = self._waiting + self._lazy
+        self._waiting, self._lazy = [], []
         return taken
 
     def _plan(self) -> None:
@@ -170,6 +114,10 @@ class Writer(_Thread):
         if not (self._planned or self._committing):
             self._planned = True
             self._loop.call_soon(self._turn)
+
+    def _waited_enough(self) -> None:
+        self._waiting = self._taken()
+        self._plan()
 
     def _turn(self) -> None:
         self._planned = False
@@ -209,10 +157,10 @@ class Writer(_Thread):
         answer(batch)
         return None
 
-    def _came_back(self, batch: list[Request], topics: set[str]) -> None:
+    def _came_back(self, begun: _Begun) -> None:
         self._committing = False
-        answer(batch)
-        self._heard(topics)
+        answer(begun.requests)
+        self._heard(begun.topics)
         if self._waiting:
             self._turn()
 
@@ -243,7 +191,7 @@ class Writer(_Thread):
         if not more:
             self._own.release()
         with suppress(RuntimeError):  # the loop is gone: nobody waits any more
-            self._loop.call_soon_threadsafe(self._came_back, begun.requests, begun.topics)
+            self._loop.call_soon_threadsafe(self._came_back, begun)
         if begun.topics:
             self._tell(begun.topics)
         if more:
@@ -315,7 +263,7 @@ class Writer(_Thread):
             try:
                 request.result = request.work(Tx(self._db, self._clock, self._writer, numbers, topics))
             except Exception as error:
-                if not self._db.in_transaction or _lasting(error):
+                if not self._db.in_transaction or lasting(error):
                     raise
                 return False
         return True
@@ -337,7 +285,7 @@ class Writer(_Thread):
         try:
             request.result = request.work(Tx(self._db, self._clock, self._writer, numbers, mine))
         except Exception as error:
-            if not self._db.in_transaction or _lasting(error):  # a full disk, a failed write: SQLite gave up, or we do
+            if not self._db.in_transaction or lasting(error):  # a full disk, a failed write: SQLite gave up, or we do
                 raise
             if not only:
                 self._db.execute("ROLLBACK TO request")
@@ -367,7 +315,7 @@ class Writer(_Thread):
 
     def _fail(self, error: Exception) -> None:
         """Write nothing more after a failure that lasts; the host ends over it, for every call raises it from now on."""
-        if _lasting(error):
+        if lasting(error):
             self._failed = translated(error)
 
 

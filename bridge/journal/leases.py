@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import quote
 
 from bridge.errors import LeaseHeld
-from bridge.journal.engine import translated
+from bridge.journal.connections import translated
 from bridge.journal.port import Fence
 from bridge.journal.store import Tx
 

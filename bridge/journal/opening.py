@@ -10,7 +10,7 @@ from typing import Final
 import apsw
 
 from bridge.errors import JournalFull, JournalUnusable
-from bridge.journal.engine import busy, translated
+from bridge.journal.connections import busy, translated
 from bridge.journal.files import sync_directory
 
 MAJOR: Final = 1

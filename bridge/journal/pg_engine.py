@@ -93,8 +93,9 @@ class PgReader(Worker):
         self._session = _Session(server, name, db, writes=False)
         super().__init__(name)
 
-    async def run(self, work: Callable[[Rows], T]) -> T:
-        """The result of `work` on one snapshot."""
+    async def run(self, work: Callable[[Rows], T], *, quick: bool = False) -> T:
+        """The result of `work` on one snapshot. Each statement is a way to the server, so that nothing is `quick` here."""
+        del quick
         value: T = await self.ask(work)
         return value
 
@@ -147,9 +148,11 @@ class PgWriter(Worker):
         self._together = b"SELECT pg_advisory_unlock(%d)" % key
         super().__init__(name, wake.here)
 
-    async def run(self, work: Callable[[Tx], T], *, weight: int = 1, quick: bool = False) -> Done[T]:
-        """The result of `work`, about so many records, once it is on disk. Each statement is a way to the server, so that nothing is `quick` here."""
-        del quick
+    async def run(
+        self, work: Callable[[Tx], T], *, weight: int = 1, quick: bool = False, lazy: bool = False
+    ) -> Done[T]:
+        """The result of `work`, about so many records, once it is on disk. Each statement is a way to the server, so that nothing is `quick` here, and nothing `lazy`."""
+        del quick, lazy
         done: Done[T] = await self.ask(work, weight=weight)
         return done
 

@@ -452,8 +452,11 @@ class Journal(JournalReader, People, AssetImporter, KeyKeeper, Access, Protocol)
         """
         ...
 
-    async def wrote_back(self, fence: Fence, results: Sequence[WriteBackResult]) -> None:
-        """Note what became of write-backs; a result of an older generation is noted as an event and changes no state. `stuck` and `moved` raise an alarm."""
+    async def wrote_back(self, fence: Fence, results: Sequence[WriteBackResult], *, lazy: bool = False) -> None:
+        """Note what became of write-backs; a result of an older generation is noted as an event and changes no state. `stuck` and `moved` raise an alarm.
+
+        `lazy` notes may wait some milliseconds for a commit that is made anyway: a word that is written twice after a crash does no harm.
+        """
         ...
 
     async def retry_stuck(self, fence: Fence, site: str, flows: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ T = TypeVar("T")
 class ReadSide(Protocol):
     """Runs reading calls, each on one snapshot."""
 
-    async def run(self, work: Callable[[Rows], T]) -> T:
+    async def run(self, work: Callable[[Rows], T], *, quick: bool = False) -> T:
         """The result of `work`."""
         ...
 
@@ -27,10 +27,12 @@ class WriteSide(Protocol):
 
     full: bool
 
-    async def run(self, work: Callable[[Tx], T], *, weight: int = 1, quick: bool = False) -> Done[T]:
+    async def run(
+        self, work: Callable[[Tx], T], *, weight: int = 1, quick: bool = False, lazy: bool = False
+    ) -> Done[T]:
         """The result of `work`, about so many records, once it is on disk. Many are served after those who ask for few.
 
-        `quick` is what takes a few statements for each record, so that an engine may run them on the event loop.
+        `quick` is what takes a few statements for each record, so that an engine may run them on the event loop; `lazy` what may wait a few ms for another commit.
         """
         ...
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from bridge.clock import Clock
 from bridge.journal import leases, opening
 from bridge.journal.cases import JournalCases, ReaderCases
-from bridge.journal.engine import Reader, Writer, translated
+from bridge.journal.connections import Reader, translated
+from bridge.journal.engine import Writer
 from bridge.journal.leases import LeaseLocks
 from bridge.journal.port import (
     Fence,

@@ -7,7 +7,7 @@ from typing import Final
 import apsw
 
 from bridge.errors import NotPossible
-from bridge.journal.engine import translated
+from bridge.journal.connections import translated
 
 # A busy machine wrote 260 MB anew in 6.5 s, in which a service commits nothing.
 BESIDE_BYTES: Final = 64 * 1024 * 1024

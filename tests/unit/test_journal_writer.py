@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import random
 import threading
+import time
 
 import apsw
 import pytest
@@ -87,6 +88,81 @@ async def test_what_comes_during_a_commit_is_the_next_one(made):
     rest = await asyncio.gather(*(made.run(note(f"{n}"), quick=True) for n in range(3)))
     assert (await first).at != rest[0].at
     assert len({one.at for one in rest}) == 1
+
+
+def slow(writer, seconds):
+    """Each commit of this writer takes so long more."""
+    commit = writer._commit
+
+    def slowly(*given):
+        time.sleep(seconds)
+        commit(*given)
+
+    writer._commit = slowly
+
+
+async def test_what_can_wait_goes_with_the_next_commit(made):
+    lazy = asyncio.ensure_future(made.run(note("lazy"), quick=True, lazy=True))
+    await asyncio.sleep(0)
+    assert not lazy.done()
+    other = await made.run(note("other"), quick=True)
+    assert (await lazy).at == other.at
+
+
+async def test_what_can_wait_does_not_wait_for_ever(made, tmp_path):
+    began = time.monotonic()
+    for word in ("alone", "again"):
+        await made.run(note(word), quick=True, lazy=True)
+    assert time.monotonic() - began >= 2 * engine._LAZY_S * 0.9
+    assert noted(tmp_path / "journal.db") == ["alone", "again"]
+
+
+async def test_what_can_wait_and_meets_a_commit_under_way_follows_it(made, tmp_path):
+    slow(made, 2 * engine._LAZY_S)
+    first = asyncio.ensure_future(made.run(note("first"), quick=True))
+    while not made._committing:
+        await asyncio.sleep(0)
+    await made.run(note("lazy"), quick=True, lazy=True)
+    await first
+    assert noted(tmp_path / "journal.db") == ["first", "lazy"]
+
+
+async def test_what_can_wait_is_on_disk_when_the_journal_is_closed(tmp_path):
+    journal = await opened(tmp_path / "journal.db")
+    lazy = asyncio.ensure_future(journal._writer.run(note("lazy"), quick=True, lazy=True))
+    await asyncio.sleep(0)
+    await journal.close()
+    await lazy
+    assert noted(tmp_path / "journal.db") == ["lazy"]
+
+
+async def test_what_is_quickly_read_is_read_on_the_loop_unless_the_thread_reads(tmp_path):
+    journal = await opened(tmp_path / "journal.db")
+    reader, seen, reads, go_on = journal._reader, [], threading.Event(), threading.Event()
+
+    def look(rows):
+        seen.append(threading.get_ident() == threading.main_thread().ident)
+        return rows.one("SELECT 7")[0]
+
+    def long(_):
+        reads.set()
+        go_on.wait(10)
+
+    assert await reader.run(look, quick=True) == 7
+    thread = asyncio.ensure_future(reader.run(long))
+    while not reads.is_set():
+        await asyncio.sleep(0.001)
+    behind = asyncio.ensure_future(reader.run(look, quick=True))
+    await asyncio.sleep(0)
+    go_on.set()
+    await thread
+    assert await behind == 7
+    assert seen == [True, False]
+    with pytest.raises(JournalUnusable, match="no such table"):
+        await reader.run(lambda rows: rows.one("SELECT 1 FROM nowhere"), quick=True)
+    await journal.close()
+    with pytest.raises(JournalUnusable, match="closed"):
+        await reader.run(look, quick=True)
 
 
 async def test_the_loop_does_not_wait_for_another_process(made, tmp_path):

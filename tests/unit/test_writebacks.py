@@ -41,7 +41,7 @@ class Journal:
         noted = {result.id for result in self.noted}
         return [row for row in self.rows if row.id not in noted], 0
 
-    async def wrote_back(self, fence, results):
+    async def wrote_back(self, fence, results, *, lazy):
         self._room()
         self.noted += results
 
