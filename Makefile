@@ -59,6 +59,7 @@ test: lint types layers unit
 
 test-long: peers
 	$(BIN)/pytest -m long $(ARGS)
+	$(BIN)/pytest -m "hypothesis and not long" --hypothesis-profile drawn
 
 fuzz: $(VENV)/.dev
 	$(BIN)/pytest tests/conformance/test_row_40.py tests/conformance/test_row_40_properties.py -m long -s --fuzz-messages $(MESSAGES) $(if $(SEED),--fuzz-seed $(SEED)) $(ARGS)

@@ -15,8 +15,9 @@ from fault_plugin import pytest_addoption, pytest_configure  # noqa: E402 - only
 
 __all__ = ["pytest_addoption", "pytest_configure"]
 
-# A property is tried with the same examples in each run, and none fails because the machine was busy for a moment. Long runs draw by their own seed.
-settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+# A property is tried with the same examples in each run, and none fails because the machine was busy for a moment; `make test-long` draws new ones.
+settings.register_profile("drawn", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("suite", settings.get_profile("drawn"), derandomize=True)
 settings.load_profile("suite")
 
 # Folders whose files take long, the longest first: a worker that got one of them last would keep all others waiting. The rest follows as it is found.
