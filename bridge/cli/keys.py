@@ -166,7 +166,7 @@ def rotate(
         print(f"{former} retires; it ends in {grace}")
 
 
-@app.command("revoke")
+@app.command("revoke", context_settings={"ignore_unknown_options": True})  # one key id in 64 begins with a hyphen
 def revoke(
     kid: Annotated[str, typer.Argument(help="The key's id, as `keys list` prints it.")],
     participant: ParticipantOption,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from amqtt.broker import Broker
+from amqtt.errors import ProtocolHandlerError
 from amqtt.plugins.base import BaseAuthPlugin
 
 from bridge.clock import SystemClock
@@ -64,6 +65,7 @@ class DemoBroker:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        _hear_nothing_of_messages_on_their_way(asyncio.get_running_loop())
         with suppress(
             TimeoutError
         ):  # the library may wait for ever for a client that vanished; the process ends with the demo
@@ -82,3 +84,14 @@ class DemoBroker:
         key.touch(mode=0o600)
         key.write_bytes(pair.private_key)
         return certificate, key
+
+
+def _hear_nothing_of_messages_on_their_way(loop: asyncio.AbstractEventLoop) -> None:
+    """The library leaves the tasks of messages that it was still handling to fail by themselves; nobody wants their tracebacks at the end of a demo."""
+    before = loop.get_exception_handler() or type(loop).default_exception_handler
+
+    def heard(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not isinstance(context.get("exception"), ProtocolHandlerError):
+            before(loop, context)
+
+    loop.set_exception_handler(heard)

@@ -51,6 +51,20 @@ async def kids(say):
     return [key["kid"] for key in json.loads(out)["keys"]]
 
 
+async def test_a_key_id_that_looks_like_an_option_is_one_all_the_same(made, say, tmp_path):
+    """The ids are base64url: one in 64 begins with a hyphen. A wrong option is still told."""
+    key, file = new_key(Algorithm.ES256), tmp_path / "hyphen.pem"
+    write_private(file, key)
+    while not load_signer(file).kid.startswith("-"):
+        write_private(file, new_key(Algorithm.ES256))
+    kid, mine = load_signer(file).kid, ("--participant", PARTICIPANT)
+    assert (await say("import", file, *mine, *WHO))[0] == 0
+    status, out, told = await say("revoke", kid, *mine, *WHO)
+    assert (status, told, f"{kid} is revoked" in out) == (0, "", True)
+    status, _, told = await say("revoke", "-none", "--particpant", PARTICIPANT, *WHO)
+    assert (status, "--participant" in told) == (2, True)
+
+
 async def test_a_keys_whole_life(made, say, tmp_path):
     """new, list, jwks, rotate, revoke, import; each state as it is, before the service ever ran."""
     first = load_signer(tmp_path / "keys/acme.pem").kid

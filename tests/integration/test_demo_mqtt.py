@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from amqtt.errors import ProtocolHandlerError
 from mqtt_site import context_of, options_of, outcome, read_site, selections_of
 
 from adapters.mqtt import ADAPTER
@@ -21,6 +22,21 @@ async def ems(tmp_path):
     async with asyncio.timeout(WITHIN_S):
         while asyncio.all_tasks() - before - {asyncio.current_task()}:
             await asyncio.sleep(0.01)
+
+
+async def test_the_end_is_quiet(tmp_path, caplog):
+    """What the library leaves behind of messages on their way is not told; any other error still is."""
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    async with MqttEms(1, seed=7, directory=tmp_path / "keys"):
+        pass
+    try:
+        for error in (ProtocolHandlerError("Packet handling was cancelled"), ValueError("of ours")):
+            loop.call_exception_handler({"message": "Task exception was never retrieved", "exception": error})
+    finally:
+        loop.set_exception_handler(before)
+    told = [str(record.exc_info[1]) for record in caplog.records if record.name == "asyncio"]
+    assert told == ["of ours"]
 
 
 def context(ems, **changes):
