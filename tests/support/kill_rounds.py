@@ -138,7 +138,7 @@ class Rounds:
         """How many sends hang when the process dies: where no moment has to come, as many as SMP allows every second time; else one, or all but one."""
         most = self._world.concurrency
         if point is not RANDOM:
-            return self._random.choice((1, 1, most - 1))
+            return self._random.choice((1, 1, 1, most - 1))
         return most if sum(one.point is RANDOM for one in self.rounds) % 2 else 1
 
     async def _leave_open(self, site: str) -> str:
