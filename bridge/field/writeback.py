@@ -68,8 +68,8 @@ class WriteBacks:
                 for start in range(0, len(results), COMMIT):
                     part = results[start : start + COMMIT]
                     await self._with_room(functools.partial(self._journal.wrote_back, self._fence, part, lazy=lazy))
-                if len(due) == BATCH or woken.is_set() or not all(result.state in _TOLD for result in results):
-                    continue  # more may be due; else nothing is, and nobody need look
+                if len(due) == BATCH or not all(result.state in _TOLD for result in results):
+                    continue  # more may be due; else only what comes now is, and whoever brings it wakes us
             timeout_s = max(0.001, (next_ns - self._clock.wall_ns()) / 1e9) if next_ns else None
             try:
                 async with asyncio.timeout(timeout_s):

@@ -53,8 +53,8 @@ async def kids(say):
 
 async def test_a_key_id_that_looks_like_an_option_is_one_all_the_same(made, say, tmp_path):
     """The ids are base64url: one in 64 begins with a hyphen. A wrong option is still told."""
-    key, file = new_key(Algorithm.ES256), tmp_path / "hyphen.pem"
-    write_private(file, key)
+    file = tmp_path / "hyphen.pem"
+    write_private(file, new_key(Algorithm.ES256))
     while not load_signer(file).kid.startswith("-"):
         write_private(file, new_key(Algorithm.ES256))
     kid, mine = load_signer(file).kid, ("--participant", PARTICIPANT)

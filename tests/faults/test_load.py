@@ -21,7 +21,7 @@ from bridge.testing.proxy import FaultProxy
 CHILD = Path(__file__).parents[1] / "support/load_child.py"
 MOST_GROWTH_MB = 100
 UNITS, MEMBERS = 5, 20
-JITTER = 4  # calls that may arrive together although they left apart: as many as may be under way at once
+JITTER = 2  # calls that may arrive together although they left apart
 
 
 @dataclass(frozen=True, kw_only=True)

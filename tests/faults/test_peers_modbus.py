@@ -33,7 +33,7 @@ async def test_late(made, table):
 
     async def inject():
         link.proxy.set(Way.DOWN, delay_s=1.3)
-        await link.until_up(up=False, within_s=15)
+        await link.until_up(up=False, within_s=5)
         await asyncio.sleep(2)
 
     await survived(made, table, "answers late", inject)
@@ -48,7 +48,7 @@ async def test_wrong_answers(made, table, rewrite):
 
     async def inject():
         link.proxy.set(Way.DOWN, rewrite=rewrite)
-        await link.until_up(up=False, within_s=15)
+        await link.until_up(up=False, within_s=5)
         await asyncio.sleep(1)
         assert not await link.up()
 

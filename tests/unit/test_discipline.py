@@ -185,7 +185,7 @@ async def test_chronyc_that_does_not_answer(tmp_path):
     began = time.monotonic()
     report = await Chrony(program, timeout_s=1.0).read()
     assert (report.known, report.detail) == (False, f"{program} did not answer within 1 s")
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 4
     await gone(tmp_path / "pid")
 
 
@@ -195,7 +195,7 @@ async def test_chronyc_that_prints_without_end(tmp_path):
     began = time.monotonic()
     report = await Chrony(program).read()
     assert not report.known
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 4
     await gone(tmp_path / "pid")
     assert LONGEST <= 4096
 

@@ -161,7 +161,7 @@ async def test_what_is_quickly_read_is_read_on_the_loop_unless_the_thread_reads(
     with pytest.raises(JournalUnusable, match="no such table"):
         await reader.run(lambda rows: rows.one("SELECT 1 FROM nowhere"), quick=True)
     await journal.close()
-    with pytest.raises(JournalUnusable, match="closed"):
+    with pytest.raises(JournalUnusable, match="the journal is closed"):
         await reader.run(look, quick=True)
 
 
@@ -238,7 +238,7 @@ async def test_closing_serves_what_was_handed_in(tmp_path):
     await journal.close()
     assert {(await one).value for one in asked} == {"0", "1", "2", "3"}
     assert sorted(noted(tmp_path / "journal.db")) == ["0", "1", "2", "3"]
-    with pytest.raises(JournalUnusable, match="closed"):
+    with pytest.raises(JournalUnusable, match="the journal is closed"):
         await journal._writer.run(note("after"), quick=True)
 
 

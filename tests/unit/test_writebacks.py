@@ -10,7 +10,7 @@ from bridge.api import Written
 from bridge.clock import Stamp, SystemClock
 from bridge.errors import JournalFull, LinkError
 from bridge.field.report import FieldMetrics
-from bridge.field.writeback import RETRY_DELAYS_S, WriteBacks
+from bridge.field.writeback import BATCH, RETRY_DELAYS_S, WriteBacks
 from bridge.flow import FlowPlan
 from bridge.ids import submission_ids
 from bridge.journal.port import Candidate, DueWriteBack, Fence
@@ -33,20 +33,23 @@ def row(number, request):
 class Journal:
     def __init__(self, rows, full=0):
         self.rows, self.full, self.noted = rows, full, []
+        self.looks, self.lazy, self.event = 0, [], asyncio.Event()
 
     async def retry_stuck(self, fence, site, flows):
         self._room()
 
     async def due_writebacks(self, site, flows, now_ns, limit):
+        self.looks += 1
         noted = {result.id for result in self.noted}
-        return [row for row in self.rows if row.id not in noted], 0
+        return [row for row in self.rows if row.id not in noted][:limit], 0
 
     async def wrote_back(self, fence, results, *, lazy):
         self._room()
         self.noted += results
+        self.lazy.append(lazy)
 
     def woken(self, topic):
-        return asyncio.Event()
+        return self.event
 
     def _room(self):
         if self.full:
@@ -95,6 +98,23 @@ async def test_two_requests_of_one_place_are_told_apart():
         await until(lambda: len(journal.noted) == 2, task)
         task.cancel()
     assert {result.id: result.state for result in journal.noted} == {1: "retry", 2: "written"}
+
+
+async def test_nobody_looks_again_unless_more_may_be_due():
+    """One look for one outcome, another for what comes meanwhile; a full batch has more behind it. Only words of progress may wait for another's commit."""
+    journal = Journal([row(number, f"r-{number}") for number in range(BATCH + 1)])
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(writer(journal).run(Session()))
+        await until(lambda: len(journal.noted) == BATCH + 1, task)
+        await asyncio.sleep(0.05)
+        assert (journal.looks, set(journal.lazy)) == (2, {False})
+        word = row(BATCH + 1, "r-word")
+        journal.rows.append(replace(word, outcome=replace(word.outcome, state=EmsState.SENT)))
+        journal.event.set()
+        await until(lambda: len(journal.noted) == BATCH + 2, task)
+        await asyncio.sleep(0.05)
+        assert (journal.looks, journal.lazy[-1]) == (3, True)
+        task.cancel()
 
 
 async def test_each_write_brings_back_what_its_request_said_about_the_answer():

@@ -255,7 +255,7 @@ async def test_a_write_to_a_frozen_broker_gives_up_after_its_time_out(tmp_path, 
     ):
         broker.freeze()
         with pytest.raises(LinkError, match=r"no answer within 0\.5 s"):
-            await asyncio.wait_for(link.write(outcome("EV001", "r-1")), 10)
+            await asyncio.wait_for(link.write(outcome("EV001", "r-1")), 3)
 
 
 async def test_the_same_client_twice(tmp_path, version):

@@ -653,7 +653,7 @@ async def test_a_dropped_connection_ends_the_session_at_once(peer):
     async with opened(peer) as session, asyncio.TaskGroup() as group:
         group.create_task(peer.order("drop"))
         with pytest.raises(LinkError):
-            async with asyncio.timeout(6):
+            async with asyncio.timeout(3):
                 await session.receive()
         with pytest.raises(LinkError):
             await session.read([Address("batteries", PLACE, "reference")])
@@ -664,7 +664,7 @@ async def test_a_subscription_that_the_server_ends_ends_the_session(peer):
     async with opened(peer) as session:
         assert (await peer.order("end-subscriptions"))["count"] >= 1
         with pytest.raises(LinkError, match="ended the subscription"):
-            async with asyncio.timeout(6):
+            async with asyncio.timeout(3):
                 await session.receive()
 
 
