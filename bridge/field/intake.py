@@ -3,9 +3,9 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import orjson
 
@@ -21,8 +21,6 @@ from bridge.submission import Admission
 from bridge.turns import Turns
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 FULL_PAUSE_S: Final = 1.0
 READINGS_FORM: Final = b"smp-bridge readings 1\n"  # what tells these apart from what older versions kept
@@ -83,9 +81,9 @@ class IntakeDesk:
             if turns.over:
                 await turns.give()
             admitted[plan.name, accepted.admission] += 1
-            received = candidate.stamps.get("received")
-            if received is not None:
-                self._metrics.stage(self._site, plan.name, "journalled", candidate.stamps["mapped"], intake.journalled)
+            stamps = candidate.stamps
+            self._metrics.stage(self._site, plan.name, "mapped", stamps["received"], stamps["mapped"])
+            self._metrics.stage(self._site, plan.name, "journalled", stamps["mapped"], intake.journalled)
         for (flow, admission), count in admitted.items():
             self._metrics.admitted(self._plans[flow], admission, count)
         return intake
@@ -118,7 +116,6 @@ class IntakeDesk:
                 self._metrics.source(self._site, plan.name, record.received.wall_ns - source)
             candidate = self._candidate(plan, evaluated, record.place, record.request, _evidence(record), stamps)
             batch.candidates.append(replace(candidate, reply=self._reply(record)) if record.reply else candidate)
-            self._metrics.stage(self._site, plan.name, "mapped", record.received, stamps["mapped"])
         self._warn(batch)
         return batch
 
@@ -190,7 +187,7 @@ class IntakeDesk:
             try:
                 if slot is None:
                     return await self._journal.accept(self._fence, batch.candidates)
-                return await _to_its_end(self._once(batch.candidates, slot, fast))
+                return await self._once(batch.candidates, slot, fast)
             except JournalFull as error:
                 log.error("journal_full", extra={"site": self._site, "error": str(error)})
                 slot = fast = None  # the slot is given back while there is no room
@@ -198,18 +195,16 @@ class IntakeDesk:
                 await self._sleep(FULL_PAUSE_S)
 
     async def _once(self, candidates: Sequence[Candidate], slot: Slot, fast: FastCall | None) -> Intake:
-        """One commit with a send slot; its answer says whether the slot is used."""
-        used = False
+        """One commit with a send slot. Its call leaves, or the slot goes back, the moment the commit is known, whoever still waits for it then."""
+        lent = _Lent(slot, fast, candidates)
         try:
-            intake = await self._journal.accept(self._fence, candidates, fast)
-            used = intake.fast
-        finally:
-            if not used:
-                slot.release()
-        if used and fast is not None:
-            first = candidates[fast.rows[0]]
-            slot.send(intake.journalled, first.site, first.flow)
-        return intake
+            return await self._journal.accept(self._fence, candidates, fast, told=lent.told)
+        except asyncio.CancelledError:
+            await lent.known()
+            raise
+        except BaseException:
+            lent.told(None)
+            raise
 
     async def _claim(self, batch: _Batch) -> tuple[Slot | None, FastCall | None]:
         """Sign the first flow's new-looking items as one call when a slot is free for it (the quiet path costs one commit)."""
@@ -252,16 +247,37 @@ def _evaluated(plan: FlowPlan, record: Record) -> Evaluated:
         return Evaluated(key=None, refusal=Refusal(reason=HostReason.OTHER, text=text))
 
 
-async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is not cancelled with its caller: a commit under way will be on disk, and then its call has to leave."""
-    task = asyncio.get_running_loop().create_task(work)  # in no group, for a group is cancelled with its session
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()  # nobody is left to be told
-        raise
+class _Lent:
+    """A send slot while a commit is under way that may use it."""
+
+    __slots__ = ("_candidates", "_fast", "_known", "_slot")
+
+    def __init__(self, slot: Slot, fast: FastCall | None, candidates: Sequence[Candidate]) -> None:
+        self._slot: Slot | None = slot
+        self._fast = fast
+        self._candidates = candidates
+        self._known: asyncio.Future[None] | None = None
+
+    def told(self, intake: Intake | None) -> None:
+        """What became of the commit, None when it failed; the first word counts."""
+        slot, self._slot = self._slot, None
+        if slot is None:
+            return
+        try:
+            if intake is None or not intake.fast or self._fast is None:
+                slot.release()
+            else:
+                first = self._candidates[self._fast.rows[0]]
+                slot.send(intake.journalled, first.site, first.flow)
+        finally:
+            if self._known is not None and not self._known.done():
+                self._known.set_result(None)
+
+    async def known(self) -> None:
+        """Wait until it is known: a commit under way will be on disk, and then its call has to leave."""
+        if self._slot is not None:
+            self._known = asyncio.get_running_loop().create_future()
+            await self._known
 
 
 def _unreadable(arrival: Arrival) -> bool:

@@ -41,6 +41,7 @@ from bridge.journal.port import (
 from bridge.journal.requeue import Again
 from bridge.journal.sides import ReadSide, WakeSide, WriteSide
 from bridge.journal.store import Rows, Tx
+from bridge.journal.threads import Done
 from bridge.model import Kind, Operation, Refusal
 from bridge.submission import Admission, SubmissionState
 
@@ -167,12 +168,27 @@ class JournalCases(PeopleCases, AssetCases, KeyCases, AccessCases, ReaderCases):
 
     # field side ------------------------------------------------------------------------------------------------------
 
-    async def accept(self, fence: Fence, candidates: Sequence[Candidate], fast: FastCall | None = None) -> Intake:
+    async def accept(
+        self,
+        fence: Fence,
+        candidates: Sequence[Candidate],
+        fast: FastCall | None = None,
+        *,
+        told: Callable[[Intake | None], None] | None = None,
+    ) -> Intake:
         """See the port."""
+
+        def heard(done: Done[Intake] | None) -> None:
+            assert told is not None
+            told(None if done is None else _stamped(done))
+
         done = await self._writer.run(
-            lambda tx: intake.accept(tx, self._new_id, fence, candidates, fast), weight=len(candidates), quick=True
+            lambda tx: intake.accept(tx, self._new_id, fence, candidates, fast),
+            weight=len(candidates),
+            quick=True,
+            told=heard if told is not None else None,
         )
-        return replace(done.value, journalled=done.at)
+        return _stamped(done)
 
     async def preview(self, candidates: Sequence[Candidate]) -> Sequence[Admission]:
         """See the port."""
@@ -368,3 +384,7 @@ class JournalCases(PeopleCases, AssetCases, KeyCases, AccessCases, ReaderCases):
     ) -> AlarmView:
         """See the port."""
         return (await self._writer.run(lambda tx: alarms.acknowledge(tx, alarm, by, note, more or {}))).value
+
+
+def _stamped(done: Done[Intake]) -> Intake:
+    return replace(done.value, journalled=done.at)

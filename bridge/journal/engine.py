@@ -74,21 +74,31 @@ class Writer(Thread):
     # on the loop -----------------------------------------------------------------------------------------------------
 
     async def run(
-        self, work: Callable[[Tx], T], *, weight: int = 1, quick: bool = False, lazy: bool = False
+        self,
+        work: Callable[[Tx], T],
+        *,
+        weight: int = 1,
+        quick: bool = False,
+        lazy: bool = False,
+        told: Callable[[Done[T] | None], None] | None = None,
     ) -> Done[T]:
         """The result of `work`, about so many records, once it is on disk.
 
         `quick`: a few statements for each record, which the loop may run itself. `lazy`: it may wait for the next commit of others for so long as `_LAZY_S`.
+        `told`: see `bridge.journal.threads.Request`.
         """
         self._still_open()
-        request = Request(work, self._loop.create_future(), weight)
+        request = Request(work, self._loop.create_future(), weight, told=told)
         if quick and lazy and weight <= _FEW:
             if not self._lazy:
                 self._loop.call_later(_LAZY_S, self._waited_enough)
             self._lazy.append(request)
         elif quick and weight <= _FEW:
             self._waiting.append(request)
-            self._plan()
+            if told is None or self._planned or self._committing:
+                self._plan()
+            else:  # somebody waits for the very moment: what else comes in this turn is the next transaction
+                self._turn()
         else:
             self._hand([request])
         done: Done[T] = await request.future
@@ -136,9 +146,10 @@ class Writer(Thread):
         finally:
             if begun is None:
                 self._own.release()
-        if begun is not None:
-            self._committing = True
-            self._queue.put(begun)
+        if begun is None:
+            return
+        self._committing = True
+        self._queue.put(begun)
 
     def _begin(self, batch: list[Request]) -> _Begun | None:
         """Run the statements of a batch here. None when nothing of it is left to commit, and everybody has the answer. Raises apsw's `BusyError`."""

@@ -7,7 +7,7 @@ from typing import Final
 from bridge.journal import writebacks
 from bridge.journal.assets import Adopted, adopt
 from bridge.journal.calls import clock_of, envelope_digest
-from bridge.journal.holds import HeldMemo
+from bridge.journal.holds import HeldMemo, gates
 from bridge.journal.leases import MESSAGE_MEMORY_NS
 from bridge.journal.port import Accepted, Awaited, Candidate, FastCall, Fence, Intake
 from bridge.journal.queueing import Line, Queueing
@@ -49,11 +49,9 @@ def accept(
     tx: Tx, new_id: Callable[[], str], fence: Fence, candidates: Sequence[Candidate], fast: FastCall | None
 ) -> Intake:
     """Admit the candidates and write what follows. The stamp of the commit is put in by the caller."""
-    fast = _allowed(tx, fence, candidates, fast)
-    accepting = _Accepting(tx, candidates, tx.now.wall_ns)
     held = HeldMemo(tx)
-    if fast is not None and held(candidates[fast.rows[0]].participant, candidates[fast.rows[0]].site):
-        fast = None
+    fast = _allowed(tx, fence, candidates, fast, held)
+    accepting = _Accepting(tx, candidates, tx.now.wall_ns)
     verdicts = accepting.decide(fast)
     if fast is not None and any(verdicts.admissions[row] is not _A.NEW for row in fast.rows):
         fast = None
@@ -62,15 +60,19 @@ def accept(
     return Intake(accepted=accepted, fast=fast is not None, journalled=tx.now)
 
 
-def _allowed(tx: Tx, fence: Fence, candidates: Sequence[Candidate], fast: FastCall | None) -> FastCall | None:
-    """Both fences in one look: raise `Fenced` without the field's, drop the fast call without the market's or with rows that are not its own."""
+def _allowed(
+    tx: Tx, fence: Fence, candidates: Sequence[Candidate], fast: FastCall | None, held: HeldMemo
+) -> FastCall | None:
+    """Fences and holds in one look: raise `Fenced` without the field's, drop the fast call without the market's, when it is held, or with rows that are not its own."""
     if fast is None or not _names_its_rows(fast, candidates):
         tx.check(fence)
         return None
-    holding = tx.holding(fence, fast.market)
-    if fence not in holding:
+    first = candidates[fast.rows[0]]
+    field_holds, market_holds, is_held = gates(tx, fence, fast.market, first.participant, first.site)
+    if not field_holds:
         tx.check(fence)
-    return fast if fast.market in holding else None
+    held.note(first.participant, first.site, is_held=is_held)
+    return fast if market_holds and not is_held else None
 
 
 def preview(rows: Rows, candidates: Sequence[Candidate], now_ns: int) -> list[Admission]:

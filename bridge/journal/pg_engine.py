@@ -149,11 +149,23 @@ class PgWriter(Worker):
         super().__init__(name, wake.here)
 
     async def run(
-        self, work: Callable[[Tx], T], *, weight: int = 1, quick: bool = False, lazy: bool = False
+        self,
+        work: Callable[[Tx], T],
+        *,
+        weight: int = 1,
+        quick: bool = False,
+        lazy: bool = False,
+        told: Callable[[Done[T] | None], None] | None = None,
     ) -> Done[T]:
-        """The result of `work`, about so many records, once it is on disk. Each statement is a way to the server, so that nothing is `quick` here, and nothing `lazy`."""
+        """The result of `work`, about so many records, once it is on disk. Each statement is a way to the server, so that nothing is `quick` here, and nothing `lazy`.
+
+        `told`: see `bridge.journal.threads.Request`.
+        """
         del quick, lazy
-        done: Done[T] = await self.ask(work, weight=weight)
+        self._still_open()
+        request = Request(work, self._loop.create_future(), weight, told=told)
+        self._queue.put(request)
+        done: Done[T] = await request.future
         return done
 
     def _serve(self, batch: list[Request]) -> None:

@@ -6,7 +6,7 @@ newer epoch exists. Any call raises `JournalFull` (disk or cap full: stop acknow
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -425,13 +425,23 @@ class Journal(JournalReader, People, AssetImporter, KeyKeeper, Access, Protocol)
 
     # field side ------------------------------------------------------------------------------------------------------
 
-    async def accept(self, fence: Fence, candidates: Sequence[Candidate], fast: FastCall | None = None) -> Intake:
+    async def accept(
+        self,
+        fence: Fence,
+        candidates: Sequence[Candidate],
+        fast: FastCall | None = None,
+        *,
+        told: Callable[[Intake | None], None] | None = None,
+    ) -> Intake:
         """Commit 1: admit each candidate in order (repeat of a request, then `submission.admit`), queue the new items, note write-backs (progress words where `progress`), events and evidence.
 
         A request is a repeat (SEEN, or REPEAT with the standing outcome written back again) when its `request` equals the last one handled at that
         place (`request`), or was seen at that flow and place in the last 7 days (`message`). A candidate with neither content nor refusal is REQUESTED:
         it waits for its registration, and the later candidate of the same request completes it. The same key twice in one call: the second is DUPLICATE_IN_REQUEST.
         Waiting items join the flow's open submission (state WAITING, up to `max_items`), else open one.
+
+        `told` is called on the loop, once, the moment it is known what became of the commit, with None when it failed: before this call returns, and whether
+        or not anybody still waits for it. A call that raises at once tells nobody.
         """
         ...
 

@@ -105,7 +105,7 @@ def transaction_of(rows: Rows, return_id: int) -> str:
 def unsettled(rows: Rows, participant: str, after: int, limit: int) -> list[ParkedReturn]:
     """Returns nobody has dealt with yet, oldest first."""
     found = rows.all(
-        f"SELECT {_ROW} WHERE r.participant = ? AND r.verdict = '' AND r.id > ? ORDER BY r.id LIMIT ?",
+        f"SELECT {_ROW} WHERE r.participant = ? AND r.verdict IN ('', 'orphan') AND r.verdict = '' AND r.id > ? ORDER BY r.id LIMIT ?",
         (participant, after, limit),
     )
     return [_parked(row) for row in found]

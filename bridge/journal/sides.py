@@ -28,11 +28,18 @@ class WriteSide(Protocol):
     full: bool
 
     async def run(
-        self, work: Callable[[Tx], T], *, weight: int = 1, quick: bool = False, lazy: bool = False
+        self,
+        work: Callable[[Tx], T],
+        *,
+        weight: int = 1,
+        quick: bool = False,
+        lazy: bool = False,
+        told: Callable[[Done[T] | None], None] | None = None,
     ) -> Done[T]:
         """The result of `work`, about so many records, once it is on disk. Many are served after those who ask for few.
 
         `quick` is what takes a few statements for each record, so that an engine may run them on the event loop; `lazy` what may wait a few ms for another commit.
+        `told`: see `bridge.journal.threads.Request`.
         """
         ...
 

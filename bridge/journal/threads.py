@@ -5,6 +5,7 @@ another's single record by one commit of theirs at most.
 """
 
 import asyncio
+import logging
 import queue
 import threading
 from collections import deque
@@ -17,6 +18,8 @@ from bridge.clock import Stamp
 from bridge.errors import JournalFull, JournalUnusable
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 _BATCH: Final = 512
 _LIGHT: Final = 50  # records; more are in the way of others for longer than a commit takes anyway
@@ -40,6 +43,8 @@ class Request:
     """How many records it is about."""
     result: Any = None
     error: Exception | None = None
+    told: Callable[[Any], None] | None = None
+    """Called on the loop with the result, None for an error, before anybody else hears of it, and whether or not anybody still waits."""
 
 
 class Worker:
@@ -140,9 +145,20 @@ class Worker:
 def answer(batch: list[Request]) -> None:
     """Give every caller that still waits its result or its error; on the loop."""
     for request in batch:
+        if request.told is not None:
+            _tell(request.told, None if request.error is not None else request.result)
+    for request in batch:
         if request.future.done():
             continue
         if request.error is not None:
             request.future.set_exception(request.error)
         else:
             request.future.set_result(request.result)
+
+
+def _tell(told: Callable[[Any], None], result: Any) -> None:
+    """If what a caller gave us fails, that is its own defect, and nobody else's answer waits for it."""
+    try:
+        told(result)
+    except Exception:
+        log.exception("a_caller_failed")

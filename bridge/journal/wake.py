@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
@@ -16,6 +17,7 @@ _log = logging.getLogger(__name__)
 _DATAGRAM_BYTES: Final = 60_000
 _PATH_BYTES: Final = 100  # sun_path holds 108 with its end
 _EVERYTHING: Final = b"*"
+_TICK_NS: Final = 2_000_000_000  # the coarsest clock of a file system that holds sockets
 
 
 class Topics:
@@ -64,6 +66,8 @@ class Wake:
         self._directory.mkdir(mode=0o700, exist_ok=True)
         self._handle = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._name = f"{os.getpid()}-{name}.sock"
+        self._peers: tuple[str, ...] = ()
+        self._listed = 0  # the directory's time of change that `_peers` belongs to, 0 for none
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self._socket.bind(self._address(self._name))
         self._loop.add_reader(self._socket, self._readable)
@@ -82,9 +86,8 @@ class Wake:
         if len(message) > _DATAGRAM_BYTES:
             message = _EVERYTHING
         try:
-            for name in os.listdir(self._handle):  # noqa: PTH208 - by handle, whatever the path's length
-                if name.endswith(".sock") and name != self._name:
-                    self._send(name, message)
+            for name in self._others():
+                self._send(name, message)
         except OSError:  # no file handle is left, for one: the writing thread must outlive that, the commit stands
             _log.warning("wake_failed", exc_info=True)
 
@@ -98,6 +101,16 @@ class Wake:
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self._handle)
         os.close(self._handle)
+
+    def _others(self) -> tuple[str, ...]:
+        """The sockets of the other processes. The directory is read again after it changed: reading it takes longer than all else after a commit of one record."""
+        changed = os.fstat(self._handle).st_mtime_ns
+        if changed != self._listed:
+            names = os.listdir(self._handle)  # noqa: PTH208 - by handle, whatever the path's length
+            self._peers = tuple(name for name in names if name.endswith(".sock") and name != self._name)
+            # A change in the same tick of the file system's clock has the same time: only an older one tells that this list is whole.
+            self._listed = changed if abs(time.time_ns() - changed) > _TICK_NS else 0
+        return self._peers
 
     def _address(self, name: str) -> str:
         """The socket's path, or the same through our open directory where the path is too long for a socket address."""

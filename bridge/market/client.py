@@ -4,7 +4,7 @@ import asyncio
 import re
 import socket
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -13,7 +13,7 @@ from typing import Final, Literal, Self
 from yarl import URL
 
 from bridge.clock import Clock, Stamp
-from bridge.market.connection import Lost, NotHttp, Pool, Proxy, TooLarge
+from bridge.market.connection import PIECE, Answer, Connection, Lost, NotHttp, Pool, Proxy, TooLarge
 from bridge.market.echoes import LEAST, SHOWN
 from bridge.market.peers import NO_PEER, peer_of
 from bridge.platform import Exchange, Failure
@@ -62,6 +62,21 @@ class _Facts:
     def left(self) -> None:
         """Its first byte was handed to the connection."""
         self.first_byte = self._clock.now()
+
+
+@dataclass(slots=True)
+class Begun:
+    """A call whose bytes were handed to a connection; `SmpClient.finish` waits for its answer and gives the connection back."""
+
+    connection: Connection
+    answer: asyncio.Future[Answer]
+    facts: _Facts
+    limit_s: float
+
+    @property
+    def secret(self) -> str:
+        """The secret that it carries."""
+        return self.facts.secret
 
 
 # In TLS 1.3 the server judges a client's certificate when the client already sends; it reads nothing of that before it is content (RFC 8446 section 4.4.2.4).
@@ -118,11 +133,42 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
         """
         if self._pool is None:
             raise RuntimeError("the client is used outside its context")
-        facts = _Facts(self._clock, secret)
+        pool, facts = self._pool, _Facts(self._clock, secret)
+
+        async def exchanged() -> Exchange:
+            return await self._exchange(pool, self._head(method, path, headers, body), body, facts)
+
+        return await self._within(self._limit_s(body), exchanged, facts)
+
+    def begin(
+        self, path: str, *, method: str, headers: Mapping[str, str], body: bytes, secret: str = ""
+    ) -> Begun | None:
+        """Hand these bytes to a connection now, for `finish` to wait; None, and nothing was done, where `post` is what it takes."""
+        if self._pool is None or len(body) > PIECE or not self._pool.ready:
+            return None
         try:
-            limit_s = self._settings.connect_s + self._settings.answer_s + len(body) / SLOWEST_UPLOAD
+            head = self._head(method, path, headers, body)
+        except ValueError:
+            return None
+        facts, connection = _Facts(self._clock, secret), self._pool.take_now()
+        return Begun(connection, connection.start(head, body, facts.left), facts, self._limit_s(body))
+
+    async def finish(self, begun: Begun) -> Exchange:
+        """What became of a call that has begun; see `post`."""
+
+        async def exchanged() -> Exchange:
+            return await self._answered(begun.connection, begun.connection.whole(begun.answer), begun.facts)
+
+        return await self._within(begun.limit_s, exchanged, begun.facts)
+
+    def _limit_s(self, body: bytes) -> float:
+        return self._settings.connect_s + self._settings.answer_s + len(body) / SLOWEST_UPLOAD
+
+    async def _within(self, limit_s: float, exchanged: Callable[[], Awaitable[Exchange]], facts: _Facts) -> Exchange:
+        """What it comes to, failures too."""
+        try:
             async with asyncio.timeout(limit_s):
-                return await self._exchange(self._pool, self._head(method, path, headers, body), body, facts)
+                return await exchanged()
         except TimeoutError as error:
             failure = Failure.TIMEOUT if facts.first_byte else Failure.CONNECT_TIMEOUT
             return self._failed(facts, failure, error)
@@ -148,13 +194,18 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
             return self._failed(facts, Failure.TLS, error)
         except OSError as error:
             return self._failed(facts, Failure.REFUSED, error)
+        return await self._answered(connection, connection.exchange(head, body, facts.left), facts)
+
+    async def _answered(self, connection: Connection, exchange: Awaitable[Answer], facts: _Facts) -> Exchange:
+        """The answer that comes on this connection, which goes back to its pool then."""
         if connection.peer is None:
             connection.peer = peer_of(connection.transport)
         facts.peer = connection.peer
         try:
-            answer = await connection.exchange(head, body, facts.left)
+            answer = await exchange
         finally:
-            pool.give(connection)
+            assert self._pool is not None
+            self._pool.give(connection)
         return Exchange(
             sent=True,
             status=answer.status,

@@ -6,6 +6,7 @@ parsed is parsed by llhttp (the package httptools); TLS, names and sockets are t
 
 import asyncio
 import ssl
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -87,6 +88,38 @@ class Connection(asyncio.Protocol):
 
     async def exchange(self, head: bytes, body: bytes, first: Callable[[], None]) -> Answer:
         """The answer to one call; `first` is called when its first byte is handed to the connection. Raises `Lost`, `NotHttp` or `TooLarge`; the connection is of no further use then, nor after a cancellation."""
+        if len(body) <= PIECE:
+            return await self.whole(self.start(head, body, first))
+        transport, waiter = self._opened()
+        try:
+            transport.write(head)
+            await self._write(transport, body, first)
+        except BaseException:
+            self.abort()
+            raise
+        return await self.whole(waiter)
+
+    def start(self, head: bytes, body: bytes, first: Callable[[], None]) -> asyncio.Future[Answer]:
+        """Hand a call of at most `PIECE` bytes to the connection; what comes of it is for `whole` to wait for. Raises `Lost`."""
+        transport, waiter = self._opened()
+        try:
+            transport.write(head + body)
+        except BaseException:
+            self.abort()
+            raise
+        first()
+        return waiter
+
+    async def whole(self, answer: asyncio.Future[Answer]) -> Answer:
+        """The answer once it is whole; see `exchange`."""
+        try:
+            return await answer
+        except BaseException:
+            self.abort()
+            raise
+
+    def _opened(self) -> tuple[asyncio.Transport, asyncio.Future[Answer]]:
+        """Begin an exchange: what it is written to, and what its answer will be."""
         transport = self._transport
         if transport is None or transport.is_closing():
             raise Lost("it was closed before the call")
@@ -97,20 +130,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._answer, self._head_bytes, self._header_bytes = Answer(0), 0, 0
         self._in_body = self._until_end = False
-        try:
-            if len(body) <= PIECE:
-                self._put(transport, head, body)
-                first()
-            else:
-                transport.write(head)
-                await self._write(transport, body, first)
-            return await waiter
-        except BaseException:
-            self.abort()
-            raise
-
-    def _put(self, transport: asyncio.Transport, head: bytes, body: bytes) -> None:
-        transport.write(head + body)
+        return transport, waiter
 
     async def _write(self, transport: asyncio.Transport, body: bytes, first: Callable[[], None]) -> None:
         """A large body leaves in pieces, so that the loop stays free, and no further once the answer is there."""
@@ -259,18 +279,26 @@ class Pool:
         self._proxy = proxy
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
-        self._room = asyncio.Semaphore(most)
+        self._room = most
+        self._line: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def ready(self) -> bool:
         """Whether `take` gives a connection that is open already, without waiting."""
-        kept = self._idle[-1] if self._idle and not self._room.locked() else None
+        kept = self._idle[-1] if self._idle and self._room else None
         return kept is not None and kept.usable and self._loop.time() - kept.kept_since < self._idle_s
+
+    def take_now(self) -> Connection:
+        """The connection that `take` would give; only when `ready`."""
+        self._room -= 1
+        kept = self._idle.pop()
+        self._busy.add(kept)
+        return kept
 
     async def take(self) -> Connection:
         """A connection for one call, which is given back with `give`. Raises what connecting raises: `OSError`, `ssl.SSLError`, `Lost`, `NotHttp`."""
-        await self._room.acquire()
+        await self._enter()
         try:
             while self._idle:
                 kept = self._idle.pop()
@@ -280,15 +308,38 @@ class Pool:
                 kept.close()
             made = await self._connect()
         except BaseException:
-            self._room.release()
+            self._leave()
             raise
         self._busy.add(made)
         return made
 
+    async def _enter(self) -> None:
+        """Wait for room, in line."""
+        if self._room:
+            self._room -= 1
+            return
+        place = self._loop.create_future()
+        self._line.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if not place.cancelled():  # it was given room in the same moment
+                self._leave()
+            raise
+
+    def _leave(self) -> None:
+        """Give the room to the first in line."""
+        while self._line:
+            place = self._line.popleft()
+            if not place.done():
+                place.set_result(None)
+                return
+        self._room += 1
+
     def give(self, connection: Connection) -> None:
         """The call on it has ended, well or not."""
         self._busy.discard(connection)
-        self._room.release()
+        self._leave()
         if not connection.usable:
             return
         connection.kept_since = self._loop.time()

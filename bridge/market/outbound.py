@@ -13,7 +13,7 @@ from bridge.lane import FastCall, RenderedItem, SignedCall
 from bridge.latency import Wait
 from bridge.market.answers import FULL_PAUSE_S, Answers, Outgoing
 from bridge.market.calls import CallMaker
-from bridge.market.client import SmpClient
+from bridge.market.client import Begun, SmpClient
 from bridge.market.pace import Pace
 from bridge.market.prepare import Poison, prepare, signed
 from bridge.market.report import MarketMetrics
@@ -121,6 +121,7 @@ class Outbound:
         if self._group is None:
             self.release()
             return
+        begun = self._begin(fast.call)
         stamps = {**fast.call.stamps, "journalled": journalled}
         out = Outgoing(
             submission=fast.submission,
@@ -132,7 +133,16 @@ class Outbound:
             stamps=stamps,
             waited=self._waited(stamps),
         )
-        self._group.create_task(self._send(out))
+        self._group.create_task(self._send(out, begun))
+
+    def _begin(self, call: SignedCall) -> Begun | None:
+        """Its bytes are with a connection that is open already; None where it has to wait for something, which its task does."""
+        if not self._tokens.ready:
+            return None
+        token = self._tokens.take()
+        return self._client.begin(
+            call.path, method=call.method, headers=self._headers(call, token), body=call.body, secret=token
+        )
 
     def release(self) -> None:
         """A lent slot was not used."""
@@ -288,10 +298,10 @@ class Outbound:
 
     # one call --------------------------------------------------------------------------------------------------------
 
-    async def _send(self, out: Outgoing) -> None:
+    async def _send(self, out: Outgoing, begun: Begun | None = None) -> None:
         answer = AnswerClass.IN_DOUBT
         try:
-            exchange, answer = await self._exchange(out.call)
+            exchange, answer = await self._exchange(out.call, begun)
             seen = {hop: stamp for hop, stamp in out.stamps.items() if hop not in _OF_ATTEMPT}
             if exchange.first_byte is not None:
                 seen["sent"] = exchange.first_byte
@@ -314,14 +324,19 @@ class Outbound:
             return None
         return self._pace.shut_since(received.mono_ns)
 
-    async def _exchange(self, call: SignedCall) -> tuple[Exchange, AnswerClass]:
-        """POST the signed bytes; on a 401 renew the token once and send the same bytes again (DOMAIN 5)."""
-        try:
-            token = await self._tokens.get()
-        except (RetryLater, AccountStopped) as error:
-            # Not one byte of the call has left, so it is certainly not processed.
-            return Exchange(sent=False, detail=str(error), status=0), AnswerClass.RETRY
-        exchange, answer = await self._post(call, token)
+    async def _exchange(self, call: SignedCall, begun: Begun | None) -> tuple[Exchange, AnswerClass]:
+        """POST the signed bytes, unless that has `begun`; on a 401 renew the token once and send the same bytes again (DOMAIN 5)."""
+        if begun is not None:
+            token = begun.secret
+            exchange = await self._client.finish(begun)
+            answer = self._maker.classify(exchange)
+        else:
+            try:
+                token = await self._tokens.get()
+            except (RetryLater, AccountStopped) as error:
+                # Not one byte of the call has left, so it is certainly not processed.
+                return Exchange(sent=False, detail=str(error), status=0), AnswerClass.RETRY
+            exchange, answer = await self._post(call, token)
         if answer is not AnswerClass.UNAUTHORISED:
             return exchange, answer
         try:
@@ -333,9 +348,12 @@ class Outbound:
         return replace(again, first_byte=exchange.first_byte or again.first_byte), answer
 
     async def _post(self, call: SignedCall, token: str) -> tuple[Exchange, AnswerClass]:
-        headers = {**call.headers, **self._maker.token_headers(token)}
+        headers = self._headers(call, token)
         exchange = await self._client.post(call.path, method=call.method, headers=headers, body=call.body, secret=token)
         return exchange, self._maker.classify(exchange)
+
+    def _headers(self, call: SignedCall, token: str) -> Mapping[str, str]:
+        return {**call.headers, **self._maker.token_headers(token)}
 
 
 def _sooner(one: float | None, other: float | None) -> float | None:

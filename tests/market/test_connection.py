@@ -5,9 +5,10 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 import smp_server as smp
-from smp_calls import BODY, CLASSES, client, one, post
+from smp_calls import BODY, CLASSES, begun, client, one, post
 
 from bridge.market.client import ClientSettings, SmpClient
+from bridge.market.connection import PIECE
 from bridge.platform import AnswerClass, Failure, classify
 
 GOOD = smp.answer("202 Accepted", b"{}")
@@ -125,6 +126,66 @@ async def test_a_server_that_wants_no_more_calls_on_it(tmp_path):
     async with smp.smp_server(step, GOOD) as peer, client(tmp_path, peer) as made:
         assert [(await post(made)).status for _ in range(2)] == [202, 202]
         assert peer.connections == 2
+
+
+# a call that leaves at once ------------------------------------------------------------------------------------------------
+
+
+async def test_a_call_leaves_at_once_over_an_open_connection(tmp_path):
+    """Its first byte is out before anybody else has the loop; without a connection, or with a body that leaves in pieces, nothing is done."""
+    async with smp.smp_server(GOOD, GOOD, GOOD) as peer, client(tmp_path, peer) as made:
+        assert made.begin("/api", method="POST", headers={}, body=BODY) is None
+        await post(made)
+        assert made.begin("/api", method="POST", headers={}, body=b"x" * (PIECE + 1)) is None
+        assert made.begin("/api", method="POST", headers={"X": "a\r\nb"}, body=BODY) is None
+        call = made.begin("/api", method="POST", headers={}, body=BODY, secret="a secret of ours")
+        assert call.facts.first_byte is not None
+        assert made.begin("/api", method="POST", headers={}, body=BODY) is None  # the only connection is in use
+        found = await made.finish(call)
+        assert (found.status, found.sent, found.first_byte) == (202, True, call.facts.first_byte)
+        assert (await post(made)).status == 202
+        assert (peer.connections, [request.body for request in peer.script.requests]) == (1, [BODY] * 3)
+
+
+@pytest.mark.parametrize("step", [smp.reset, smp.half, smp.silence, smp.gigabyte, smp.endless, b"", b"HTTP/1.1 20", b"nonsense\r\n\r\n"])  # fmt: skip
+async def test_what_goes_wrong_with_it_is_told_alike(tmp_path, step):
+    """The same facts and the same class as of a call that was sent the longer way, and room for the next one."""
+    settings = {"connect_s": 0.3, "answer_s": 0.2, "max_answer_bytes": 100_000, "connections": 1}
+    told = []
+    for send in (post, begun):
+        async with smp.smp_server(GOOD, step, GOOD) as peer, client(tmp_path, peer, **settings) as made:
+            await post(made)
+            found = await send(made)
+            told.append((found.failure, found.sent, found.status, classify(found, CLASSES)))
+            assert (await post(made)).status == 202
+            assert len(peer.script.requests) == 3
+    assert told[0] == told[1]
+    assert told[1][3] is AnswerClass.IN_DOUBT
+
+
+async def test_who_waits_for_a_connection_is_served_in_order(tmp_path):
+    """One who gives up while he waits, or in the moment in which he is given the connection, takes nobody's turn."""
+    async with smp.smp_server(*[GOOD] * 5) as peer, client(tmp_path, peer, connections=1) as made:
+        pool = made._pool
+        held = await pool.take()
+        served = []
+
+        async def wait(name):
+            connection = await pool.take()
+            served.append(name)
+            pool.give(connection)
+
+        tasks = [asyncio.ensure_future(wait(name)) for name in "abcd"]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+        pool.give(held)
+        tasks[0].cancel()  # it has been given the connection, and has not heard of it
+        assert not pool.ready
+        await asyncio.wait(tasks)
+        assert [task.cancelled() for task in tasks] == [True, True, False, False]
+        assert served == ["c", "d"]
+        assert pool.ready
 
 
 async def test_a_connection_that_was_idle_for_too_long_is_ended(tmp_path):

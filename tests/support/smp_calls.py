@@ -25,6 +25,12 @@ async def post(made, *, method="POST", body=BODY, **headers):
     return await made.post("/api", method=method, headers={"X-Token": "secret-token", **headers}, body=body)
 
 
+async def begun(made, *, method="POST", body=BODY, **headers):
+    """The facts of a call whose bytes are handed over at once, as those of the quiet path are; None where that cannot be."""
+    found = made.begin("/api", method=method, headers={"X-Token": "secret-token", **headers}, body=body)
+    return None if found is None else await made.finish(found)
+
+
 async def one(directory, *steps, settings=None, host="localhost", **server):
     """The facts of one call to a server with this script, and their class."""
     async with smp.smp_server(*steps, **server) as peer, client(directory, peer, host=host, **(settings or {})) as made:

@@ -77,15 +77,22 @@ class Journal:
         self.full = 0
         self.taken = []
 
-    async def accept(self, fence, candidates, fast=None):
+    async def accept(self, fence, candidates, fast=None, *, told=None):
+        commit = asyncio.ensure_future(self._commit(candidates, fast, told or (lambda _: None)))
+        return await asyncio.shield(commit)  # a commit goes on whoever waits for it
+
+    async def _commit(self, candidates, fast, told):
         self.asked.set()
-        await asyncio.shield(self.go.wait())  # a commit goes on whoever waits for it
+        await self.go.wait()
         if self.full:
             self.full -= 1
+            told(None)
             raise JournalFull("full")
         self.taken.append((list(candidates), fast))
         accepted = [Accepted(admission=Admission.NEW, item=1, submission="s") for _ in candidates]
-        return Intake(accepted=accepted, fast=fast is not None, journalled=CLOCK.now())
+        intake = Intake(accepted=accepted, fast=fast is not None, journalled=CLOCK.now())
+        told(intake)
+        return intake
 
 
 class Rig:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,36 @@ async def test_dead_socket_is_removed(pair, journal):
     one.others({"a"})
     await woken(there)
     assert "dead.sock" not in os.listdir(f"{journal}.wake")
+
+
+@pytest.mark.parametrize("age_s", [0, 60])
+async def test_a_process_that_comes_later_is_woken(journal, age_s):
+    """Whether the directory was changed a moment ago, or so long ago that it is not read again until it changes."""
+    one = Wake(journal, "one")
+    then = time.time() - age_s
+    os.utime(f"{journal}.wake", (then, then))
+    for _ in range(3):
+        one.others({"a"})
+    two = Wake(journal, "two")
+    there = two.event("a")
+    if not age_s:  # the same tick of a coarse clock
+        os.utime(f"{journal}.wake", (then, then))
+    one.others({"a"})
+    await woken(there)
+    one.close()
+    two.close()
+
+
+async def test_a_directory_that_stands_is_not_read_again(journal, monkeypatch):
+    """After each commit of one record it would take longer than all else."""
+    one = Wake(journal, "one")
+    os.utime(f"{journal}.wake", (1e9, 1e9))
+    listed = []
+    monkeypatch.setattr(os, "listdir", lambda handle: listed.append(handle) or [])
+    for _ in range(3):
+        one.others({"a"})
+    assert len(listed) == 1
+    one.close()
 
 
 async def test_full_queue_loses_nothing(pair):

@@ -1,5 +1,7 @@
 """Commit 1: what a record of an EMS becomes."""
 
+import asyncio
+
 import pytest
 
 from bridge.errors import Fenced
@@ -38,6 +40,34 @@ async def test_journalled_is_the_time_of_the_commit(kit):
     candidate = kit.asset("A")
     intake = await kit.accept(candidate)
     assert candidate.stamps["received"].wall_ns < intake.journalled.wall_ns <= kit.clock.wall_ns()
+
+
+async def test_what_became_of_a_commit_is_told_first(kit):
+    """Once, with what the caller is told a moment later; None where it failed."""
+    told = []
+    intake = await kit.journal.accept(kit.field, [kit.asset("A")], kit.fast("s", "A"), told=told.append)
+    assert told == [intake]
+    assert intake.fast
+    with pytest.raises(Fenced):
+        await kit.journal.accept(Fence("field:north", 99), [kit.asset("B")], told=told.append)
+    assert told == [intake, None]
+
+
+async def test_what_became_of_a_commit_is_told_although_nobody_waits_for_it(kit):
+    """The call that is on disk as SENDING has to leave; and a defect of whoever hears of it is nobody else's."""
+    told = []
+
+    def heard(intake):
+        told.append(intake)
+        raise RuntimeError
+
+    one = asyncio.ensure_future(kit.journal.accept(kit.field, [kit.asset("A")], kit.fast("s", "A"), told=heard))
+    await asyncio.sleep(0)
+    one.cancel()
+    other = await kit.accept(kit.asset("B"))
+    assert one.cancelled()
+    assert [intake.fast for intake in told] == [True]
+    assert [entry.admission for entry in other.accepted] == [Admission.NEW]
 
 
 async def test_received_stamp_travels_with_the_item(kit):
