@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -30,6 +31,7 @@ ALLOWED: Final = (Operation.ASSET_CREATE, Operation.UNIT_CREATE)
 _OF_ATTEMPT: Final = frozenset({"sent", "answered", "returned", "settled"})  # a further one leaves its own
 _FEW: Final = 100  # items that are out of the way in a moment
 _KEPT: Final = 1  # slots for what waits
+_AHEAD: Final = 16  # calls that are looked up together; a look takes about as long as a commit, and each would hold up the next call
 EXPIRED: Final = Refusal(reason=HostReason.EXPIRED, text="it could not be sent before the flow's deadline")
 
 
@@ -77,6 +79,9 @@ class Outbound:
         self._busy = True
         self._short = False  # whether all that was due at the last look has left: what waits now came since then, and leaves with the next look
         self._behind = True  # something that is due may wait for a gate; only the journal can say that nothing does
+        self._line: deque[DueCall] = (
+            deque()
+        )  # looked up, and not yet started; what changed since then is found in the commit
         self._closing = False
         self._ended = asyncio.Event()
 
@@ -95,7 +100,7 @@ class Outbound:
         if self._group is None or self._closing or operation is not Operation.ASSET_CREATE or not self._tokens.ready:
             return False
         quiet = not (self._busy or self._behind or self._woken.is_set())
-        if not (self._pace.free() if quiet else self._short and self._pace.slots() > _KEPT):
+        if not (self._pace.free() if quiet else self._short and not self._line and self._pace.slots() > _KEPT):
             return False
         self._pace.take()
         return True
@@ -206,16 +211,14 @@ class Outbound:
             if self._closing:
                 return None
             if not self._pace.free():
+                if self._pace.circuit_open or self._pace.held:  # for who knows how long
+                    self._line.clear()
                 return self._pace.wait_s()
             try:
                 await self._tokens.get()
-                most = max(1, self._pace.slots())
-                due = await self._journal.next_calls(self._participant, self._clock.wall_ns(), allow=ALLOWED, most=most)
-                if isinstance(due, NoneDue):
-                    self._behind, self._short = False, True
-                    return max(0.001, (due.next_ns - self._clock.wall_ns()) / 1e9) if due.next_ns else None
-                self._short = len(due) < most and sum(len(one.items) for one in due) <= _FEW
-                await self._start_all(due)
+                if not self._line and (none := await self._look()) is not None:
+                    return max(0.001, (none.next_ns - self._clock.wall_ns()) / 1e9) if none.next_ns else None
+                await self._start_all([self._line.popleft() for _ in range(min(len(self._line), self._pace.slots()))])
             except RetryLater as error:
                 return self._pace.trip(str(error), delay_s=error.delay_s)
             except AccountStopped as error:
@@ -227,6 +230,16 @@ class Outbound:
             except IllegalMove:
                 log.exception("moved_meanwhile", extra={"participant": self._participant})
                 return FULL_PAUSE_S
+
+    async def _look(self) -> NoneDue | None:
+        """Fill the line with what is due."""
+        due = await self._journal.next_calls(self._participant, self._clock.wall_ns(), allow=ALLOWED, most=_AHEAD)
+        if isinstance(due, NoneDue):
+            self._behind, self._short = False, True
+            return due
+        self._short = len(due) < _AHEAD and sum(len(one.items) for one in due) <= _FEW
+        self._line.extend(due)
+        return None
 
     async def _expire(self) -> float | None:
         """End what waits past its deadline although nothing may leave; returns when the next one will be due (None: none)."""
@@ -250,13 +263,18 @@ class Outbound:
             self._traces.ended(found, state, found.stamps, cause="host")
 
     async def _start_all(self, due: Sequence[DueCall]) -> None:
-        """Start these side by side, so that one commit serves them all. Raises what one of them raises, after all were tried."""
+        """Start these side by side, so that one commit serves them all. Raises what one of them raises, after all were tried; then the rest of the line is looked up anew."""
         if len(due) == 1:
-            await self._start(due[0])
+            try:
+                await self._start(due[0])
+            except Exception:
+                self._line.clear()
+                raise
             return
         results = await asyncio.gather(*(self._start(one) for one in due), return_exceptions=True)
         failed = [result for result in results if isinstance(result, BaseException)]
         if failed:  # newer content for one of them is no reason to wait: whatever else happened goes first
+            self._line.clear()
             raise min(failed, key=lambda error: isinstance(error, Replaced))
 
     async def _start(self, due: DueCall) -> None:
@@ -273,6 +291,7 @@ class Outbound:
             await self._refuse(due.submission, SubmissionState.REJECTED, made)
             return
         if self._closing or not self._pace.free():  # it stands in line as before, and is given out again
+            self._line.clear()
             return
         self._pace.take()  # before the commit, so that a stop waits for what is on disk as SENDING then
         try:

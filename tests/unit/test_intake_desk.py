@@ -8,7 +8,7 @@ import pytest
 
 from bridge.api import MOST_REPLY, Arrival, Outcome
 from bridge.clock import SystemClock
-from bridge.errors import JournalFull
+from bridge.errors import JournalFull, JournalUnusable
 from bridge.field.intake import IntakeDesk
 from bridge.field.report import FieldMetrics
 from bridge.flow import FlowPlan
@@ -122,10 +122,27 @@ async def test_a_commit_under_way_sends_its_call_although_the_session_ends():
         await rig.journal.asked.wait()
         session.cancel()
         await asyncio.sleep(0)
-        assert rig.lane.slots[0].ended == []
+        await asyncio.sleep(0)
+        assert (rig.lane.slots[0].ended, session.done()) == (
+            [],
+            False,
+        )  # whoever ends the session may rely on it: no commit is under way then
         rig.journal.go.set()
     assert session.cancelled()
     assert rig.lane.slots[0].ended == ["sent"]
+
+
+async def test_a_journal_that_takes_nothing_keeps_no_send_slot():
+    """It is closed, say, and says so at once: nobody is told what became of a commit."""
+    rig = Rig()
+
+    async def closed(*args, **named):
+        raise JournalUnusable("the journal is closed")
+
+    rig.journal.accept = closed
+    with pytest.raises(JournalUnusable):
+        await rig.desk.take([rig.arrival()])
+    assert rig.lane.slots[0].ended == ["released"]
 
 
 async def test_a_full_journal_keeps_no_send_slot():
