@@ -4,7 +4,7 @@ import json
 from unittest import mock
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adapters.mqtt import codec
@@ -171,6 +171,15 @@ def outcome(read, *args):
 
 
 @given(PAYLOADS | st.binary(max_size=12))
+@example(b'{"a":1,"a":2}')
+@example(b'{"a":"x","b":1,"a":2}')
+@example(b'{"a":18446744073709551616}')
+@example(b'{"a":-9223372036854775809}')
+@example(b'{"a":{"b":1,"b":1}}')
+@example(b'{"a":[{"b":1,"b":1}]}')
+@example(b'{"a":[18446744073709551616]}')
+@example(b'{"a":"\\ud800"}')
+@example(b'{"a":1,"\\u0061":"\\""}')
 def test_a_flat_payload_is_read_as_any_other(payload):
     """Whatever the quicker parser takes, the other one takes for the same; and what that refuses, this one does."""
     with mock.patch.object(codec, "_flat", return_value=None):
