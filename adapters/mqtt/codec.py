@@ -38,8 +38,8 @@ def parse(payload: bytes, limit: int) -> dict[str, Any]:
 def _flat(payload: bytes) -> dict[str, Any] | None:
     """What a record usually is, one level, read by the quicker parser; None for all else, and for what the two might read differently.
 
-    That parser lets a member stand twice: then the payload has more quotation marks than the names and texts that are left, as it has where one is escaped. And it makes a rounded number of an
-    integer that is too long for it.
+    That parser lets a member stand twice: then the payload has more quotation marks than the names and texts that are left, as it has where one is escaped.
+    And it makes a rounded number of an integer that is too long for it.
     """
     try:
         found = orjson.loads(payload)
