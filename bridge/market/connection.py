@@ -103,12 +103,15 @@ class Connection(asyncio.Protocol):
         """Hand a call of at most `PIECE` bytes to the connection; what comes of it is for `whole` to wait for. Raises `Lost`."""
         transport, waiter = self._opened()
         try:
-            transport.write(head + body)
+            self._put(transport, head, body)
         except BaseException:
             self.abort()
             raise
         first()
         return waiter
+
+    def _put(self, transport: asyncio.Transport, head: bytes, body: bytes) -> None:
+        transport.write(head + body)
 
     async def whole(self, answer: asyncio.Future[Answer]) -> Answer:
         """The answer once it is whole; see `exchange`."""
