@@ -110,20 +110,29 @@ def committed(trap):
 
 
 def _tell_creates():
-    """Let what runs inside a POST know whether it creates something."""
+    """Let what runs inside a POST, or inside the beginning of one, know whether it creates something."""
     paths = set(os.environ.get(CREATE_PATHS, "").split(","))
-    original = SmpClient.post
-    assert "path" in inspect.signature(original).parameters
+    post, begin = SmpClient.post, SmpClient.begin
+    assert "path" in inspect.signature(post).parameters
+    assert "path" in inspect.signature(begin).parameters
 
-    @functools.wraps(original)
-    async def post(self, path, **given):
+    @functools.wraps(post)
+    async def told_post(self, path, **given):
         token = creating.set(path in paths)
         try:
-            return await original(self, path, **given)
+            return await post(self, path, **given)
         finally:
             creating.reset(token)
 
-    SmpClient.post = post
+    @functools.wraps(begin)
+    def told_begin(self, path, **given):
+        token = creating.set(path in paths)
+        try:
+            return begin(self, path, **given)
+        finally:
+            creating.reset(token)
+
+    SmpClient.post, SmpClient.begin = told_post, told_begin
 
 
 def half_sent(trap):
@@ -155,13 +164,12 @@ def sent(trap):
 
 
 def answered(trap):
-    paths = set(os.environ.get(CREATE_PATHS, "").split(","))
-
-    def after(exchange, path, **_):
-        if path in paths and exchange.status // 100 == 2:
+    def after(found, **_):
+        exchange, _ = found
+        if exchange.status // 100 == 2:
             trap.here()
 
-    watched(SmpClient, "post", after=after)
+    watched(Outbound, "_exchange", after=after)
 
 
 def answer_journalled(trap):
