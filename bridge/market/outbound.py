@@ -126,7 +126,12 @@ class Outbound:
         if self._group is None:
             self.release()
             return
-        begun = self._begin(fast.call)
+        try:
+            begun = self._begin(fast.call)
+        except Exception as error:  # noqa: BLE001 - a defect of ours
+            # Whether a byte has left nobody knows: it ends the host, and the call is in doubt at the next start.
+            self._group.create_task(_failed(error))
+            return
         stamps = {**fast.call.stamps, "journalled": journalled}
         out = Outgoing(
             submission=fast.submission,
@@ -373,6 +378,11 @@ class Outbound:
 
     def _headers(self, call: SignedCall, token: str) -> Mapping[str, str]:
         return {**call.headers, **self._maker.token_headers(token)}
+
+
+async def _failed(error: Exception) -> None:
+    """A task that ends the group it is in."""
+    raise error
 
 
 def _sooner(one: float | None, other: float | None) -> float | None:

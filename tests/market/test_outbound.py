@@ -11,6 +11,9 @@ import smp_server as smp
 from outbound_rig import ASSETS, CLOCK, LOGIN, TAKEN, _candidate, market, signed
 
 from bridge.journal.port import NoneDue
+from bridge.lane import RenderedItem
+from bridge.market.client import SmpClient
+from bridge.market.lanes import Lanes
 from bridge.market.outbound import ALLOWED
 from bridge.model import Operation
 from bridge.sandbox.jose import SigningKey
@@ -433,3 +436,31 @@ async def test_a_record_need_not_wait_for_what_came_a_moment_ago(tmp_path):
         await begun.wait()
         assert not claim(Operation.ASSET_CREATE)
         go.set()
+
+
+async def test_a_defect_as_a_call_leaves_ends_the_sender(tmp_path, monkeypatch):
+    """Nobody knows whether a byte of it has left: it stays SENDING on disk, is in doubt at the next start, and is never sent a second time."""
+
+    def defect(self, path, **more):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(SmpClient, "begin", defect)
+    creates = []
+
+    async def leaves():
+        async with market(tmp_path, rest=TAKEN) as rig:
+            await rig.submit("BESS001")
+            await rig.until("AWAITING_RETURN")  # the longer way: there is a token now, and an open connection
+            lanes = Lanes()
+            lanes.add("acme", rig.outbound)
+            async with asyncio.timeout(5):
+                while (slot := lanes.claim("acme", Operation.ASSET_CREATE)) is None:
+                    await asyncio.sleep(0.01)
+            assert await slot.sign(["BESS002"], [RenderedItem(b"{}")], {"received": CLOCK.now()}) is not None
+            slot.send(CLOCK.now(), "north", "assets")
+            await asyncio.sleep(0.05)
+            creates.extend(rig.creates)
+
+    with pytest.raises(AssertionError, match="a part of the market side has ended"):
+        await leaves()
+    assert len(creates) == 1

@@ -96,7 +96,11 @@ async def crashed(made, monkeypatch, place):
     async def boom(self, path, **more):
         raise RuntimeError(f"a defect at {path}")
 
+    def boom_now(self, path, **more):
+        raise RuntimeError(f"a defect at {path}")
+
     monkeypatch.setattr(SmpClient, "post", boom)
+    monkeypatch.setattr(SmpClient, "begin", boom_now)
     ems = await linked(made)
     ems.request("assets", *fill(ems, 1, first=place))
     error = await made.crashed()
