@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from bridge.clock import SystemClock
 from bridge.sandbox.pki import Authority
 
 _CLOSE_S: Final = 5.0
+_LOST: Final = frozenset({"SSL connection is closed", "socket.send() raised exception."})
 
 
 class Gate(BaseAuthPlugin):  # type: ignore[misc]  # the library is untyped here
@@ -95,3 +97,9 @@ def _hear_nothing_of_messages_on_their_way(loop: asyncio.AbstractEventLoop) -> N
             before(loop, context)
 
     loop.set_exception_handler(heard)
+    logging.getLogger("asyncio").addFilter(_said_of_a_lost_connection)
+
+
+def _said_of_a_lost_connection(record: logging.LogRecord) -> bool:
+    """False for what the event loop says when the library goes on writing to a client that has left."""
+    return record.msg not in _LOST

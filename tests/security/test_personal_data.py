@@ -77,13 +77,18 @@ def heard():
 async def test_nobody_is_named_in_logs_metrics_urls_alarms_or_sealed_events(tmp_path, heard, monkeypatch):
     """Registered, refused by SMP in words that quote them, refused by us field by field, refused whole: only bytes that can be erased hold them."""
     terms, out, urls = Terms(**PLANTED), {}, []
-    post = SmpClient.post
+    post, begin = SmpClient.post, SmpClient.begin
 
     async def posted(client, path, **more):
         urls.append(path)
         return await post(client, path, **more)
 
+    def begun(client, path, **more):
+        urls.append(path)
+        return begin(client, path, **more)
+
     monkeypatch.setattr(SmpClient, "post", posted)
+    monkeypatch.setattr(SmpClient, "begin", begun)
     async with AsyncExitStack() as stack:
         traces = await stack.enter_async_context(collector())
         host = {"host_key": "../keys/host.pem", "tracing": {"endpoint": traces.url}}
