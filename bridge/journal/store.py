@@ -166,13 +166,6 @@ class Tx(Rows):
         row = self.one("SELECT epoch FROM leases WHERE lease = ? AND owner <> ''", (fence.lease,))
         return row is not None and row[0] == fence.epoch
 
-    def holding(self, one: Fence, other: Fence) -> list[Fence]:
-        """Those of the two fences that are the newest epoch of a lease that was not given back."""
-        rows = self.all(
-            "SELECT lease, epoch FROM leases WHERE owner <> '' AND lease IN (?, ?)", (one.lease, other.lease)
-        )
-        return [fence for fence in (one, other) if (fence.lease, fence.epoch) in rows]
-
     def check(self, fence: Fence) -> None:
         """Raise `Fenced` unless the fence holds."""
         if not self.holds(fence):

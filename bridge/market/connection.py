@@ -317,7 +317,7 @@ class Pool:
         return made
 
     async def _enter(self) -> None:
-        """Wait for room, in line."""
+        """Wait for room, in line. Asyncio's semaphore is not used, for `take_now` could not have it without a turn of the loop."""
         if self._room:
             self._room -= 1
             return

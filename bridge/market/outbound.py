@@ -79,9 +79,7 @@ class Outbound:
         self._busy = True
         self._short = False  # whether all that was due at the last look has left: what waits now came since then, and leaves with the next look
         self._behind = True  # something that is due may wait for a gate; only the journal can say that nothing does
-        self._line: deque[DueCall] = (
-            deque()
-        )  # looked up, and not yet started; what changed since then is found in the commit
+        self._line: deque[DueCall] = deque()  # looked up, not yet started; the commit finds what changed since then
         self._closing = False
         self._ended = asyncio.Event()
 
@@ -268,18 +266,18 @@ class Outbound:
             self._traces.ended(found, state, found.stamps, cause="host")
 
     async def _start_all(self, due: Sequence[DueCall]) -> None:
-        """Start these side by side, so that one commit serves them all. Raises what one of them raises, after all were tried; then the rest of the line is looked up anew."""
-        if len(due) == 1:
-            try:
-                await self._start(due[0])
-            except Exception:
-                self._line.clear()
-                raise
-            return
+        """Start these. Raises what one of them raises; then the rest of the line is looked up anew."""
+        try:
+            await (self._start(due[0]) if len(due) == 1 else self._side_by_side(due))
+        except BaseException:
+            self._line.clear()
+            raise
+
+    async def _side_by_side(self, due: Sequence[DueCall]) -> None:
+        """Start these so that one commit serves them all. Raises what one of them raises, after all were tried."""
         results = await asyncio.gather(*(self._start(one) for one in due), return_exceptions=True)
         failed = [result for result in results if isinstance(result, BaseException)]
         if failed:  # newer content for one of them is no reason to wait: whatever else happened goes first
-            self._line.clear()
             raise min(failed, key=lambda error: isinstance(error, Replaced))
 
     async def _start(self, due: DueCall) -> None:

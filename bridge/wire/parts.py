@@ -115,15 +115,6 @@ def _nowhere(_draft: Draft, _value: Any) -> None:
 
 def _write(place: Place) -> Write:
     path, name = place.path, place.name
-    member = path[0] if len(path) == 1 and not (path[0].isascii() and path[0].isdigit()) else ""
-
-    def into_member(draft: Draft, value: Any) -> None:
-        if value is None:
-            return
-        if isinstance(draft.body, dict):
-            draft.body[member] = value
-        else:
-            draft.body = plant(draft.body, path, value)
 
     def into_body(draft: Draft, value: Any) -> None:
         if value is not None:
@@ -138,7 +129,7 @@ def _write(place: Place) -> Write:
             draft.protected[name] = value
 
     return {
-        PlaceKind.BODY: into_member if member else into_body,
+        PlaceKind.BODY: into_body,
         PlaceKind.HEADER: into_header,
         PlaceKind.PROTECTED: into_protected,
     }[place.kind]

@@ -45,7 +45,7 @@ def sent(rig):
 
 
 async def test_one_look_serves_many_calls_in_their_order(tmp_path):
-    """Twelve wait behind four under way: they leave in the order in which they came, after one or two looks."""
+    """Twelve wait behind four under way: one look finds them all, and they are started in the order in which they came."""
     let, step = gate()
     async with market(tmp_path, rest=step) as rig:
         await singly(rig, ones(SLOTS))
@@ -57,31 +57,48 @@ async def test_one_look_serves_many_calls_in_their_order(tmp_path):
             looks.append(await look(*args, **named))
             return looks[-1]
 
-        rig.journal.next_calls = counted
+        started, sending = [], rig.journal.sending
+
+        async def noted(fence, submission, *args):
+            started.append(submission)
+            return await sending(fence, submission, *args)
+
+        rig.journal.next_calls, rig.journal.sending = counted, noted
         let.set()
         await settled(SLOTS + 12, lambda: len(rig.creates))
         assert sorted(sent(rig)) == sorted(ones(SLOTS) + [f"MORE{number:03d}" for number in range(12)])
-        assert [len(found) for found in looks if isinstance(found, list)] == [12]
+        [found] = [found for found in looks if isinstance(found, list)]
+        assert (len(found), started) == (12, [due.submission for due in found])
+        assert [due.items[0].key for due in found] == [f"MORE{number:03d}" for number in range(12)]
 
 
 async def test_what_changed_in_line_leaves_as_it_is_now(tmp_path):
-    """Newer content for a record that was looked up already: the old content never leaves."""
+    """Newer content for a record that was looked up already: the old content never leaves, and the record keeps its place."""
     let, step = gate()
     async with market(tmp_path, rest=step) as rig:
-        await singly(rig, ones(SLOTS + 3))
+        await singly(rig, ones(SLOTS + 8))
         await settled(SLOTS, lambda: len(rig.creates))
-        assert len(rig.outbound._line) == 3
+        assert len(rig.outbound._line) == 8
         content = b'{"assetReference":"BESS005","assetName":"newer"}'
         await rig.submit("BESS005", max_items=1, content=content, digest=b"newer")
+        started, sending = [], rig.journal.sending
+
+        async def noted(fence, submission, *args):
+            started.append(submission)
+            return await sending(fence, submission, *args)
+
+        rig.journal.sending = noted
         let.set()
-        await settled(SLOTS + 3, lambda: len(rig.creates))
+        await settled(SLOTS + 8, lambda: len(rig.creates))
         names = {
             asset["assetReference"]: asset["assetName"]
             for request in rig.creates
             for asset in body_of(request)["data"]["assets"]
         }
-        assert names == {**dict.fromkeys(ones(SLOTS + 3), "A"), "BESS005": "newer"}
-        assert len(sent(rig)) == SLOTS + 3
+        assert names == {**dict.fromkeys(ones(SLOTS + 8), "A"), "BESS005": "newer"}
+        assert len(sent(rig)) == SLOTS + 8
+        [twice] = {submission for submission in started if started.count(submission) == 2}
+        assert started.index(twice, started.index(twice) + 1) <= SLOTS
 
 
 async def test_what_is_held_in_line_stays(tmp_path):
