@@ -137,14 +137,17 @@ def says_so_already(tx: Tx, word: Word, *, same_request: bool) -> bool:
 
 
 def say_again(tx: Tx, where: tuple[str, str, str, str]) -> bool:
-    """Tell a place its standing outcome once more; False when it has none to tell."""
+    """Tell a place its standing outcome once more; False when it has none to tell.
+
+    One that is due may be on its way to where an earlier request asked for it: it is another generation, so that its end does not count for this request.
+    """
     found = standing_word(tx, where)
     if found is None or found[1] == QUIET:
         return False
     row, step, _ = found
     now = tx.now.wall_ns
     if step in _OPEN_STEPS:
-        tx.run("UPDATE writebacks SET due_ns = ? WHERE id = ?", (now, row))
+        tx.run("UPDATE writebacks SET generation = generation + 1, due_ns = ? WHERE id = ?", (now, row))
     else:
         tx.run(
             "UPDATE writebacks SET generation = generation + 1, step = 'pending', attempts = 0, error = '', due_ns = ? WHERE id = ?",

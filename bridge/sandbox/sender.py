@@ -68,7 +68,8 @@ class ReturnSender:
 
     async def follow(self, transaction: Transaction) -> None:
         """A transaction's way to its participant, from its acceptance on."""
-        await asyncio.sleep(self._knobs.return_delay_s)
+        if self._knobs.returns != "hold":
+            await asyncio.sleep(self._knobs.return_delay_s)
         if self._knobs.returns == "hold":
             self._held.append(transaction)
             return

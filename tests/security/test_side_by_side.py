@@ -97,7 +97,7 @@ async def until(condition, within_s=20):
 
 
 async def released(sandbox):
-    """Its return is pushed; it is held a moment after its call was answered."""
+    """Its return is pushed, as soon as its call was accepted."""
     while not await sandbox.release():
         await asyncio.sleep(0.01)
 

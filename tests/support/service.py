@@ -184,7 +184,7 @@ class Service:
         await asyncio.wait({self._task})
 
     async def release(self, count=1):
-        """Let this many held returns go; one is held a moment after its call was answered."""
+        """Let this many held returns go; one may not have been asked for yet."""
         async with asyncio.timeout(10):
             while (count := count - await self.sandbox.release()) > 0:
                 await asyncio.sleep(0.02)

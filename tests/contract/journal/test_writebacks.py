@@ -1,5 +1,7 @@
 """What the EMS is told, and what becomes of telling it."""
 
+import pytest
+
 from bridge.journal.port import WriteBackResult
 from bridge.model import EmsState, HostReason, ItemState, Refusal
 
@@ -33,6 +35,24 @@ async def test_result_of_an_older_generation_changes_nothing(kit):
     assert row.generation > old.generation
     kinds = [event.kind for event in await kit.journal.events(due.submission)]
     assert "write_back.read_back_ok.superseded" in kinds
+
+
+@pytest.mark.parametrize("word", ["pending", "retry"])
+async def test_a_request_asked_again_while_its_outcome_is_on_its_way_is_answered_too(kit, word):
+    """The answer under way goes to where the first asked; the second asked elsewhere, so the end of the first's does not count for it."""
+    await kit.accept(kit.asked("A", "7", reply="to x"))
+    await kit.settle(await kit.sent())
+    (row,) = await kit.told()
+    if word == "retry":
+        await kit.journal.wrote_back(kit.field, [result(row, "retry", error="busy", next_ns=kit.clock.ns)])
+        (row,) = await kit.told()
+    await kit.accept(kit.asked("A", "7", reply="to y"))
+    await kit.journal.wrote_back(kit.field, [result(row, "read_back_ok", stamp=kit.clock.now())])
+    (again,) = await kit.told()
+    assert (row.reply, again.reply) == ("to x", "to y")
+    assert (again.outcome, again.attempts) == (row.outcome, row.attempts)
+    await kit.write_all()
+    assert await kit.told() == []
 
 
 async def test_written_is_not_due_again(kit):
