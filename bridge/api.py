@@ -220,11 +220,17 @@ def _unheard(_text: str) -> None:
     """Where nobody hears what is left out."""
 
 
+def _unprepared(_record: Record) -> None:
+    """Where nobody looks at a record before it arrives."""
+
+
 class SessionContext(NamedTuple):
     """What a session is opened with. `heard()` is called whenever a good value arrived (health is the age of the last one); see `Intervals`.
 
     `lost(count)` is called when the EMS says that it could not keep so many changes until they were fetched.
     `certified(certificate)` is called at each connect of a link that is secured, with the end of the certificate that the EMS showed: the core closes the session then, or tells.
+    `ahead(record)` may be called for a record that is read while others of its arrival are not: the core maps it while the adapter waits for the EMS.
+    It never raises. The record that arrives holds the very same `fields` and `problem`; one that never arrives is forgotten.
     `beyond(text)` is called when the EMS offers more than the adapter keeps, with what is left out; it is an alarm for as long as the session lasts.
     """
 
@@ -240,6 +246,7 @@ class SessionContext(NamedTuple):
     lost: Callable[[int], None] = _uncounted
     beyond: Callable[[str], None] = _unheard
     certified: Certified = unseen
+    ahead: Callable[[Record], None] = _unprepared
 
 
 class AlarmWord(NamedTuple):

@@ -66,6 +66,8 @@ class Kind(enum.Enum):
     ASSET = "asset"
     UNIT = "unit"
 
+    __hash__ = object.__hash__  # the enum's own is Python, and each record is looked up by its kind several times
+
 
 class Operation(enum.Enum):
     """What a flow asks of SMP."""

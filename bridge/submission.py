@@ -2,8 +2,7 @@
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from bridge.errors import IllegalMove
 from bridge.model import ItemState, Trigger
@@ -92,8 +91,7 @@ class Admission(enum.Enum):
     REQUESTED = "requested"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class Standing(NamedTuple):
     """What the journal holds of a key: its newest item. `closed` is True once the item's submission left WAITING for the first time.
 
     `site` is '' for one that a person imported and that no EMS has asked for yet: its content is not known. Without a digest its content was erased:

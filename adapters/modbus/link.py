@@ -147,11 +147,15 @@ class Link:
         if (answer.address, answer.count) != (at, span.size):
             raise self.fail(f"wrote {span}, the answer speaks of {answer.count} from {answer.address}")
 
-    async def fetch(self, spans: list[Span], image: Image) -> None:
-        """Read these spans into the image in as few requests as there can be; what the device refuses is noted there. Raises `LinkError`."""
+    async def fetch(self, spans: list[Span], image: Image, read: Callable[[], None] = lambda: None) -> None:
+        """Read these spans into the image in as few requests as there can be; what the device refuses is noted there. Raises `LinkError`.
+
+        `read` is called after each answer, before the next request: it does not block.
+        """
         for request in self._requests(spans):
             try:
                 image.put(request, await self.read(request))
+                read()
             except Refused as error:
                 inside = [span for span in spans if _within(span, request)]
                 if len(set(inside)) > 1:

@@ -7,29 +7,47 @@ from typing import Final, NamedTuple
 from adapters.modbus.layout import Image, Layout, Members, bitsets, members_of, values_of
 from adapters.modbus.link import Link
 from adapters.modbus.places import Span
-from bridge.api import Clock, LinkError, Reading, Record, Torn, read_guarded
+from bridge.api import Clock, LinkError, Reading, Record, Stamp, Torn, read_guarded
 
 _STEP: Final = 32  # records that are made in one go; a thousand at once would hold the loop for long
+_NOT_YET: Final = Stamp(0, 0, "")
 TORN: Final = "torn: the EMS kept changing it while it was read"
+
+
+class _Made(NamedTuple):
+    """One record as its registers give it; without fields where nobody lives in its slot."""
+
+    block: bytes
+    fields: Mapping[str, Reading] | None
+    problem: str
 
 
 class _Fetched(NamedTuple):
     image: Image
     members: Mapping[Span, Members]
+    made: dict[int, _Made]
+    """What was made of it while the rest was read."""
 
 
 class Reader:
-    """Reads the records of a device's flows."""
+    """Reads the records of a device's flows; `ahead` is shown those of a request that are complete while others are still read."""
 
-    def __init__(self, link: Link, layouts: Mapping[str, Layout], clock: Clock) -> None:
+    def __init__(
+        self,
+        link: Link,
+        layouts: Mapping[str, Layout],
+        clock: Clock,
+        ahead: Callable[[Record], None] = lambda _: None,
+    ) -> None:
         self._link = link
         self._layouts = layouts
         self._clock = clock
+        self._ahead = ahead
 
     async def requested(self, flow: str, sequence: Callable[[], Awaitable[int]]) -> tuple[int, list[Record]]:
         """All records of a flow and the sequence that they belong to; torn ones say so. Raises `LinkError`."""
         layout = self._layouts[flow]
-        latest, fetched = 0, _Fetched(Image(), {})
+        latest, fetched = 0, _Fetched(Image(), {}, {})
 
         async def number() -> int:
             nonlocal latest
@@ -38,7 +56,7 @@ class Reader:
 
         async def block() -> None:
             nonlocal fetched
-            fetched = await self._fetch(layout, layout.places())
+            fetched = await self._fetch(layout, layout.places(), self._ahead)
 
         try:
             await read_guarded(number, block)
@@ -71,7 +89,7 @@ class Reader:
                 if not image.knows(span):
                     lacking.setdefault(number, image.why(span))
         there = [number for number in layout.places() if number not in lacking]
-        fetched = await self._completed(layout, there, image)
+        fetched = await self._completed(layout, there, image, {})
         return await self._records(layout, there, fetched, None), lacking
 
     async def _steady(
@@ -98,16 +116,22 @@ class Reader:
             torn = True
         return await self._records(layout, [number], fetched, None, torn=torn), signature
 
-    async def _fetch(self, layout: Layout, numbers: Collection[int]) -> _Fetched:
+    async def _fetch(
+        self, layout: Layout, numbers: Sequence[int], show: Callable[[Record], None] | None = None
+    ) -> _Fetched:
         image = Image()
         spans = [span for number in numbers for span in layout.chunks_of(number)]
-        await self._link.fetch(spans, image)
+        early = _Early(layout, [] if next(bitsets(layout, numbers), None) else numbers, image, show)
+        await self._link.fetch(spans, image, early.more)
+        early.end()
         for span in spans:
             if not image.knows(span):
                 raise LinkError(f"{layout.flow}: {image.why(span)}", hint="do base, stride and count fit the device?")
-        return await self._completed(layout, numbers, image)
+        return await self._completed(layout, numbers, image, early.made)
 
-    async def _completed(self, layout: Layout, numbers: Collection[int], image: Image) -> _Fetched:
+    async def _completed(
+        self, layout: Layout, numbers: Collection[int], image: Image, made: dict[int, _Made]
+    ) -> _Fetched:
         """What was read of these records, with the values that their bit sets stand for."""
         if len(layout.chunks) > 1:
             for number in numbers:
@@ -116,7 +140,7 @@ class Reader:
         for target, span in bitsets(layout, numbers):
             members[span] = members_of(target, span, image, self._layouts)
         await self._link.fetch([span for found in members.values() for _, span in found.keys], image)
-        return _Fetched(image, members)
+        return _Fetched(image, members, made)
 
     async def _records(
         self, layout: Layout, numbers: Sequence[int], fetched: _Fetched, request: str | None, *, torn: bool = False
@@ -126,29 +150,76 @@ class Reader:
         for index, number in enumerate(numbers, 1):
             if index % _STEP == 0:
                 await asyncio.sleep(0)
-            block = fetched.image.get(layout.span(number)) or b""
-            if layout.is_empty(block):
+            block, fields, problem = fetched.made.get(number) or _made(layout, number, fetched.image, fetched.members)
+            if fields is None:
                 continue
-            records.append(
-                Record(
-                    flow=layout.flow,
-                    place=str(number),
-                    fields={} if torn else self._fields(layout, number, block, fetched),
-                    received=received,
-                    request=request,
-                    problem=TORN if torn else layout.problem(fetched.image, number),
-                    raw=block,
-                )
-            )
+            if torn:
+                fields, problem = {}, TORN
+            records.append(_record(layout, number, received, request, _Made(block, fields, problem)))
         return records
 
-    def _fields(self, layout: Layout, number: int, block: bytes, fetched: _Fetched) -> dict[str, Reading]:
-        fields = {
-            cut.name: values_of(fetched.members[layout.at(number, cut.target)], fetched.image)
-            if cut.target.members is not None
-            else layout.reading(number, cut, block)
-            for cut in layout.cuts
-        }
-        if layout.sheet is not None:
-            fields |= layout.sheet.readings(fields[layout.sheet.on])
-        return fields
+
+class _Early:
+    """Makes the records of a request one after the other, each while the device is asked for the next ones, and shows them.
+
+    The work is done in a turn of the loop of its own: by then the next request has left.
+    """
+
+    def __init__(
+        self, layout: Layout, numbers: Sequence[int], image: Image, show: Callable[[Record], None] | None
+    ) -> None:
+        self._layout = layout
+        self._numbers = numbers if show else []
+        self._image = image
+        self._show = show or (lambda _: None)
+        self._due = False
+        self.made: dict[int, _Made] = {}
+
+    def more(self) -> None:
+        """Another answer has come."""
+        if not self._due and len(self.made) < len(self._numbers):
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._make)
+
+    def end(self) -> None:
+        """Everything is read: what is not made by now is made with its arrival."""
+        self._numbers = []
+
+    def _make(self) -> None:
+        self._due = False
+        layout, image = self._layout, self._image
+        for number in self._numbers[len(self.made) : len(self.made) + _STEP]:
+            if not all(image.knows(span) for span in layout.chunks_of(number)):
+                return
+            if len(layout.chunks) > 1:
+                image.settle(layout.span(number))
+            made = self.made[number] = _made(layout, number, image, {})
+            if made.fields is not None:
+                self._show(_record(layout, number, _NOT_YET, None, made))
+
+
+def _made(layout: Layout, number: int, image: Image, members: Mapping[Span, Members]) -> _Made:
+    block = image.get(layout.span(number)) or b""
+    if layout.is_empty(block):
+        return _Made(block, None, "")
+    fields = {
+        cut.name: values_of(members[layout.at(number, cut.target)], image)
+        if cut.target.members is not None
+        else layout.reading(number, cut, block)
+        for cut in layout.cuts
+    }
+    if layout.sheet is not None:
+        fields |= layout.sheet.readings(fields[layout.sheet.on])
+    return _Made(block, fields, layout.problem(image, number))
+
+
+def _record(layout: Layout, number: int, received: Stamp, request: str | None, made: _Made) -> Record:
+    return Record(
+        flow=layout.flow,
+        place=str(number),
+        fields=made.fields or {},
+        received=received,
+        request=request,
+        problem=made.problem,
+        raw=made.block,
+    )

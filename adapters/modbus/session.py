@@ -144,7 +144,7 @@ class ModbusSession:
         self._layouts = layouts
         self._inbox = Inbox(arrivals=MOST_ARRIVALS, records=MOST_RECORDS)
         self._access = Access(link, self._options, layouts)
-        self._reader = Reader(link, layouts, context.clock)
+        self._reader = Reader(link, layouts, context.clock, context.ahead)
         self._woken = asyncio.Event()
         self._handshakes = self._shake_hands()
         self._changes: dict[str, dict[int, bytes]] = {

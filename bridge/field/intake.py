@@ -7,26 +7,21 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-import orjson
-
 from bridge.api import MOST_REPLY, Arrival
 from bridge.clock import Clock, Stamp
 from bridge.errors import JournalFull
+from bridge.field.readings import Ahead, evidence, source_ns
 from bridge.field.report import FieldMetrics
 from bridge.flow import Evaluated, FlowPlan
 from bridge.journal.port import Candidate, Fence, Intake, Journal
 from bridge.lane import FastCall, FastLane, RenderedItem, Slot
-from bridge.model import HostReason, Kind, Quality, Reading, Record, Refusal
+from bridge.model import HostReason, Kind, Record, Refusal
 from bridge.submission import Admission
 from bridge.turns import Turns
 
 log = logging.getLogger(__name__)
 
 FULL_PAUSE_S: Final = 1.0
-READINGS_FORM: Final = b"smp-bridge readings 1\n"  # what tells these apart from what older versions kept
-_GOOD: Final = Quality.GOOD
-_QUALITIES: Final = {quality: quality.value for quality in Quality}
-_MOST_NS: Final = 2**63  # what a column holds: the year 2262
 
 
 @dataclass(slots=True)
@@ -61,6 +56,11 @@ class IntakeDesk:
         self._lane = lane
         self._sleep = sleep
         self._on_full = on_full
+        self._ahead = Ahead(plans)
+
+    def ahead(self, record: Record) -> None:
+        """See `bridge.api.SessionContext`: prepare a record whose arrival is not complete yet."""
+        self._ahead.look(record)
 
     async def take(
         self, arrivals: Sequence[Arrival], look: Callable[[Sequence[Candidate]], Awaitable[None]] | None = None
@@ -106,15 +106,18 @@ class IntakeDesk:
             if turns.over:
                 await turns.give()
             plan = self._plans[record.flow]
-            evaluated = _evaluated(plan, record)
+            prepared = self._ahead.take(record)
+            evaluated = prepared.evaluated
             batch.plans.append(plan)
             batch.evaluated.append(evaluated)
             stamps = {"received": record.received, "mapped": self._clock.now()}
-            source = _source_ns(record)
+            source = source_ns(record)
             if source:
                 stamps["source"] = Stamp(source, 0, "")
                 self._metrics.source(self._site, plan.name, record.received.wall_ns - source)
-            candidate = self._candidate(plan, evaluated, record.place, record.request, _evidence(record), stamps)
+            candidate = self._candidate(
+                plan, evaluated, record.place, record.request, evidence(record, prepared), stamps
+            )
             batch.candidates.append(replace(candidate, reply=self._reply(record)) if record.reply else candidate)
         self._warn(batch)
         return batch
@@ -237,16 +240,6 @@ class IntakeDesk:
         return (None, None) if fast is None else (slot, replace(fast, rows=tuple(chosen.values())))
 
 
-def _evaluated(plan: FlowPlan, record: Record) -> Evaluated:
-    """A record that makes our own code fail is refused like any other: it may not end the session again and again."""
-    try:
-        return plan.evaluate(record)
-    except Exception as error:
-        log.exception("record_made_the_host_fail", extra={"site": plan.site, "flow": plan.name, "place": record.place})
-        text = f"the host failed at this record ({type(error).__name__}); the service's log says where"
-        return Evaluated(key=None, refusal=Refusal(reason=HostReason.OTHER, text=text))
-
-
 class _Lent:
     """A send slot while a commit is under way that may use it."""
 
@@ -283,68 +276,3 @@ class _Lent:
 def _unreadable(arrival: Arrival) -> bool:
     """A request none of whose records could be read at all is answered as unreadable (DOMAIN 6, layout 2, status 4)."""
     return bool(arrival.records) and all(record.problem and not record.fields for record in arrival.records)
-
-
-def _source_ns(record: Record) -> int:
-    """The newest source time among the readings, 0 where the protocol has none; a server's "never" (year 9999) is none."""
-    newest = 0
-    for reading in record.fields.values():
-        found = reading.source_ns
-        if found is not None and newest < found < _MOST_NS:
-            newest = found
-    return newest
-
-
-def _evidence(record: Record) -> bytes:
-    """The legacy leg as it came, in the form of docs/evidence.md, "The form of readings": quality and times, then the raw bytes where the protocol has them."""
-    try:
-        told = _told(record, _plain)
-    except (TypeError, ValueError):  # text that is no Unicode, integers of thousands of digits, nesting without end
-        told = _told(record, _spelled)
-    return b"%b%b\n%b" % (READINGS_FORM, told, record.raw)
-
-
-def _told(record: Record, form: Callable[[object], object]) -> bytes:
-    """One line of JSON. Values stand in it only where there are no raw bytes; beside those the plain good fields are names alone, for this is the hot path."""
-    said: dict[str, object] = {"received_ns": record.received.wall_ns}
-    if record.problem:
-        said["problem"] = form(record.problem)
-    if record.raw:
-        good, other = [], {}
-        for name, reading in record.fields.items():
-            _, quality, source_ns, detail, _ = reading
-            if quality is _GOOD and source_ns is None and not detail:
-                good.append(name)
-            else:
-                other[name] = _marks(reading, form)
-        said["good"], said["other"] = good, other
-    else:
-        said["values"] = {
-            name: [form(reading.value), *_marks(reading, form)] for name, reading in record.fields.items()
-        }
-    return orjson.dumps(said, default=str, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
-
-
-def _marks(reading: Reading, form: Callable[[object], object]) -> list[object]:
-    """Quality, source time, and what the adapter says of it where it says anything."""
-    marks: list[object] = [_QUALITIES[reading.quality], _plain(reading.source_ns)]
-    if reading.detail:
-        marks.append(form(reading.detail))
-    return marks
-
-
-def _spelled(value: object) -> str:
-    """Any value at all as ASCII."""
-    try:
-        return ascii(value)
-    except (ValueError, RecursionError):
-        return f"a value of type {type(value).__name__}"
-
-
-def _plain(value: object) -> object:
-    """A value that any JSON encoder takes: integers beyond 64 bits and bytes become text."""
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        return str(value)
-    return value

@@ -167,6 +167,7 @@ class Supervisor:
             lost=lambda count: self._metrics.lost(self._site, self._name, count),
             beyond=self._links.beyond,
             certified=self._peer.show,
+            ahead=self._desk.ahead,
         )
         async with self._adapter.open(context) as session:
             opened.set()

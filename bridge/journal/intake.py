@@ -1,8 +1,8 @@
 """Commit 1: admit candidates, queue what is new, note what each place is to be told, and perhaps the signed call with them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from bridge.journal import writebacks
 from bridge.journal.assets import Adopted, adopt
@@ -102,6 +102,14 @@ def _key(candidate: Candidate) -> Key:
     return (candidate.participant, candidate.operation.kind, candidate.key or "")
 
 
+class _Asking(NamedTuple):
+    """A candidate and what it is looked up by, made once: a call may bring a thousand."""
+
+    candidate: Candidate
+    where: Where
+    key: Key
+
+
 def _names_its_rows(fast: FastCall, candidates: Sequence[Candidate]) -> bool:
     """Whether the call's rows are the candidates of its keys in their order, for that is the order of the items."""
     if not fast.rows or list(fast.rows) != sorted(set(fast.rows)) or fast.rows[-1] >= len(candidates):
@@ -115,7 +123,7 @@ class _Accepting:
     def __init__(self, rows: Rows, candidates: Sequence[Candidate], now_ns: int) -> None:
         self._rows = rows
         self._now_ns = now_ns
-        self._candidates = candidates
+        self._asking = [_Asking(candidate, _where(candidate), _key(candidate)) for candidate in candidates]
         self._known = self._load_known()
         self._asked = self._load_asked()
 
@@ -125,16 +133,17 @@ class _Accepting:
         """What each candidate is, in order; a later one sees what the earlier ones would change."""
         verdicts = _Verdicts()
         signed = frozenset(fast.rows if fast else ())
-        for row, candidate in enumerate(self._candidates):
-            admission = self._admission(candidate, verdicts, signed=row in signed)
+        for row, asking in enumerate(self._asking):
+            admission = self._admission(asking, verdicts, signed=row in signed)
             verdicts.admissions.append(admission)
-            if candidate.request is not None:
-                self._note_request(candidate, admission, verdicts)
+            if asking.candidate.request is not None:
+                self._note_request(asking, admission, verdicts)
         return verdicts
 
-    def _note_request(self, candidate: Candidate, admission: Admission, verdicts: _Verdicts) -> None:
+    def _note_request(self, asking: _Asking, admission: Admission, verdicts: _Verdicts) -> None:
         """What is remembered of this request. One that is completed keeps its reply; one that is told again may have it sent elsewhere."""
-        where, request = _where(candidate), candidate.request or ""
+        candidate, where, _ = asking
+        request = candidate.request or ""
         before = verdicts.asked.get(where) or self._asked.get(where)
         if admission is _A.SEEN:
             if before is not None and candidate.reply not in ("", before.reply):
@@ -145,28 +154,28 @@ class _Accepting:
         verdicts.asked[where] = _Asked(request, self._now_ns, admission is _A.REQUESTED, reply)
         verdicts.replies.pop(where, None)
 
-    def _admission(self, candidate: Candidate, verdicts: _Verdicts, *, signed: bool) -> Admission:
+    def _admission(self, asking: _Asking, verdicts: _Verdicts, *, signed: bool) -> Admission:
+        candidate = asking.candidate
         complete = bool(candidate.content) or candidate.refusal is not None
-        if self._handled(candidate, verdicts, complete=complete):
+        if candidate.request is not None and self._handled(asking, verdicts, complete=complete):
             return _A.SEEN
         if candidate.refusal is not None:
             return _A.INVALID
         if not complete:
             return _A.REQUESTED
-        return self._admit(candidate, verdicts, signed=signed)
+        return self._admit(asking, verdicts, signed=signed)
 
-    def _handled(self, candidate: Candidate, verdicts: _Verdicts, *, complete: bool) -> bool:
-        if candidate.request is None:
-            return False
-        where = _where(candidate)
+    def _handled(self, asking: _Asking, verdicts: _Verdicts, *, complete: bool) -> bool:
+        candidate, where, _ = asking
         asked = verdicts.asked.get(where) or self._asked.get(where)
         if asked is None or asked.request != candidate.request or (asked.awaiting and complete):
             return False
         forgotten = candidate.trigger is Trigger.MESSAGE and asked.at_ns < self._now_ns - MESSAGE_MEMORY_NS
         return asked.awaiting or not forgotten
 
-    def _admit(self, candidate: Candidate, verdicts: _Verdicts, *, signed: bool) -> Admission:
-        key, place = _key(candidate), (candidate.flow, candidate.place)
+    def _admit(self, asking: _Asking, verdicts: _Verdicts, *, signed: bool) -> Admission:
+        candidate, _, key = asking
+        place = (candidate.flow, candidate.place)
         if verdicts.places.setdefault(key, place) != place:
             return _A.DUPLICATE_IN_REQUEST
         standing = verdicts.standing.get(key)
@@ -180,8 +189,8 @@ class _Accepting:
             trigger=candidate.trigger,
         )
         if admission is _A.ADOPT and standing is not None:
-            verdicts.standing[key] = replace(
-                standing, digest=candidate.digest, site=candidate.site, flow=candidate.flow
+            verdicts.standing[key] = standing._replace(
+                digest=candidate.digest, site=candidate.site, flow=candidate.flow
             )
         if admission in (_A.NEW, _A.REPLACE):
             verdicts.standing[key] = Standing(
@@ -195,9 +204,9 @@ class _Accepting:
 
     def _load_known(self) -> dict[Key, Known]:
         groups: dict[tuple[str, Kind], list[str]] = {}
-        for candidate in self._candidates:
-            if candidate.key and candidate.content:
-                groups.setdefault((candidate.participant, candidate.operation.kind), []).append(candidate.key)
+        for candidate, _, (participant, kind, key) in self._asking:
+            if key and candidate.content:
+                groups.setdefault((participant, kind), []).append(key)
         return {
             (participant, kind, key): found
             for (participant, kind), keys in groups.items()
@@ -206,10 +215,9 @@ class _Accepting:
 
     def _load_asked(self) -> dict[Where, _Asked]:
         groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
-        for candidate in self._candidates:
+        for candidate, (site, flow, place, slot), _ in self._asking:
             if candidate.request is not None:
-                place = (candidate.place, slot_of(candidate))
-                groups.setdefault((candidate.site, candidate.flow), []).append(place)
+                groups.setdefault((site, flow), []).append((place, slot))
         asked: dict[Where, _Asked] = {}
         for (site, flow), places in groups.items():
             found = self._rows.all(
@@ -236,8 +244,8 @@ class _Accepting:
         writing = _Writing(tx, fence, self._known, fast, new_id, held)
         signed = frozenset(fast.rows if fast else ())
         accepted = [
-            writing.one(candidate, admission, signed=row in signed)
-            for row, (candidate, admission) in enumerate(zip(self._candidates, verdicts.admissions, strict=True))
+            writing.one(asking, admission, signed=row in signed)
+            for row, (asking, admission) in enumerate(zip(self._asking, verdicts.admissions, strict=True))
         ]
         writing.flush()
         self._store_asked(tx, verdicts.asked)
@@ -247,13 +255,16 @@ class _Accepting:
         return accepted
 
     def _store_asked(self, tx: Tx, asked: dict[Where, _Asked]) -> None:
-        received = {_where(c): c.stamps.get("received", tx.now) for c in self._candidates}
+        if not asked:
+            return
+        received = {where: candidate.stamps.get("received", tx.now) for candidate, where, _ in self._asking}
+        shown = {stamp: dump({"received": list(stamp)}) for stamp in set(received.values())}
         tx.many(
             "INSERT INTO triggers (site, flow, place, slot, request, at_ns, awaiting, received, reply) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (site, flow, place, slot) DO UPDATE SET request = excluded.request, at_ns = excluded.at_ns,"
             " awaiting = excluded.awaiting, received = excluded.received, reply = excluded.reply",
             [
-                (*where, row.request, row.at_ns, row.awaiting, dump({"received": list(received[where])}), row.reply)
+                (*where, row.request, row.at_ns, row.awaiting, shown[received[where]], row.reply)
                 for where, row in asked.items()
             ],
         )
@@ -283,17 +294,18 @@ class _Writing:
         self._readings: dict[str, Blob] = {}
         self._adopted: list[Adopted] = []
 
-    def one(self, candidate: Candidate, admission: Admission, *, signed: bool) -> Accepted:
+    def one(self, asking: _Asking, admission: Admission, *, signed: bool) -> Accepted:
         """Plan what one candidate changes; `signed` when it is part of the fast call."""
+        candidate, where, key = asking
         if admission is _A.NEW:
-            return self._new(candidate, signed=signed)
+            return self._new(candidate, where[3], key, signed=signed)
         if admission is _A.REPLACE:
-            return self._replace(candidate)
+            return self._replace(candidate, key)
         if admission is _A.SEEN:
-            again = self._where_said(candidate) or writebacks.say_again(self._tx, _where(candidate))
+            again = where in self._words or writebacks.say_again(self._tx, where)
             return Accepted(admission=_A.REPEAT if again else _A.SEEN)
         if admission is _A.REPEAT:
-            return self._repeat(candidate)
+            return self._repeat(candidate, key)
         if admission is _A.ADOPT:
             return self._adopt(candidate)
         self._refuse(candidate, admission)
@@ -311,22 +323,22 @@ class _Writing:
 
     # one verdict each ------------------------------------------------------------------------------------------------
 
-    def _new(self, candidate: Candidate, *, signed: bool) -> Accepted:
+    def _new(self, candidate: Candidate, slot: str, key: Key, *, signed: bool) -> Accepted:
         line = self._queue.line_for(candidate, signed=signed)
-        item = self._queue.add(line, candidate, slot_of(candidate), self._keep(candidate))
+        item = self._queue.add(line, candidate, slot, key, self._keep(candidate))
         if candidate.progress:
             state = EmsState.SENT if line.fast else self._waiting(candidate)
             self._say(candidate, state, ticket=item, follows=item)
         return Accepted(admission=_A.NEW, item=item, submission=line.id)
 
-    def _replace(self, candidate: Candidate) -> Accepted:
+    def _replace(self, candidate: Candidate, key: Key) -> Accepted:
         part = self._keep(candidate)
-        planned = self._queue.planned(_key(candidate))
+        planned = self._queue.planned(key)
         if planned is not None:
             item, line = self._queue.change(planned, candidate, slot_of(candidate), part)
             submission = line.id
         else:
-            found = self._known[_key(candidate)]
+            found = self._known[key]
             item = found.item
             moved = (found.place, found.slot) != (candidate.place, slot_of(candidate))
             submission = self._queue.replace(found, candidate, slot_of(candidate), part, moved=moved)
@@ -334,8 +346,8 @@ class _Writing:
         self._say(candidate, self._waiting(candidate), ticket=self._queue.last_item, follows=item, step=step)
         return Accepted(admission=_A.REPLACE, item=item, submission=submission)
 
-    def _repeat(self, candidate: Candidate) -> Accepted:
-        planned = self._queue.planned(_key(candidate))
+    def _repeat(self, candidate: Candidate, key: Key) -> Accepted:
+        planned = self._queue.planned(key)
         if planned is not None:  # the same record twice in one call: the first one's words stand
             if _where(candidate) != _where(planned.candidate):  # but each request is answered
                 state = EmsState.SENT if planned.line.fast else self._waiting(candidate)
@@ -343,7 +355,7 @@ class _Writing:
                 self._say(candidate, state, ticket=self._queue.last_item, follows=planned.id, step=step)
                 self._queue.echo(planned.line)
             return Accepted(admission=_A.REPEAT, item=planned.id, submission=planned.line.id)
-        found = self._known[_key(candidate)]
+        found = self._known[key]
         told = self._waiting(candidate) if found.state is ItemState.WAITING else found.state.ems
         quiet = not candidate.progress and not told.final and told is not EmsState.IN_DOUBT
         word = self._word(candidate, told, ticket=self._queue.last_item, follows=found.item)
@@ -411,9 +423,6 @@ class _Writing:
         mine.append(len(candidate.readings).to_bytes(_PART_BYTES, "big") + candidate.readings)
         return len(mine) - 1
 
-    def _where_said(self, candidate: Candidate) -> bool:
-        return _where(candidate) in self._words
-
     def _say(
         self, candidate: Candidate, state: EmsState, *, ticket: int, follows: int, step: str = writebacks.PENDING
     ) -> None:
@@ -441,10 +450,11 @@ class _Writing:
         units: dict[str, set[int]] = {}
         again: dict[str, list[str]] = {}
         for planned in self._queue.new_items():
-            if planned.kind is Kind.UNIT:
-                units.setdefault(planned.participant, set()).add(planned.id)
-            elif (planned.participant, planned.kind, planned.key) in self._known:
-                again.setdefault(planned.participant, []).append(planned.key)
+            participant, kind, key = planned.key
+            if kind is Kind.UNIT:
+                units.setdefault(participant, set()).add(planned.id)
+            elif planned.key in self._known:
+                again.setdefault(participant, []).append(key)
         for participant, keys in again.items():
             units.setdefault(participant, set()).update(units_of(self._tx, participant, keys))
         for participant, found in units.items():

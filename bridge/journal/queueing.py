@@ -17,6 +17,7 @@ _INSERT: Final = (
     " placed_ns, deadline_ns, blocked, attempts, epoch, sent_ns, stamps, echoes, call) VALUES (:seq, :id, :participant, :site, :flow, :operation,"
     " :state, :seq, :open, :items, :max_items, :due, :now, :deadline, :blocked, :attempts, :epoch, :sent, :stamps, :echoes, :call)"
 )
+_WORD: Final = {kind: kind.value for kind in Kind}  # `value` is a call of Python's
 _AT_ONCE: Final = 0  # no time of day: what need not wait is due even when the clock was set back
 _JOIN_SHARE: Final = 0.9  # of the time that a record may wait, a submission it joins must have at least this left
 
@@ -47,21 +48,8 @@ class Planned:
     candidate: Candidate
     slot: str
     part: int
-
-    @property
-    def participant(self) -> str:
-        """Whose it is."""
-        return self.candidate.participant
-
-    @property
-    def kind(self) -> Kind:
-        """What it is."""
-        return self.candidate.operation.kind
-
-    @property
-    def key(self) -> str:
-        """Its reference."""
-        return self.candidate.key or ""
+    key: tuple[str, Kind, str]
+    """Whose it is, what it is, and its reference."""
 
 
 class Queueing:
@@ -77,6 +65,7 @@ class Queueing:
         self._open: dict[tuple[str, str, str, str], Line] = {}
         self._ids: dict[int, str] = {}
         self._item_ids, self._seqs = tx.ids(("items", "id"), ("submissions", "seq"))
+        self._fast_line: Line | None = None
         self._fast_row: dict[str, object] = {}
         self.fast_body = NO_BLOB
 
@@ -87,10 +76,11 @@ class Queueing:
 
     def line_for(self, candidate: Candidate, *, signed: bool) -> Line:
         """The submission that this new item joins: the fast call's (when `signed`), the flow's open one, or one opened for it."""
-        where = (candidate.participant, candidate.site, candidate.flow, candidate.operation.value)
         if self._fast is not None and signed:
-            line = next((line for line in self._lines.values() if line.fast), None)
-            return line or self._open_line(candidate, self._fast.submission, fast=True)
+            if self._fast_line is None:
+                self._fast_line = self._open_line(candidate, self._fast.submission, fast=True)
+            return self._fast_line
+        where = (candidate.participant, candidate.site, candidate.flow, candidate.operation.value)
         line = self._open.get(where) or self._find_open(where)
         if line is not None and (line.items >= candidate.max_items or self._ends_early(line, candidate)):
             self._close(line)
@@ -100,17 +90,16 @@ class Queueing:
         self._open[where] = line
         return line
 
-    def add(self, line: Line, candidate: Candidate, slot: str, part: int) -> int:
+    def add(self, line: Line, candidate: Candidate, slot: str, key: tuple[str, Kind, str], part: int) -> int:
         """Plan a new item at the end of the line."""
         item = self._item_ids.next()
         line.items += 1
         line.added += 1
         line.first = line.first or item
-        planned = Planned(item, line, candidate, slot, part)
-        self._items[planned.participant, planned.kind, planned.key] = planned
+        self._items[key] = Planned(item, line, candidate, slot, part, key)
         if not line.fast and line.items >= candidate.max_items:
             line.open = False
-        return planned.id
+        return item
 
     def planned(self, key: tuple[str, Kind, str]) -> Planned | None:
         """The item of this key that this very accept creates."""
@@ -182,7 +171,8 @@ class Queueing:
         yield from self._items.values()
         for found, candidate, slot, part in self._replaced:
             if candidate.operation.kind is Kind.UNIT:
-                yield Planned(found.item, self._lines[found.submission], candidate, slot, part)
+                key = (candidate.participant, candidate.operation.kind, candidate.key or "")
+                yield Planned(found.item, self._lines[found.submission], candidate, slot, part, key)
 
     def flush(self, readings: Mapping[str, int | None]) -> None:
         """Write the rows. `fast_body` is then the evidence of the fast call's body."""
@@ -203,7 +193,7 @@ class Queueing:
 
     def _insert_fast(self) -> None:
         """The fast call and its submission, whole: one statement each on the quiet path."""
-        line = next((line for line in self._lines.values() if line.fast), None)
+        line = self._fast_line
         if line is None:
             return
         assert self._fast is not None
@@ -221,7 +211,7 @@ class Queueing:
         self._tx.many(
             "INSERT INTO register (participant, kind, key, item) VALUES (?, ?, ?, ?)"
             " ON CONFLICT (participant, kind, key) DO UPDATE SET item = excluded.item",
-            [(p.participant, p.kind.value, p.key, p.id) for p in self._items.values()],
+            [(whose, _WORD[kind], name, planned.id) for (whose, kind, name), planned in self._items.items()],
         )
 
     def _update_items(self, readings: Mapping[str, int | None]) -> None:
@@ -341,14 +331,19 @@ def _item_row(planned: Planned, readings: Mapping[str, int | None], now: Stamp) 
     c = planned.candidate
     received = c.stamps.get("received", now)
     blob = readings.get(c.participant) if planned.part >= 0 else None
-    where = (c.site, c.flow, c.place, planned.slot, c.request, c.progress)
+    participant, kind, key = planned.key
     return (
         planned.id,
         planned.line.seq,
-        c.participant,
-        planned.kind.value,
-        planned.key,
-        *where,
+        participant,
+        _WORD[kind],
+        key,
+        c.site,
+        c.flow,
+        c.place,
+        planned.slot,
+        c.request,
+        c.progress,
         c.content,
         c.digest,
         blob,

@@ -26,7 +26,11 @@ CALL = SignedCall(
 
 
 class Mapper:
+    def __init__(self):
+        self.mapped = []
+
     def map(self, record):
+        self.mapped.append(record.place)
         return Mapped(key=record.place, item={"name": record.place})
 
     def key_of(self, fields):
@@ -97,10 +101,10 @@ class Journal:
 
 class Rig:
     def __init__(self):
-        self.journal, self.lane, self.acked = Journal(), Lane(), []
+        self.journal, self.lane, self.mapper, self.acked = Journal(), Lane(), Mapper(), []
         plan = FlowPlan(
             site="north", name="assets", adapter="ems", participant="acme", operation=Operation.ASSET_CREATE,
-            trigger=Trigger.REQUEST, key_field="ref", records=None, submit=None, outcome=Outcome(), mapper=Mapper(),
+            trigger=Trigger.REQUEST, key_field="ref", records=None, submit=None, outcome=Outcome(), mapper=self.mapper,
             validator=Validator(), max_items=1000, render=lambda _: RenderedItem(b"{}"),
         )  # fmt: skip
         self.desk = IntakeDesk(
@@ -154,6 +158,21 @@ async def test_a_full_journal_keeps_no_send_slot():
     assert [slot.ended for slot in rig.lane.slots] == [["released"]]
     assert [fast for _, fast in rig.journal.taken] == [None]
     assert rig.acked == [True]
+
+
+async def test_a_record_shown_ahead_is_mapped_once():
+    """The adapter shows it while it reads others; the arrival brings it with its time."""
+    rig = Rig()
+    rig.journal.go.set()
+    arrival = rig.arrival(name="X")
+    rig.desk.ahead(arrival.records[0])
+    assert rig.mapper.mapped == ["A"]
+    await rig.desk.take([arrival])
+    assert rig.mapper.mapped == ["A"]
+    await rig.desk.take([rig.arrival(name="X")])
+    assert rig.mapper.mapped == ["A", "A"]
+    first, second = (taken[0] for taken, _ in rig.journal.taken)
+    assert (first.key, first.content) == (second.key, second.content) == ("A", b'{"name":"A"}')
 
 
 @pytest.mark.parametrize(("size", "kept"), [(MOST_REPLY, MOST_REPLY), (MOST_REPLY + 1, 0)])

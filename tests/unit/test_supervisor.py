@@ -57,7 +57,7 @@ async def waits(error, jitter):
 
     adapter = Adapter(error)
     supervisor = Supervisor(
-        site="north", name="ems", adapter=adapter, options=None, plans={}, journal=Journal(), desk=None, writebacks=None, clock=Clock(),
+        site="north", name="ems", adapter=adapter, options=None, plans={}, journal=Journal(), desk=Nothing(), writebacks=None, clock=Clock(),
         metrics=Nothing(), links=Links(), client_id="t", jitter=lambda: jitter, sleep=sleep,
     )  # fmt: skip
     task = asyncio.get_running_loop().create_task(supervisor.run())
