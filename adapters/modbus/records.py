@@ -123,7 +123,6 @@ class Reader:
         spans = [span for number in numbers for span in layout.chunks_of(number)]
         early = _Early(layout, [] if next(bitsets(layout, numbers), None) else numbers, image, show)
         await self._link.fetch(spans, image, early.more)
-        early.end()
         for span in spans:
             if not image.knows(span):
                 raise LinkError(f"{layout.flow}: {image.why(span)}", hint="do base, stride and count fit the device?")
@@ -180,10 +179,6 @@ class _Early:
         if not self._due and len(self.made) < len(self._numbers):
             self._due = True
             asyncio.get_running_loop().call_soon(self._make)
-
-    def end(self) -> None:
-        """Everything is read: what is not made by now is made with its arrival."""
-        self._numbers = []
 
     def _make(self) -> None:
         self._due = False

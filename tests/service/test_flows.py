@@ -167,3 +167,18 @@ async def test_another_asset_in_the_place_is_never_told_the_outcome(tmp_path):
         await made.release()
         await made_alarm(made, "MOVED")
         assert ems.written["B1"][OutcomeField.STATE] == before
+
+
+async def test_a_return_that_was_held_stays_held(tmp_path):
+    """The sandbox holds it from its call's acceptance on: what the knob says a moment later counts for later calls alone."""
+    async with service(tmp_path, knobs=Knobs(returns="hold", return_delay_s=0.3)) as made:
+        ems = await linked(made)
+        fill(ems, 2)
+        ems.request("assets", "B1")
+        await until_words(ems, ["B1"], {2: 1})
+        made.knobs.returns = "push"
+        ems.request("assets", "B2")
+        await until_words(ems, ["B1", "B2"], {2: 1, 3: 1})
+        assert ems.last("B1") == 2
+        assert await made.sandbox.release() == 1
+        await until_words(ems, ["B1", "B2"], {3: 2})

@@ -31,6 +31,14 @@ class Journal(Nothing):
         return []
 
 
+class Desk:
+    def __init__(self):
+        self.shown = []
+
+    def ahead(self, record):
+        self.shown.append(record)
+
+
 class Links(Nothing):
     async def run(self):
         await asyncio.Event().wait()
@@ -42,6 +50,7 @@ class Adapter:
 
     def open(self, context):
         self.tries += 1
+        context.ahead(self.tries)
         raise self._error
 
 
@@ -55,9 +64,9 @@ async def waits(error, jitter):
             enough.set()
             await asyncio.Event().wait()
 
-    adapter = Adapter(error)
+    adapter, desk = Adapter(error), Desk()
     supervisor = Supervisor(
-        site="north", name="ems", adapter=adapter, options=None, plans={}, journal=Journal(), desk=Nothing(), writebacks=None, clock=Clock(),
+        site="north", name="ems", adapter=adapter, options=None, plans={}, journal=Journal(), desk=desk, writebacks=None, clock=Clock(),
         metrics=Nothing(), links=Links(), client_id="t", jitter=lambda: jitter, sleep=sleep,
     )  # fmt: skip
     task = asyncio.get_running_loop().create_task(supervisor.run())
@@ -68,6 +77,9 @@ async def waits(error, jitter):
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert adapter.tries == TRIES
+    assert desk.shown == list(
+        range(1, TRIES + 1)
+    )  # what a session reads ahead is shown to the desk that takes its arrivals
     return slept
 
 

@@ -393,6 +393,17 @@ async def test_awaited_keeps_when_it_was_received(kit):
     assert waiting.received == candidate.stamps["received"]
 
 
+async def test_requests_that_come_together_keep_each_its_own_time(kit):
+    """Two in one commit, received a second apart."""
+    first = kit.message(None, "r-1", content="", place="one")
+    kit.clock.advance(1)
+    second = kit.message(None, "r-2", content="", place="two")
+    await kit.accept(first, second)
+    waiting = await kit.journal.awaited(kit.site)
+    assert [entry.received for entry in waiting] == [first.stamps["received"], second.stamps["received"]]
+    assert waiting[1].received.wall_ns - waiting[0].received.wall_ns > 1_000_000_000
+
+
 async def test_request_without_registration_is_refused(kit):
     """When the wait is over the refusal completes the request."""
     await kit.accept(kit.message(None, "r1", content=""))
