@@ -135,9 +135,12 @@ class FlowPlan:
         if mapped.refusals:
             return Evaluated(key=mapped.key, refusal=merge(mapped.refusals))
         findings = self.validator.check(mapped.item)
-        refusals = [finding.refusal for finding in findings if finding.severity is Severity.ERROR]
-        if refusals:
-            return Evaluated(key=mapped.key, refusal=merge(refusals))
+        unusual: tuple[str, ...] = ()
+        if findings:
+            refusals = [finding.refusal for finding in findings if finding.severity is Severity.ERROR]
+            if refusals:
+                return Evaluated(key=mapped.key, refusal=merge(refusals))
+            unusual = tuple(finding.refusal.text for finding in findings)
         rendered = self.render(mapped.item)
         if rendered is None:
             return Evaluated(key=mapped.key, refusal=TOO_LARGE)
@@ -148,7 +151,7 @@ class FlowPlan:
             content=content,
             digest=sha256(content).digest()[:DIGEST_BYTES],
             members=tuple(mapped.members),
-            unusual=tuple(finding.refusal.text for finding in findings),
+            unusual=unusual,
         )
 
     def values(self, outcome: EmsOutcome) -> Mapping[OutcomeField, object]:

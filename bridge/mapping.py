@@ -48,8 +48,7 @@ class _Wrong(Exception):
         self.refusals = refusals
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
+class _Target(NamedTuple):
     """One field of the item: where it stands and how it is made."""
 
     name: str
@@ -121,21 +120,24 @@ def digest(content: bytes) -> bytes:
 
 def _build(targets: Sequence[_Target], fields: Fields, refusals: list[Refusal], prefix: str = "") -> dict[str, Any]:
     item: dict[str, Any] = {}
-    for target in targets:
+    for name, parents, leaf, fetch in targets:
         try:
-            value = target.fetch(fields)
+            value = fetch(fields)
         except WrongValue as wrong:
-            refusals.append(Refusal(reason=wrong.reason, text=f"{prefix}{target.name} {wrong.text}"))
+            refusals.append(Refusal(reason=wrong.reason, text=f"{prefix}{name} {wrong.text}"))
             continue
         except _Wrong as several:
             refusals.extend(several.refusals)
             continue
         if value is _ABSENT:
             continue
-        place = item
-        for parent in target.parents:
-            place = place.setdefault(parent, {})
-        place[target.leaf] = value
+        if parents:
+            place = item
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[leaf] = value
+        else:
+            item[leaf] = value
     return item
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import jsonschema_rs
@@ -59,7 +60,7 @@ class Validator:
         self._schema = jsonschema_rs.validator_for(dict(schema), validate_formats=True)
         self._checks = tuple(checks)
         self._members = members
-        self._chosen: dict[tuple[str, ...], tuple[_Check, ...]] = {}
+        self._chosen: dict[tuple[str, ...], tuple[tuple[Run, _Check], ...]] = {}
 
     def check(self, item: Item) -> list[Finding]:
         """Everything wrong with an item, errors and warnings; rules are looked at only when its shape is right, for they trust it."""
@@ -67,16 +68,18 @@ class Validator:
             return list(_schema_findings(self._schema, item))
         return [
             Finding(field=field, reason=reason, severity=check.severity, code=check.code)
-            for check in self._for(item)
-            for field, reason in check.test.run(item)
+            for run, check in self._for(item)
+            for field, reason in run(item)
         ]
 
-    def _for(self, item: Item) -> tuple[_Check, ...]:
+    def _for(self, item: Item) -> tuple[tuple[Run, _Check], ...]:
         """The rules that have something to say of an item with these names: the records of a flow are much alike."""
         names = tuple(item)
         found = self._chosen.get(names)
         if found is None:
-            found = tuple(check for check in self._checks if all(name in names for name in check.test.needs))
+            found = tuple(
+                (check.test.run, check) for check in self._checks if all(name in names for name in check.test.needs)
+            )
             if len(self._chosen) < _MOST_SHAPES:
                 self._chosen[names] = found
         return found
@@ -261,13 +264,18 @@ def _getter(name: str) -> Get:
     return read
 
 
+def _present(name: str) -> Get:
+    """Reads a name that the test needs, so that the item has its first part."""
+    return itemgetter(name) if "." not in name else _getter(name)
+
+
 def _first(*names: str) -> tuple[str, ...]:
     """The first parts of dotted names."""
     return tuple(name.partition(".")[0] for name in names)
 
 
 def _identifier(name: str, rule: Rule) -> _Test:
-    get = _getter(name)
+    get = _present(name)
 
     def run(item: Item) -> Found:
         value = get(item)
@@ -310,7 +318,7 @@ def _one_given(names: tuple[str, ...]) -> _Test:
 
 
 def _given_when(name: str, other: str, words: frozenset[str]) -> _Test:
-    get, get_other = _getter(name), _getter(other)
+    get, get_other = _getter(name), _present(other)
 
     def run(item: Item) -> Found:
         if get_other(item) in words and get(item) is None:
@@ -321,7 +329,7 @@ def _given_when(name: str, other: str, words: frozenset[str]) -> _Test:
 
 
 def _not_both_zero(one: str, other: str) -> _Test:
-    get_one, get_other = _getter(one), _getter(other)
+    get_one, get_other = _present(one), _present(other)
 
     def run(item: Item) -> Found:
         if get_one(item) == 0 and get_other(item) == 0:
@@ -332,7 +340,7 @@ def _not_both_zero(one: str, other: str) -> _Test:
 
 
 def _usual_value(name: str, spec: FieldSpec) -> _Test:
-    get, usual = _getter(name), frozenset(spec.usual)
+    get, usual = _present(name), frozenset(spec.usual)
     listed = ", ".join(f"{value:g}" for value in spec.usual)
 
     def run(item: Item) -> Found:
@@ -345,7 +353,7 @@ def _usual_value(name: str, spec: FieldSpec) -> _Test:
 
 
 def _distributor(mpan: str, group: str) -> _Test:
-    get_mpan, get_group = _getter(mpan), _getter(group)
+    get_mpan, get_group = _present(mpan), _present(group)
 
     def run(item: Item) -> Found:
         value = get_mpan(item)

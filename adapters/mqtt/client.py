@@ -3,12 +3,13 @@
 import os
 import socket
 import ssl
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
 from paho.mqtt.client import Client, MQTTMessage, _WebsocketWrapper
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -22,6 +23,8 @@ AT_LEAST_ONCE: Final = 1
 OFFLINE: Final = b"offline"
 ONLINE: Final = b"online"
 AHEAD: Final = 16 * 1024  # bytes asked of the connection at once
+_PUBLISH: Final = 0x30  # with QoS 0 or 1: what else stands in those bits is no matter here
+_LAST_SHIFT: Final = 21
 _CONTROL: Final = 0x8  # the bit of an opcode that marks frames of control (RFC 6455, 5.5)
 
 _PROTOCOLS: Final = {Version.V311: MQTTProtocolVersion.MQTTv311, Version.V5: MQTTProtocolVersion.MQTTv5}
@@ -89,8 +92,13 @@ def certificate_of(sock: Any) -> Mapping[str, Any]:
 
 
 class Ahead(Client):
-    """The library's client, reading ahead: by itself it asks the system for each packet's first byte, each byte of its length, and the rest. For one connection."""
+    """The library's client, reading ahead: by itself it asks the system for each packet's first byte, each byte of its length, and the rest. For one connection.
 
+    `plain` is told of a message that came whole and without properties: its topic, payload, packet identifier (0 with QoS 0), and whether it was
+    retained. Half of what the library does with a message is to put it together from pieces, and to guard it from other threads.
+    """
+
+    plain: Callable[[str, bytes, int, bool], None] | None = None
     _ahead = b""
     _taken = 0
 
@@ -108,6 +116,58 @@ class Ahead(Client):
             self._ahead, start, end = found, 0, bufsize
         self._taken = min(end, len(self._ahead))
         return self._ahead[start:end]
+
+    def _packet_read(self) -> MQTTErrorCode:
+        """The next packet: a plain message at once, everything else in the library's way."""
+        if self.plain is None or self._in_packet["command"]:
+            return super()._packet_read()
+        if self._taken == len(self._ahead):
+            try:
+                self._ahead, self._taken = super()._sock_recv(AHEAD), 0
+            except BlockingIOError:
+                return MQTTErrorCode.MQTT_ERR_AGAIN
+            except OSError:
+                return MQTTErrorCode.MQTT_ERR_CONN_LOST
+        return MQTTErrorCode.MQTT_ERR_SUCCESS if self._told(self.plain) else super()._packet_read()
+
+    def _told(self, plain: Callable[[str, bytes, int, bool], None]) -> bool:
+        """Tell a PUBLISH of QoS 0 or 1 (MQTT 3.1.1 and 5, 3.3) that is here whole and has no properties; False for anything else, which stays where it is."""
+        data, end, start = self._ahead, len(self._ahead), self._taken + 1
+        if start >= end or data[start - 1] & 0xF4 != _PUBLISH:
+            return False
+        head, size, shift = data[start - 1], 0, 0
+        while True:  # the length: seven bits a byte, four bytes at most (1.5.5)
+            if start == end or shift > _LAST_SHIFT:
+                return False
+            byte = data[start]
+            start += 1
+            size |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+        after = start + size
+        if after > end or size < 2:
+            return False
+        body = start + 2 + (data[start] << 8 | data[start + 1])
+        topic, mid = data[start + 2 : body], 0
+        if head & 0x02:
+            body += 2
+            mid = data[body - 2] << 8 | data[body - 1] if body <= after else 0
+        if self._protocol == MQTTProtocolVersion.MQTTv5:
+            body += 1  # how long the properties are
+            if body > after or data[body - 1]:
+                return False
+        if body > after or not topic:
+            return False
+        try:
+            name = topic.decode()
+        except UnicodeDecodeError:
+            return False
+        self._taken = after
+        with self._msgtime_mutex:
+            self._last_bytes_received = time.monotonic()
+        plain(name, data[body:after], mid, bool(head & 0x01))
+        return True
 
 
 class _Masking(_WebsocketWrapper):

@@ -212,6 +212,7 @@ class Link:
         client.on_unsubscribe = self._on_unsubscribe
         client.on_publish = self._on_publish
         client.on_message = self._on_message
+        client.plain = self._came
 
     async def _dial(self) -> None:
         """Name look-up, TCP and TLS in a thread: the library blocks there. A cancelled caller leaves no socket behind."""
@@ -409,6 +410,14 @@ class Link:
         self._moved.set()
 
     def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = ""  # fits no template: acknowledged and put aside
+        mid = message.mid if message.qos else 0
+        self._came(topic, bytes(message.payload), mid, message.retain, reply_of(message))
+
+    def _came(self, topic: str, payload: bytes, mid: int, retained: bool, reply: Reply | None = None) -> None:  # noqa: FBT001 - the client's own form
         self._events += 1
         self.messages += 1
         if self._closing:
@@ -416,12 +425,7 @@ class Link:
         if not self._visited:
             self._visited = True
             self._moved.set()
-        mid = message.mid if message.qos else 0
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:
-            topic = ""  # fits no template: acknowledged and put aside
-        self._heard(Heard(topic, bytes(message.payload), mid, reply_of(message), message.retain))
+        self._heard(Heard(topic, payload, mid, reply, retained))
 
     # ending ----------------------------------------------------------------------------------------------------------
 

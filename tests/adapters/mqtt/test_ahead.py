@@ -51,6 +51,7 @@ def read(pieces):
     client = made(MqttOptions(host="127.0.0.1", version="3.1.1"), "test")
     assert isinstance(client, Ahead)
     payloads, wire = [], Wire(pieces)
+    client.plain = lambda _topic, payload, _mid, _retained: payloads.append(payload)
     client.on_message = lambda _client, _userdata, message: payloads.append(message.payload)
     client._sock = wire
     while wire.pieces or client.ahead:
@@ -67,6 +68,125 @@ def test_pieces_change_nothing(payloads, cuts):
         pieces.append(whole[:cut])
         whole = whole[cut:]
     assert read([piece for piece in (*pieces, whole) if piece])[0] == payloads
+
+
+def told(pieces, version, *, plain):
+    """What is told of these pieces (topic, payload, packet identifier, retained), how each reading ended, and how much was told the short way."""
+    client = made(MqttOptions(host="127.0.0.1", version=version), "test")
+    messages, ends, short, wire = [], [], [], Wire(pieces)
+
+    def whole(_client, _userdata, message):
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = "no text"
+        messages.append((topic, bytes(message.payload), message.mid if message.qos else 0, message.retain))
+
+    def at_once(*message):
+        messages.append(message)
+        short.append(message)
+
+    client.on_message = whole
+    client.plain = at_once if plain else None
+    client._sock = wire
+    client._sock_close = lambda: None
+    # The library asks what is under way when it is told of a PUBREL, and answers a QoS 2 message; none of that is asked of it here.
+    client._send_pubrec = client._send_pubcomp = lambda *_: 0
+    while (wire.pieces or client.ahead) and len(ends) < 200:
+        before = (len(wire.pieces), client.ahead, sum(map(len, wire.pieces)))
+        ends.append(int(client._packet_read()))
+        if ends[-1] > 0:
+            break
+        if before == (len(wire.pieces), client.ahead, sum(map(len, wire.pieces))):
+            break
+    client._sock = None
+    return messages, ends, short
+
+
+def publish(topic, payload, *, bits, mid=7, properties=None):
+    """A PUBLISH with these four bits; `properties` is None for MQTT 3.1.1."""
+    rest = struct.pack("!H", len(topic)) + topic + (struct.pack("!H", mid) if bits & 6 else b"")
+    rest += b"" if properties is None else bytes([len(properties)]) + properties
+    length, left = bytearray(), len(rest) + len(payload)
+    while True:
+        left, low = divmod(left, 128)
+        length.append(low | (128 if left else 0))
+        if not left:
+            return bytes([0x30 | bits]) + bytes(length) + rest + payload
+
+
+def cut(whole, cuts):
+    pieces = []
+    for size in cuts:
+        pieces.append(whole[:size])
+        whole = whole[size:]
+    return [piece for piece in (*pieces, whole) if piece]
+
+
+TOPICS = st.one_of(
+    st.just(b""), st.text(max_size=30).map(lambda text: text.encode(errors="replace")), st.binary(max_size=5)
+)
+RESPONSE = b"\x08\x00\x01a"
+PACKETS = {
+    "3.1.1": st.builds(publish, TOPICS, st.binary(max_size=300), bits=st.integers(0, 15), mid=st.integers(0, 65535)),
+    "5": st.builds(
+        publish, TOPICS, st.binary(max_size=300), bits=st.integers(0, 15), mid=st.integers(0, 65535),
+        properties=st.sampled_from([b"", b"", RESPONSE]),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+@given(data=st.data())
+def test_plain_messages_are_what_the_library_reads(version, data):
+    """The same messages in the same order from good packets, torn ones and noise, and the connection fails at the same packet or at none."""
+    parts = data.draw(st.lists(st.one_of(PACKETS[version], PACKETS[version], st.binary(max_size=12)), max_size=6))
+    whole = b"".join(parts)
+    whole = whole[: data.draw(st.integers(0, len(whole)) if data.draw(st.booleans()) else st.just(len(whole)))]
+    pieces = cut(whole, data.draw(st.lists(st.integers(1, 400), max_size=8)))
+    theirs, ends, none = told(pieces, version, plain=False)
+    ours, our_ends, _ = told(pieces, version, plain=True)
+    assert none == []
+    assert ours == theirs
+    assert (max(our_ends, default=0) > 0) == (max(ends, default=0) > 0)
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+@pytest.mark.parametrize(("bits", "mid"), [(0, 0), (1, 0), (2, 513), (3, 513), (10, 513)])
+@pytest.mark.parametrize("size", [0, 1, 90, 110, 111, 127, 128, 16300, 16400])
+def test_a_plain_message_is_told_at_once(version, bits, mid, size):
+    """QoS 0 and 1, retained or not, sent again or not; lengths of one to three bytes."""
+    properties = None if version == "3.1.1" else b""
+    packet = publish(b"a/\xc3\xa9", b"x" * size, bits=bits, mid=513, properties=properties)
+    messages, _, short = told([packet, packet], version, plain=True)
+    expected = ("a/é", b"x" * size, mid, bool(bits & 1))
+    assert messages == [expected, expected]
+    assert len(short) == (2 if len(packet) <= AHEAD else 0)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        publish(b"a", b"x", bits=2, properties=RESPONSE),
+        publish(b"", b"x", bits=2, properties=b"\x23\x00\x01"),
+        publish(b"a\xff", b"x", bits=2, properties=b""),
+        publish(b"a", b"x", bits=4, properties=b""),
+    ],
+)
+def test_what_says_more_is_the_librarys(packet):
+    """Properties, a topic that is no text, QoS 2."""
+    assert told([packet], "5", plain=True)[2] == []
+
+
+def test_a_plain_message_is_a_sign_of_life():
+    """Without it the library would ask the broker whether it is there, and end a connection that is busy."""
+    client = made(MqttOptions(host="127.0.0.1", version="3.1.1"), "test")
+    client.plain = lambda *_: None
+    client._sock = Wire([packet(b"x")])
+    client._last_bytes_received = 0.0
+    client.loop_read()
+    client._sock = None
+    assert client._last_bytes_received > 0
 
 
 def test_many_small_packets_are_one_question():
