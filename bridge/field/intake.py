@@ -10,7 +10,7 @@ from typing import Final
 from bridge.api import MOST_REPLY, Arrival
 from bridge.clock import Clock, Stamp
 from bridge.errors import JournalFull
-from bridge.field.readings import Ahead, evidence, source_ns
+from bridge.field.readings import Ahead, candidate_of, evidence
 from bridge.field.report import FieldMetrics
 from bridge.flow import Evaluated, FlowPlan
 from bridge.journal.port import Candidate, Fence, Intake, Journal
@@ -94,9 +94,9 @@ class IntakeDesk:
             reason=HostReason.NO_REGISTRATION,
             text=f"no registration was found for {place} within {plan.registration_wait_s:g} s; publish it retained before the request",
         )
-        candidate = self._candidate(
-            plan, Evaluated(key=None, refusal=refusal), place, request, b"", {"received": received}
-        )
+        candidate = candidate_of(plan, Evaluated(key=None, refusal=refusal), place)
+        candidate.request, candidate.stamps = request, {"received": received}
+        candidate.deadline_ns = self._clock.wall_ns() + plan.deadline_ns
         batch = _Batch(candidates=[candidate], evaluated=[Evaluated(key=None)], plans=[plan])
         await self._commit(batch)
 
@@ -107,18 +107,18 @@ class IntakeDesk:
                 await turns.give()
             plan = self._plans[record.flow]
             prepared = self._ahead.take(record)
-            evaluated = prepared.evaluated
+            candidate, mapped = prepared.candidate, self._clock.now()
             batch.plans.append(plan)
-            batch.evaluated.append(evaluated)
-            stamps = {"received": record.received, "mapped": self._clock.now()}
-            source = source_ns(record)
-            if source:
-                stamps["source"] = Stamp(source, 0, "")
-                self._metrics.source(self._site, plan.name, record.received.wall_ns - source)
-            candidate = self._candidate(
-                plan, evaluated, record.place, record.request, evidence(record, prepared), stamps
-            )
-            batch.candidates.append(replace(candidate, reply=self._reply(record)) if record.reply else candidate)
+            batch.evaluated.append(prepared.evaluated)
+            batch.candidates.append(candidate)
+            candidate.request, candidate.readings = record.request, evidence(record, prepared)
+            candidate.deadline_ns = mapped.wall_ns + plan.deadline_ns
+            candidate.stamps = stamps = {"received": record.received, "mapped": mapped}
+            if prepared.source_ns:
+                stamps["source"] = Stamp(prepared.source_ns, 0, "")
+                self._metrics.source(self._site, plan.name, record.received.wall_ns - prepared.source_ns)
+            if record.reply:
+                candidate.reply = self._reply(record)
         self._warn(batch)
         return batch
 
@@ -153,36 +153,6 @@ class IntakeDesk:
             log.warning(
                 "records_unusual", extra={"site": self._site, "flow": plan.name, "count": len(found), "first": text}
             )
-
-    def _candidate(
-        self,
-        plan: FlowPlan,
-        evaluated: Evaluated,
-        place: str,
-        request: str | None,
-        readings: bytes,
-        stamps: dict[str, Stamp],
-    ) -> Candidate:
-        return Candidate(
-            site=self._site,
-            flow=plan.name,
-            place=place,
-            participant=plan.participant,
-            operation=plan.operation,
-            trigger=plan.trigger,
-            request=request,
-            key=evaluated.key,
-            content=evaluated.content,
-            digest=evaluated.digest,
-            refusal=evaluated.refusal,
-            depends=evaluated.members,
-            readings=readings,
-            stamps=stamps,
-            max_items=1 if plan.operation.kind is Kind.UNIT else plan.max_items,
-            linger_ns=plan.linger_ns,
-            deadline_ns=self._clock.wall_ns() + plan.deadline_ns,
-            progress=plan.outcome.progress,
-        )
 
     async def _commit(self, batch: _Batch) -> Intake:
         slot, fast = await self._claim(batch)

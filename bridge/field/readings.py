@@ -7,7 +7,8 @@ from typing import Final, NamedTuple
 import orjson
 
 from bridge.flow import Evaluated, FlowPlan
-from bridge.model import HostReason, Quality, Reading, Record, Refusal
+from bridge.journal.port import Candidate
+from bridge.model import HostReason, Kind, Quality, Reading, Record, Refusal
 
 log = logging.getLogger(__name__)
 
@@ -19,11 +20,16 @@ _MOST_NS: Final = 2**63  # what a column holds: the year 2262
 
 
 class Prepared(NamedTuple):
-    """A record as its flow sees it, and its readings as evidence but for the time when they were received; both follow from `fields` and `problem`."""
+    """A record as its flow sees it, what the journal is asked for it, and its readings as evidence, but for what only its arrival has: request, times, reply.
+
+    All of it follows from `place`, `fields` and `problem`; `source_ns` is 0 where the protocol has no source times.
+    """
 
     fields: Mapping[str, Reading]
     problem: str
     evaluated: Evaluated
+    candidate: Candidate
+    source_ns: int
     told: bytes
 
 
@@ -43,12 +49,38 @@ class Ahead:
     def take(self, record: Record) -> Prepared:
         """The record that has arrived, prepared; it is not kept any longer."""
         made = self._made.pop(id(record.fields), None) if self._made else None
-        if made is None or made.problem != record.problem or not record.complete:
-            return self._prepare(record)
-        return made
+        if made is not None and record.complete and record.problem == made.problem:
+            candidate = made.candidate
+            if (candidate.flow, candidate.place) == (record.flow, record.place):
+                return made
+        return self._prepare(record)
 
     def _prepare(self, record: Record) -> Prepared:
-        return Prepared(record.fields, record.problem, _evaluated(self._plans[record.flow], record), _told(record))
+        plan = self._plans[record.flow]
+        evaluated = _evaluated(plan, record)
+        candidate = candidate_of(plan, evaluated, record.place)
+        return Prepared(record.fields, record.problem, evaluated, candidate, source_ns(record), _told(record))
+
+
+def candidate_of(plan: FlowPlan, evaluated: Evaluated, place: str) -> Candidate:
+    """What the journal is asked for one record of a flow, but for what only its arrival has."""
+    return Candidate(
+        site=plan.site,
+        flow=plan.name,
+        place=place,
+        participant=plan.participant,
+        operation=plan.operation,
+        trigger=plan.trigger,
+        request=None,
+        key=evaluated.key,
+        content=evaluated.content,
+        digest=evaluated.digest,
+        refusal=evaluated.refusal,
+        depends=evaluated.members,
+        max_items=1 if plan.operation.kind is Kind.UNIT else plan.max_items,
+        linger_ns=plan.linger_ns,
+        progress=plan.outcome.progress,
+    )
 
 
 def _evaluated(plan: FlowPlan, record: Record) -> Evaluated:

@@ -329,7 +329,7 @@ class _Writing:
         if candidate.progress:
             state = EmsState.SENT if line.fast else self._waiting(candidate)
             self._say(candidate, state, ticket=item, follows=item)
-        return Accepted(admission=_A.NEW, item=item, submission=line.id)
+        return Accepted(_A.NEW, item, line.id)
 
     def _replace(self, candidate: Candidate, key: Key) -> Accepted:
         part = self._keep(candidate)

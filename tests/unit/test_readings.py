@@ -4,10 +4,11 @@ import json
 
 import pytest
 
+from bridge.api import Outcome
 from bridge.clock import Stamp
 from bridge.field.readings import MOST_AHEAD, READINGS_FORM, Ahead, evidence, source_ns
 from bridge.flow import Evaluated
-from bridge.model import HostReason, Quality, Reading, Record
+from bridge.model import HostReason, Operation, Quality, Reading, Record, Trigger
 
 RECEIVED = Stamp(1_795_000_000_123_456_789, 5, "boot")
 
@@ -15,7 +16,8 @@ RECEIVED = Stamp(1_795_000_000_123_456_789, 5, "boot")
 class Plan:
     """Counts what it is asked."""
 
-    site, name = "north", "assets"
+    site, name, participant, max_items, linger_ns = "north", "assets", "acme", 1000, 0
+    operation, trigger, outcome = Operation.ASSET_CREATE, Trigger.REQUEST, Outcome()
 
     def __init__(self):
         self.asked = []
@@ -46,17 +48,26 @@ def test_a_record_that_was_shown_is_not_evaluated_again():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"problem": "torn"}, {"complete": False}, {"fields": {"kw": Reading(value=5)}}, {"place": "2"}]
+    "changes",
+    [
+        {"problem": "torn"},
+        {"complete": False},
+        {"fields": {"kw": Reading(value=5)}},
+        {"place": "2"},
+        {"flow": "others"},
+        {},
+    ],
 )
 def test_a_record_that_arrives_otherwise_is_evaluated_as_it_arrives(changes):
-    """Equal fields are not the same fields, and a problem that came to light later counts. Its place is no part of what it is."""
+    """Equal fields are not the same fields, and a problem that came to light later counts, as do another place or flow."""
     plan = Plan()
-    ahead = Ahead({"assets": plan})
+    ahead = Ahead({"assets": plan, "others": plan})
     early = record(kw=5)
     ahead.look(early)
-    made = ahead.take(early._replace(**changes))
-    expected = ["1"] if "place" in changes else ["1", "1"]
-    assert plan.asked == expected
+    late = early._replace(**changes)
+    made = ahead.take(late)
+    assert plan.asked == (["1", late.place] if changes else ["1"])
+    assert made.candidate.place == late.place
     assert made.evaluated.content == changes.get("problem", "").encode()
 
 
