@@ -133,6 +133,8 @@ class Layout:
     """What is read of it: the same without wide gaps."""
     cuts: tuple[Cut, ...]
     """The fields within the bytes of `block`."""
+    signed: tuple[tuple[int, int], ...]
+    """Where the fields and their scale factors are within them."""
     texts: tuple[tuple[int, int], ...]
     """Where the key and all texts are within them."""
 
@@ -188,9 +190,8 @@ class Layout:
 
     def signature(self, image: Image, number: int) -> bytes:
         """The registers of the fields alone, so that what lies between them does not count as a change."""
-        spans = [self.at(number, target) for target in self.fields.values()]
-        spans += [span for span in (self.factor(number, target) for target in self.fields.values()) if span is not None]
-        return b"".join(image.get(span) or b"" for span in spans)
+        block = image.get(self.span(number)) or b""
+        return b"".join([block[start:end] for start, end in self.signed])
 
     def problem(self, image: Image, number: int) -> str:
         """Why the record as a whole cannot be used, '' when it can."""
@@ -222,6 +223,10 @@ def layout_of(selection: Selection, count: int, gap: int, sheet: Sheet | None = 
         block=block,
         chunks=tuple(requests(_parts(records), READ_LIMIT, gap)),
         cuts=cuts,
+        signed=(
+            *((cut.start, cut.end) for cut in cuts),
+            *((cut.power, cut.power + 2) for cut in cuts if cut.power is not None),
+        ),
         texts=tuple((cut.start, cut.end) for cut in cuts if cut.name == key or cut.target.type is Kind.STRING),
     )
 

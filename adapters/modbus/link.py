@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Final
@@ -152,7 +152,7 @@ class Link:
 
         `read` is called after each answer, before the next request: it does not block.
         """
-        for request in self._requests(spans):
+        for request in self.requests(spans):
             try:
                 image.put(request, await self.read(request))
                 read()
@@ -163,7 +163,15 @@ class Link:
                 else:
                     image.refuse(request, str(error))
 
-    def _requests(self, spans: Iterable[Span]) -> list[Span]:
+    async def look(self, asked: Sequence[Span]) -> list[bytes] | None:
+        """The answers to these requests; None when the device refuses one of them (`fetch` finds out which of its registers). Raises `LinkError`."""
+        try:
+            return [await self.read(request) for request in asked]
+        except Refused:
+            return None
+
+    def requests(self, spans: Iterable[Span]) -> list[Span]:
+        """The fewest requests that fetch these spans."""
         options = self._options
         return requests(spans, options.max_registers_per_read, options.gap, bits=options.max_bits_per_read)
 

@@ -29,6 +29,16 @@ class _Fetched(NamedTuple):
     """What was made of it while the rest was read."""
 
 
+class _Polled:
+    """A flow that is looked at again and again: the requests that fetch it, and what the device answered when there was nothing new."""
+
+    def __init__(self, asked: list[Span]) -> None:
+        self.asked = asked
+        self.quiet: list[bytes] | None = None
+        self.refused = False
+        """It shows these registers one by one only, or not all of them."""
+
+
 class Reader:
     """Reads the records of a device's flows; `ahead` is shown those of a request that are complete while others are still read."""
 
@@ -43,6 +53,7 @@ class Reader:
         self._layouts = layouts
         self._clock = clock
         self._ahead = ahead
+        self._polled: dict[str, _Polled] = {}
 
     async def requested(self, flow: str, sequence: Callable[[], Awaitable[int]]) -> tuple[int, list[Record]]:
         """All records of a flow and the sequence that they belong to; torn ones say so. Raises `LinkError`."""
@@ -65,10 +76,18 @@ class Reader:
         return latest, await self._records(layout, layout.places(), fetched, str(latest))
 
     async def changed(self, flow: str, seen: dict[int, bytes]) -> list[Record]:
-        """The records of a flow whose fields differ from `seen`, which is brought up to date; one that keeps moving while it is read is torn."""
-        layout = self._layouts[flow]
-        fetched = await self._fetch(layout, layout.places())
+        """The records of a flow whose fields differ from `seen`, which is brought up to date; one that keeps moving while it is read is torn.
+
+        As a rule nothing is new, and then the device answers as it did before: that is looked for first.
+        """
+        layout, polled = self._layouts[flow], self._watch(flow)
+        answers = None if polled.refused else await self._link.look(polled.asked)
+        if answers is not None and answers == polled.quiet:
+            return []
+        polled.refused = answers is None
+        fetched = await self._fetched(layout, polled, answers)
         records: list[Record] = []
+        quiet = True
         for number in layout.places():
             signature = layout.signature(fetched.image, number)
             if seen.get(number, b"") == signature:
@@ -76,9 +95,29 @@ class Reader:
             if layout.is_empty(fetched.image.get(layout.span(number)) or b""):
                 seen.pop(number, None)
                 continue
+            quiet = False
             found, seen[number] = await self._steady(layout, number, fetched, signature)
             records += found
+        polled.quiet = answers if quiet else None
         return records
+
+    def _watch(self, flow: str) -> _Polled:
+        """What is asked at each poll; worked out once, for a flow may have a thousand records."""
+        polled = self._polled.get(flow)
+        if polled is None:
+            layout = self._layouts[flow]
+            spans = [span for number in layout.places() for span in layout.chunks_of(number)]
+            polled = self._polled[flow] = _Polled(self._link.requests(spans))
+        return polled
+
+    async def _fetched(self, layout: Layout, polled: _Polled, answers: list[bytes] | None) -> _Fetched:
+        """All of a flow, from these answers where there are any."""
+        if answers is None:
+            return await self._fetch(layout, layout.places())
+        image = Image()
+        for request, data in zip(polled.asked, answers, strict=True):
+            image.put(request, data)
+        return await self._completed(layout, layout.places(), image, {})
 
     async def look(self, flow: str) -> tuple[list[Record], dict[int, str]]:
         """Every record of a flow as it stands, whether anybody asked for it or not, and why those are missing that the device does not show. Raises `LinkError`."""

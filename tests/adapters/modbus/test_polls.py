@@ -1,0 +1,194 @@
+"""Polling for changes: what the device answers as before is not looked at again, and nothing that changed is missed for that."""
+
+import struct
+
+import pytest
+from modbus_records import record
+from modbus_site import SAMPLE, options_of, read_site, selections_of
+
+from adapters.modbus.layout import Layout, layout_of
+from adapters.modbus.link import Link, Refused
+from adapters.modbus.records import Reader
+from bridge.clock import SystemClock
+
+COUNT, BASE, STRIDE = 4, 100, 80
+NAME_AT = 0  # of a record: its first register
+
+
+class Device:
+    """Registers in memory, read by the adapter's own requests; `then` is done after the answer of that number from now."""
+
+    fetch, requests, look = Link.fetch, Link.requests, Link.look
+
+    def __init__(self, options):
+        self._options = options
+        self.memory = bytearray(2 * 65536)
+        self.asked = []
+        self.then = {}
+        self.refuses = lambda span: False
+        for number in range(COUNT):
+            self.put(number, record(f"RK{number:02}"))
+
+    def put(self, number, data):
+        at = 2 * (BASE + STRIDE * number)
+        self.memory[at : at + len(data)] = data
+
+    async def read(self, span):
+        self.asked.append(span)
+        if self.refuses(span):
+            raise Refused(f"{span}: no", 2, "no")
+        data = bytes(self.memory[2 * span.start : 2 * span.end])
+        self.then, due = {left - 1: do for left, do in self.then.items() if left > 1}, self.then.get(1)
+        if due is not None:
+            due()
+        return data
+
+    async def _one_by_one(self, spans, image):
+        await Link._one_by_one(self, spans, image)
+
+
+class Poll:
+    """One flow, polled."""
+
+    def __init__(self, monkeypatch, fields=(), **more):
+        site = read_site(SAMPLE)
+        flow = site["flows"]["batteries"]
+        flow["submit"] = {"when": "change"}
+        del site["flows"]["unit"]
+        if fields:
+            del flow["records"]["crc"]
+            flow["records"]["fields"] = {name: flow["records"]["fields"][name] for name in fields} | more
+        options = options_of(site)
+        (selection,) = selections_of(site)
+        self.device = Device(options)
+        self.layout = layout_of(selection, COUNT, options.gap)
+        self.reader = Reader(self.device, {"batteries": self.layout}, SystemClock.here())
+        self.seen, self.compared = {}, 0
+        signature = Layout.signature
+
+        def counted(layout, image, number):
+            self.compared += 1
+            return signature(layout, image, number)
+
+        monkeypatch.setattr(Layout, "signature", counted)
+
+    async def __call__(self):
+        """The places, names and problems that a poll brings."""
+        self.compared = 0
+        del self.device.asked[:]
+        found = await self.reader.changed("batteries", self.seen)
+        return [(item.place, item.fields["name"].value if item.fields else None, item.problem[:4]) for item in found]
+
+    async def settled(self):
+        """All that is there was told, and the device was seen to be quiet."""
+        assert len(await self()) == COUNT
+        assert await self() == []
+
+
+@pytest.fixture
+def poll(monkeypatch):
+    return Poll(monkeypatch)
+
+
+def named(reference, name):
+    return record(reference, name=name)
+
+
+async def test_a_quiet_device_is_asked_and_nothing_is_compared(poll):
+    """The same few requests each time."""
+    await poll.settled()
+    first = list(poll.device.asked)
+    for _ in range(3):
+        assert await poll() == []
+        assert (poll.compared, poll.device.asked) == (0, first)
+    assert len(first) <= COUNT
+
+
+async def test_a_change_is_told_once(poll):
+    """In whichever record, also the last one."""
+    await poll.settled()
+    for number in (COUNT - 1, 0):
+        poll.device.put(number, named(f"RK{number:02}", "Other"))
+        assert await poll() == [(str(number), "Other", "")]
+        assert await poll() == []
+        assert await poll() == []
+        assert poll.compared == 0
+
+
+async def test_what_changes_back_after_it_was_read_again_is_told(poll):
+    """The poll sees A, the second reading B, and that is told; the next poll sees A again, just as the one before: it is news all the same."""
+    await poll.settled()
+    poll.device.put(0, named("RK00", "A"))
+    requests = len(poll.device.asked)
+    poll.device.then = {requests: lambda: poll.device.put(0, named("RK00", "B"))}
+    assert await poll() == [("0", "B", "")]
+    poll.device.put(0, named("RK00", "A"))
+    assert await poll() == [("0", "A", "")]
+    assert await poll() == []
+
+
+async def test_a_record_that_was_torn_is_looked_at_again(poll):
+    """It moved with each reading; once it stands still it is told."""
+    await poll.settled()
+    names = iter("BCDEFGHI")
+
+    def move():
+        poll.device.put(0, named("RK00", next(names)))
+        poll.device.then = {1: move}
+
+    requests = len(poll.device.asked)
+    poll.device.put(0, named("RK00", "A"))
+    poll.device.then = {requests: move}
+    assert await poll() == [("0", None, "torn")]
+    poll.device.then = {}
+    last = await poll()
+    assert [(place, problem) for place, _, problem in last] == [("0", "")]
+    assert await poll() == []
+
+
+async def test_a_slot_that_was_emptied_is_told_when_it_is_filled_again(poll):
+    """With the very same record."""
+    await poll.settled()
+    held = bytes(poll.device.memory)
+    poll.device.put(1, bytes(2 * STRIDE))
+    assert await poll() == []
+    assert await poll() == []
+    assert poll.compared == 0
+    poll.device.memory[:] = held
+    assert await poll() == [("1", "North Yard Battery 001", "")]
+
+
+async def test_a_device_that_refuses_a_request_is_read_in_parts(monkeypatch):
+    """It takes requests of one part of a record alone: that is found out once, and changes are told as ever."""
+    poll = Poll(monkeypatch, fields=("name", "reference"))
+    parts = {span for number in range(COUNT) for span in poll.layout.chunks_of(number)}
+    poll.device.refuses = lambda span: span not in parts
+    poll.device._options = poll.device._options.model_copy(update={"max_registers_per_read": 125, "max_gap": 64})
+    await poll.settled()
+    refused = [span for span in poll.device.asked if span not in parts]
+    assert refused != []
+    assert len(refused) == len(set(refused))  # not once more for looking first
+    poll.device.put(2, named("RK02", "Other"))
+    assert await poll() == [("2", "Other", "")]
+    assert await poll() == []
+
+
+async def test_what_lies_between_the_fields_is_no_change(poll):
+    """It is read along, so the answer is another one; the record is not."""
+    await poll.settled()
+    spare = 2 * (BASE + 38)
+    poll.device.memory[spare : spare + 2] = struct.pack(">H", 7)
+    assert await poll() == []
+    assert poll.compared == COUNT
+    assert await poll() == []
+    assert poll.compared == 0
+
+
+async def test_another_scale_factor_is_a_change(monkeypatch):
+    """The value is another one, though its own registers say the same."""
+    poll = Poll(monkeypatch, fields=("name", "reference"), volts={"at": 29, "type": "uint16", "scale_at": 28})
+    await poll.settled()
+    at = 2 * (BASE + 28)
+    poll.device.memory[at : at + 2] = struct.pack(">h", -1)
+    assert await poll() == [("0", "North Yard Battery 001", "")]
+    assert await poll() == []
