@@ -175,7 +175,7 @@ async def test_a_return_that_was_held_stays_held(tmp_path):
         ems = await linked(made)
         fill(ems, 2)
         ems.request("assets", "B1")
-        await until_words(ems, ["B1"], {2: 1})
+        await made.until_states("AWAITING_RETURN")  # its call was answered, so it was accepted
         made.knobs.returns = "push"
         ems.request("assets", "B2")
         await until_words(ems, ["B1", "B2"], {2: 1, 3: 1})

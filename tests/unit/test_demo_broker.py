@@ -11,6 +11,7 @@ from bridge.demo.mqtt_broker import DemoBroker
 def loop_log():
     log = logging.getLogger("asyncio")
     before = list(log.filters)
+    log.filters.clear()  # another demo's, in this process
     yield log
     log.filters[:] = before
 
