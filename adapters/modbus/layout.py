@@ -68,6 +68,10 @@ class Image:
             return None
         return bytes(self._tables[span.table].data[2 * span.start : 2 * span.end])
 
+    def filled(self, span: Span) -> bytes:
+        """The bytes of these registers, zeros where they are not known."""
+        return bytes(self._held(span.table).data[2 * span.start : 2 * span.end])
+
     def knows(self, span: Span) -> bool:
         """Whether all of these registers are known."""
         held = self._tables.get(span.table)

@@ -188,12 +188,13 @@ class Reader:
         for index, number in enumerate(numbers, 1):
             if index % _STEP == 0:
                 await asyncio.sleep(0)
-            block, fields, problem = fetched.made.get(number) or _made(layout, number, fetched.image, fetched.members)
-            if fields is None:
+            block = fetched.image.get(layout.span(number)) or b""
+            made = fetched.made.get(number) or _made(layout, number, block, fetched.image, fetched.members)
+            if made.fields is None:
                 continue
             if torn:
-                fields, problem = {}, TORN
-            records.append(_record(layout, number, received, request, _Made(block, fields, problem)))
+                made = _Made(block, {}, TORN)
+            records.append(_record(layout, number, received, request, made))
         return records
 
 
@@ -225,15 +226,13 @@ class _Early:
         for number in self._numbers[len(self.made) : len(self.made) + _STEP]:
             if not all(image.knows(span) for span in layout.chunks_of(number)):
                 return
-            if len(layout.chunks) > 1:
-                image.settle(layout.span(number))
-            made = self.made[number] = _made(layout, number, image, {})
+            # Its gaps are not settled yet: they may hold registers of others, and whether those can be read is still to be found out.
+            made = self.made[number] = _made(layout, number, image.filled(layout.span(number)), image, {})
             if made.fields is not None:
                 self._show(_record(layout, number, _NOT_YET, None, made))
 
 
-def _made(layout: Layout, number: int, image: Image, members: Mapping[Span, Members]) -> _Made:
-    block = image.get(layout.span(number)) or b""
+def _made(layout: Layout, number: int, block: bytes, image: Image, members: Mapping[Span, Members]) -> _Made:
     if layout.is_empty(block):
         return _Made(block, None, "")
     fields = {

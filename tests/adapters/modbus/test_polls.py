@@ -1,5 +1,6 @@
 """Polling for changes: what the device answers as before is not looked at again, and nothing that changed is missed for that."""
 
+import asyncio
 import struct
 
 import pytest
@@ -9,6 +10,7 @@ from modbus_site import SAMPLE, options_of, read_site, selections_of
 from adapters.modbus.layout import Layout, layout_of
 from adapters.modbus.link import Link, Refused
 from adapters.modbus.records import Reader
+from bridge.api import LinkError
 from bridge.clock import SystemClock
 
 COUNT, BASE, STRIDE = 4, 100, 80
@@ -37,6 +39,7 @@ class Device:
         self.asked.append(span)
         if self.refuses(span):
             raise Refused(f"{span}: no", 2, "no")
+        await asyncio.sleep(0)  # as an exchange does: others have their turn
         data = bytes(self.memory[2 * span.start : 2 * span.end])
         self.then, due = {left - 1: do for left, do in self.then.items() if left > 1}, self.then.get(1)
         if due is not None:
@@ -50,10 +53,11 @@ class Device:
 class Poll:
     """One flow, polled."""
 
-    def __init__(self, monkeypatch, fields=(), **more):
+    def __init__(self, monkeypatch, fields=(), stride=STRIDE, **more):
         site = read_site(SAMPLE)
         flow = site["flows"]["batteries"]
         flow["submit"] = {"when": "change"}
+        flow["records"]["each"]["stride"] = stride
         del site["flows"]["unit"]
         if fields:
             del flow["records"]["crc"]
@@ -62,7 +66,8 @@ class Poll:
         (selection,) = selections_of(site)
         self.device = Device(options)
         self.layout = layout_of(selection, COUNT, options.gap)
-        self.reader = Reader(self.device, {"batteries": self.layout}, SystemClock.here())
+        self.shown = []
+        self.reader = Reader(self.device, {"batteries": self.layout}, SystemClock.here(), self.shown.append)
         self.seen, self.compared = {}, 0
         signature = Layout.signature
 
@@ -192,3 +197,25 @@ async def test_another_scale_factor_is_a_change(monkeypatch):
     poll.device.memory[at : at + 2] = struct.pack(">h", -1)
     assert await poll() == [("0", "North Yard Battery 001", "")]
     assert await poll() == []
+
+
+@pytest.mark.parametrize("asks", ["changed", "requested"])
+async def test_a_register_that_cannot_be_read_is_no_zero(monkeypatch, asks):
+    """Records that lie within one another's gaps: one whose key the device refuses ends the session, however much is known of the others by then."""
+    poll = Poll(monkeypatch, fields=("reference",), stride=12, name={"at": 0, "type": "string", "registers": 10})
+    poll.device._options = poll.device._options.model_copy(update={"max_gap": 0})
+    own = poll.layout.chunks_of(1)[0]
+    assert (
+        poll.layout.span(0).start < own.start < own.end < poll.layout.span(0).end
+    )  # in the gap of the record before it
+    poll.device.memory[2 * BASE : 2 * (BASE + 200)] = b"A" * 400
+    poll.device.refuses = lambda span: span.start < own.end and own.start < span.end
+
+    async def sequence():
+        await asyncio.sleep(0)
+        return 1
+
+    asking = poll() if asks == "changed" else poll.reader.requested("batteries", sequence)
+    with pytest.raises(LinkError, match="no"):
+        await asking
+    assert [item.place for item in poll.shown] == ([] if asks == "changed" else ["0"])
