@@ -41,7 +41,8 @@ class Fault(_Strict):
 class Knobs(_Strict):
     """How the sandbox behaves. Everything can be changed while it runs.
 
-    `returns`: push them `return_delay_s` after the acceptance, hold them until released, or never send any; a result accepted under `hold` is held whatever the knob says a moment later. `return_early`: push before the Create is answered. `return_twice`: push each one again.
+    `returns`: push them `return_delay_s` after the acceptance, hold them until released, or never send any; a result accepted under `hold` is held
+    whatever the knob says a moment later. `return_early`: push before the Create is answered. `return_twice`: push each one again.
     `shuffle`: held returns are released, and items listed, in an order drawn from the seed. `resign`: a repeated push is signed anew, with its new time.
     `batch`: with `partial`, items without errors are registered; with `atomic`, one bad item refuses all. `recognises_repeats`: a message id seen before
     gets its first transaction again. `wrong_signature` and `wrong_key` spoil what the sandbox signs; `unknown_word` replaces the next results' status words.

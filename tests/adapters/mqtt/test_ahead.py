@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mqtt_site import ASSET, changing, context_of, options_of, read_site, registration
+from paho.mqtt.enums import MQTTErrorCode
 
 from adapters.mqtt import ADAPTER
 from adapters.mqtt.client import AHEAD, Ahead, made
@@ -30,6 +31,9 @@ def packet(payload):
             return bytes([0x30]) + bytes(length) + rest
 
 
+PAUSE = b""  # nothing has come yet
+
+
 class Wire:
     """A socket that has what it was given, in just these pieces, and counts how often it was asked."""
 
@@ -39,7 +43,8 @@ class Wire:
 
     def recv(self, size):
         self.asked += 1
-        if not self.pieces:
+        if not self.pieces or self.pieces[0] == PAUSE:
+            del self.pieces[:1]
             raise BlockingIOError
         piece, rest = self.pieces[0][:size], self.pieces[0][size:]
         self.pieces[:1] = [rest] if rest else []
@@ -149,6 +154,41 @@ def test_plain_messages_are_what_the_library_reads(version, data):
     assert none == []
     assert ours == theirs
     assert (max(our_ends, default=0) > 0) == (max(ends, default=0) > 0)
+
+
+INNER = publish(b"a", b"inner", bits=0)
+OUTER = publish(b"b", b"x" + INNER, bits=0)
+AWKWARD = {
+    "no length": [b"\x30\x00"],
+    "half a topic's length": [b"\x30\x01\x00"],
+    "a length of five bytes": [b"\x30\x8c\x80\x80\x80\x00" + b"\x00\x01a" + b"x" * 9],
+    "a topic beyond its packet": [b"\x30\x05\x00\x08abc" + INNER],
+    "an identifier beyond its packet": [b"\x32\x04\x00\x01ab" + INNER],
+    "a message within another, behind a pause": [OUTER[: -len(INNER)], PAUSE, INNER, INNER],
+}
+
+
+@pytest.mark.parametrize("pieces", AWKWARD.values(), ids=AWKWARD)
+def test_awkward_packets_are_the_librarys(pieces):
+    """Bytes that chance seldom makes: the same is told, and the connection fails as it does by the library alone."""
+    theirs, ends, _ = told(pieces, "3.1.1", plain=False)
+    ours, our_ends, _ = told(pieces, "3.1.1", plain=True)
+    assert (ours, max(our_ends) > 0) == (theirs, max(ends) > 0)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_reset_connection_is_told(plain):
+    """It is lost, and not merely silent."""
+
+    class Reset(Wire):
+        def recv(self, size):
+            raise ConnectionResetError
+
+    client = made(MqttOptions(host="127.0.0.1", version="3.1.1"), "test")
+    client.plain = (lambda *_: None) if plain else None
+    client._sock = Reset([])
+    assert client._packet_read() == MQTTErrorCode.MQTT_ERR_CONN_LOST
+    client._sock = None
 
 
 @pytest.mark.parametrize("version", ["3.1.1", "5"])
