@@ -60,6 +60,7 @@ class DemoBroker:
             "listeners": {"default": listener},
             "plugins": {f"{Gate.__module__}.{Gate.__qualname__}": {"passwords": self._passwords}},
         }
+        _hear_nothing_of_clients_that_left()
         self._broker = Broker(config)
         await self._broker.start()
         (server,) = self._broker._servers.values()  # noqa: SLF001 - the library does not tell which port it was given
@@ -97,9 +98,12 @@ def _hear_nothing_of_messages_on_their_way(loop: asyncio.AbstractEventLoop) -> N
             before(loop, context)
 
     loop.set_exception_handler(heard)
-    logging.getLogger("asyncio").addFilter(_said_of_a_lost_connection)
 
 
-def _said_of_a_lost_connection(record: logging.LogRecord) -> bool:
-    """False for what the event loop says when the library goes on writing to a client that has left."""
+def _hear_nothing_of_clients_that_left() -> None:
+    """The library goes on writing to a client that has left, and the event loop says so each time: when a demo ends, the host leaves before the broker does."""
+    logging.getLogger("asyncio").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
     return record.msg not in _LOST
