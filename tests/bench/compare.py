@@ -46,15 +46,23 @@ def summary(found):
 
 
 def stages(directory, found, last=0):
-    """p50 and p99 of each stage of the bridge by its own stamps, with the ends that only the peers know. `last`: the item that the journal ended with before."""
+    """p50 and p99 of each stage (see `split`)."""
+    return {
+        name: (percentile(values, 0.5), percentile(values, 0.99))
+        for name, values in split(directory, found, last).items()
+    }
+
+
+def split(directory, found, last=0):
+    """The ms that each record took in each stage of the bridge by its own stamps, with the ends that only the peers know. `last`: the item that the journal ended with before."""
     stamps = stamps_of(directory, last)
-    split = {"made → received": [], "received → mapped": [], "mapped → signed": [], "signed → first byte at SMP": []}
+    took = {"made → received": [], "received → mapped": [], "mapped → signed": [], "signed → first byte at SMP": []}
     for made_ns, reference, first_ns in found.pop("moments"):
         at = stamps[reference]
         times = [made_ns, at["received"][1], at["mapped"][1], at["signed"][1], first_ns]
-        for name, before, after in zip(split, times, times[1:], strict=False):
-            split[name].append((after - before) / 1e6)
-    return {name: (percentile(values, 0.5), percentile(values, 0.99)) for name, values in split.items()}
+        for name, before, after in zip(took, times, times[1:], strict=False):
+            took[name].append((after - before) / 1e6)
+    return took
 
 
 def _row(runs, what, figure, *, most=None, least=None, form="{:.2f}"):
