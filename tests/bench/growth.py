@@ -27,6 +27,7 @@ LIVES = 500  # assets whose rows are copied
 SITE = "bench"
 MOST_GROWTH = 1.2
 TURNS = 2  # on each journal for each of `--runs`: the machine is a quarter faster now and then, so few and long turns compare its moods
+COMMIT_TURNS = 4
 WHOLE = "message → request"
 SETTLED_S = 60.0
 SCRAPES = 5
@@ -54,8 +55,12 @@ async def growth(chosen, world, smp):
                 print(f"growth run {number}, {name}: {_summary(run[name])}", flush=True)
             runs.append(run)
     raw = {"runs": runs}
+    commits = {SMALL: [], FULL: []}
+    for turn in range(COMMIT_TURNS):
+        for name, directory in ((SMALL, small), (FULL, full)):
+            commits[name] += await _commits(directory, turn * ROUNDS_FAST)
     for name, directory in ((SMALL, small), (FULL, full)):
-        raw[name] = {"lists_s": _lists(world, smp, directory), "commits_ms": await _commits(directory), **_size(directory)}  # fmt: skip
+        raw[name] = {"lists_s": _lists(world, smp, directory), "commits_ms": commits[name], **_size(directory)}
     return _rows(chosen, runs, raw), raw
 
 
@@ -157,11 +162,11 @@ def _lists(world, smp, directory):
     return found
 
 
-async def _commits(directory):
-    """Milliseconds of single commits by the journal alone."""
+async def _commits(directory, first):
+    """Milliseconds of single commits by the journal alone, of records that nobody has seen, counted from `first`."""
     ids = itertools.count()
     journal = await open_journal(directory / "journal.db", clock=CLOCK, role="bench", new_id=lambda: f"id-{next(ids)}")
-    bench = Bench(journal, CLOCK)
+    bench = Bench(journal, CLOCK, first)
     await bench.start()
     times = [await bench.accept_fast() for _ in range(ROUNDS_FAST)]
     await journal.close()

@@ -54,9 +54,9 @@ def call(number: int, size: int) -> SignedCall:
 
 
 class Bench:
-    def __init__(self, journal: Journal, clock: SystemClock) -> None:
+    def __init__(self, journal: Journal, clock: SystemClock, first: int = 0) -> None:
         self.journal, self.clock = journal, clock
-        self.numbers = itertools.count()
+        self.numbers = itertools.count(first)
 
     async def start(self) -> None:
         self.field = await self.journal.acquire("field:bench")
