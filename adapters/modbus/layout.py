@@ -12,6 +12,8 @@ from adapters.modbus.sidecar import Sheet
 from adapters.modbus.targets import READ_LIMIT, SCALE_FACTOR, FieldTarget, OutcomeTarget, Target
 from bridge.api import OutcomeField, Quality, Reading, Selection
 
+_ADDRESSES: Final = 65536
+
 
 def requests(spans: Iterable[Span], limit: int, gap: int, *, bits: int = BIT_LIMIT) -> list[Span]:
     """The fewest requests of at most `limit` registers or `bits` bits that fetch these spans; longer spans are cut, near ones fetched together.
@@ -32,47 +34,11 @@ def requests(spans: Iterable[Span], limit: int, gap: int, *, bits: int = BIT_LIM
 _BY_TABLE: Final = itemgetter(2, 0, 1)
 
 
-class _Held:
-    """One table's part of an image, from its lowest address to its highest: two bytes for each, and whether they are known."""
+class _Held(NamedTuple):
+    """One table's part of an image: two bytes for each address, and whether they are known."""
 
-    __slots__ = ("_data", "_first", "_known")
-
-    def __init__(self) -> None:
-        self._first = 0
-        self._data = bytearray()
-        self._known = bytearray()
-
-    def put(self, span: Span, data: bytes) -> None:
-        at = self._reach(span)
-        self._data[2 * at : 2 * (at + span.size)] = data
-        self.settle(span)
-
-    def settle(self, span: Span) -> None:
-        at = self._reach(span)
-        self._known[at : at + span.size] = b"\1" * span.size
-
-    def bytes_of(self, span: Span) -> bytes:
-        at = self._reach(span)
-        return bytes(self._data[2 * at : 2 * (at + span.size)])
-
-    def knows(self, span: Span) -> bool:
-        at = span.start - self._first
-        return at >= 0 and self._known.find(0, at, at + span.size) < 0 and at + span.size <= len(self._known)
-
-    def _reach(self, span: Span) -> int:
-        """Where these addresses are, with room for them: a read is of few as a rule, and all 65,536 of a table would push other things out of the processor's caches."""
-        if not self._known:
-            self._first = span.start
-        below = self._first - span.start
-        if below > 0:
-            self._data[:0], self._known[:0] = bytes(2 * below), bytes(below)
-            self._first = span.start
-        at = span.start - self._first
-        above = at + span.size - len(self._known)
-        if above > 0:
-            self._data += bytes(2 * above)
-            self._known += bytes(above)
-        return at
+    data: bytearray
+    known: bytearray
 
 
 class Image:
@@ -84,11 +50,13 @@ class Image:
 
     def put(self, span: Span, data: bytes) -> None:
         """Keep the bytes of these addresses, two for each."""
-        self._held(span.table).put(span, data)
+        held = self._held(span.table)
+        held.data[2 * span.start : 2 * span.end] = data
+        held.known[span.start : span.end] = b"\1" * span.size
 
     def settle(self, span: Span) -> None:
         """What was not read of these registers is of no interest: it counts as zeros."""
-        self._held(span.table).settle(span)
+        self._held(span.table).known[span.start : span.end] = b"\1" * span.size
 
     def refuse(self, span: Span, text: str) -> None:
         """Keep why the device did not show these."""
@@ -96,21 +64,22 @@ class Image:
 
     def get(self, span: Span) -> bytes | None:
         """The bytes of these registers, None where one of them is not known."""
-        held = self._tables.get(span.table)
-        return held.bytes_of(span) if held is not None and held.knows(span) else None
+        if not self.knows(span):
+            return None
+        return bytes(self._tables[span.table].data[2 * span.start : 2 * span.end])
 
     def filled(self, span: Span) -> bytes:
         """The bytes of these registers, zeros where they are not known."""
-        return self._held(span.table).bytes_of(span)
+        return bytes(self._held(span.table).data[2 * span.start : 2 * span.end])
 
     def knows(self, span: Span) -> bool:
         """Whether all of these registers are known."""
         held = self._tables.get(span.table)
-        return held is not None and held.knows(span)
+        return held is not None and 0 not in held.known[span.start : span.end]
 
     def word(self, span: Span) -> int:
         """One register, or bit, that was read."""
-        return int.from_bytes(self._held(span.table).bytes_of(span)[:2], "big")
+        return int.from_bytes(self._held(span.table).data[2 * span.start : 2 * span.start + 2], "big")
 
     def why(self, span: Span) -> str:
         """Why these registers are not known."""
@@ -120,10 +89,9 @@ class Image:
         return f"{span} were not read"
 
     def _held(self, table: Table) -> _Held:
-        held = self._tables.get(table)
-        if held is None:
-            held = self._tables[table] = _Held()
-        return held
+        if table not in self._tables:
+            self._tables[table] = _Held(bytearray(2 * _ADDRESSES), bytearray(_ADDRESSES))
+        return self._tables[table]
 
 
 class Cut(NamedTuple):

@@ -1,8 +1,5 @@
 """Which requests fetch what, and what an image knows."""
 
-import random
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,42 +46,3 @@ def test_an_image_knows_what_it_was_given():
     image.refuse(Span(12, 4), "exception 2")
     assert image.why(Span(10, 3)) == "exception 2"
     assert "20..29" in image.why(Span(20, 10))
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_an_image_holds_what_was_read_in_any_order(seed):
-    """Near and far, below and above, over one another, in each table: as if each address stood in a dictionary."""
-    drawn, image = random.Random(seed), Image()
-    held = {table: {} for table in Table}
-
-    def span():
-        start = drawn.choice([0, 5, 40, 1000, 65_000]) + drawn.randrange(30)
-        return Span(start, drawn.randrange(1, 20), drawn.choice([Table.HOLDING, Table.HOLDING, Table.COILS]))
-
-    for _ in range(60):
-        at = span()
-        known = held[at.table]
-        step = drawn.randrange(4)
-        if step == 0:
-            data = drawn.randbytes(2 * at.size)
-            image.put(at, data)
-            known |= {at.start + number: data[2 * number : 2 * number + 2] for number in range(at.size)}
-        elif step == 1:
-            image.settle(at)
-            known |= {address: known.get(address, b"\0\0") for address in range(at.start, at.end)}
-        words = [known.get(address) for address in range(at.start, at.end)]
-        assert image.knows(at) == (None not in words)
-        assert image.get(at) == (None if None in words else b"".join(words))
-        assert image.filled(at) == b"".join(word or b"\0\0" for word in words)
-        assert image.word(at) == int.from_bytes(words[0] or b"\0\0", "big")
-    last = Span(65_535, 1)
-    image.put(last, b"ZZ")
-    assert image.get(last) == b"ZZ"
-
-
-def test_an_image_of_a_few_registers_is_small():
-    """However high they lie, and however often they are read."""
-    image = Image()
-    for _ in range(2):
-        image.put(Span(65_000, 120), bytes(240))
-    assert len(image._tables[Table.HOLDING]._data) == 240
