@@ -66,7 +66,7 @@ class Due:
             received=received,
             request=self.request,
             problem=registration.problem,
-            raw=b"\n".join(part for part in (self.raw, registration.raw) if part),
+            raw=self.raw + b"\n" + registration.raw if self.raw and registration.raw else self.raw or registration.raw,
             reply=self.reply,
         )
 

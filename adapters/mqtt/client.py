@@ -101,16 +101,23 @@ class Ahead(Client):
     plain: Callable[[str, bytes, int, bool], None] | None = None
     _ahead = b""
     _taken = 0
+    _short = False
 
     @property
     def ahead(self) -> int:
         """Bytes that were read and not yet looked at: the connection does not become readable for those."""
         return len(self._ahead) - self._taken
 
+    @property
+    def drained(self) -> bool:
+        """Whether the last read took all that the connection had, and all of it was looked at: another one now would find nothing."""
+        return self._short and self._taken == len(self._ahead)
+
     def _sock_recv(self, bufsize: int) -> bytes:
         start, end = self._taken, self._taken + bufsize
         if start == len(self._ahead):
             found: bytes = super()._sock_recv(max(bufsize, AHEAD))
+            self._short = len(found) < AHEAD
             if len(found) <= bufsize:
                 return found
             self._ahead, start, end = found, 0, bufsize
@@ -124,6 +131,7 @@ class Ahead(Client):
         if self._taken == len(self._ahead):
             try:
                 self._ahead, self._taken = super()._sock_recv(AHEAD), 0
+                self._short = len(self._ahead) < AHEAD
             except BlockingIOError:
                 return MQTTErrorCode.MQTT_ERR_AGAIN
             except OSError:

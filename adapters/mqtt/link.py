@@ -75,6 +75,7 @@ class Link:
         self._socket: Any = None
         self._paused = False
         self._watched = False
+        self._bare = False  # a plain TCP socket: nothing is kept above it that was read already
         self._closing = False
         self._events = 0
         self._moved = asyncio.Event()
@@ -237,6 +238,7 @@ class Link:
         self._socket = client.socket()
         if self._socket is None:
             raise self._fail(self._faults.broken())
+        self._bare = not hasattr(self._socket, "pending")
         without_delay(self._socket)
         client.on_socket_close = self._on_socket_close
         client.on_socket_register_write = self._on_writing
@@ -277,7 +279,7 @@ class Link:
                 break
             before = self._events
             self._run(self._client.loop_read)
-            if self._events == before:
+            if self._events == before or (self._bare and self._client.drained):
                 break
         self._turned()
         if self._socket is not None and not self._paused and self._pending():

@@ -54,7 +54,7 @@ class _Waiting:
         self.dues = dues
         self.received = received
         self.receipt = receipt
-        self.size = sum(due.size for due in dues)
+        self.size = dues[0].size if len(dues) == 1 else sum(due.size for due in dues)
         self.acked = False
 
 

@@ -291,3 +291,26 @@ def test_an_ended_connection_is_told_after_what_came_before(ends):
         assert client.loop_read() == 0
         assert client.loop_read() != 0
     assert payloads == [b"one"]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "told"),
+    [
+        ([packet(b"a")], [True]),
+        ([packet(b"a") + packet(b"b")], [False, True]),
+        ([packet(b"a") + packet(b"b")[:7]], [False]),
+        ([packet(b"x" * (AHEAD - len(packet(b"")) - 1)), packet(b"b")], [False, True]),
+    ],
+    ids=["one", "two", "one and a part", "as much as is asked for at once"],
+)
+def test_when_nothing_more_can_be_there(pieces, told):
+    """After a read that took less than was asked for, and once all of it was looked at, another one is not worth its call."""
+    client = made(MqttOptions(host="127.0.0.1", version="3.1.1"), "test")
+    client.plain = lambda *_: None
+    client._sock = Wire(pieces)
+    found = []
+    for _ in told:
+        assert client._packet_read() is MQTTErrorCode.MQTT_ERR_SUCCESS
+        found.append(client.drained)
+    client._sock = None
+    assert found == told
