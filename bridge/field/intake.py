@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from bridge.api import MOST_REPLY, Arrival
@@ -76,9 +76,11 @@ class IntakeDesk:
         for arrival in arrivals:
             arrival.ack(not _unreadable(arrival))
         self._say_refused(batch, intake)
-        turns, admitted = Turns(), Counter[tuple[str, Admission]]()
+        turns, admitted = None, Counter[tuple[str, Admission]]()
         for plan, accepted, candidate in zip(batch.plans, intake.accepted, batch.candidates, strict=True):
-            if turns.over:
+            if turns is None:
+                turns = Turns()
+            elif turns.over:
                 await turns.give()
             admitted[plan.name, accepted.admission] += 1
             stamps = candidate.stamps
@@ -101,9 +103,11 @@ class IntakeDesk:
         await self._commit(batch)
 
     async def _evaluate(self, records: Iterable[Record]) -> _Batch:
-        batch, turns = _Batch(), Turns()
+        batch, turns = _Batch(), None
         for record in records:
-            if turns.over:
+            if turns is None:
+                turns = Turns()
+            elif turns.over:
                 await turns.give()
             plan = self._plans[record.flow]
             prepared = self._ahead.take(record)
@@ -207,7 +211,10 @@ class IntakeDesk:
         finally:
             if fast is None:
                 slot.release()
-        return (None, None) if fast is None else (slot, replace(fast, rows=tuple(chosen.values())))
+        if fast is None:
+            return None, None
+        rows = tuple(chosen.values())
+        return slot, FastCall(submission=fast.submission, keys=fast.keys, call=fast.call, market=fast.market, rows=rows)
 
 
 class _Lent:

@@ -3,7 +3,6 @@
 import asyncio
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Final, TypeVar
 
 from bridge.clock import Clock, Stamp
@@ -178,7 +177,9 @@ class JournalCases(PeopleCases, AssetCases, KeyCases, AccessCases, ReaderCases):
     ) -> Intake:
         """See the port."""
 
-        def heard(done: Done[Intake] | None) -> None:
+        def heard(
+            done: "Done[Intake] | None",
+        ) -> None:  # evaluated, it would cost each call of `accept` what a statement does
             assert told is not None
             told(None if done is None else _stamped(done))
 
@@ -387,4 +388,5 @@ class JournalCases(PeopleCases, AssetCases, KeyCases, AccessCases, ReaderCases):
 
 
 def _stamped(done: Done[Intake]) -> Intake:
-    return replace(done.value, journalled=done.at)
+    intake = done.value
+    return Intake(accepted=intake.accepted, fast=intake.fast, journalled=done.at)

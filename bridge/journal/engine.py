@@ -134,7 +134,7 @@ class Writer(Thread):
         batch = self._taken()
         if not batch:
             return
-        few = sum(request.weight for request in batch) <= _FEW
+        few = (batch[0].weight if len(batch) == 1 else sum(request.weight for request in batch)) <= _FEW
         if self._handed or not few or self._failed is not None or not self._own.acquire(blocking=False):
             self._hand(batch)
             return
@@ -249,7 +249,7 @@ class Writer(Thread):
 
     def _statements(self, batch: list[Request], numbers: Numbers, topics: set[str]) -> bool:
         """Run all requests of a transaction that has begun. False when the only one failed, and the transaction was rolled back."""
-        self._room.tell(Tx(self._db, self._clock, self._writer, numbers, topics), full=self.full)
+        self._room.tell(lambda: Tx(self._db, self._clock, self._writer, numbers, topics), full=self.full)
         if len(batch) == 1:
             self._one(batch[0], numbers, topics, only=True)
             if batch[0].error is not None:

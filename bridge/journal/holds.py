@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 from bridge.errors import NotPossible
 from bridge.journal import writebacks
@@ -19,10 +19,10 @@ _PARTICIPANT_HELD: Final = (
 )
 _OF_EITHER: Final = f"({_PARTICIPANT_HELD}) OR (released_ns = 0 AND scope IN ('site', 'ems') AND name = ?)"
 _HELD: Final = f"SELECT 1 FROM holds WHERE {_OF_EITHER} LIMIT 1"  # noqa: S608 - a constant
-# Arguments: one lease, another one, and those of `_OF_EITHER`.
+# Arguments: one lease, another one, those of `_OF_EITHER`, and a key.
 _GATES: Final = (
     "SELECT (SELECT epoch FROM leases WHERE lease = ? AND owner <> ''), (SELECT epoch FROM leases WHERE lease = ? AND owner <> ''),"  # noqa: S608 - a constant
-    f" (SELECT count(*) FROM holds WHERE {_OF_EITHER})"
+    f" (SELECT count(*) FROM holds WHERE {_OF_EITHER}), (SELECT item FROM register WHERE participant = ? AND kind = ? AND key = ?)"
 )
 SITE_HELD: Final = "site IN (SELECT name FROM holds WHERE released_ns = 0 AND scope IN ('site', 'ems'))"
 _SHORTENED: Final = "#"
@@ -50,11 +50,21 @@ def held(rows: Rows, participant: str, site: str) -> bool:
     return rows.one(_HELD, (participant, participant, site)) is not None
 
 
-def gates(tx: Tx, one: Fence, other: Fence, participant: str, site: str) -> tuple[bool, bool, bool]:
-    """What `Tx.holds` says of each of two fences, and `held`, with one statement: it is asked for each record on the quiet path."""
-    row = tx.one(_GATES, (one.lease, other.lease, participant, participant, site))
+class Gates(NamedTuple):
+    """What `Tx.holds` says of each of two fences, `held`, and whether the key was ever seen."""
+
+    one: bool
+    other: bool
+    held: bool
+    seen: bool
+
+
+def gates(tx: Tx, one: Fence, other: Fence, site: str, key: tuple[str, str, str]) -> Gates:
+    """All four with one statement, for they are asked for each record on the quiet path; `key` is (participant, word of its kind, reference)."""
+    participant = key[0]
+    row = tx.one(_GATES, (one.lease, other.lease, participant, participant, site, *key))
     assert row is not None
-    return row[0] == one.epoch, row[1] == other.epoch, row[2] > 0
+    return Gates(row[0] == one.epoch, row[1] == other.epoch, row[2] > 0, row[3] is not None)
 
 
 def unreconciled(rows: Rows, site: str) -> bool:

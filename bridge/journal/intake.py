@@ -50,7 +50,9 @@ def accept(
 ) -> Intake:
     """Admit the candidates and write what follows. The stamp of the commit is put in by the caller."""
     held = HeldMemo(tx)
-    fast = _allowed(tx, fence, candidates, fast, held)
+    fast, plain = _allowed(tx, fence, candidates, fast, held)
+    if fast is not None and plain:
+        return Intake(accepted=[_plain(tx, fence, candidates[0], fast, new_id, held)], fast=True, journalled=tx.now)
     accepting = _Accepting(tx, candidates, tx.now.wall_ns)
     verdicts = accepting.decide(fast)
     if fast is not None and any(verdicts.admissions[row] is not _A.NEW for row in fast.rows):
@@ -62,17 +64,34 @@ def accept(
 
 def _allowed(
     tx: Tx, fence: Fence, candidates: Sequence[Candidate], fast: FastCall | None, held: HeldMemo
-) -> FastCall | None:
-    """Fences and holds in one look: raise `Fenced` without the field's, drop the fast call without the market's, when it is held, or with rows that are not its own."""
+) -> tuple[FastCall | None, bool]:
+    """Fences and holds in one look: raise `Fenced` without the field's, drop the fast call without the market's, when it is held, or with rows that are not its own.
+
+    And whether nothing is left to decide: one whole record of an asset that was never seen, which nobody asked for by a request.
+    """
     if fast is None or not _names_its_rows(fast, candidates):
         tx.check(fence)
-        return None
+        return None, False
     first = candidates[fast.rows[0]]
-    field_holds, market_holds, is_held = gates(tx, fence, fast.market, first.participant, first.site)
-    if not field_holds:
+    kind = first.operation.kind
+    found = gates(tx, fence, fast.market, first.site, (first.participant, kind.value, first.key or ""))
+    if not found.one:
         tx.check(fence)
-    held.note(first.participant, first.site, is_held=is_held)
-    return fast if market_holds and not is_held else None
+    held.note(first.participant, first.site, is_held=found.held)
+    if not found.other or found.held:
+        return None, False
+    asked = first.request is not None or first.refusal is not None or not first.content
+    return fast, len(candidates) == 1 and not (found.seen or asked) and kind is Kind.ASSET
+
+
+def _plain(
+    tx: Tx, fence: Fence, candidate: Candidate, fast: FastCall, new_id: Callable[[], str], held: HeldMemo
+) -> Accepted:
+    """Nearly every record is one of these, so it does without what `_Accepting` looks up and decides; what is written is the same."""
+    writing = _Writing(tx, fence, {}, fast, new_id, held)
+    accepted = writing.one(_Asking(candidate, _where(candidate), _key(candidate)), _A.NEW, signed=True)
+    writing.flush()
+    return accepted
 
 
 def preview(rows: Rows, candidates: Sequence[Candidate], now_ns: int) -> list[Admission]:
@@ -316,8 +335,10 @@ class _Writing:
         self._readings = {whose: self._tx.blob(whose, b"".join(pieces)) for whose, pieces in self._pieces.items()}
         blobs = {participant: blob.id for participant, blob in self._readings.items()}
         self._queue.flush(blobs)
-        adopt(self._tx, self._adopted, blobs)
-        writebacks.say(self._tx, list(self._words.values()))
+        if self._adopted:
+            adopt(self._tx, self._adopted, blobs)
+        if self._words:
+            writebacks.say(self._tx, list(self._words.values()))
         self._unblock()
         self._events()
 

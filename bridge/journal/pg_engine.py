@@ -223,7 +223,7 @@ class PgWriter(Worker):
         numbers = dict(self._numbers)
         topics: set[str] = set()
         db.execute(self._begin if beside else _WRITE)
-        self._room.tell(PgTx(db, self._clock, self._writer, numbers, topics), full=self.full)
+        self._room.tell(lambda: PgTx(db, self._clock, self._writer, numbers, topics), full=self.full)
         for request in batch:
             self._one(db, request, numbers, topics, only=len(batch) == 1, last=last)
         if len(batch) == 1 and batch[0].error is not None:

@@ -178,16 +178,19 @@ class Queueing:
         """Write the rows. `fast_body` is then the evidence of the fast call's body."""
         self._insert_fast()
         self._insert_items(readings)
-        self._update_items(readings)
+        if self._replaced:
+            self._update_items(readings)
         self._insert_members()
-        self._tx.many(
-            "UPDATE submissions SET items = ?, open = ?, due_ns = CASE WHEN ? = 1 THEN due_ns ELSE ? END WHERE seq = ?",
-            [
-                (line.items, line.open, line.open, _AT_ONCE, line.seq)
-                for line in self._lines.values()
-                if line.added and not line.fast
-            ],
-        )
+        joined = [
+            (line.items, line.open, line.open, _AT_ONCE, line.seq)
+            for line in self._lines.values()
+            if line.added and not line.fast
+        ]
+        if joined:
+            self._tx.many(
+                "UPDATE submissions SET items = ?, open = ?, due_ns = CASE WHEN ? = 1 THEN due_ns ELSE ? END WHERE seq = ?",
+                joined,
+            )
 
     # rows ------------------------------------------------------------------------------------------------------------
 
@@ -239,6 +242,8 @@ class Queueing:
     def _insert_members(self) -> None:
         units = [(p.id, p.line.seq, p.candidate) for p in self._items.values() if p.candidate.depends]
         units += [(found.item, found.submission, c) for found, c, _, _ in self._replaced if c.depends]
+        if not units:
+            return
         self._tx.many(
             "INSERT INTO depends (item, ord, submission, participant, key) VALUES (?, ?, ?, ?, ?)",
             [

@@ -1,5 +1,6 @@
 """The alarm of a journal without room, told by the engines' writers."""
 
+from collections.abc import Callable
 from typing import Final
 
 from bridge.clock import Stamp, iso_ms
@@ -21,8 +22,12 @@ class Room:
         self._clearing = False
         self._stands = True  # perhaps, from before this start
 
-    def tell(self, tx: Tx, *, full: bool) -> None:
-        """Raise or clear the alarm in this transaction; `full` when the one before found no room."""
+    def tell(self, begin: Callable[[], Tx], *, full: bool) -> None:
+        """Raise or clear the alarm in the transaction of `begin`; `full` when the one before found no room. As a rule there is nothing to tell."""
+        if not (full or self._owed or self._stands):
+            self._clearing = False
+            return
+        tx = begin()
         if full:
             self._last = tx.now
             self._since_ns = self._since_ns or tx.now.wall_ns

@@ -68,6 +68,12 @@ def _in_one(sql: str, width: int, blobs: tuple[int, ...]) -> str:
     return f"WITH found ({names}) AS ({sql}) SELECT json_group_array(json_array({cells})) FROM found"  # noqa: S608 - statements of ours
 
 
+@lru_cache(maxsize=20)
+def _newest(tables: tuple[tuple[str, str], ...]) -> str:
+    """The query for the highest id of each (table, column)."""
+    return "SELECT " + ", ".join(f"(SELECT max({key}) FROM {table})" for table, key in tables)  # noqa: S608 - names of ours
+
+
 class Rows:
     """Statements on one connection, inside one transaction."""
 
@@ -141,6 +147,9 @@ class Tx(Rows):
         Each step of SQLite gives the interpreter away, and takes it back from a busy loop only after a wait: 1,000 rows by themselves took five times as long.
         """
         left = list(rows)
+        if len(left) == 1:
+            self.db.execute(sql, left[0])
+            return
         for count in _AT_A_TIME:
             if len(left) >= count and (wider := _wider(sql, count)):
                 whole = len(left) - len(left) % count
@@ -158,7 +167,7 @@ class Tx(Rows):
 
     def ids(self, *tables: tuple[str, str]) -> list[Ids]:
         """Where the ids of rows planned in memory come from, for each (table, column)."""
-        found = self.one("SELECT " + ", ".join(f"(SELECT max({key}) FROM {table})" for table, key in tables))  # noqa: S608 - names of ours
+        found = self.one(_newest(tables))
         return [Ids(last or 0) for last in found or ()]
 
     def holds(self, fence: Fence) -> bool:
