@@ -51,8 +51,11 @@ def stages(stamps: Mapping[str, Stamp]) -> list[Stage]:
     """
     seen = [(hop, stamps[hop]) for hop in _HOST_HOPS if hop in stamps]
     known: list[tuple[str, Stamp]] = []
-    for _, run in groupby(seen, key=lambda entry: entry[1].boot):
-        known += sorted(run, key=lambda entry: entry[1].mono_ns)
+    if len({stamp.boot for _, stamp in seen}) == 1:
+        known = sorted(seen, key=lambda entry: entry[1].mono_ns)
+    else:
+        for _, run in groupby(seen, key=lambda entry: entry[1].boot):
+            known += sorted(run, key=lambda entry: entry[1].mono_ns)
     return [between(known[index - 1][1], stamp, hop) for index, (hop, stamp) in enumerate(known) if index]
 
 

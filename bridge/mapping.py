@@ -191,7 +191,11 @@ def _single(source: str, steps: tuple[Convert, ...], fallback: object) -> Fetch:
         reading = fields.get(source)
         if reading is not None and reading.quality is _GOOD:
             value = reading.value
-            if type(value) in _NEVER_UNSET or not is_unset(value):
+            if type(value) is str:
+                there = bool(value) and not value.isspace()
+            else:
+                there = type(value) in _NEVER_UNSET or not is_unset(value)
+            if there:
                 if only is not None:
                     return only(value)
                 for step in steps:

@@ -75,6 +75,8 @@ class Operation(enum.Enum):
     ASSET_CREATE = "asset.create"
     UNIT_CREATE = "unit.create"
 
+    __hash__ = object.__hash__  # the enum's own is Python, and each call is looked up by it several times
+
     kind: Kind
     """The kind of item this operation creates; set below, for a property would cost a call at each look."""
 
@@ -158,6 +160,8 @@ class ItemState(enum.Enum):
     EXPIRED = "expired"
     CANCELLED = "cancelled"
     SET_ASIDE = "set_aside"
+
+    __hash__ = object.__hash__  # the enum's own is Python
 
     @property
     def live(self) -> bool:

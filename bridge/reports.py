@@ -7,6 +7,8 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+from prometheus_client import Counter
+
 from bridge.api import Intervals
 from bridge.clock import Clock, Stamp
 from bridge.discipline import Standing
@@ -36,10 +38,17 @@ class FieldReport(FieldMetrics):
         self._book = book or Book()
         self._intervals = intervals or IntervalBook(clock.mono_ns)
         self._heard_ns: dict[str, int | None] = {}
+        self._records: dict[
+            tuple[str, str, Admission], Counter
+        ] = {}  # looking a series up takes the library longer than counting
 
     def admitted(self, flow: FlowPlan, admission: Admission, count: int) -> None:
         """See `FieldMetrics`."""
-        self._metrics.records.labels(flow.site, flow.name, admission.value).inc(count)
+        key = (flow.site, flow.name, admission)
+        counter = self._records.get(key)
+        if counter is None:
+            counter = self._records[key] = self._metrics.records.labels(flow.site, flow.name, admission.value)
+        counter.inc(count)
 
     def unusual(self, flow: FlowPlan) -> None:
         """See `FieldMetrics`."""
@@ -97,10 +106,14 @@ class MarketReport(MarketMetrics):
         self._metrics = metrics
         self._book = book or Book()
         self._dates: dict[str, str] = {}
+        self._answers: dict[tuple[str, AnswerClass], Counter] = {}
 
     def answered(self, participant: str, out: Outgoing, answer: AnswerClass, stamps: Mapping[str, Stamp]) -> None:
         """See `MarketMetrics`. Only a first attempt has stages and a share; what waited outside the host has no share, nor the stage of that wait."""
-        self._metrics.answers.labels(participant, answer.value).inc()
+        counter = self._answers.get((participant, answer))
+        if counter is None:
+            counter = self._answers[participant, answer] = self._metrics.answers.labels(participant, answer.value)
+        counter.inc()
         share, waited = host_share(stamps), out.waited
         if waited is None and share is not None and not share.exact:
             waited = Wait.BOOT

@@ -26,6 +26,8 @@ class SubmissionState(enum.Enum):
     UNRESOLVED = "UNRESOLVED"
     CANCELLED = "CANCELLED"
 
+    __hash__ = object.__hash__  # the enum's own is Python
+
     @property
     def terminal(self) -> bool:
         """Whether it accepts nothing more but audit notes and enrichment that contradicts nothing."""

@@ -1,15 +1,17 @@
 """Strict base64url (RFC 7515 section 2): no padding, no other letters, no stray trailing bits."""
 
 import base64
+import binascii
 import re
 from typing import Final
 
 _ALPHABET: Final = re.compile(rb"[A-Za-z0-9_-]*")
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
 
 def encode(data: bytes) -> str:
     """Without padding."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return binascii.b2a_base64(data, newline=False).translate(_URL_SAFE).rstrip(b"=").decode("ascii")
 
 
 def decode(text: str) -> bytes:

@@ -36,9 +36,7 @@ def parse_strict(payload: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     except UnicodeDecodeError as error:
         raise BodyRefused("not_utf8") from error
     try:
-        value = json.loads(
-            text, object_pairs_hook=_members, parse_constant=_constant, parse_int=_integer, parse_float=_real
-        )
+        value = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise BodyRefused("not_json") from error
     if "\\u" in text:
@@ -89,6 +87,11 @@ def _real(digits: str) -> float:
     if value == 0 and digits.startswith("-"):
         raise BodyRefused("negative_zero")
     return value
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_members, parse_constant=_constant, parse_int=_integer, parse_float=_real
+)
 
 
 def _check_surrogates(value: Any) -> None:

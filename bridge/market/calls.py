@@ -28,7 +28,7 @@ from bridge.lane import SignedCall
 from bridge.market.echoes import SHOWN, Echoes
 from bridge.model import Kind, Operation, Refusal
 from bridge.platform import AnswerClass, BatchSemantics, Exchange, Report, ReportedError, classify
-from bridge.profile import AnswersSigned, FreshnessMode, Profile, SignatureForm, StatusWord
+from bridge.profile import AnswersSigned, FreshnessMode, Profile, StatusWord
 from bridge.profile.model import Call
 from bridge.validation import Finding, Validator
 from bridge.vocabulary import Vocabulary
@@ -113,6 +113,10 @@ class CallMaker:
         self._identity = identity
         self._vocabulary = vocabulary
         self._wire = Wire(profile)
+        self._calls = profile.calls
+        self._form = profile.signature_form
+        self._told_profile = f"{profile.name} {profile.version} {profile.hash}"
+        self._shown: tuple[str, Mapping[str, str]] = ("", {})
         self._signer = signer
         self._keys = keys
         self._unit_validators = unit_validators
@@ -144,10 +148,11 @@ class CallMaker:
         message_id: str | None = None,
     ) -> SignedCall:
         """Sign one Create call of these items; the submission's own id is its correlation id. `message_id` is that of a message signed anew."""
-        meta = self._meta(operation.value, correlation_id=submission, message_id=message_id)
+        word = operation.value
+        meta = self._meta(word, correlation_id=submission, message_id=message_id)
         message = self._wire.render_create(operation, rendered, meta)
         signer = current(self._signer)
-        call = self.profile.calls[operation.value]
+        call = self._calls[word]
         body, seals = self._sealed(message, signer, call)
         return SignedCall(
             message_id=meta.message_id,
@@ -157,7 +162,7 @@ class CallMaker:
             headers=self._headers(call.content_type, message.headers, seals, submission),
             body=body,
             kid=signer.kid,
-            profile=f"{self.profile.name} {self.profile.version} {self.profile.hash}",
+            profile=self._told_profile,
             stamps={**stamps, "signed": self._clock.now()},
             clock=self._clock_state(),
         )
@@ -166,7 +171,7 @@ class CallMaker:
         """Sign one Get Transaction Status call; `submission` is whose transaction it is, where that is known."""
         operation = self._wire.status_operation
         message = self._wire.render_status(transaction_id, self._meta(operation, correlation_id=""))
-        call = self.profile.calls[operation]
+        call = self._calls[operation]
         body, seals = self._sealed(message, current(self._signer), call)
         return PlainCall(
             method=call.method,
@@ -177,7 +182,7 @@ class CallMaker:
 
     def login(self, username: str, password: str) -> PlainCall:
         """The Authenticate call; its body is a secret and is never logged or journalled."""
-        call = self.profile.calls[self._wire.authenticate_operation]
+        call = self._calls[self._wire.authenticate_operation]
         self.echoes.note(password)
         return PlainCall(
             method=call.method,
@@ -188,8 +193,12 @@ class CallMaker:
 
     def token_headers(self, token: str) -> Mapping[str, str]:
         """The header that carries the token."""
-        self.echoes.note(token)
-        return self._wire.token_headers(token)
+        known, headers = self._shown
+        if known != token:
+            self.echoes.note(token)
+            headers = self._wire.token_headers(token)
+            self._shown = (token, headers)
+        return headers
 
     def complete_unit(self, item: dict[str, Any], members: Sequence[Member]) -> dict[str, Any]:
         """Fill what only the register knows: each aligned asset's id, and its capacity where the payload gave none (the asset's export capacity)."""
@@ -343,10 +352,6 @@ class CallMaker:
         return self.echoes.without(parse_strict(verified.payload), verified.payload), self.echoes.among(
             verified.protected
         )
-
-    @property
-    def _form(self) -> SignatureForm:
-        return self.profile.signature_form
 
     def _unwrapped(self, message: ReturnMessage) -> tuple[bytes, Mapping[str, Any]]:
         if self._form.certified:

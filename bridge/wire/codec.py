@@ -36,6 +36,7 @@ class Wire(Replies):
         self._read_transaction = reader(profile.spec.status_question.transaction_id)
         self._token = (pick(profile.spec.token.value), pick(profile.spec.token.lifetime))
         self._overhead = {operation: self._measure(operation) for operation in Operation}
+        self._largest = {operation: self.largest(operation) for operation in Operation}
 
     # the bridge's side -----------------------------------------------------------------------------------------------
 
@@ -56,6 +57,8 @@ class Wire(Replies):
 
     def fit(self, operation: Operation, rendered: Sequence[RenderedItem]) -> int:
         """How many of these, from the front, one signed call holds by count and by bytes; 0 when the first alone is too large."""
+        if len(rendered) == 1:
+            return int(len(rendered[0].content) <= self._largest[operation])
         limits = self._profile.limits
         most = limits.records if self._calls[operation].is_list else 1
         size = self._overhead[operation]
@@ -77,7 +80,7 @@ class Wire(Replies):
         contents = [
             item if isinstance(item, RenderedItem) else self.render_item(operation.kind, item) for item in items
         ]
-        self._message.write(draft, MessageKind(operation.value), meta)
+        self._message.write(draft, call.kind, meta)
         self._idempotency(draft, meta)
         return finished(call.place(draft, contents))
 
@@ -220,6 +223,7 @@ class _CreateCall:
     def __init__(self, profile: Profile, kind: Kind, records: RecordMap) -> None:
         self.codec: RecordCodec = compile_records(records.fields, profile.vocabulary.fields(kind))
         self.is_list = records.shape == "list"
+        self.kind = MessageKind.ASSET_CREATE if kind is Kind.ASSET else MessageKind.UNIT_CREATE
         self._path = records.at.path
 
     def place(self, draft: Draft, items: Sequence[RenderedItem]) -> Draft:

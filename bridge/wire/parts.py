@@ -120,6 +120,14 @@ def _write(place: Place) -> Write:
         if value is not None:
             draft.body = plant(draft.body, path, value)
 
+    def into_member(draft: Draft, value: Any) -> None:
+        """What nearly every place is: a member of the message itself."""
+        if value is not None:
+            if isinstance(draft.body, dict):
+                draft.body[path[0]] = value
+            else:
+                draft.body = plant(draft.body, path, value)
+
     def into_header(draft: Draft, value: Any) -> None:
         if value is not None:
             draft.headers[name] = str(value)
@@ -129,7 +137,7 @@ def _write(place: Place) -> Write:
             draft.protected[name] = value
 
     return {
-        PlaceKind.BODY: into_body,
+        PlaceKind.BODY: into_member if len(path) == 1 else into_body,
         PlaceKind.HEADER: into_header,
         PlaceKind.PROTECTED: into_protected,
     }[place.kind]
