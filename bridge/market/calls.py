@@ -116,7 +116,6 @@ class CallMaker:
         self._calls = profile.calls
         self._form = profile.signature_form
         self._told_profile = f"{profile.name} {profile.version} {profile.hash}"
-        self._shown: tuple[str, Mapping[str, str]] = ("", {})
         self._signer = signer
         self._keys = keys
         self._unit_validators = unit_validators
@@ -193,12 +192,8 @@ class CallMaker:
 
     def token_headers(self, token: str) -> Mapping[str, str]:
         """The header that carries the token."""
-        known, headers = self._shown
-        if known != token:
-            self.echoes.note(token)
-            headers = self._wire.token_headers(token)
-            self._shown = (token, headers)
-        return headers
+        self.echoes.note(token)
+        return self._wire.token_headers(token)
 
     def complete_unit(self, item: dict[str, Any], members: Sequence[Member]) -> dict[str, Any]:
         """Fill what only the register knows: each aligned asset's id, and its capacity where the payload gave none (the asset's export capacity)."""
