@@ -69,6 +69,8 @@ class Book:
     returns: list[tuple[int, ReturnMessage]] = field(default_factory=list)
     outcomes: list[tuple[int, int, ItemState, str]] = field(default_factory=list)
     written: list[tuple[int, int, int]] = field(default_factory=list)
+    drifted: dict[str, int] = field(default_factory=dict)
+    """Keys asked for with other content after they were sent, and the earliest moment at which their places may say so."""
 
     def moments(self) -> set[int]:
         """When anything was told."""
@@ -125,6 +127,8 @@ class BusyJournal:
             if accepted.admission in {Admission.NEW, Admission.REPLACE}:
                 self.book.accepted.append((told, candidate))
                 self._step(accepted.submission, asked, told, S.SENDING if intake.fast else S.WAITING)
+            elif accepted.admission is Admission.DRIFT:
+                self.book.drifted.setdefault(candidate.key or "", asked)
         return intake
 
     async def _fast(self, site, candidates):
