@@ -27,6 +27,21 @@ from bridge.submission import Admission
 log = logging.getLogger(__name__)
 
 
+class _Series:
+    """The counters of a family by their labels' values, kept: looking one up takes the library longer than counting."""
+
+    def __init__(self, family: Counter) -> None:
+        self._family = family
+        self._known: dict[tuple[str, ...], Counter] = {}
+
+    def of(self, *values: str) -> Counter:
+        """The counter with these values, which is shown from now on."""
+        found = self._known.get(values)
+        if found is None:
+            found = self._known[values] = self._family.labels(*values)
+        return found
+
+
 class FieldReport(FieldMetrics):
     """Counts the field side's reports, and knows the age of each link's last good reading."""
 
@@ -38,17 +53,11 @@ class FieldReport(FieldMetrics):
         self._book = book or Book()
         self._intervals = intervals or IntervalBook(clock.mono_ns)
         self._heard_ns: dict[str, int | None] = {}
-        self._records: dict[
-            tuple[str, str, Admission], Counter
-        ] = {}  # looking a series up takes the library longer than counting
+        self._records = _Series(metrics.records)
 
     def admitted(self, flow: FlowPlan, admission: Admission, count: int) -> None:
         """See `FieldMetrics`."""
-        key = (flow.site, flow.name, admission)
-        counter = self._records.get(key)
-        if counter is None:
-            counter = self._records[key] = self._metrics.records.labels(flow.site, flow.name, admission.value)
-        counter.inc(count)
+        self._records.of(flow.site, flow.name, admission.value).inc(count)
 
     def unusual(self, flow: FlowPlan) -> None:
         """See `FieldMetrics`."""
@@ -106,14 +115,11 @@ class MarketReport(MarketMetrics):
         self._metrics = metrics
         self._book = book or Book()
         self._dates: dict[str, str] = {}
-        self._answers: dict[tuple[str, AnswerClass], Counter] = {}
+        self._answers = _Series(metrics.answers)
 
     def answered(self, participant: str, out: Outgoing, answer: AnswerClass, stamps: Mapping[str, Stamp]) -> None:
         """See `MarketMetrics`. Only a first attempt has stages and a share; what waited outside the host has no share, nor the stage of that wait."""
-        counter = self._answers.get((participant, answer))
-        if counter is None:
-            counter = self._answers[participant, answer] = self._metrics.answers.labels(participant, answer.value)
-        counter.inc()
+        self._answers.of(participant, answer.value).inc()
         share, waited = host_share(stamps), out.waited
         if waited is None and share is not None and not share.exact:
             waited = Wait.BOOT

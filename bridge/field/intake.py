@@ -76,11 +76,9 @@ class IntakeDesk:
         for arrival in arrivals:
             arrival.ack(not _unreadable(arrival))
         self._say_refused(batch, intake)
-        turns, admitted = None, Counter[tuple[str, Admission]]()
+        turns, admitted = Turns(), Counter[tuple[str, Admission]]()
         for plan, accepted, candidate in zip(batch.plans, intake.accepted, batch.candidates, strict=True):
-            if turns is None:
-                turns = Turns()
-            elif turns.over:
+            if turns.over:
                 await turns.give()
             admitted[plan.name, accepted.admission] += 1
             stamps = candidate.stamps
@@ -103,11 +101,9 @@ class IntakeDesk:
         await self._commit(batch)
 
     async def _evaluate(self, records: Iterable[Record]) -> _Batch:
-        batch, turns = _Batch(), None
+        batch, turns = _Batch(), Turns()
         for record in records:
-            if turns is None:
-                turns = Turns()
-            elif turns.over:
+            if turns.over:
                 await turns.give()
             plan = self._plans[record.flow]
             prepared = self._ahead.take(record)
