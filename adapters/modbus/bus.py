@@ -76,6 +76,8 @@ class Bus:
         self._opened_at = 0.0
         self._resting = False
         self._free_at = 0.0
+        self._rest_s = 0.0
+        self._others_poll_s: dict[int, float | None] = {}
         self._why: OSError | None = None
         self.ended = False
 
@@ -99,6 +101,7 @@ class Bus:
         member = Member(Seat(self.unit(options.unit), options.poll), options, lost, certified)
         self._members.append(member)
         self._turns.seats.append(member.seat)
+        self._settle()
         return member
 
     def leave(self, member: Member) -> None:
@@ -107,10 +110,19 @@ class Bus:
             return
         self._members.remove(member)
         self._turns.leave(member.seat)
+        self._settle()
         if not self._members:
             self._end()
         elif all(other.options.unit in self._silent for other in self._members):
             self.fail("no unit answers any more")  # the connection itself may be dead, and nobody else would find out
+
+    def _settle(self) -> None:
+        """What follows from who is here: the shortest poll of the others for each unit, and how long the line rests after an answer: as long as the one needs that needs it longest."""
+        units = {member.options.unit for member in self._members}
+        polls = [(member.options.unit, member.options.poll) for member in self._members]
+        self._others_poll_s = {unit: min((poll for of, poll in polls if of != unit), default=None) for unit in units}
+        rest = max((member.options.pause_between_requests for member in self._members), default=0.0)
+        self._rest_s = rest if self.settings.serial is None else max(rest, silence_s(self.settings.serial))
 
     async def open(self, member: Member) -> None:
         """Connect, unless the connection stands already. Raises `LinkError` when nobody is there, `LinkRefused` when TLS cannot come about."""
@@ -180,19 +192,13 @@ class Bus:
         now = self._loop.time()
         self._silent.clear()
         unit.counts.line_s += now - began
-        self._free_at = max(self._free_at, now + self._pause())
+        self._free_at = max(self._free_at, now + self._rest_s)
         if answer.isError() and answer.exception_code in _NOBODY:
             unit.fell_silent(now, options.timeout)
             return answer
-        others = [other.options.poll for other in self._members if other.options.unit != options.unit]
-        unit.answered(now, now - began, min(others, default=None))
+        unit.answered(now, now - began, self._others_poll_s.get(options.unit))
         unit.counts.exceptions += answer.isError()
         return answer
-
-    def _pause(self) -> float:
-        """After an answer the line rests as long as the one needs that needs it longest."""
-        rest = max((member.options.pause_between_requests for member in self._members), default=0.0)
-        return rest if self.settings.serial is None else max(rest, silence_s(self.settings.serial))
 
     async def _ready(self, member: Member) -> None:
         """Connected, and the pause since the last answer is over. Raises `Gone`."""

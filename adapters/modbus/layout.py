@@ -64,9 +64,11 @@ class Image:
 
     def get(self, span: Span) -> bytes | None:
         """The bytes of these registers, None where one of them is not known."""
-        if not self.knows(span):
+        start, size, table = span
+        held = self._tables.get(table)
+        if held is None or 0 in held.known[start : start + size]:
             return None
-        return bytes(self._tables[span.table].data[2 * span.start : 2 * span.end])
+        return bytes(held.data[2 * start : 2 * (start + size)])
 
     def filled(self, span: Span) -> bytes:
         """The bytes of these registers, zeros where they are not known."""
@@ -74,8 +76,9 @@ class Image:
 
     def knows(self, span: Span) -> bool:
         """Whether all of these registers are known."""
-        held = self._tables.get(span.table)
-        return held is not None and 0 not in held.known[span.start : span.end]
+        start, size, table = span
+        held = self._tables.get(table)
+        return held is not None and 0 not in held.known[start : start + size]
 
     def word(self, span: Span) -> int:
         """One register, or bit, that was read."""
@@ -192,9 +195,8 @@ class Layout:
         except Undecodable as error:
             return bad(f"{self.at(number, cut.target)}: {error}")
 
-    def signature(self, image: Image, number: int) -> bytes:
+    def signature(self, block: bytes) -> bytes:
         """The registers of the fields alone, so that what lies between them does not count as a change."""
-        block = image.get(self.span(number)) or b""
         return b"".join([block[start:end] for start, end in self.signed])
 
     def problem(self, image: Image, number: int) -> str:
@@ -337,6 +339,6 @@ def values_of(members: Members, image: Image) -> Reading:
 def bitsets(layout: Layout, numbers: Collection[int]) -> Iterator[tuple[FieldTarget, Span]]:
     """The bit sets of these records that stand for values of another flow."""
     for target in layout.fields.values():
-        if target.members is not None:
+        if target.of is not None:
             for number in numbers:
                 yield target, layout.at(number, target)

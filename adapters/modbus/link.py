@@ -22,7 +22,13 @@ from bridge.api import Certified, Clock, LinkError, unseen
 
 log = logging.getLogger(__name__)
 
-_READS: Final[Mapping[Table, int]] = {Table.COILS: 1, Table.DISCRETE: 2, Table.HOLDING: 3, Table.INPUT: 4}
+_READS: Final[Mapping[Table, tuple[int, str]]] = {
+    Table.COILS: (1, "read_coils"),
+    Table.DISCRETE: (2, "read_discrete_inputs"),
+    Table.HOLDING: (3, "read_holding_registers"),
+    Table.INPUT: (4, "read_input_registers"),
+}
+"""The function that reads a table, and the library's name for it."""
 WRITE_COIL: Final = 5
 WRITE_ONE: Final = 6
 WRITE_COILS: Final = 15
@@ -91,13 +97,8 @@ class Link:
 
     async def read(self, span: Span) -> bytes:
         """The bytes of these registers, or bits as registers of 0 or 1; no more than one request may ask for. Raises `Refused` or `LinkError`."""
-        client, function = self.client, _READS[span.table]
-        ask = {
-            Table.COILS: client.read_coils,
-            Table.DISCRETE: client.read_discrete_inputs,
-            Table.INPUT: client.read_input_registers,
-            Table.HOLDING: client.read_holding_registers,
-        }[span.table]
+        function, name = _READS[span.table]
+        ask = getattr(self.client, name)
         answer = await self._ask(lambda: ask(span.start, count=span.size, device_id=self._options.unit), function, span)
         if not span.table.holds_bits:
             if len(answer.registers) != span.size:

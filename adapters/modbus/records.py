@@ -1,6 +1,7 @@
 """Whole records over one link: read under the guard that all adapters share."""
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -32,11 +33,33 @@ class _Fetched(NamedTuple):
 class _Polled:
     """A flow that is looked at again and again: the requests that fetch it, and what the device answered when there was nothing new."""
 
-    def __init__(self, asked: list[Span]) -> None:
+    def __init__(self, layout: Layout, asked: list[Span]) -> None:
+        self._numbers = layout.places()
+        self._parts = [list[tuple[int, slice]]() for _ in asked]
         self.asked = asked
         self.quiet: list[bytes] | None = None
         self.refused = False
         """It shows these registers one by one only, or not all of them."""
+        starts = [request.start for request in asked]  # in order, for a flow's records are in one table
+        for number in self._numbers:
+            for chunk in layout.chunks_of(number):
+                at = bisect_right(starts, chunk.start) - 1
+                while at < len(asked) and starts[at] < chunk.end:
+                    first, end = chunk.start - starts[at], chunk.end - starts[at]
+                    self._parts[at].append((number, slice(max(0, 2 * first), 2 * end)))
+                    at += 1
+
+    def moved(self, answers: list[bytes] | None) -> Collection[int]:
+        """The records whose registers are not as they were when there was nothing new; all of them where that is not known."""
+        if answers is None or self.quiet is None:
+            return self._numbers
+        return {
+            number: None
+            for parts, before, now in zip(self._parts, self.quiet, answers, strict=True)
+            if before != now
+            for number, part in parts
+            if before[part] != now[part]
+        }
 
 
 class Reader:
@@ -85,18 +108,20 @@ class Reader:
         if answers is not None and answers == polled.quiet:
             return []
         polled.refused = answers is None
-        fetched = await self._fetched(layout, polled, answers)
+        moved = polled.moved(answers)
+        fetched = await self._fetched(layout, polled, moved, answers)
         records: list[Record] = []
         quiet = True
-        for number in layout.places():
-            signature = layout.signature(fetched.image, number)
+        for number in moved:
+            block = fetched.image.get(layout.span(number)) or b""
+            signature = layout.signature(block)
             if seen.get(number, b"") == signature:
                 continue
-            if layout.is_empty(fetched.image.get(layout.span(number)) or b""):
+            if layout.is_empty(block):
                 seen.pop(number, None)
                 continue
-            quiet = False
             found, seen[number] = await self._steady(layout, number, fetched, signature)
+            quiet = quiet and seen[number] == signature
             records += found
         polled.quiet = answers if quiet else None
         return records
@@ -107,17 +132,19 @@ class Reader:
         if polled is None:
             layout = self._layouts[flow]
             spans = [span for number in layout.places() for span in layout.chunks_of(number)]
-            polled = self._polled[flow] = _Polled(self._link.requests(spans))
+            polled = self._polled[flow] = _Polled(layout, self._link.requests(spans))
         return polled
 
-    async def _fetched(self, layout: Layout, polled: _Polled, answers: list[bytes] | None) -> _Fetched:
-        """All of a flow, from these answers where there are any."""
+    async def _fetched(
+        self, layout: Layout, polled: _Polled, numbers: Collection[int], answers: list[bytes] | None
+    ) -> _Fetched:
+        """These records of a flow, from these answers where there are any."""
         if answers is None:
-            return await self._fetch(layout, layout.places())
+            return await self._fetch(layout, numbers)
         image = Image()
         for request, data in zip(polled.asked, answers, strict=True):
             image.put(request, data)
-        return await self._completed(layout, layout.places(), image, {})
+        return await self._completed(layout, numbers, image, {})
 
     async def look(self, flow: str) -> tuple[list[Record], dict[int, str]]:
         """Every record of a flow as it stands, whether anybody asked for it or not, and why those are missing that the device does not show. Raises `LinkError`."""
@@ -134,14 +161,20 @@ class Reader:
     async def _steady(
         self, layout: Layout, number: int, fetched: _Fetched, signature: bytes
     ) -> tuple[list[Record], bytes]:
-        """A changed record once two readings of it agree (none when it was emptied meanwhile), and its signature."""
+        """A changed record once two readings of it agree (none when it was emptied meanwhile), and its signature.
+
+        As a rule the second reading agrees, so that the record is made while the device is asked for it.
+        """
         unseen = True
+        early = self._early(layout, [number], fetched.image, self._ahead)
+        early.more()
 
         async def moved() -> int:
             nonlocal fetched, signature, unseen
             if not unseen:
-                fetched = await self._fetch(layout, [number])
-                signature = layout.signature(fetched.image, number)
+                again = await self._again(layout, number, fetched)
+                if again is not fetched:
+                    fetched, signature = again, layout.signature(again.image.get(layout.span(number)) or b"")
             unseen = False
             return int.from_bytes(signature, "big")
 
@@ -153,14 +186,35 @@ class Reader:
             await read_guarded(moved, nothing)
         except Torn:
             torn = True
+        if early.image is fetched.image:
+            fetched = fetched._replace(made=early.made)
         return await self._records(layout, [number], fetched, None, torn=torn), signature
 
+    async def _again(self, layout: Layout, number: int, before: _Fetched) -> _Fetched:
+        """One record read anew: what was read `before`, where the device answers the same."""
+        asked = self._link.requests(layout.chunks_of(number))
+        answers = await self._link.look(asked)
+        if answers is None:
+            return await self._fetch(layout, [number])
+        if all(before.image.get(span) == data for span, data in zip(asked, answers, strict=True)):
+            return before
+        image = Image()
+        for span, data in zip(asked, answers, strict=True):
+            image.put(span, data)
+        return await self._completed(layout, [number], image, {})
+
+    def _early(
+        self, layout: Layout, numbers: Collection[int], image: Image, show: Callable[[Record], None] | None
+    ) -> "_Early":
+        """Makes these records, but for what their bit sets stand for: that is read when all else is."""
+        return _Early(layout, [] if next(bitsets(layout, numbers), None) else list(numbers), image, show)
+
     async def _fetch(
-        self, layout: Layout, numbers: Sequence[int], show: Callable[[Record], None] | None = None
+        self, layout: Layout, numbers: Collection[int], show: Callable[[Record], None] | None = None
     ) -> _Fetched:
         image = Image()
         spans = [span for number in numbers for span in layout.chunks_of(number)]
-        early = _Early(layout, [] if next(bitsets(layout, numbers), None) else numbers, image, show)
+        early = self._early(layout, numbers, image, show)
         await self._link.fetch(spans, image, early.more)
         for span in spans:
             if not image.knows(span):
@@ -199,7 +253,7 @@ class Reader:
 
 
 class _Early:
-    """Makes the records of a request one after the other, each while the device is asked for the next ones, and shows them.
+    """Makes records one after the other, each while the device is asked for the next ones or for the same again, and shows them.
 
     The work is done in a turn of the loop of its own: by then the next request has left.
     """
@@ -209,7 +263,7 @@ class _Early:
     ) -> None:
         self._layout = layout
         self._numbers = numbers if show else []
-        self._image = image
+        self.image = image
         self._show = show or (lambda _: None)
         self._due = False
         self.made: dict[int, _Made] = {}
@@ -222,7 +276,7 @@ class _Early:
 
     def _make(self) -> None:
         self._due = False
-        layout, image = self._layout, self._image
+        layout, image = self._layout, self.image
         for number in self._numbers[len(self.made) : len(self.made) + _STEP]:
             if not all(image.knows(span) for span in layout.chunks_of(number)):
                 return
@@ -237,7 +291,7 @@ def _made(layout: Layout, number: int, block: bytes, image: Image, members: Mapp
         return _Made(block, None, "")
     fields = {
         cut.name: values_of(members[layout.at(number, cut.target)], image)
-        if cut.target.members is not None
+        if cut.target.of is not None
         else layout.reading(number, cut, block)
         for cut in layout.cuts
     }

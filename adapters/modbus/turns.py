@@ -105,9 +105,12 @@ class Turns:
         self._next()
 
     async def take(self, seat: Seat) -> None:
-        """Wait for a turn, which is over with `give`. Raises `Gone`."""
+        """Wait for a turn, which is over with `give`; where the line is free it begins at once. Raises `Gone`."""
         if seat not in self.seats:
             raise Gone
+        if self._free(seat):
+            self._grant(seat)
+            return
         future = self._loop.create_future()
         seat.waiting.append(future)
         began = self._loop.time()
@@ -144,7 +147,14 @@ class Turns:
         if future.done():  # cancelled, and its task has not run yet
             self._next()
             return
+        self._grant(seat)
+        future.set_result(None)
+
+    def _free(self, seat: Seat) -> bool:
+        """Whether this seat may go at once: nobody has the turn, and its unit may be asked. Who waits meanwhile may not ask yet."""
+        return not self._taken and max(seat.unit.shut_until, seat.unit.back_until) <= self._loop.time()
+
+    def _grant(self, seat: Seat) -> None:
         self._number += 1
         seat.last = self._number
         self._taken = True
-        future.set_result(None)

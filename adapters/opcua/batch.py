@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
+
+Read: TypeAlias = Callable[[Sequence[Any]], Awaitable[list[Any]]]
 
 
 class ReadBatch:
     """Whoever asks first waits one turn of the loop for the others and then reads for all. Used by works that run side by side: a failure ends all."""
 
-    def __init__(self, read: Callable[[Sequence[Any]], Awaitable[list[Any]]]) -> None:
+    def __init__(self, read: Read) -> None:
         self._read = read
         self._waiting: list[tuple[Sequence[Any], asyncio.Future[list[Any]]]] = []
 

@@ -3,8 +3,7 @@
 import asyncio
 import socket
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 from typing import Final
 
 from adapters.opcua.library import ua
@@ -18,23 +17,36 @@ _OF_BROKEN_REPLIES: Final = (
 )  # fmt: skip
 
 
-@contextmanager
-def translated(doing: str) -> Iterator[None]:
+class Translated:
+    """See `translated`. No generator, for it stands around each read."""
+
+    __slots__ = ("_before", "_doing")
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+        self._before = 0
+
+    def __enter__(self) -> None:
+        self._before = _cancellations()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        del kind, trace
+        ours = None if error is None else _in_our_words(self._doing, error)
+        if (error is None or ours is not None) and _cancellations() > self._before:
+            raise asyncio.CancelledError from ours
+        if ours is not None and ours is not error:
+            raise ours from error
+
+
+def translated(doing: str) -> Translated:
     """Raises `LinkError` or `LinkRefused` for whatever the library raises within; `doing` says what was going on.
 
     A cancellation counts although the library kept it to itself: it waits in `asyncio.wait_for`, which on Python 3.11 returns a result that comes in
     the same turn, and for tasks of its own whose cancellation it expects. A session that is told to end would go on for ever.
     """
-    before = _cancellations()
-    try:
-        with _in_our_words(doing):
-            yield
-    except LinkError as error:
-        if _cancellations() > before:
-            raise asyncio.CancelledError from error
-        raise
-    if _cancellations() > before:
-        raise asyncio.CancelledError
+    return Translated(doing)
 
 
 def _cancellations() -> int:
@@ -43,26 +55,26 @@ def _cancellations() -> int:
     return 0 if task is None else task.cancelling()
 
 
-@contextmanager
-def _in_our_words(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except (LinkError, asyncio.CancelledError):
-        raise
-    except ua.UaStatusCodeError as error:
-        name = status_name(error.code)
-        kind = LinkRefused if is_refusal(name) else LinkError
-        raise kind(f"{doing}: the server answered {name}", hint=hint_for(name)) from error
-    except TimeoutError as error:
-        raise LinkError(f"{doing}: no answer in time") from error
-    except ConnectionRefusedError as error:
-        hint = "is the server switched on, and are host and port right?"
-        raise LinkError(f"{doing}: nobody listens there", hint=hint) from error
-    except socket.gaierror as error:
-        hint = "is the host's name right, and known on this machine?"
-        raise LinkError(f"{doing}: the name is not known ({printable(error.strerror)})", hint=hint) from error
-    except _OF_BROKEN_REPLIES as error:
-        raise LinkError(f"{doing}: {type(error).__name__}: {printable(error)}") from error
+def _in_our_words(doing: str, error: BaseException) -> LinkError | None:
+    """The error as ours, itself where it is ours already; None for what is not the library's."""
+    match error:
+        case LinkError():
+            return error
+        case ua.UaStatusCodeError():
+            name = status_name(error.code)
+            kind = LinkRefused if is_refusal(name) else LinkError
+            return kind(f"{doing}: the server answered {name}", hint=hint_for(name))
+        case TimeoutError():
+            return LinkError(f"{doing}: no answer in time")
+        case ConnectionRefusedError():
+            hint = "is the server switched on, and are host and port right?"
+            return LinkError(f"{doing}: nobody listens there", hint=hint)
+        case socket.gaierror():
+            hint = "is the host's name right, and known on this machine?"
+            return LinkError(f"{doing}: the name is not known ({printable(error.strerror)})", hint=hint)
+    if isinstance(error, _OF_BROKEN_REPLIES):
+        return LinkError(f"{doing}: {type(error).__name__}: {printable(error)}")
+    return None
 
 
 def status_name(code: int) -> str:

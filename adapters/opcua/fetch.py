@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from adapters.opcua.batch import ReadBatch
+from adapters.opcua.batch import Read, ReadBatch
 from adapters.opcua.calls import Method, number_of
 from adapters.opcua.link import Link
 from adapters.opcua.places import Place
@@ -41,12 +41,14 @@ class Fetch:
 
     async def collect(self, due: Sequence[Watched]) -> list[Record]:
         """Read all of these together: their requests share the server's read calls."""
-        batch, calls = ReadBatch(self._link.read_values), ReadBatch(self._link.call)
         changed = [each for each in due if self._selections[each.place.flow].trigger is Trigger.CHANGE]
         asked = [each for each in due if self._selections[each.place.flow].trigger is not Trigger.CHANGE]
+        if not asked:
+            return await self._fetch_changed(self._link.read_values, changed)
+        batch, calls = ReadBatch(self._link.read_values), ReadBatch(self._link.call)
         try:
             found = await side_by_side(
-                [self._fetch_changed(batch, changed), *(self._fetched(batch, calls, watched) for watched in asked)]
+                [self._fetch_changed(batch.read, changed), *(self._fetched(batch, calls, watched) for watched in asked)]
             )
         except BaseExceptionGroup as error:
             raise _reason(error) from error
@@ -70,9 +72,9 @@ class Fetch:
             return await self._fetch_numbered(batch, calls, watched, watched.place.method)
         return await self._fetch_request(batch, watched)
 
-    async def _fetch_changed(self, batch: ReadBatch, changed: Sequence[Watched]) -> list[Record]:
+    async def _fetch_changed(self, read: Read, changed: Sequence[Watched]) -> list[Record]:
         """All of them in one go: after a connect there are thousands, and nothing has to be read twice."""
-        values = await batch.read([node for each in changed for node in each.place.nodes]) if changed else []
+        values = await read([node for each in changed for node in each.place.nodes]) if changed else []
         records, start = [], 0
         for watched in changed:
             place, found = watched.place, values[start : (start := start + len(watched.place.nodes))]

@@ -3,6 +3,7 @@
 Several of them, for many servers keep no more than a thousand variables in one, and some grow slow with every variable that one holds.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -126,6 +127,7 @@ class Subscriptions:
             self._note(result)
         except LinkError as error:
             self._lost(str(error))
+        await asyncio.sleep(0)  # whoever reads what has changed goes first; the next publish request has time
 
     def _note(self, result: Any) -> None:
         message, pulse = result.NotificationMessage, self._pulse(int(result.SubscriptionId))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 
 import pytest
 
@@ -113,6 +114,44 @@ async def test_turns_are_given_one_after_the_other():
 
     await asyncio.gather(ask("a1", first), ask("a2", first), ask("a3", first), ask("b1", second))
     assert order == ["a1", "b1", "a2", "a3"]
+
+
+def at_once(turns: Turns, seat: Seat) -> bool:
+    """Whether it gets its turn without waiting, be it for one turn of the loop; one that does not has given up."""
+    taking = turns.take(seat)
+    try:
+        taking.send(None)
+    except StopIteration:
+        return True
+    with suppress(asyncio.CancelledError):
+        taking.throw(asyncio.CancelledError())
+    return False
+
+
+async def test_a_free_line_is_taken_at_once():
+    """No turn of the loop passes; whoever was there last stands back the next time."""
+    turns, first, second = Turns(asyncio.get_running_loop()), Seat(Unit(), 1), Seat(Unit(), 1)
+    turns.seats += [first, second]
+    assert at_once(turns, first)
+    waiters = [*await started(turns, first), *await started(turns, second)]
+    turns.give()
+    await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+    assert [task.done() for task in waiters] == [False, True]
+    waiters[0].cancel()
+
+
+@pytest.mark.parametrize("hindrance", ["another has it", "silent", "stands back"])
+async def test_a_line_that_is_not_free_is_waited_for(hindrance):
+    """Somebody has the turn, or this unit may not be asked yet."""
+    loop = asyncio.get_running_loop()
+    later = loop.time() + 60
+    turns, seat, other = Turns(loop), Seat(Unit(), 1), Seat(Unit(), 1)
+    turns.seats += [seat, other]
+    if hindrance == "another has it":
+        await turns.take(other)
+    else:
+        setattr(seat.unit, "shut_until" if hindrance == "silent" else "back_until", later)
+    assert not at_once(turns, seat)
 
 
 async def test_a_turn_that_was_given_up_goes_on():

@@ -1,5 +1,6 @@
 """What a server makes of subscriptions and watched variables, where none of our peers can be made to do it; without a server."""
 
+import asyncio
 from types import SimpleNamespace
 
 from opcua_site import context_of, options_of, read_site
@@ -101,3 +102,24 @@ async def test_one_subscription_that_the_server_ends_is_a_lost_link():
     message = ua.NotificationMessage(SequenceNumber=1, NotificationData=[ended])
     await subscriptions._published(ua.PublishResult(SubscriptionId=1, NotificationMessage=message))
     assert lost == ["the subscription ended: BadTimeout"]
+
+
+async def test_who_reads_what_changed_goes_before_the_next_publish_request():
+    """The library asks for the next one when this returns; by then the read request has left, and the server answers it first."""
+    changed, order = asyncio.Event(), []
+    subscriptions = Subscriptions(Slowing(0.05), context_of(OPTIONS, []), lambda _: changed.set(), order.append)
+    await subscriptions.open()
+
+    async def read():
+        await changed.wait()
+        order.append("read")
+
+    reading = asyncio.create_task(read())
+    await asyncio.sleep(0)
+    item = ua.MonitoredItemNotification(ClientHandle=0, Value=ua.DataValue(ua.Variant(1)))
+    told = ua.DataChangeNotification(MonitoredItems=[item])
+    message = ua.NotificationMessage(SequenceNumber=1, NotificationData=[told])
+    await subscriptions._published(ua.PublishResult(SubscriptionId=1, NotificationMessage=message))
+    order.append("publish")
+    await reading
+    assert order == ["read", "publish"]
