@@ -161,13 +161,8 @@ class Reader:
     async def _steady(
         self, layout: Layout, number: int, fetched: _Fetched, signature: bytes
     ) -> tuple[list[Record], bytes]:
-        """A changed record once two readings of it agree (none when it was emptied meanwhile), and its signature.
-
-        As a rule the second reading agrees, so that the record is made while the device is asked for it.
-        """
+        """A changed record once two readings of it agree (none when it was emptied meanwhile), and its signature."""
         unseen = True
-        early = self._early(layout, [number], fetched.image, self._ahead)
-        early.more()
 
         async def moved() -> int:
             nonlocal fetched, signature, unseen
@@ -186,8 +181,6 @@ class Reader:
             await read_guarded(moved, nothing)
         except Torn:
             torn = True
-        if early.image is fetched.image:
-            fetched = fetched._replace(made=early.made)
         return await self._records(layout, [number], fetched, None, torn=torn), signature
 
     async def _again(self, layout: Layout, number: int, before: _Fetched) -> _Fetched:
@@ -203,18 +196,12 @@ class Reader:
             image.put(span, data)
         return await self._completed(layout, [number], image, {})
 
-    def _early(
-        self, layout: Layout, numbers: Collection[int], image: Image, show: Callable[[Record], None] | None
-    ) -> "_Early":
-        """Makes these records, but for what their bit sets stand for: that is read when all else is."""
-        return _Early(layout, [] if next(bitsets(layout, numbers), None) else list(numbers), image, show)
-
     async def _fetch(
         self, layout: Layout, numbers: Collection[int], show: Callable[[Record], None] | None = None
     ) -> _Fetched:
         image = Image()
         spans = [span for number in numbers for span in layout.chunks_of(number)]
-        early = self._early(layout, numbers, image, show)
+        early = _Early(layout, [] if next(bitsets(layout, numbers), None) else list(numbers), image, show)
         await self._link.fetch(spans, image, early.more)
         for span in spans:
             if not image.knows(span):
@@ -253,7 +240,7 @@ class Reader:
 
 
 class _Early:
-    """Makes records one after the other, each while the device is asked for the next ones or for the same again, and shows them.
+    """Makes the records of a request one after the other, each while the device is asked for the next ones, and shows them.
 
     The work is done in a turn of the loop of its own: by then the next request has left.
     """
@@ -263,7 +250,7 @@ class _Early:
     ) -> None:
         self._layout = layout
         self._numbers = numbers if show else []
-        self.image = image
+        self._image = image
         self._show = show or (lambda _: None)
         self._due = False
         self.made: dict[int, _Made] = {}
@@ -276,7 +263,7 @@ class _Early:
 
     def _make(self) -> None:
         self._due = False
-        layout, image = self._layout, self.image
+        layout, image = self._layout, self._image
         for number in self._numbers[len(self.made) : len(self.made) + _STEP]:
             if not all(image.knows(span) for span in layout.chunks_of(number)):
                 return
