@@ -400,11 +400,12 @@ class Pool:
             transport.write(_TUNNEL % (target, target))
             await tunnel.opened
             inner = await self._loop.start_tls(transport, connection, self._context, server_hostname=self._host)
-            assert inner is not None
-            connection.connection_made(inner)
         except BaseException:
             transport.abort()
             raise
+        if inner is None:
+            raise Lost("it was closed right after its handshake")
+        connection.connection_made(inner)
         return connection
 
 

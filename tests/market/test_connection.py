@@ -350,3 +350,24 @@ async def test_the_host_behind_a_proxy_is_checked_all_the_same(tmp_path):
     ):
         found = await post(made)
         assert (found.failure, found.sent, peer.script.requests) == (Failure.TLS, False, [])
+
+
+async def test_a_tunnel_that_ends_right_after_its_handshake(tmp_path, monkeypatch):
+    """In the same turn of the loop, so that there is no connection to give: no byte of the call has left, and it goes again."""
+    complete = asyncio.sslproto.SSLProtocol._on_handshake_complete
+
+    def ended(self, error):
+        complete(self, error)
+        self.connection_lost(None)
+
+    async with (
+        smp.smp_server(rest=GOOD) as peer,
+        proxy() as (port, _),
+        client(tmp_path, peer, proxy=f"http://127.0.0.1:{port}") as made,
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(asyncio.sslproto.SSLProtocol, "_on_handshake_complete", ended)
+            found = await post(made)
+        assert (found.failure, found.sent, peer.script.requests) == (Failure.RESET, False, [])
+        assert classify(found, CLASSES) is AnswerClass.RETRY
+        assert (await post(made)).status == 202
