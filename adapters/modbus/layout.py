@@ -141,7 +141,7 @@ class Layout:
     cuts: tuple[Cut, ...]
     """The fields within the bytes of `block`."""
     signed: tuple[tuple[int, int], ...]
-    """Where the fields and their scale factors are within them."""
+    """Where the fields, their scale factors and the CRC are within them."""
     texts: tuple[tuple[int, int], ...]
     """Where the key and all texts are within them."""
 
@@ -195,8 +195,13 @@ class Layout:
         except Undecodable as error:
             return bad(f"{self.at(number, cut.target)}: {error}")
 
+    @property
+    def refers(self) -> bool:
+        """Whether its records hold values of another flow's, that bits stand for."""
+        return any(target.of is not None for target in self.fields.values())
+
     def signature(self, block: bytes) -> bytes:
-        """The registers of the fields alone, so that what lies between them does not count as a change."""
+        """The registers of the fields and the CRC alone, so that what lies between them does not count as a change."""
         return b"".join([block[start:end] for start, end in self.signed])
 
     def problem(self, image: Image, number: int) -> str:
@@ -232,9 +237,16 @@ def layout_of(selection: Selection, count: int, gap: int, sheet: Sheet | None = 
         signed=(
             *((cut.start, cut.end) for cut in cuts),
             *((cut.power, cut.power + 2) for cut in cuts if cut.power is not None),
+            *_crc_of(records, block),  # it may be written last, and makes a record of what was none
         ),
         texts=tuple((cut.start, cut.end) for cut in cuts if cut.name == key or cut.target.type is Kind.STRING),
     )
+
+
+def _crc_of(records: ModbusRecords, block: Span) -> Iterator[tuple[int, int]]:
+    if records.crc is not None:
+        start = 2 * (records.crc.at - block.start)
+        yield start, start + 2
 
 
 def blocks_of(records: ModbusRecords) -> Blocks:

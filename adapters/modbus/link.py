@@ -148,21 +148,24 @@ class Link:
         if (answer.address, answer.count) != (at, span.size):
             raise self.fail(f"wrote {span}, the answer speaks of {answer.count} from {answer.address}")
 
-    async def fetch(self, spans: list[Span], image: Image, read: Callable[[], None] = lambda: None) -> None:
+    async def fetch(self, spans: list[Span], image: Image, read: Callable[[], None] = lambda: None) -> bool:
         """Read these spans into the image in as few requests as there can be; what the device refuses is noted there. Raises `LinkError`.
 
-        `read` is called after each answer, before the next request: it does not block.
+        `read` is called after each answer, before the next request: it does not block. Returns whether nothing was refused.
         """
+        whole = True
         for request in self.requests(spans):
             try:
                 image.put(request, await self.read(request))
                 read()
             except Refused as error:
+                whole = False
                 inside = [span for span in spans if _within(span, request)]
                 if len(set(inside)) > 1:
                     await self._one_by_one(inside, image)
                 else:
                     image.refuse(request, str(error))
+        return whole
 
     async def look(self, asked: Sequence[Span]) -> list[bytes] | None:
         """The answers to these requests; None when the device refuses one of them (`fetch` finds out which of its registers). Raises `LinkError`."""

@@ -28,6 +28,14 @@ class _Fetched(NamedTuple):
     members: Mapping[Span, Members]
     made: dict[int, _Made]
     """What was made of it while the rest was read."""
+    whole: bool = True
+    """Whether the device refused nothing that was asked for together."""
+
+    def signature(self, layout: Layout, number: int) -> bytes:
+        """What of a record counts as a change: its own registers, and those that its bits stand for."""
+        own = layout.signature(self.image.get(layout.span(number)) or b"")
+        others = [span for _, bits in bitsets(layout, [number]) for _, span in self.members[bits].keys]
+        return b"".join([own, *(self.image.get(span) or b"?" for span in others)]) if others else own
 
 
 class _Polled:
@@ -104,24 +112,27 @@ class Reader:
         As a rule nothing is new, and then the device answers as it did before: that is looked for first.
         """
         layout, polled = self._layouts[flow], self._watch(flow)
-        answers = None if polled.refused else await self._link.look(polled.asked)
+        answers = None if polled.refused or layout.refers else await self._link.look(polled.asked)
         if answers is not None and answers == polled.quiet:
             return []
-        polled.refused = answers is None
         moved = polled.moved(answers)
         fetched = await self._fetched(layout, polled, moved, answers)
+        polled.refused = not fetched.whole
         records: list[Record] = []
         quiet = True
         for number in moved:
-            block = fetched.image.get(layout.span(number)) or b""
-            signature = layout.signature(block)
+            signature = fetched.signature(layout, number)
             if seen.get(number, b"") == signature:
                 continue
-            if layout.is_empty(block):
+            if layout.is_empty(fetched.image.get(layout.span(number)) or b""):
                 seen.pop(number, None)
                 continue
-            found, seen[number] = await self._steady(layout, number, fetched, signature)
-            quiet = quiet and seen[number] == signature
+            found, last, torn = await self._steady(layout, number, fetched, signature)
+            if torn:  # the last reading may have been the whole record, and nobody has seen it
+                seen.pop(number, None)
+            else:
+                seen[number] = last
+            quiet = quiet and last == signature and not torn
             records += found
         polled.quiet = answers if quiet else None
         return records
@@ -160,8 +171,8 @@ class Reader:
 
     async def _steady(
         self, layout: Layout, number: int, fetched: _Fetched, signature: bytes
-    ) -> tuple[list[Record], bytes]:
-        """A changed record once two readings of it agree (none when it was emptied meanwhile), and its signature."""
+    ) -> tuple[list[Record], bytes, bool]:
+        """A changed record once two readings of it agree (none when it was emptied meanwhile), its last signature, and whether no two agreed."""
         unseen = True
 
         async def moved() -> int:
@@ -169,7 +180,7 @@ class Reader:
             if not unseen:
                 again = await self._again(layout, number, fetched)
                 if again is not fetched:
-                    fetched, signature = again, layout.signature(again.image.get(layout.span(number)) or b"")
+                    fetched, signature = again, again.signature(layout, number)
             unseen = False
             return int.from_bytes(signature, "big")
 
@@ -181,12 +192,12 @@ class Reader:
             await read_guarded(moved, nothing)
         except Torn:
             torn = True
-        return await self._records(layout, [number], fetched, None, torn=torn), signature
+        return await self._records(layout, [number], fetched, None, torn=torn), signature, torn
 
     async def _again(self, layout: Layout, number: int, before: _Fetched) -> _Fetched:
         """One record read anew: what was read `before`, where the device answers the same."""
         asked = self._link.requests(layout.chunks_of(number))
-        answers = await self._link.look(asked)
+        answers = None if layout.refers else await self._link.look(asked)
         if answers is None:
             return await self._fetch(layout, [number])
         if all(before.image.get(span) == data for span, data in zip(asked, answers, strict=True)):
@@ -202,11 +213,11 @@ class Reader:
         image = Image()
         spans = [span for number in numbers for span in layout.chunks_of(number)]
         early = _Early(layout, [] if next(bitsets(layout, numbers), None) else list(numbers), image, show)
-        await self._link.fetch(spans, image, early.more)
+        whole = await self._link.fetch(spans, image, early.more)
         for span in spans:
             if not image.knows(span):
                 raise LinkError(f"{layout.flow}: {image.why(span)}", hint="do base, stride and count fit the device?")
-        return await self._completed(layout, numbers, image, early.made)
+        return (await self._completed(layout, numbers, image, early.made))._replace(whole=whole)
 
     async def _completed(
         self, layout: Layout, numbers: Collection[int], image: Image, made: dict[int, _Made]

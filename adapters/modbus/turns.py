@@ -151,7 +151,7 @@ class Turns:
         future.set_result(None)
 
     def _free(self, seat: Seat) -> bool:
-        """Whether this seat may go at once: nobody has the turn, and its unit may be asked. Who waits meanwhile may not ask yet."""
+        """Whether this seat may go at once: nobody has the turn, and its unit may be asked. Who waits meanwhile might not ask, as a rule; one whose time has just come is overtaken once."""
         return not self._taken and max(seat.unit.shut_until, seat.unit.back_until) <= self._loop.time()
 
     def _grant(self, seat: Seat) -> None:

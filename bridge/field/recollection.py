@@ -1,8 +1,8 @@
 """What an EMS remembers that the journal does not: a transaction id that it was told, and that this journal never heard of.
 
 That is what a restored backup or a copied machine looks like from the EMS's side: the request looks new to the journal although it was sent. So
-at the first records of each session the places of those that look new are read, and a site that shows such an id is held before they are
-admitted (DESIGN, "Journal"). An EMS that cannot be read (MQTT) cannot tell.
+a place is read when a session brings a record of it for the first time and that looks new, and a site that shows such an id is held before the
+record is admitted (DESIGN, "Journal"). An EMS that cannot be read (MQTT) cannot tell.
 """
 
 import logging
@@ -30,15 +30,24 @@ class Recollection:
         self._site = site
         self._journal = journal
         self._flows = {name for name, plan in plans.items() if OutcomeField.TRANSACTION_ID in targets(plan.outcome)}
+        self._looked: set[tuple[str, str]] = set()
+
+    def unseen(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Those whose places were not looked at yet."""
+        return [
+            candidate
+            for candidate in candidates
+            if candidate.flow in self._flows and (candidate.flow, candidate.place) not in self._looked
+        ]
 
     async def look(self, session: Session, candidates: Sequence[Candidate]) -> None:
-        """Hold the site when a place whose record looks new shows a transaction id that the journal never heard of. Raises `LinkError`."""
-        mine = [candidate for candidate in candidates if candidate.flow in self._flows]
-        if not session.can_read or not mine:
-            return
-        admissions = await self._journal.preview(mine)
-        new = [candidate for candidate, admission in zip(mine, admissions, strict=True) if admission in _NEW]
-        addresses = [Address(flow, place, OutcomeField.TRANSACTION_ID) for flow, place in _places(new)]
+        """Hold the site when a place whose record looks new shows a transaction id that the journal never heard of; not again on this session. Raises `LinkError`."""
+        admissions = await self._journal.preview(candidates)
+        new = [candidate for candidate, admission in zip(candidates, admissions, strict=True) if admission in _NEW]
+        await self._read(session, [Address(flow, place, OutcomeField.TRANSACTION_ID) for flow, place in _places(new)])
+        self._looked.update(_places(candidates))
+
+    async def _read(self, session: Session, addresses: Sequence[Address]) -> None:
         if not addresses:
             return
         readings = await in_time(session.read(addresses))

@@ -203,14 +203,14 @@ class Supervisor:
         recollection = Recollection(site=self._site, plans=self._plans, journal=self._journal)
 
         async def look(candidates: Sequence[Candidate]) -> None:
-            async with talk:
-                await recollection.look(session, candidates)
+            unseen = recollection.unseen(candidates)
+            if unseen:
+                async with talk:
+                    await recollection.look(session, unseen)
 
-        first = True
         while True:
             arrivals = await session.receive()
-            intake = await self._desk.take(arrivals, look if first else None)
-            first = False
+            intake = await self._desk.take(arrivals, look if session.can_read else None)
             self._room.note(arrivals, intake)
 
 

@@ -215,11 +215,18 @@ class Connection(asyncio.Protocol):
 
     # what the parser tells -------------------------------------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        """An answer begins. Behind the one that was asked for there is none, not even in the same segment."""
+        if self._waiter is None:
+            raise NotHttp("more came than was asked for")
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
+        """One header; one that comes behind the body is none (RFC 9110 section 6.5.1)."""
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > MOST_HEAD:
             raise NotHttp(_MUCH_HEAD)
+        if self._in_body:
+            return
         self._answer.headers[name.decode("utf-8", "replace").lower()] = value.decode("utf-8", "replace").strip()
 
     def on_headers_complete(self) -> None:

@@ -99,6 +99,27 @@ async def test_what_nobody_asked_for_is_no_answer_to_the_next_call(tmp_path, mor
         assert peer.connections == 2
 
 
+@pytest.mark.parametrize(
+    "more", [b"HTTP/1.1 200 OK\r\nX-Id: OTHER\r\nContent-Length: 2\r\n\r\n[]", b"HTTP/1.1 408 ", b"HTTP/1.1 200 OK\r\nX-Id: OTHER\r\n"],
+    ids=["whole", "its beginning", "its headers"],
+)  # fmt: skip
+async def test_a_second_answer_changes_nothing_of_the_first(tmp_path, more):
+    """In one segment: the headers of the first are evidence and may hold the transaction id. And its beginning spoils no later call."""
+    steps = (smp.answer("202 Accepted", b"{}", X_Id="MINE") + more, smp.answer("201 Created"))
+    async with smp.smp_server(*steps) as peer, client(tmp_path, peer) as made:
+        first, second = await post(made), await post(made)
+        assert (first.status, first.headers["x-id"], second.status) == (202, "MINE", 201)
+        assert peer.connections == 2
+
+
+async def test_a_header_behind_the_body_is_none(tmp_path):
+    """RFC 9110 section 6.5.1: a trailer is not merged into the headers."""
+    step = b"HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\nX-Id: MINE\r\n\r\n2\r\n{}\r\n0\r\nX-Id: OTHER\r\nX-More: 1\r\n\r\n"
+    found, _ = await one(tmp_path, step)
+    assert (found.status, found.body, found.headers["x-id"]) == (202, b"{}", "MINE")
+    assert "x-more" not in found.headers
+
+
 async def test_unasked_bytes_while_it_is_idle(tmp_path):
     """A 408 that a server sends before it closes an idle connection is not taken for the answer to the next call."""
 

@@ -90,6 +90,26 @@ async def test_a_journal_that_is_gone(tmp_path, anchor):
         assert made.ledger.creates("BESS00001") == 1
 
 
+async def test_what_comes_later_in_a_session_is_looked_at_too(tmp_path):
+    """The first record after the start is a new one; what was sent before comes behind it."""
+    async with service(tmp_path) as made:
+        ems, places = await registered(made, "1")
+        await made.stop()
+        for file in made.journal_path.parent.iterdir():
+            if file.is_file():
+                file.unlink()
+        shutil.rmtree(made.journal_path.parent.parent / f"{made.journal_path.parent.name}.anchor")
+        await made.start()
+        ems.put("B9", reference="BESS00009", kw=7)
+        ems.request("assets", "B9", sequence="2")
+        await ems.until(lambda: made.ledger.creates("BESS00009") == 1)
+        assert await made.read(lambda journal: journal.holds()) == []
+        ems.request("assets", *places, sequence="7")
+        assert "never heard of" in (await held(made, Scope.EMS)).reason
+        await asyncio.sleep(0.3)
+        assert made.ledger.creates("BESS00001") == made.ledger.creates("BESS00002") == 1
+
+
 async def test_an_ems_that_shows_what_the_journal_knows_is_not_held(tmp_path):
     """An ordinary restart: a new request of a place that was told before goes its way."""
     async with service(tmp_path) as made:

@@ -4,7 +4,7 @@ import asyncio
 import struct
 
 import pytest
-from modbus_records import record
+from modbus_records import record, unit
 from modbus_site import SAMPLE, options_of, read_site, selections_of
 
 from adapters.modbus.layout import Layout, layout_of
@@ -188,6 +188,113 @@ async def test_a_record_that_was_torn_is_looked_at_again(poll):
     last = await poll()
     assert [(place, problem) for place, _, problem in last] == [("0", "")]
     assert await poll() == []
+
+
+@pytest.mark.parametrize("names", ["ABCD", "ABCA"], ids=["the last is new", "the last is the first"])
+async def test_a_record_that_stands_after_it_was_torn_is_told(poll, names):
+    """Each reading saw another one, and then it moved no more: the last reading was the whole record, and nobody was told of it."""
+    await poll.settled()
+    later = iter(names[1:])
+
+    def move():
+        name = next(later, None)
+        if name is not None:
+            poll.device.put(0, named("RK00", name))
+            poll.device.then = {1: move}
+
+    requests = len(poll.device.asked)
+    poll.device.put(0, named("RK00", names[0]))
+    poll.device.then = {requests: move}
+    assert await poll() == [("0", None, "torn")]
+    assert await poll() == [("0", names[-1], "")]
+    assert await poll() == []
+
+
+async def test_a_checksum_that_is_written_last_makes_it_a_record(poll):
+    """The fields stand, the CRC is the old one's: that is told as it is, and what it becomes is told too."""
+    await poll.settled()
+    new, crc = named("RK00", "Other"), slice(78, 80)
+    written = bytearray(new)
+    written[crc] = record("RK00")[crc]
+    poll.device.put(0, bytes(written))
+    assert await poll() == [("0", "Other", "CRC:")]
+    assert await poll() == []
+    poll.device.put(0, new)
+    assert await poll() == [("0", "Other", "")]
+    assert await poll() == []
+
+
+async def test_a_refusal_that_passes_costs_one_poll(poll):
+    """A device that was busy once is asked as before, and nothing is compared when it is quiet."""
+    await poll.settled()
+    usual = list(poll.device.asked)
+    refusals = iter([True])
+    poll.device.refuses = lambda span: next(refusals, False)
+    assert await poll() == []
+    assert (await poll(), poll.compared, poll.device.asked) == ([], COUNT, usual)
+    assert (await poll(), poll.compared, poll.device.asked) == ([], 0, usual)
+
+
+class Units:
+    """A unit whose bits stand for assets, told when it changes."""
+
+    AT = 12_000  # of the unit's block, in bytes
+
+    def __init__(self):
+        site = read_site(SAMPLE)
+        for flow in site["flows"].values():
+            flow["submit"] = {"when": "change"}
+        options = options_of(site)
+        self.device = Device(options)
+        layouts = {
+            selection.flow: layout_of(selection, COUNT if selection.flow == "batteries" else 1, options.gap)
+            for selection in selections_of(site)
+        }
+        self.reader, self.seen = Reader(self.device, layouts, SystemClock.here()), {}
+        self.put((0, 1))
+
+    def put(self, numbers):
+        block = unit("UNIT01", numbers)
+        self.device.memory[self.AT : self.AT + len(block)] = block
+
+    async def __call__(self):
+        """The assets of each unit that a poll brings, or what is wrong with them."""
+        found = [
+            item.fields["assets"] if item.fields else None for item in await self.reader.changed("unit", self.seen)
+        ]
+        return [item and (item.value or item.detail) for item in found]
+
+
+async def test_a_unit_changes_with_what_its_bits_stand_for():
+    """Its own registers stay as they are: an asset that comes later, another one in its slot, and one that goes."""
+    units = Units()
+    units.device.put(1, bytes(100))
+    assert await units() == ["registers 220..229: the record is empty, but its bit is set"]
+    assert await units() == []
+    units.device.put(1, record("RK01"))
+    assert await units() == [("RK00", "RK01")]
+    units.device.put(1, record("OTHER"))
+    assert await units() == [("RK00", "OTHER")]
+    assert await units() == []
+    units.device.put(2, record("RK22"))  # none of its own
+    assert await units() == []
+    units.put((0, 2))
+    assert await units() == [("RK00", "RK22")]
+    assert await units() == []
+
+
+async def test_a_unit_is_told_once_what_its_bits_stand_for_agrees_twice():
+    """The asset moves between the two readings: what arrives is what two of them showed."""
+    units = Units()
+    assert await units() == [("RK00", "RK01")]
+    units.put((0, 3))
+    asked = len(units.device.asked)
+    await units.reader.changed("batteries", {})
+    del units.device.asked[:]
+    units.device.then = {3: lambda: units.device.put(3, record("MOVED"))}
+    assert asked
+    assert await units() == [("RK00", "MOVED")]
+    assert await units() == []
 
 
 async def test_a_slot_that_was_emptied_is_told_when_it_is_filled_again(poll):
