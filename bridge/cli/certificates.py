@@ -16,7 +16,7 @@ from bridge.clock import SystemClock
 from bridge.config import Config
 from bridge.config.site import AdapterConfig
 from bridge.doctor import Finding, Verdict, examine
-from bridge.errors import BridgeError, LinkError
+from bridge.errors import BridgeError, ConfigError, LinkError
 
 CONNECT_S: Final = 20.0
 
@@ -93,7 +93,9 @@ def doctor(
 
     Files are read and nobody is asked, unless --connect is given. Exits 1 when something is wrong, 0 when all is well or only has to be watched.
     """
-    found = load_here(config)
+    found = load_here(config, tolerant=True)
+    if site and site in found.left_out:
+        raise ConfigError(found.left_out[site])
     if site and site not in found.sites:
         raise BridgeError(f"there is no site {site}", hint=f"the sites are {', '.join(sorted(found.sites))}")
     counts = dict.fromkeys(Verdict, 0)
@@ -102,10 +104,14 @@ def doctor(
         _count(counts, title, examine(use, now))
     for title, context, adapter in _links(found, site) if connect else ():
         _count(counts, title, [asyncio.run(_meet(context, adapter))])
-    if not any(counts.values()):
+    for problem in [problem for problems in found.left_out.values() for problem in problems]:
+        print(
+            problem
+        )  # of a whole site file nothing can be examined then; a file that is not there is the most likely one
+    if not any(counts.values()) and not found.left_out:
         print("no adapter of this configuration has a certificate")
     print(f"{counts[Verdict.WRONG]} wrong, {counts[Verdict.WATCH]} to watch")
-    raise typer.Exit(1 if counts[Verdict.WRONG] else 0)
+    raise typer.Exit(1 if counts[Verdict.WRONG] or found.left_out else 0)
 
 
 def _uses(config: Config, site: str) -> Iterator[tuple[str, CertificateUse]]:

@@ -60,23 +60,29 @@ def load_here(
     find_adapter: AdapterFinder = find,
     environ: Mapping[str, str] | None = None,
     only: str = "",
+    tolerant: bool = False,
 ) -> Config:
     """The configuration of this machine and process: its environment, its systemd credentials, its installed adapters. Raises `ConfigError`.
 
-    `only` names the one site that is of interest.
+    `only` names the one site that is of interest; `tolerant` goes on without the sites whose files are wrong, and says so on standard error.
     """
     strangers = foreign_owners(owners())
     if strangers:
         raise ConfigError(strangers)
     variables = os.environ if environ is None else environ
     credentials = variables.get("CREDENTIALS_DIRECTORY")
-    return load(
+    found = load(
         config,
         find_adapter,
         environ=variables,
         credentials_directory=Path(credentials) if credentials else None,
         only=only,
+        tolerant=tolerant,
     )
+    for name, problems in found.left_out.items():
+        text = f"warning: site {name} is left out, {len(problems)} problem{'' if len(problems) == 1 else 's'}: `smp-bridge check` says what is wrong"
+        print(text, file=sys.stderr)
+    return found
 
 
 def load_whole(config: Path, *, find_adapter: AdapterFinder = find, environ: Mapping[str, str] | None = None) -> Config:

@@ -68,7 +68,7 @@ def known_participant(config: Config, name: str) -> str:
 
 def known_site(config: Config, name: str) -> str:
     """This site, which must exist when it is named; '' stays ''."""
-    if name and name not in config.sites:
+    if name and name not in config.sites and name not in config.left_out:
         raise typer.BadParameter(f"{name} is not a site; known are {', '.join(config.sites)}")
     return name
 
@@ -104,5 +104,5 @@ def second_person(first: Decision, by: str, because: str, *, four_eyes: bool) ->
 
 
 def loaded(config: Path) -> Config:
-    """The configuration of this directory. Raises `ConfigError`."""
-    return load_here(config)
+    """The configuration of this directory, for what works on the journal: a mistake in a site's file is no reason not to hold, look or prove. Raises `ConfigError`."""
+    return load_here(config, tolerant=True)

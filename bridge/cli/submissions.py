@@ -10,7 +10,7 @@ from typing import Annotated, TypeAlias, TypeVar
 import typer
 
 from bridge.cli import resolve as deciding
-from bridge.cli.check import load_here
+from bridge.cli.journals import loaded
 from bridge.cli.waterfall import waterfall_json, waterfall_lines
 from bridge.config.kinds import clean
 from bridge.errors import BridgeError
@@ -131,13 +131,13 @@ def _state(word: str) -> SubmissionState | None:
 
 
 def _known_participant(config: Path, name: str) -> None:
-    known = load_here(config).participants
+    known = loaded(config).participants
     if name and name not in known:
         raise typer.BadParameter(f"{name} is not a participant; known are {', '.join(known)}")
 
 
 def _read(config: Path, ask: Callable[[JournalReader], Awaitable[T]]) -> T:
-    options = load_here(config).host.journal
+    options = loaded(config).host.journal
 
     async def inside() -> T:
         journal = await open_configured_reader(options)

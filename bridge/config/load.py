@@ -1,7 +1,7 @@
 """Read a configuration directory: `bridge.yaml` and `sites/*.yaml`. Everything wrong is reported at once; nothing is repaired."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,7 +29,10 @@ HINT: Final = "Nothing was started; correct the places above and run `smp-bridge
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """A whole configuration, checked. `exposed` names the files of keys and secrets that are not their owner's alone; with any, nothing may start."""
+    """A whole configuration, checked. `exposed` names the files of keys and secrets that are not their owner's alone; with any, nothing may start.
+
+    `left_out` are the sites whose files are wrong, each with what is: none, unless whoever loads wants to go on without them.
+    """
 
     directory: Path
     host: HostOptions
@@ -37,6 +40,7 @@ class Config:
     sites: Mapping[str, SiteConfig]
     vocabulary: Vocabulary
     exposed: tuple[Problem, ...] = ()
+    left_out: Mapping[str, Sequence[Problem]] = field(default_factory=dict)
 
 
 def load(
@@ -46,17 +50,21 @@ def load(
     environ: Mapping[str, str],
     credentials_directory: Path | None = None,
     only: str = "",
+    tolerant: bool = False,
 ) -> Config:
     """Read and check a configuration. Raises `ConfigError` with every problem found, each with its file, line and column.
 
-    `only` names the one site that is of interest: what is wrong with the files of others is then no hindrance.
+    `only` names the one site that is of interest: what is wrong with the files of others is then no hindrance. `tolerant`: nor is it with any site's.
     """
     outside = Outside(environ=environ, credentials=credentials_directory)
     adapters = cache(adapters)  # looking one up reads what every installed package says of itself
     vocabulary = load_vocabulary()
     problems: list[Problem] = []
     host, participants = _host(directory, outside, problems)
-    sites = _sites(directory, outside, adapters, _Known(vocabulary, participants, only), problems)
+    left_out: dict[str, Sequence[Problem]] = {}
+    sites = _sites(directory, outside, adapters, _Known(vocabulary, participants, only), problems, left_out)
+    if not tolerant:
+        problems.extend(problem for found in left_out.values() for problem in found)
     if problems or host is None:
         raise ConfigError(_in_order(problems), hint=HINT)
     return Config(
@@ -66,6 +74,7 @@ def load(
         sites=sites,
         vocabulary=vocabulary,
         exposed=tuple(_in_order(outside.exposed)),
+        left_out=left_out,
     )
 
 
@@ -171,11 +180,16 @@ def _site_files(directory: Path, problems: list[Problem]) -> list[Path]:
 
 
 def _sites(
-    directory: Path, outside: Outside, adapters: AdapterFinder, known: _Known, problems: list[Problem]
+    directory: Path,
+    outside: Outside,
+    adapters: AdapterFinder,
+    known: _Known,
+    problems: list[Problem],
+    left_out: dict[str, Sequence[Problem]],
 ) -> dict[str, SiteConfig]:
     sites: dict[str, SiteConfig] = {}
     named: dict[str, Path] = {}
-    documents: list[Document] = []
+    documents: list[tuple[Path, Document]] = []
     read: list[tuple[Document, SiteConfig]] = []
     paths = _site_files(directory / SITES, problems)
     for path in paths:
@@ -192,11 +206,14 @@ def _sites(
             elif site is not None:
                 sites[site.name] = site
                 read.append((document, site))
-        documents.append(document)
+        documents.append((path, document))
     _check_beside(read)
-    for document in documents:
-        problems.extend(document.problems)
-    if known.only and known.only not in named and not problems:
+    for path, document in documents:
+        if document.problems:
+            name = str(document.tree.at(("site",)) or path.stem)
+            left_out[name] = [*left_out.get(name, ()), *document.problems]
+            sites.pop(name, None)
+    if known.only and known.only not in named and not (problems or left_out):
         text = f"there is no site {known.only}; the sites are {', '.join(sorted(named))}"
         problems.append(Problem(text=text, file=str(directory / SITES)))
     return sites

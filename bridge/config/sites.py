@@ -8,6 +8,7 @@ from typing import Final
 from bridge.api import Adapter, Options, Outcome, RecordsOptions, Selection
 from bridge.config.adapters import AdapterFinder, AdapterMissing
 from bridge.config.alarms import read_alarms
+from bridge.config.always import check_always
 from bridge.config.crosscheck import check_payload, check_severities
 from bridge.config.document import Document, unknown
 from bridge.config.host import Participant
@@ -149,6 +150,9 @@ class SiteReader:
             entry = self.participants.get(participant)
             schema = None if entry is None else entry.profile.schemas[operation.kind]
             check_payload(document, place, payload, records, words_of(self.vocabulary, operation.kind, schema))
+            if entry is not None:
+                chosen = document.mapping((*loc, "severities"))
+                check_always(document, place, payload, self.vocabulary, operation.kind, chosen)
         return payload
 
     def _trigger(self, loc: Loc) -> Trigger | None:

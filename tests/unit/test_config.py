@@ -147,10 +147,10 @@ def test_severities_are_read(directory):
 
 def test_yaml_is_read_as_version_1_2(directory):
     """`no` stays a word and `012` is twelve: no value changes silently."""
-    edit(directory / "sites/north.yaml", "gspGroup: {const: _A}", "gspGroup: {const: no}")
+    edit(directory / "sites/north.yaml", "{const: Control room}", "{const: no}")
     edit(directory / "sites/north.yaml", "registered: 30", "registered: 012")
     flow = read(directory).sites["north"].flows["batteries"]
-    assert flow.payload["gspGroup"].const == "no"
+    assert flow.payload["controlContact.name"].const == "no"
     assert flow.states == {EmsState.REGISTERED: 12}
 
 

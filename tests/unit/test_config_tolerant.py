@@ -1,0 +1,64 @@
+"""What works on the journal goes on without a site whose file is wrong; what runs or checks does not."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bridge.cli.check import load_here
+from bridge.cli.journals import known_site
+from bridge.config import load
+from bridge.errors import ConfigError
+from tests.support.paper import find
+
+GOOD = Path(__file__).parent / "config_cases" / "good"
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """The good site, and beside it one that names a file which is not there."""
+    directory = tmp_path / "config"
+    shutil.copytree(GOOD, directory)
+    sites = directory / "sites"
+    text = (sites / "north.yaml").read_text().replace("site: north", "site: leeds")
+    (sites / "leeds.yaml").write_text(text.replace("certificate: ../keys/any.pem", "certificate: ../keys/none.pem"))
+    return directory
+
+
+def test_the_wrong_one_is_left_out_and_said(directory, capsys):
+    found = load_here(directory, find_adapter=find, environ={}, tolerant=True)
+    assert (list(found.sites), list(found.left_out)) == (["north"], ["leeds"])
+    (problem,) = found.left_out["leeds"]
+    assert "none.pem" in str(problem)
+    assert (
+        capsys.readouterr().err == "warning: site leeds is left out, 1 problem: `smp-bridge check` says what is wrong\n"
+    )
+
+
+def test_it_may_still_be_named(directory):
+    """To hold it, for instance; a site that there is not is refused as ever."""
+    found = load(directory, find, environ={}, tolerant=True)
+    assert known_site(found, "leeds") == "leeds"
+    with pytest.raises(Exception, match="york is not a site"):
+        known_site(found, "york")
+
+
+def test_whoever_runs_it_is_told_everything(directory):
+    with pytest.raises(ConfigError, match=r"none\.pem"):
+        load(directory, find, environ={})
+
+
+def test_a_mistake_in_the_hosts_own_file_is_no_sites(directory):
+    host = directory / "bridge.yaml"
+    host.write_text(host.read_text() + "nonsense: 1\n")
+    with pytest.raises(ConfigError, match="nonsense") as caught:
+        load(directory, find, environ={}, tolerant=True)
+    assert "none.pem" not in str(caught.value)
+
+
+def test_two_sites_of_one_name_are_both_left_out(directory):
+    """Which one is meant nobody can tell."""
+    leeds = directory / "sites" / "leeds.yaml"
+    shutil.copy(directory / "sites" / "north.yaml", leeds)
+    found = load(directory, find, environ={}, tolerant=True)
+    assert (list(found.sites), list(found.left_out)) == ([], ["north"])
