@@ -313,7 +313,9 @@ def _tell_new(out: Path, signer: KeySigner) -> None:
     print(f"kid {signer.kid}")
     print(f"alg {signer.alg.value}")
     more = f" --alg {signer.alg.value}" if signer.alg is Algorithm.RS256 else ""
-    print(f"private key written to {out}; the public half for SMP: smp-bridge keys jwks {out}{more}")
+    print(
+        f"private key written to {out}; its public half, for whoever checks its signatures: smp-bridge keys jwks {out}{more}"
+    )
     if more:
         print("the PEM file does not say that it is for RS256: set `signing_algorithm: RS256` at the participant too")
 

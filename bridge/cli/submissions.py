@@ -69,7 +69,9 @@ def show(
     if as_json:
         print(json.dumps(_whole(view, items, events), indent=2))
         return
-    print(f"{view.id}  {view.state.value}  {view.operation.value}  participant {view.participant}  flow {view.flow}")
+    print(
+        f"{view.id}  {view.state.value}  {view.operation.value}  participant {view.participant}  site {view.site}  flow {view.flow}"
+    )
     transaction, reason = clean(view.transaction_id or "-", _TEXT_CHARS), clean(view.reason or "-", _TEXT_CHARS)
     print(f"transaction {transaction}  tries {view.attempts}  moved here by: {reason}")
     print("\n".join(["", *waterfall_lines(view.stamps)]))

@@ -129,6 +129,12 @@ class Document:
             return SECRET_WANTED
         if detail["type"] == "path_type":
             return "must be the path of a file"
+        if detail["type"] in {
+            "model_type",
+            "dataclass_type",
+            "model_attributes_type",
+        }:  # the library names a class of ours
+            return "must be a mapping of names to settings"
         text = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
         for theirs, ours in _PLAIN_WORDS.items():
             text = text.replace(theirs, ours, 1)

@@ -24,6 +24,7 @@ from bridge.vocabulary import Vocabulary, load_vocabulary
 HOST_FILE: Final = "bridge.yaml"
 SITES: Final = "sites"
 PROFILE: Final = "profile"
+_EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - an address is compared, nothing is bound
 HINT: Final = "Nothing was started; correct the places above and run `smp-bridge check` again"
 
 
@@ -110,6 +111,7 @@ def _host(
         document.wrong(("participants",), "names nobody; add a participant")
     if host is not None:
         _check_returns(document, host, participants)
+        _check_ports(document, host)
         _check_journal(document, host)
         if host.tracing is not None and not installed():
             document.wrong(("tracing",), NEEDS, at_key=True)
@@ -156,6 +158,15 @@ def _check_returns(document: Document, host: HostOptions, participants: Mapping[
             ("listeners",),
             f"`returns` is missing: the profile of {', '.join(pushed)} has SMP push returns to us; add it, or use a profile with `returns: poll`",
         )
+
+
+def _check_ports(document: Document, host: HostOptions) -> None:
+    returns, admin = host.listeners.returns, host.listeners.admin
+    if returns is None or not returns.port or returns.port != admin.port:
+        return
+    if returns.host == admin.host or not _EVERYWHERE.isdisjoint({returns.host, admin.host}):
+        text = f"{admin.port} is the port of `returns` too; give each listener a port of its own"
+        document.wrong(("listeners", "admin", "port"), text)
 
 
 def _check_journal(document: Document, host: HostOptions) -> None:

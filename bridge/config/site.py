@@ -62,7 +62,7 @@ class FlowOptions(Options):
     error_codes: Annotated[Mapping[str, int], BeforeValidator(_words), Field(default_factory=dict)]
     severities: Annotated[Mapping[str, Severity], Field(default_factory=dict)]
     linger: Duration = 0.0
-    deadline: Duration = DAY_S
+    deadline: Annotated[Duration, Field(ge=1)] = DAY_S
     latency_budget: Duration = 0.0
     wait_for_registration: Duration = 5.0
     max_items: Annotated[int | None, Field(ge=1)] = None

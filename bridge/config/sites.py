@@ -100,6 +100,8 @@ class SiteReader:
         parts = (None, None, None) if adapter is None else self._adapter_parts(adapter, trigger, loc)
         participant = self._participant(loc, shell, default_participant)
         check_severities(document, loc, self.vocabulary.severities)
+        if shell is not None:
+            self._times(loc, shell, participant)
         payload = self._payload(loc, parts[0], participant)
         records, submit, outcome = parts
         if trigger is not None and records is not None and submit is not None and outcome is not None:
@@ -129,6 +131,16 @@ class SiteReader:
             registration_wait_s=shell.wait_for_registration,
             max_items=shell.max_items,
         )
+
+    def _times(self, loc: Loc, shell: FlowOptions, participant: str) -> None:
+        """What a flow asks for can be had: calls as long as it waits for, within the time that it gives them."""
+        if 0 < shell.latency_budget < shell.linger:
+            text = f"{shell.latency_budget:g} s is shorter than `linger` ({shell.linger:g} s), which counts: every call that waits for company would be late"
+            self.document.wrong((*loc, "latency_budget"), text)
+        entry = self.participants.get(participant)
+        if entry is not None and shell.max_items is not None and shell.max_items > entry.profile.limits.records:
+            text = f"is more than the {entry.profile.limits.records} that the profile {entry.profile.name} allows in one call"
+            self.document.wrong((*loc, "max_items"), text)
 
     def _named_adapter(self, loc: Loc) -> Adapter | None:
         """The adapter that a flow names; an unknown name is a problem, one that is itself wrong was reported there."""

@@ -113,6 +113,8 @@ def _read_carefully(tree: Tree, text: str) -> None:
 def _syntax(tree: Tree, error: Any) -> Problem:
     mark = error.problem_mark or error.context_mark
     text = " ".join(str(part).split("\n")[0].strip() for part in (error.context, error.problem) if part)
+    if r"'\t'" in text:
+        text += "; YAML is indented by spaces, never by tabs"
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     return Problem(text=f"not YAML: {text}", file=tree.file, line=line, column=column)
 

@@ -165,6 +165,28 @@ def test_a_directory_without_files_is_a_problem(tmp_path):
     assert problems_of(tmp_path)[0].endswith("there is no bridge.yaml; name the directory that holds it")
 
 
+@pytest.mark.parametrize(("host", "clashes"), [("127.0.0.1", True), ("0.0.0.0", True), ("192.0.2.1", False)])  # noqa: S104 - read, not bound
+def test_each_listener_has_a_port_of_its_own(directory, host, clashes):
+    """Also where one of them listens on all addresses."""
+    edit(directory / "bridge.yaml", "returns: {port: 0,", f'returns: {{host: "{host}", port: 9464,')
+    if not clashes:
+        assert read(directory).host.listeners.returns.port == 9464
+        return
+    (problem,) = problems_of(directory)
+    assert "9464 is the port of `returns` too" in problem
+
+
+def test_tabs_are_named(directory):
+    (directory / "sites" / "north.yaml").write_text("site: north\n\tadapters: {}\n")
+    assert any(problem.endswith("YAML is indented by spaces, never by tabs") for problem in problems_of(directory))
+
+
+def test_no_class_of_ours_is_named(directory):
+    """Where a mapping is wanted."""
+    (directory / "sites" / "north.yaml").write_text("- a list\n")
+    assert problems_of(directory) == ["sites/north.yaml:1:1: must be a mapping of names to settings"]
+
+
 def test_pushed_returns_need_a_listener(directory):
     """Where the profile pushes returns, the listener must be configured."""
     edit(

@@ -82,3 +82,21 @@ def test_a_constant_keeps_the_rule_of_its_identifier(flow, old, new, place, text
 def test_a_constant_may_break_a_rule_that_is_no_error(flow):
     """The flow says so, as for any record."""
     assert flow((GROUP, "gspGroup: {const: E}"), severity("gsp_group", "warn")) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (("linger: 20ms", "linger: 5s"), "0.25 s is shorter than `linger` (5 s), which counts"),
+        (("    linger: 20ms\n", "    linger: 20ms\n    deadline: 0s\n"), "flows.batteries.deadline"),
+        (("    linger: 20ms\n", "    linger: 20ms\n    max_items: 5000\n"), "is more than the 1000 that the profile default allows in one call"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_had_is_not_asked_for(flow, change, text):
+    (problem,) = flow(change)
+    assert text in problem
+
+
+def test_what_can_be_had(flow):
+    assert flow(("linger: 20ms", "linger: 250ms"), ("    error_codes", "    max_items: 1000\n    error_codes")) == []
+    assert flow(("    latency_budget: 250ms\n", ""), ("linger: 20ms", "linger: 5s")) == []
