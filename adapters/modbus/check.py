@@ -14,11 +14,12 @@ from adapters.modbus.config import (
     ModbusWord,
     RequestSubmit,
 )
-from adapters.modbus.layout import block_of, blocks_of, outcome_blocks
+from adapters.modbus.layout import block_of, blocks_of, outcome_blocks, outcome_spans
+from adapters.modbus.overlaps import overlaps
 from adapters.modbus.places import LAST_REGISTER, AddressBase, Span, Table
 from adapters.modbus.sidecar import read_sheet
 from adapters.modbus.targets import FieldTarget, OutcomeTarget, Target
-from adapters.modbus.wire import Wire, span_of
+from adapters.modbus.wire import Wire, count_place, header, span_of
 from bridge.api import Clash, OutcomeField, Problem, Selection
 
 _TEXT: Final = frozenset({Kind.STRING})
@@ -48,6 +49,7 @@ def check(options: Any, selections: Sequence[Selection]) -> Sequence[Problem]:
         found += _outcome(device, selection)
         found += _answers(device, selection)
     found += _commands(flows)
+    found += overlaps(device, flows)
     return _counted(options, found)
 
 
@@ -204,7 +206,6 @@ def _outcome(options: ModbusOptions, selection: Selection) -> Iterator[Problem]:
     if outcome.each is not None and most > 1 and not blocks.stride:
         text = "several records need `stride`, the distance from one outcome to the next"
         yield Problem(path=f"flows.{selection.flow}.outcome.each", text=text)
-    used: dict[tuple[bool, Table, int], tuple[OutcomeField, bool]] = {}
     for name, target in outcome.targets().items():
         path = f"flows.{selection.flow}.outcome.{name.value}"
         if target.type not in _TAKES[name]:
@@ -220,22 +221,6 @@ def _outcome(options: ModbusOptions, selection: Selection) -> Iterator[Problem]:
         text = _one_bit(table, target)
         if text:
             yield Problem(path=f"{path}.type", text=text)
-        whole = target.shape.part is None or table.holds_bits  # bits and bytes may share a register with each other
-        places = [(target.fixed, table, at) for at in range(target.at, target.at + target.width)]
-        other = next((used[at][0] for at in places if at in used and (whole or used[at][1])), None)
-        if other is not None:
-            yield Problem(path=path, text=f"shares registers with {other.value}")
-        used |= dict.fromkeys(places, (name, whole))
-
-
-def outcome_spans(selection: Selection, target: OutcomeTarget) -> Iterator[tuple[int, Span]]:
-    """Where this value of an outcome is, record by record; once for a place that all share."""
-    if target.fixed:
-        yield 0, Span(target.at, target.width, target.table or Table.HOLDING)
-        return
-    blocks = outcome_blocks(selection.records, selection.outcome)
-    for number in range(selection.records.each.most):
-        yield number, blocks.at(number, target.at, target.width)
 
 
 def _outside(options: ModbusOptions, selection: Selection, target: OutcomeTarget) -> str:
@@ -286,14 +271,3 @@ def _commands(selections: Sequence[Selection]) -> Iterator[Problem]:
                     text=f"shares `request` with {other.flow}, so sequence, status and error must be the same",
                 )
         seen[span_of(submit.request)].append(selection)
-
-
-def header(submit: RequestSubmit) -> tuple[Span | None, ...]:
-    """The addresses of one handshake."""
-    places = (submit.request, submit.sequence, submit.status, submit.error)
-    return tuple(None if place is None else span_of(place) for place in places)
-
-
-def count_place(count: CountFrom) -> Span:
-    """The register that says how many records there are."""
-    return Span(count.source, 1, count.table or Table.HOLDING)

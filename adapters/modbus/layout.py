@@ -261,6 +261,16 @@ def outcome_blocks(records: ModbusRecords, outcome: ModbusOutcome) -> Blocks:
     return blocks_of(records) if each is None else Blocks(each.base, each.stride, each.table or Table.HOLDING)
 
 
+def outcome_spans(selection: Selection, target: OutcomeTarget) -> Iterator[tuple[int, Span]]:
+    """Where this value of an outcome is, record by record; once for a place that all share."""
+    if target.fixed:
+        yield 0, Span(target.at, target.width, target.table or Table.HOLDING)
+        return
+    blocks = outcome_blocks(selection.records, selection.outcome)
+    for number in range(selection.records.each.most):
+        yield number, blocks.at(number, target.at, target.width)
+
+
 def _cut(name: str, target: FieldTarget, block: Span) -> Cut:
     start = 2 * (target.at - block.start)
     power = None if target.scale_at is None else 2 * (target.scale_at - block.start)

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from adapters.modbus.access import Access
-from adapters.modbus.check import count_place
 from adapters.modbus.config import CountFrom, Framing, ModbusOptions, RequestSubmit
 from adapters.modbus.layout import Image, Layout, bad, layout_of
 from adapters.modbus.link import Link, connected
 from adapters.modbus.places import Span
 from adapters.modbus.records import Reader
 from adapters.modbus.sidecar import Sheet, read_sheet
-from adapters.modbus.wire import Wire, span_of
+from adapters.modbus.wire import Wire, count_place, span_of
 from bridge.api import Address, Beside, LinkError, Look, Quality, Reading, Record, Selection, SessionContext, Trouble
 
 LONGEST_BEAT_S: Final = 15.0

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from adapters.modbus.access import Access
-from adapters.modbus.check import count_place, header
 from adapters.modbus.config import CountFrom, ModbusOptions, RequestSubmit
 from adapters.modbus.handshake import Handshake
 from adapters.modbus.inbox import Inbox
@@ -17,7 +16,7 @@ from adapters.modbus.records import Reader
 from adapters.modbus.schedule import Schedule
 from adapters.modbus.sidecar import Sheet, read_sheet
 from adapters.modbus.watch import Watch
-from adapters.modbus.wire import Wire
+from adapters.modbus.wire import Wire, count_place, header
 from bridge.api import (
     Address,
     AlarmWord,

@@ -112,3 +112,14 @@ class Wire:
 def span_of(place: Place) -> Span:
     """The one address of a place that is on the wire already."""
     return Span(place.at, 1, place.table or Table.HOLDING)
+
+
+def header(submit: RequestSubmit) -> tuple[Span | None, ...]:
+    """The addresses of one handshake."""
+    places = (submit.request, submit.sequence, submit.status, submit.error)
+    return tuple(None if place is None else span_of(place) for place in places)
+
+
+def count_place(count: CountFrom) -> Span:
+    """The register that says how many records there are."""
+    return Span(count.source, 1, count.table or Table.HOLDING)
