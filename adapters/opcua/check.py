@@ -1,6 +1,7 @@
 """What can be wrong between the parts of a site file, checked without a server. Pure."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from adapters.opcua.addresses import (
@@ -79,15 +80,43 @@ def _check_flow(options: OpcUaOptions, selection: Selection, known: frozenset[st
         yield from _check_sequence(options, base, selection, layout, known)
     else:
         yield from _check_deadband(base, selection)
-    allowed = writable(options)
+    yield from _check_outcome(options, base, selection, layout, known)
+
+
+def _check_outcome(
+    options: OpcUaOptions, base: str, selection: Selection, layout: Layout, known: frozenset[str]
+) -> Iterator[Problem]:
+    allowed, taken = writable(options), _read_nodes(selection, layout)
     for target, text in selection.outcome.targets().items():
         place = f"{base}.outcome.{target.value}"
         flaws = list(_check_address(place, text, layout, known, own=True))
         yield from flaws
-        outside = [] if flaws else [each for each in layout.spread(layout.address(text)) if not allowed(each)]
-        if outside:
+        if flaws:
+            continue
+        nodes = layout.spread(layout.address(text))
+        other = next((taken[each] for each in nodes if each in taken), None)
+        outside = [each for each in nodes if not allowed(each)]
+        if other is not None:  # whether it is writable or not
+            yield Problem(path=place, text=f"is the node of {other} too; the host would overwrite it, so name another")
+        elif outside:
             words = f'is outside `writable:` of its adapter; add "{outside[0]}" there, or name another node'
             yield Problem(path=place, text=words)
+        for node in nodes:
+            taken.setdefault(node, f"`outcome.{target.value}`")
+
+
+def _read_nodes(selection: Selection, layout: Layout) -> dict[Address, str]:
+    """The nodes that a flow reads, and as what; an address or method that cannot be read as an address is told by its own check."""
+    named = [(f"the field `{name}`", text.partition("#")[0]) for name, text in selection.records.fields.items()]
+    if selection.trigger is Trigger.REQUEST:
+        submit = selection.submit
+        named += [("`submit.request`", submit.request), ("`submit.sequence`", submit.sequence)]
+    found: dict[Address, str] = {}
+    for what, text in named:
+        with suppress(ValueError):
+            for node in layout.spread(layout.address(text)):
+                found.setdefault(node, what)
+    return found
 
 
 def _check_fields(base: str, selection: Selection, layout: Layout, known: frozenset[str]) -> Iterator[Problem]:

@@ -129,7 +129,7 @@ def test_what_is_wrong_with_node_ids_is_said_where_it_stands():
         flow["records"]["fields"]["gsp_group"] = "ns=ems;s=EMS/GSPGroup"
         flow["records"]["fields"]["import_mpan"] = "ns=ems;i={place}"
         flow["submit"]["request"] = "ns=ems;s=EMS/Request"
-        flow["outcome"]["errorCode"] = "ns=ems;s=EMS/Assets/{place}/MaxExport_kW"
+        flow["outcome"]["errorCode"] = "ns=ems;s=EMS/Assets/{place}/SetPoint_kW"
 
     found = problems(change)
     base = "flows.batteries"
@@ -137,7 +137,7 @@ def test_what_is_wrong_with_node_ids_is_said_where_it_stands():
     assert "`what` is not in `namespaces:`" in found[f"{base}.records.fields.postcode"]
     assert "behind i= must stand a number below 2^32, not BESS001" in found[f"{base}.records.fields.import_mpan"]
     assert "is the same node for every place; put {place}" in found[f"{base}.submit.request"]
-    assert 'add "ns=ems;s=EMS/Assets/BESS001/MaxExport_kW" there' in found[f"{base}.outcome.errorCode"]
+    assert 'add "ns=ems;s=EMS/Assets/BESS001/SetPoint_kW" there' in found[f"{base}.outcome.errorCode"]
     assert len(found) == 5
 
 

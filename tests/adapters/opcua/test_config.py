@@ -160,11 +160,59 @@ def test_a_target_outside_writable_is_a_problem_with_the_path_to_add():
     """Every target of both flows is inside; one that points at a set-point is not."""
 
     def change(site):
-        site["flows"]["batteries"]["outcome"]["errorCode"] = "MaxExport_kW"
+        site["flows"]["batteries"]["outcome"]["errorCode"] = "SetPoint_kW"
 
     found = problems(change)
     assert list(found) == ["flows.batteries.outcome.errorCode"]
-    assert 'add "Objects/ems:EMS/ems:Assets/ems:*/ems:MaxExport_kW"' in found["flows.batteries.outcome.errorCode"]
+    assert 'add "Objects/ems:EMS/ems:Assets/ems:*/ems:SetPoint_kW"' in found["flows.batteries.outcome.errorCode"]
+
+
+@pytest.mark.parametrize(
+    ("target", "text", "other"),
+    [
+        ("errorCode", "ems:MaxExport_kW", "the field `export_kw`"),
+        ("errorCode", "Nameplate", "the field `rating`"),
+        ("errorCode", "Registration/Request", "`submit.request`"),
+        ("errorCode", "Registration/RequestSeq", "`submit.sequence`"),
+        ("errorCode", "ems:Registration/State", "`outcome.state`"),
+    ],
+)
+def test_a_target_that_is_read_or_written_already_is_a_problem(target, text, other):
+    """The host would overwrite what it reads, a structure of which it reads a part too, or another of its results."""
+
+    def change(site):
+        next(iter(site["adapters"].values()))["writable"] = ["Objects/ems:EMS/ems:*/*/*", "Objects/ems:EMS/ems:*/*/*/*"]
+        flow = site["flows"]["batteries"]
+        flow["records"]["fields"]["rating"] = "Nameplate#Rating"
+        flow["outcome"][target] = text
+
+    words = f"is the node of {other} too; the host would overwrite it, so name another"
+    assert problems(change) == {f"flows.batteries.outcome.{target}": words}
+
+
+def by_node_ids(**changes):
+    """A flow of three places by node ids, with these parts of its outcome."""
+    flow = {
+        "records": {
+            "places": ["A", "B", "C"],
+            "key": "name",
+            "fields": {"name": "ns=ems;s={place}/Name", "region": "ns=ems;s=B/Region"},
+        },
+        "submit": {"when": "change"},
+        "outcome": {"state": "ns=ems;s={place}/State", **changes},
+    }
+    options = OpcUaOptions.model_validate(
+        {"url": URL, "security": OPEN, "namespaces": {"ems": "urn:ems"}, "writable": ["ns=ems;s=*"]}
+    )
+    return {problem.path: problem.text for problem in ADAPTER.check(options, [selection_of("assets", flow)])}
+
+
+def test_targets_by_node_ids_are_compared_place_by_place():
+    """Also with an address that all places share, and where it is one node at one place only."""
+    assert by_node_ids(errorText="ns=ems;s={place}/Text") == {}
+    assert "of the field `name`" in by_node_ids(errorText="ns=ems;s={place}/Name")["flows.assets.outcome.errorText"]
+    assert "of the field `region`" in by_node_ids(errorText="ns=ems;s={place}/Region")["flows.assets.outcome.errorText"]
+    assert "of `outcome.state`" in by_node_ids(errorText="ns=ems;s={place}/State")["flows.assets.outcome.errorText"]
 
 
 def test_an_empty_writable_names_every_target():
