@@ -116,11 +116,14 @@ _VIEW: Final = (
 )
 
 
-def alarms(rows: Rows, *, open_only: bool, participant: str, site: str, limit: int) -> list[AlarmView]:
-    """Alarm rows, newest first."""
+def alarms(
+    rows: Rows, *, open_only: bool, participant: str, site: str, limit: int, of_host: bool = False
+) -> list[AlarmView]:
+    """See the port."""
     asked = {f"{_SITE} = ?": site, "a.participant = ?": participant}
     conditions = {text: value for text, value in asked.items() if value}
-    where = " AND ".join([*(["a.cleared_ns = 0"] if open_only else []), *conditions]) or "1 = 1"
+    narrowed = {"a.cleared_ns = 0": open_only, f"a.participant = '' AND {_SITE} = ''": of_host}
+    where = " AND ".join([*(text for text, wanted in narrowed.items() if wanted), *conditions]) or "1 = 1"
     found = rows.all(f"{_VIEW} WHERE {where} ORDER BY a.id DESC LIMIT ?", (*conditions.values(), limit))
     return [_view(row) for row in found]
 

@@ -64,11 +64,12 @@ class ReaderCases(HoldCases, AssetReadCases, KeyReadCases, AccessReadCases):
         return await self._reader.run(work)
 
     async def alarms(
-        self, *, open_only: bool = True, participant: str = "", site: str = "", limit: int = 1000
+        self, *, open_only: bool = True, participant: str = "", site: str = "", of_host: bool = False, limit: int = 1000
     ) -> Sequence[AlarmView]:
         """See the port."""
+        asked = {"open_only": open_only, "of_host": of_host}
         return await self._reader.run(
-            lambda rows: alarms.alarms(rows, open_only=open_only, participant=participant, site=site, limit=limit)
+            lambda rows: alarms.alarms(rows, participant=participant, site=site, limit=limit, **asked)
         )
 
     async def alarm_counts(self) -> Sequence[AlarmCount]:

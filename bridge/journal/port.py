@@ -350,9 +350,15 @@ class JournalReader(HoldReader, AssetReader, KeyReader, AccessReader, Protocol):
     """The record as people read it: beside a running service or without one, never changing anything."""
 
     async def alarms(
-        self, *, open_only: bool = True, participant: str = "", site: str = "", limit: int = 1000
+        self,
+        *,
+        open_only: bool = True,
+        participant: str = "",
+        site: str = "",
+        of_host: bool = False,
+        limit: int = 1000,
     ) -> Sequence[AlarmView]:
-        """Alarm rows, newest first; acknowledged ones stand until they are cleared."""
+        """Alarm rows, newest first; acknowledged ones stand until they are cleared. `of_host`: those alone that are of no participant and no site."""
         ...
 
     async def alarm_counts(self) -> Sequence[AlarmCount]:

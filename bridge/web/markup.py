@@ -63,8 +63,13 @@ def alarms(person: Person, views: Sequence[AlarmView]) -> list[Row]:
     """Alarms, with a form to acknowledge those that nobody knows of yet."""
     rows: list[Row] = []
     for view in views:
-        known = f"{view.acked_by}: {view.note}" if view.acked_ns else ""
-        ask = form(f"/alarms/{view.id}/ack", "acknowledge") if person.role is Role.OPERATOR and not known else ""
+        known = f"{view.acked_by or 'its operator'}: {view.note}".removesuffix(": ") if view.acked_ns else ""
+        theirs = person.participants is None or view.participant or view.site  # the host's own is for its operator
+        ask = (
+            form(f"/alarms/{view.id}/ack", "acknowledge")
+            if person.role is Role.OPERATOR and theirs and not known
+            else ""
+        )
         where = " ".join(part for part in (view.participant, view.site, view.subject) if part) or "the host"
         rows.append((view.code, where, iso_ms(view.raised_ns), view.text, view.runbook, Markup(ask) or known))
     return rows and [("alarm", "place", "since", "what", "do", "known by"), *rows]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bridge.clock import Clock
@@ -21,6 +21,10 @@ from bridge.web.roles import Person, Role, Territory
 APPROVAL_S: Final = 24 * 3600
 LONGEST_REASON: Final = 500
 MOST: Final = 1000
+THE_HOSTS: Final = "the host's own; ask its operator"
+_EVERYBODYS: Final = (Scope.HOST, Scope.JOURNAL)
+# Alarms of the host whose words come from its clock alone, or say when the journal had no room. The words of others may name a file, a place, a person or another participant.
+_PLAIN: Final = frozenset({"CLOCK_OFFSET", "CLOCK_UNSYNCHRONISED", "JOURNAL_FULL"})
 _OUTCOMES: Final = {state.value: state for state in (ItemState.REGISTERED, ItemState.REFUSED, ItemState.UNKNOWN)}
 
 
@@ -66,7 +70,19 @@ class Operators:
         return view, await self.journal.submission_items(view.id), await self.journal.events(view.id)
 
     async def alarms(self, person: Person, *, limit: int = MOST) -> list[AlarmView]:
-        """Those that stand. One of a site without a participant may speak of any of its flows, so it takes them all to read it."""
+        """Those that stand. One of a site without a participant may speak of any of its flows, so it takes them all to read it; the host's own are everybody's, in words that name nobody."""
+        theirs = await self._their_alarms(person, limit)
+        if person.participants is None:
+            return theirs
+        host = [
+            _of_the_host(view)
+            for view in await self.journal.alarms(of_host=True, limit=limit)
+            if _stops_everybody(view)
+        ]
+        return _newest([*theirs, *host], limit)
+
+    async def _their_alarms(self, person: Person, limit: int) -> list[AlarmView]:
+        """Those that they may read whole, and acknowledge."""
         if person.participants is None:
             return list(await self.journal.alarms(limit=limit))
         sites = {site for site, _ in self.territory.flows}
@@ -77,12 +93,18 @@ class Operators:
             for participant, site in asked
             for view in await self.journal.alarms(participant=participant, site=site, limit=limit)
         }
-        theirs = [view for view in found.values() if self._sees_alarm(person, view)]
-        return sorted(theirs, key=lambda view: view.id, reverse=True)[:limit]
+        return _newest([view for view in found.values() if self._sees_alarm(person, view)], limit)
 
     async def holds(self, person: Person) -> list[HoldView]:
         """What is held of theirs; that everything is held is everybody's business, why it is is not."""
-        return [view for view in await self.journal.holds() if self._sees_hold(person, view)]
+        found = await self.journal.holds()
+        if person.participants is None:
+            return list(found)
+        return [
+            replace(view, by="", reason=THE_HOSTS) if view.scope in _EVERYBODYS else view
+            for view in found
+            if view.scope in _EVERYBODYS or self._sees_hold(person, view)
+        ]
 
     async def approvals(self, person: Person, *, open_only: bool = True) -> list[ApprovalView]:
         """What waits for a second person, or did."""
@@ -157,9 +179,9 @@ class Operators:
         await self.journal.refuse_approval(approval, self._decision(person, reason))
 
     async def acknowledge(self, person: Person, alarm: int, reason: str) -> AlarmView:
-        """Say that they know of an alarm."""
-        if alarm not in [view.id for view in await self.alarms(person)]:
-            raise NotHere(f"there is no alarm {alarm}")
+        """Say that they know of an alarm. The host's own are for who works for all participants, though others see that they stand."""
+        if alarm not in [view.id for view in await self._their_alarms(person, MOST)]:
+            raise NotHere(f"there is no alarm {alarm}, or it is the host's own")
         said = self._decision(person, reason)
         return await self.journal.ack_alarm(alarm, said.by, said.reason, more=said.more)
 
@@ -221,7 +243,7 @@ class Operators:
             return person.sees_all(self.territory.at_site(view.name))
         if view.scope is Scope.ENVIRONMENT:
             return person.sees_all(self.territory.in_environment(view.name))
-        return person.participants is None
+        return False
 
     def _whole_scope(self, person: Person, scope: Scope, name: str) -> None:
         """Whoever stops or releases a thing answers for everybody who shares it."""
@@ -239,6 +261,21 @@ class Operators:
                 raise NotHere("the whole host is held by somebody who works for all participants, and has no name")
         elif not covered[scope] or not person.sees_all(covered[scope]):
             raise NotHere(f"there is no {scope.value} {name}, or others share it")
+
+
+def _newest(views: Sequence[AlarmView], limit: int) -> list[AlarmView]:
+    return sorted(views, key=lambda view: view.id, reverse=True)[:limit]
+
+
+def _stops_everybody(view: AlarmView) -> bool:
+    """Whether an alarm without participant and site is the whole host's: a hold of an environment has neither as well."""
+    return view.code != "HOLD" or view.subject in [scope.value for scope in _EVERYBODYS]
+
+
+def _of_the_host(view: AlarmView) -> AlarmView:
+    """What every participant's people may know of it: that it stands, and since when."""
+    text = view.text if view.code in _PLAIN else THE_HOSTS
+    return replace(view, subject="", text=text, acked_by="", note="")
 
 
 def _outcome(item: int, line: Mapping[str, str]) -> ItemOutcome:

@@ -282,6 +282,23 @@ async def test_alarms_are_raised_counted_and_cleared(kit):
     assert len(await kit.journal.alarms(open_only=False)) == 3
 
 
+async def test_the_hosts_own_alarms(kit):
+    """Those of no participant and no site, whatever else stands; one of a submission is its site's."""
+    for code, where in {
+        "CLOCK_OFFSET": {},
+        "ANCHOR_PLACE": {"subject": "notary"},
+        "STUCK": {"participant": "acme"},
+        "LINK_DOWN": {"site": "north"},
+    }.items():
+        await kit.journal.alarm(code, **where)
+    found = await kit.accept(kit.asset("A"))
+    await kit.journal.alarm("IN_DOUBT", subject=found.accepted[0].submission)
+    assert [view.code for view in await kit.journal.alarms(of_host=True)] == ["ANCHOR_PLACE", "CLOCK_OFFSET"]
+    assert [view.code for view in await kit.journal.alarms(of_host=True, limit=1)] == ["ANCHOR_PLACE"]
+    await kit.journal.alarm("CLOCK_OFFSET", clear=True)
+    assert [view.code for view in await kit.journal.alarms(of_host=True)] == ["ANCHOR_PLACE"]
+
+
 async def test_clearing_what_does_not_stand_is_nothing(kit):
     """No row appears."""
     await kit.journal.alarm("CIRCUIT_OPEN", participant="acme", clear=True)
