@@ -1,6 +1,7 @@
 """What each message means: registrations kept as last known, requests joined to them. Pure; it decides, the session sends and acknowledges."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NamedTuple
@@ -282,9 +283,10 @@ class _Route(NamedTuple):
 
 
 class Book:
-    """All flows of one connection."""
+    """All flows of one connection. `own` are the topics that we write ourselves: a broker that hands them back tells nothing new, and nothing strange."""
 
-    def __init__(self, selections: Sequence[Selection], limit: int) -> None:
+    def __init__(self, selections: Sequence[Selection], limit: int, own: AbstractSet[str | None] = frozenset()) -> None:
+        self._own = own
         self.flows = {selection.flow: FlowBook(selection, limit) for selection in selections}
         self._routes: dict[str, tuple[_Route, ...]] = {}
         self._heard: dict[tuple[int, str], list[tuple[Template, _Take]]] = {}
@@ -306,7 +308,7 @@ class Book:
         routes = self._routes.get(topic)
         if routes is None:
             routes = self._find(topic)
-        if not routes:
+        if not routes and topic not in self._own:
             taken.aside.append("no flow reads this topic")
         for take, placeholders in routes:
             take(placeholders, payload, taken)

@@ -38,8 +38,9 @@ class MqttProbe:
         self._context = context
         self._options = options
         registrations = [replace(each, trigger=Trigger.CHANGE, submit=ChangeSubmit()) for each in context.selections]
-        self._held = Book(registrations, options.max_payload)
-        self._asked = Book(context.selections, options.max_payload)
+        own = {options.status_topic, getattr(context.word, "topic", None)}
+        self._held = Book(registrations, options.max_payload, own)
+        self._asked = Book(context.selections, options.max_payload, own)
         self._records: dict[tuple[str, str], Record] = {}
         self._marks: dict[tuple[str, str], str] = {}
         self._requests: dict[tuple[str, str], tuple[str, bool]] = {}

@@ -69,7 +69,8 @@ class MqttSession:
         self._context = context
         self._options = options
         self._selections = {selection.flow: selection for selection in context.selections}
-        self._book = Book(context.selections, options.max_payload)
+        self._own = {options.status_topic, getattr(context.word, "topic", None)}
+        self._book = Book(context.selections, options.max_payload, self._own)
         self._inbox: deque[_Waiting] = deque()
         self._order: deque[_Receipt] = deque()
         self._ready = asyncio.Event()
@@ -78,7 +79,6 @@ class MqttSession:
         self._aside = 0
         self._unanswered = 0
         self._good = False  # something good came in this turn of the loop
-        self._own = {options.status_topic, getattr(context.word, "topic", None)}
         client_id = options.client_id or context.client_id or "smp-bridge"
         self._link = Link(
             options,

@@ -17,6 +17,7 @@ from mqtt_site import (
 )
 
 from adapters.mqtt import ADAPTER
+from adapters.mqtt.link import Heard
 from bridge.api import LinkRefused
 
 PROBE_ID = "smp-probe-1"
@@ -129,6 +130,17 @@ async def test_what_is_wrong(broker, ems):
         text for text in notes if "EV002/registration/request: the request is not one that `where:` asks for" in text
     ]
     assert [text for text in notes if text.startswith("this request is retained")]
+
+
+async def test_what_we_write_ourselves(broker, ems):
+    """A broker may hand out more than was asked for: our own status is no finding, and what nobody reads still is one."""
+    await ems.publish(ASSET.format("EV001"), registration(), retain=True)
+    given = context(broker)
+    async with ADAPTER.probe(given) as probe:
+        for topic in (given.options.status_topic, "acme/somewhere/else"):
+            probe._take(Heard(topic, b"online", mid=0, retained=True))
+        look = await probe.look(0.5)
+    assert told(look, grave=True) == ["acme/somewhere/else: no flow reads this topic"]
 
 
 async def test_a_registration_in_parts(broker, ems):
