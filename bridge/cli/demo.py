@@ -72,7 +72,8 @@ def demo(
 
     # Into a file or a pipe there is no terminal to ask for its width, and 80 columns would cut every name.
     console = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
-    _print(ended, console, kept=directory if keep else None, config=config, full=once, interrupted=not once)
+    full = not _viewed(console, once=once)
+    _print(ended, console, kept=directory if keep else None, config=config, full=full, interrupted=not once)
     if once and not ended.ok:
         raise typer.Exit(1)
 
@@ -100,18 +101,30 @@ async def _run(config: Path, seed: int, directory: Path, *, once: bool) -> "Repo
     )  # the view says what a person needs; the bridge has a log of its own
     print("starting three energy management systems, a stand-in for SMP and the bridge ...", flush=True)
     async with AsyncExitStack() as stack:
-        world = await stack.enter_async_context(World(config, directory, seed=seed))
-        starting = None
         console = Console()
-        live = None if once else stack.enter_context(Live(console=console, refresh_per_second=4))
+        viewed = _viewed(console, once=once)
+        world = World(config, directory, seed=seed, told=None if viewed else _say)
+        await stack.enter_async_context(world)
+        starting = None
+        live = stack.enter_context(Live(console=console, refresh_per_second=4)) if viewed else None
 
         def changed(picture: Picture) -> None:
             if live is not None:
-                live.update(draw(picture, directory, width=console.width, height=console.height))
+                live.update(draw(picture, directory, pages=world.pages, width=console.width, height=console.height))
 
         play = Play(world.sites, world.ledger, world.journal, seed=seed, changed=changed)
         await _tell(play, world.service, stopped, once=once)
         return await play.report()
+
+
+def _viewed(console: "Console", *, once: bool) -> bool:
+    """Whether the live view is shown. In a file or a pipe only its last picture would stand, run together with what follows."""
+    return console.is_terminal and not once
+
+
+def _say(text: str) -> None:
+    """At once: whoever reads the pipe waits for it."""
+    print(text, flush=True)
 
 
 async def _tell(play: "Play", service: "Service", stopped: asyncio.Event, *, once: bool) -> None:

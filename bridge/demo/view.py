@@ -18,7 +18,7 @@ from bridge.journal.port import SubmissionView
 NEWEST: Final = 8
 WIDE: Final = 110
 TALL: Final = 44
-MIDDLING: Final = 26
+MIDDLING: Final = 27
 _STATE_STYLES: Final = {"CONFIRMED": "green", "PARTIAL": "yellow", "AWAITING_RETURN": "cyan", "WAITING": "dim"}
 HOP_MEANING: Final = {
     "received": "how long ago the EMS last changed a value",
@@ -33,8 +33,8 @@ HOP_MEANING: Final = {
 }
 
 
-def draw(picture: Picture, directory: Path, *, width: int, height: int) -> RenderableType:
-    """The whole view, or as much of it as this many columns and lines hold."""
+def draw(picture: Picture, directory: Path, *, pages: str, width: int, height: int) -> RenderableType:
+    """The whole view, or as much of it as this many columns and lines hold. `pages` is their address, '' as long as nobody knows it."""
     head = Text(f"smp-bridge demo: {picture.phase}", style="bold").append("    Ctrl-C ends it", style="dim")
     parts: list[RenderableType] = [head, _flows(picture.seen, bar=30 if width >= WIDE else 8)]
     if picture.recorded is not None:
@@ -42,6 +42,8 @@ def draw(picture: Picture, directory: Path, *, width: int, height: int) -> Rende
             parts.append(_submissions(picture.recorded))
         if height >= MIDDLING:
             parts.append(stages_table(picture.recorded, meanings=width >= WIDE))
+    if pages:
+        parts.append(Text(f"pages: {pages}", style="dim"))
     parts.append(Text(f"log, journal and settings of this run: {directory}", style="dim"))
     return Group(*parts)
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
@@ -38,7 +38,10 @@ REFUSALS: Final = (
 class World:
     """Entered as an async context manager; `directory` receives keys, journal, log and the environment of the run."""
 
-    def __init__(self, config: Path, directory: Path, *, seed: int) -> None:
+    def __init__(self, config: Path, directory: Path, *, seed: int, told: Callable[[str], None] | None = None) -> None:
+        """`told` hears where the pages are, for want of a view that shows it."""
+        self._told = told
+        self.pages = ""
         self._config = config
         self._directory = directory
         self._keys = directory / "keys"
@@ -193,6 +196,10 @@ class World:
     def _listening(self, listener: str, port: int) -> None:
         if listener == "returns":
             self._sandbox.set_return_url(PARTICIPANT, f"https://127.0.0.1:{port}{self._return_path}")
+        elif listener == "admin":
+            self.pages = f"http://127.0.0.1:{port}/"
+            if self._told is not None:
+                self._told(f"pages: {self.pages}")
 
 
 def _site(name: str, protocol: str, assets_flow: str, ems: OpcUaEms | ModbusEms | MqttEms) -> Site:

@@ -3,10 +3,12 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -49,18 +51,31 @@ async def test_every_outcome_is_written_back(tmp_path, profile, seed):
     )
     assert found["host_latency"]["p50_ms"] > 0
     assert list(directory.iterdir()) == []
+    assert [line for line in printed.decode().splitlines() if re.fullmatch(r"pages: http://127\.0\.0\.1:\d+/", line)]
+
+
+async def pages_of(process):
+    """Their address, as soon as the demo has said it; it says that on a line of its own."""
+    async for line in process.stdout:
+        found = re.fullmatch(r"pages: (http://127\.0\.0\.1:\d+/)\n", line.decode())
+        if found:
+            return found[1]
+    raise AssertionError("it ended and did not say where its pages are")
 
 
 async def test_ctrl_c_ends_it_cleanly(tmp_path):
-    """Interrupted in the middle: no traceback, no process and no directory stays."""
+    """Interrupted in the middle: its pages were there, no traceback, no process and no directory stays, and no two lines run together."""
     process = await demo(tmp_path, "--seed", "3")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(60), aiohttp.ClientSession() as http:
+        async with http.get(await pages_of(process)) as answer:
+            assert (answer.status, "Reading without a token" in await answer.text()) == (200, True)
         while not [log for log in tmp_path.glob("*/bridge.log") if b"link_open" in log.read_bytes()]:
             await asyncio.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        _, complained = await process.communicate()
+        printed, complained = await process.communicate()
     assert process.returncode == 0
     assert complained.decode() == ""
+    assert "What became of every record" in [line.strip() for line in printed.decode().splitlines()]
     assert list(tmp_path.iterdir()) == []
 
 
