@@ -123,10 +123,13 @@ class World:
         }
         for name, data in files.items():
             write_whole(self._keys / name, data, mode=0o600)
-        write_private(self._keys / "acme-test.pem", new_key(Algorithm.ES256))
-        at = {name: str(self._keys / name) for name in (*files, "acme-test.pem")}
+        own = ("acme-test.pem", "host.pem")  # the participant's, and the host's own, for tokens and exports
+        for name in own:
+            write_private(self._keys / name, new_key(Algorithm.ES256))
+        at = {name: str(self._keys / name) for name in (*files, *own)}
         return {
             "SMP_BRIDGE_JOURNAL": str(self.journal),
+            "SMP_BRIDGE_HOST_KEY": at["host.pem"],
             "SMP_BRIDGE_RETURNS_HOST": "127.0.0.1",
             "SMP_BRIDGE_RETURNS_PORT": "0",
             "SMP_BRIDGE_RETURNS_CERTIFICATE": at["returns.crt.pem"],
