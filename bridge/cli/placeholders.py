@@ -4,9 +4,10 @@ from collections.abc import Collection, Iterator
 from typing import Final
 
 from bridge.config import Config
+from bridge.config.always import STAND_IN
 from bridge.errors import Problem
 
-MARK: Final = "PLACEHOLDER"
+MARK: Final = STAND_IN
 DONE: Final = f"Settle each, and take the word {MARK} out of its line."
 _COMMENT: Final = "#"
 

@@ -11,8 +11,9 @@ from typing import Any, Final
 from bridge.api import FlowDraft, Seen
 from bridge.cli.placeholders import MARK
 from bridge.cli.shown import value_text
+from bridge.config.always import asking, groups
 from bridge.config.words import Words, words_of
-from bridge.model import Operation
+from bridge.model import Kind, Operation
 from bridge.profile import Profile
 from bridge.vocabulary import Vocabulary
 
@@ -84,7 +85,8 @@ def _flow(
         comments[f"{base}.{path}"] = f"{MARK}: {text}"
     operation = _operation(draft)
     comments.setdefault(f"{base}.operation", f"{MARK}: asset.create or unit.create?")
-    payload = _Payload(draft, words_of(vocabulary, operation.kind, profile.schemas[operation.kind]))
+    words = words_of(vocabulary, operation.kind, profile.schemas[operation.kind])
+    payload = _Payload(draft, words, vocabulary, operation.kind)
     payload.make()
     comments |= {f"{base}.payload.{name}": text for name, text in payload.comments.items()}
     return {
@@ -110,6 +112,8 @@ class _Payload:
 
     draft: FlowDraft
     words: Words
+    vocabulary: Vocabulary
+    kind: Kind
     rules: dict[str, Any] = field(default_factory=dict)
     comments: dict[str, str] = field(default_factory=dict)
 
@@ -128,6 +132,10 @@ class _Payload:
                     self.comments[name] = f"{MARK}: {source} is a guess" if score < 1 else f"{MARK}: is this right?"
             elif name in self.words.required:
                 self._gap(name, kind)
+        for group in groups(self.vocabulary.fields(self.kind)):
+            if not any(name in self.rules for name in group):
+                self._gap(group[0], self.words.kinds[group[0]])
+                self.comments[group[0]] = f"{MARK}: the EMS seems to have none of {', '.join(group)}, and one is needed"
 
     def _matches(self, key: str) -> dict[str, tuple[str, float]]:
         """The best word for each field and the best field for each word, the surest pair first."""
@@ -176,7 +184,9 @@ class _Payload:
 
     def _gap(self, name: str, kind: str) -> None:
         choices = self.words.choices.get(name, ())
-        made: object = choices[0] if choices else _stand_in(kind)
+        asks = asking(self.vocabulary, self.kind, name)
+        plain = [choice for choice in choices if choice not in asks]  # one that asks for no further field
+        made: object = (plain or choices)[0] if choices else _stand_in(kind)
         self.rules[name] = {"const": made}
         others = f"; one of {', '.join(map(str, choices[:6]))}{' …' if len(choices) > 6 else ''}" if choices else ""
         self.comments[name] = f"{MARK}: the EMS seems not to have it{others}"

@@ -11,6 +11,8 @@ from bridge.identifiers import RULES, Severity
 from bridge.model import Kind
 from bridge.vocabulary import FieldSpec, Vocabulary
 
+STAND_IN: Final = "PLACEHOLDER"
+"""A text that nobody has given yet, in a drafted file: it may stand in `check`, not in a run."""
 _ANY_OF: Final = "any_of"
 _REQUIRED_WHEN: Final = "required_when"
 
@@ -38,7 +40,7 @@ def check_always(
         return str(severities.get(name, default.value)) == Severity.ERROR.value
 
     if is_error(_ANY_OF, vocabulary.severities[_ANY_OF]):
-        for group in _groups(fields):
+        for group in groups(fields):
             if payload and not any(name in payload for name in group):
                 document.wrong(
                     loc, f"{_either(group)} must be given: every item without one of them would be refused", at_key=True
@@ -53,8 +55,9 @@ def check_always(
                 )
     for name, value in constants.items():
         rule = fields[name].rule
-        if rule is not None and isinstance(value, str) and is_error(rule, fields[name].severity):
-            wrong = RULES[rule](value)
+        given = isinstance(value, str) and value != STAND_IN
+        if rule is not None and given and is_error(rule, fields[name].severity):
+            wrong = RULES[rule](str(value))
             if wrong is not None:
                 inner = (*loc, name, "const")
                 document.wrong(
@@ -72,12 +75,19 @@ def _constant(rule: Rule, spec: FieldSpec) -> object:
         return None
 
 
-def _groups(fields: Mapping[str, FieldSpec]) -> Collection[list[str]]:
-    groups: dict[str, list[str]] = {}
+def groups(fields: Mapping[str, FieldSpec]) -> Collection[list[str]]:
+    """The fields of which one has to be given, group by group."""
+    found: dict[str, list[str]] = {}
     for name, spec in fields.items():
         if spec.any_of is not None:
-            groups.setdefault(spec.any_of, []).append(name)
-    return groups.values()
+            found.setdefault(spec.any_of, []).append(name)
+    return found.values()
+
+
+def asking(vocabulary: Vocabulary, kind: Kind, name: str) -> frozenset[str]:
+    """The words of this field that ask for another field."""
+    conditions = [spec.required_when for spec in vocabulary.fields(kind).values() if spec.required_when is not None]
+    return frozenset(word for each in conditions if vocabulary.field(kind, each.role) == name for word in each.words)
 
 
 def _asked_for(

@@ -101,7 +101,7 @@ class SiteReader:
         participant = self._participant(loc, shell, default_participant)
         check_severities(document, loc, self.vocabulary.severities)
         if shell is not None:
-            self._times(loc, shell, participant)
+            self._most_items(loc, shell, participant)
         payload = self._payload(loc, parts[0], participant)
         records, submit, outcome = parts
         if trigger is not None and records is not None and submit is not None and outcome is not None:
@@ -132,11 +132,8 @@ class SiteReader:
             max_items=shell.max_items,
         )
 
-    def _times(self, loc: Loc, shell: FlowOptions, participant: str) -> None:
-        """What a flow asks for can be had: calls as long as it waits for, within the time that it gives them."""
-        if 0 < shell.latency_budget < shell.linger:
-            text = f"{shell.latency_budget:g} s is shorter than `linger` ({shell.linger:g} s), which counts: every call that waits for company would be late"
-            self.document.wrong((*loc, "latency_budget"), text)
+    def _most_items(self, loc: Loc, shell: FlowOptions, participant: str) -> None:
+        """No more items are asked for than the profile allows in one call."""
         entry = self.participants.get(participant)
         if entry is not None and shell.max_items is not None and shell.max_items > entry.profile.limits.records:
             text = f"is more than the {entry.profile.limits.records} that the profile {entry.profile.name} allows in one call"

@@ -46,8 +46,7 @@ def config(tmp_path, monkeypatch):
 
     asyncio.run(work())
     known = memory.memory_adapter(memory.MemoryEms(), "north")
-    for module in ("journals", "submissions"):
-        monkeypatch.setattr(f"bridge.cli.{module}.load_here", partial(load_here, find_adapter=lambda _: known))
+    monkeypatch.setattr("bridge.cli.journals.load_here", partial(load_here, find_adapter=lambda _: known))
     return tmp_path / "config"
 
 

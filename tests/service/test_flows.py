@@ -86,7 +86,7 @@ async def test_the_ems_has_its_own_numbers(tmp_path):
 @pytest.mark.parametrize(("severity", "word"), [("error", 7), ("warn", 3), ("off", 3)])
 async def test_a_rule_is_as_strict_as_the_flow_says(tmp_path, severity, word):
     """An MPAN with a wrong check digit."""
-    payload = {**ASSETS["payload"], "importMpan": {"const": "1023456789018"}}
+    payload = {**ASSETS["payload"], "importMpan": {"from": "reference", "map": {"BESS00001": "1023456789018"}}}
     async with service(tmp_path, flows=flows(payload=payload, severities={"mpan": severity})) as made:
         ems = await linked(made)
         places = fill(ems, 1)

@@ -31,7 +31,7 @@ async def test_the_waterfall_survives_a_restart(tmp_path, monkeypatch, capsys):
         await made.start()
         [view] = await made.read(lambda journal: journal.submissions())
         made.found = await made.read(lambda journal: _gather(journal, view.id))
-        monkeypatch.setattr("bridge.cli.submissions.load_here", lambda _: made.config())
+        monkeypatch.setattr("bridge.cli.submissions.loaded", lambda _: made.config())
         latency = json.loads(shown(made, monkeypatch, capsys, "show", view.id, "--json"))["latency"]
         hops = [stage["stage"] for stage in latency["stages"]]
         assert set(hops) >= {"mapped", "signed", "journalled", "sent", "answered", "returned", "settled"}
