@@ -34,6 +34,16 @@ def put_back(path, kept):
         shutil.copy(file, path.parent / file.name)
 
 
+def lose(made, *, anchor):
+    """The journal's files are gone, and perhaps its anchor too."""
+    directory = made.journal_path.parent
+    for file in directory.iterdir():
+        if file.is_file():
+            file.unlink()
+    if anchor:
+        shutil.rmtree(directory.parent / f"{directory.name}.anchor")
+
+
 async def held(made, scope):
     async with asyncio.timeout(10):
         while not (found := [hold for hold in await made.read(lambda journal: journal.holds()) if hold.scope is scope]):
@@ -74,11 +84,7 @@ async def test_a_journal_that_is_gone(tmp_path, anchor):
     async with service(tmp_path) as made:
         ems, places = await registered(made, "1")
         await made.stop()
-        for file in made.journal_path.parent.iterdir():
-            if file.is_file():
-                file.unlink()
-        if anchor == "lost":
-            shutil.rmtree(made.journal_path.parent.parent / f"{made.journal_path.parent.name}.anchor")
+        lose(made, anchor=anchor == "lost")
         await made.start()
         if anchor == "kept":
             assert "another journal" in (await held(made, Scope.JOURNAL)).reason
@@ -95,10 +101,7 @@ async def test_what_comes_later_in_a_session_is_looked_at_too(tmp_path):
     async with service(tmp_path) as made:
         ems, places = await registered(made, "1")
         await made.stop()
-        for file in made.journal_path.parent.iterdir():
-            if file.is_file():
-                file.unlink()
-        shutil.rmtree(made.journal_path.parent.parent / f"{made.journal_path.parent.name}.anchor")
+        lose(made, anchor=True)
         await made.start()
         ems.put("B9", reference="BESS00009", kw=7)
         ems.request("assets", "B9", sequence="2")
