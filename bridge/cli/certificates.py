@@ -104,14 +104,14 @@ def doctor(
         _count(counts, title, examine(use, now))
     for title, context, adapter in _links(found, site) if connect else ():
         _count(counts, title, [asyncio.run(_meet(context, adapter))])
-    for problem in [problem for problems in found.left_out.values() for problem in problems]:
-        print(
-            problem
-        )  # of a whole site file nothing can be examined then; a file that is not there is the most likely one
-    if not any(counts.values()) and not found.left_out:
+    # Of a site that is left out nothing can be examined; most likely a file is not there, and that is said here too.
+    for problems in () if site else found.left_out.values():
+        counts[Verdict.WRONG] += len(problems)
+        print(*problems, sep="\n")
+    if not any(counts.values()):
         print("no adapter of this configuration has a certificate")
     print(f"{counts[Verdict.WRONG]} wrong, {counts[Verdict.WATCH]} to watch")
-    raise typer.Exit(1 if counts[Verdict.WRONG] or found.left_out else 0)
+    raise typer.Exit(1 if counts[Verdict.WRONG] else 0)
 
 
 def _uses(config: Config, site: str) -> Iterator[tuple[str, CertificateUse]]:

@@ -1,10 +1,13 @@
 """What works on the journal goes on without a site whose file is wrong; what runs or checks does not."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from bridge.cli.certificates import app
 from bridge.cli.check import load_here
 from bridge.cli.journals import known_site
 from bridge.config import load
@@ -41,6 +44,24 @@ def test_it_may_still_be_named(directory):
     assert known_site(found, "leeds") == "leeds"
     with pytest.raises(Exception, match="york is not a site"):
         known_site(found, "york")
+
+
+def test_the_doctor_says_what_is_wrong_with_it(directory, monkeypatch):
+    """It is asked about certificates, and one is missing; of another site alone it is not asked."""
+    monkeypatch.setattr("bridge.cli.certificates.load_here", partial(load_here, find_adapter=find, environ={}))
+
+    def asked(*more):
+        return CliRunner().invoke(app, ["doctor", "--config", str(directory), *more])
+
+    def wrong(said):
+        return int(said.stdout.splitlines()[-1].split()[0])
+
+    whole, leeds, north = asked(), asked("--site", "leeds"), asked("--site", "north")
+    assert (whole.exit_code, "none.pem" in whole.output, "none.pem" in north.output) == (1, True, False)
+    assert isinstance(leeds.exception, ConfigError)
+    assert "none.pem" in str(leeds.exception)
+    (directory / "sites" / "leeds.yaml").unlink()
+    assert wrong(whole) == wrong(asked()) + 1
 
 
 def test_whoever_runs_it_is_told_everything(directory):
