@@ -25,8 +25,8 @@ from bridge.api import (
 SAMPLING_S: Final = 0.05
 POLL_S: Final = 0.25
 VALUES_PER_S: Final = 20_000
-_UNITS_S: Final = {"ms": 0.001, "s": 1.0, "min": 60.0}
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min)")
+_UNITS_S: Final = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h)")
 
 
 def _duration_s(value: object) -> object:
@@ -132,6 +132,7 @@ class OpcUaOptions(Options):
     queue_size: Annotated[int, Field(ge=1, le=10_000)] = 10
     watch: Watch = Watch.SUBSCRIPTION
     poll_interval: Annotated[Duration, Field(ge=0.01, le=3600)] | None = None
+    rebrowse_interval: Annotated[Duration, Field(ge=1, le=86_400)] = 60.0
     timeout: Annotated[Duration, Field(le=5)] = 4.0
     writable: tuple[Pattern, ...] = ()
     methods: tuple[AbsolutePath, ...] = ()

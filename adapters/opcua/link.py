@@ -24,7 +24,9 @@ _LIBRARY_LOG: Final = "asyncua"
 PROBE_S: Final = 3.0
 SESSION_TIMEOUT_MS: Final = 30_000
 CLOSE_S: Final = 2.0
-MOST_REFERENCES: Final = 0  # in one answer to a browse: no bound of ours, and the server pages by its own
+MOST_REFERENCES: Final = (
+    200  # in one answer to a browse: it is decoded in one step, in which nothing else goes on in this process
+)
 _NOT_OFFERED: Final = frozenset({ua.StatusCodes.BadSecurityModeRejected, ua.StatusCodes.BadSecurityPolicyRejected})
 _NO_FILTER: Final = frozenset(
     {
@@ -181,16 +183,23 @@ class Link:
             found = [await self._all_references(result) for result in results if not _postponed(result)]
             for index, result in enumerate(results):
                 if _postponed(result):
-                    (alone,) = await self._browse(part[index : index + 1])
-                    found.insert(index, await self._all_references(alone))
+                    found.insert(index, await self._all_references(await self._browse_alone(part[index])))
             return found
 
         return await self._parts.run("browse", nodes, call)
 
-    async def _browse(self, nodes: Sequence[Any]) -> list[Any]:
+    async def _browse_alone(self, node: Any) -> Any:
+        """In one answer where the server has no continuation point even for one node alone."""
+        (result,) = await self._browse([node])
+        if _postponed(result):
+            (result,) = await self._browse([node], most=0)
+        return result
+
+    async def _browse(self, nodes: Sequence[Any], most: int | None = None) -> list[Any]:
+        """At most so many references of each node, 0: as many as the server gives."""
         parameters = ua.BrowseParameters()
         parameters.View.Timestamp = ua.get_win_epoch()
-        parameters.RequestedMaxReferencesPerNode = MOST_REFERENCES
+        parameters.RequestedMaxReferencesPerNode = MOST_REFERENCES if most is None else most
         parameters.NodesToBrowse = [browse_description(node) for node in nodes]
         return list(await self._client.uaclient.session.browse(parameters))
 

@@ -15,6 +15,7 @@ from bridge.api import LinkError, OutcomeField, Selection, Trigger
 
 _NAMESPACE_ARRAY: Final = ua.NodeId(2255)
 _OBJECTS: Final = ua.NodeId(ua.ObjectIds.ObjectsFolder)
+_NOTHING: Final[frozenset[str]] = frozenset()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -22,10 +23,13 @@ class Place:
     """One record's node and what hangs below it; nodes that this place does not have are missing.
 
     `nodes` are those of the fields, each once, and `at` says where in them a field stands: the fields of one structure share a node.
+    `root` is the record's own node, None where the site file lists the places; `lacks` are the addresses that do not exist here.
     """
 
     flow: str
     name: str
+    root: Any = None
+    lacks: frozenset[str] = frozenset()
     fields: Mapping[str, Any]
     targets: Mapping[OutcomeField, Any]
     nodes: Sequence[Any] = ()
@@ -53,12 +57,16 @@ class _Columns:
         texts = selection.records.fields
         self._members = {name: member for name, text in texts.items() if (member := split_member(text)[1])}
 
-    def place(self, name: str, row: Sequence[Any]) -> Place:
+    def place(self, name: str, root: Any, row: Sequence[Any]) -> Place:
         """One place, of the nodes that were found for `distinct`; None where there is none."""
         read = tuple(column for column in self._read if row[column] is not None)
         return Place(
             flow=self._flow,
             name=name,
+            root=root,
+            lacks=frozenset(str(address) for address, node in zip(self.distinct, row, strict=True) if node is None)
+            if None in row
+            else _NOTHING,
             fields={field: node for field, column in self._fields.items() if (node := row[column]) is not None},
             targets={target: node for target, column in self._targets.items() if (node := row[column]) is not None},
             nodes=[row[column] for column in read],
@@ -94,25 +102,44 @@ async def find_places(
     link: Link, indexes: Mapping[str, int], selection: Selection, *, whole: bool = True
 ) -> list[Place]:
     """Every place of a flow with its nodes; raises `LinkError` when an address exists nowhere, unless the flow need not be `whole`."""
+    roots = await find_roots(link, indexes, selection, some=True)
+    return await places_at(link, indexes, selection, roots, whole=whole)
+
+
+async def find_roots(
+    link: Link, indexes: Mapping[str, int], selection: Selection, *, some: bool = False
+) -> Mapping[str, Any]:
+    """The node of each of a flow's records by its place, as the server has them now; None for each where the site file lists them.
+
+    Raises `LinkError` where there are none and there must be `some`, and where two have one name.
+    """
+    layout = layout_of(selection.records)
+    if isinstance(layout, Tree):
+        return await _find_each(link, indexes, layout.each, some=some)
+    return dict.fromkeys(layout.places)
+
+
+async def places_at(
+    link: Link, indexes: Mapping[str, int], selection: Selection, roots: Mapping[str, Any], *, whole: bool = False
+) -> list[Place]:
+    """These of a flow's places with their nodes; raises `LinkError` when they shall be `whole` and an address exists at none of them."""
     layout, texts = layout_of(selection.records), _texts(selection)
     addresses: Mapping[tuple[str, str], BrowsePath | NodeIdText]
     if isinstance(layout, Tree):
-        found = await _find_each(link, indexes, layout.each)
         addresses = below = {name: relative(text, layout.each) for name, text in texts.items()}
         wanted_names = [_names(path, indexes) for path in dict.fromkeys(below.values())]
-        asked = [(node, each) for node in found.values() for each in wanted_names]
-        names, nodes = list(found), await link.translate(asked)
+        nodes = await link.translate([(node, each) for node in roots.values() for each in wanted_names])
     else:
         addresses = listed = {name: layout.address(text) for name, text in texts.items()}
         each_place = list(dict.fromkeys(listed.values()))
-        wanted = [_node_id(address.at(place), indexes) for place in layout.places for address in each_place]
-        names, nodes = list(layout.places), await _existing(link, wanted)
+        wanted = [_node_id(address.at(place), indexes) for place in roots for address in each_place]
+        nodes = await _existing(link, wanted)
     columns = _Columns(selection, addresses)
     width = len(columns.distinct)
     rows = [nodes[start : start + width] for start in range(0, len(nodes), width)]
     if whole:
         _require(selection, columns, rows)
-    places = [columns.place(name, row) for name, row in zip(names, rows, strict=True)]
+    places = [columns.place(name, root, row) for (name, root), row in zip(roots.items(), rows, strict=True)]
     await _learn_types(link, places)
     await _learn_method(link, indexes, selection, places)
     return places
@@ -176,13 +203,13 @@ def _require(selection: Selection, columns: _Columns, rows: Sequence[Sequence[An
             log.warning("opcua_nodes_missing", extra=fields)
 
 
-async def _find_each(link: Link, indexes: Mapping[str, int], each: BrowsePath) -> Mapping[str, Any]:
+async def _find_each(link: Link, indexes: Mapping[str, int], each: BrowsePath, *, some: bool) -> Mapping[str, Any]:
     """Nodes by place; a place is what the globs matched, or the last browse name where there is no glob."""
     candidates: list[tuple[tuple[str, ...], Any]] = [((), _OBJECTS)]
     for segment in each.segments[1:]:
         step = _glob if segment.is_glob else _literal
         candidates = await step(link, indexes, candidates, segment)
-        if not candidates:
+        if some and not candidates:
             raise LinkError(
                 f"nothing on the server matches {segment} in {each}", hint="compare `each:` with the server's tree"
             )

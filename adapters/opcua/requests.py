@@ -1,7 +1,7 @@
 """Parts of requests as the library wants them."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from adapters.opcua.library import ua
 
@@ -61,8 +61,47 @@ class Asked(NamedTuple):
     deadband: float = 0.0
 
 
+# Handles of what a session watches for itself, beyond all variables of records; node-opcua takes 2^32 - 1 for none at all.
+LEVEL: Final = 2**31 - 1
+TREE: Final = 2**31 - 2
+OWN: Final = TREE
+
+_SERVER: Final = ua.NodeId(ua.ObjectIds.Server)
+
+
+def tree_changes() -> Asked:
+    """The events by which a server may tell that its tree has changed (OPC 10000-5, 6.4.31)."""
+    return Asked(TREE, _SERVER, 0.0, 1)
+
+
 def monitored_item(watch: Asked) -> Any:
     """The newest of a full queue is kept; a deadband is absolute."""
+    item = _item(watch)
+    if watch.handle == TREE:
+        item.ItemToMonitor.AttributeId = ua.AttributeIds.EventNotifier
+        item.RequestedParameters.Filter = _tree_filter()
+    elif watch.deadband:
+        item.RequestedParameters.Filter = ua.DataChangeFilter(
+            Trigger=ua.DataChangeTrigger.StatusValue,
+            DeadbandType=int(ua.DeadbandType.Absolute),
+            DeadbandValue=watch.deadband,
+        )
+    return item
+
+
+def _tree_filter() -> Any:
+    """That a change was made, and nothing about it, for the tree is looked at whole."""
+    kind = ua.LiteralOperand(Value=ua.Variant(ua.NodeId(ua.ObjectIds.BaseModelChangeEventType)))
+    clause = ua.SimpleAttributeOperand(
+        TypeDefinitionId=ua.NodeId(ua.ObjectIds.BaseEventType),
+        BrowsePath=[ua.QualifiedName("EventType", 0)],
+        AttributeId=ua.AttributeIds.Value,
+    )
+    of_type = ua.ContentFilterElement(FilterOperator=ua.FilterOperator.OfType, FilterOperands=[kind])
+    return ua.EventFilter(SelectClauses=[clause], WhereClause=ua.ContentFilter(Elements=[of_type]))
+
+
+def _item(watch: Asked) -> Any:
     item = ua.MonitoredItemCreateRequest()
     item.ItemToMonitor = ua.ReadValueId(NodeId=watch.node, AttributeId=ua.AttributeIds.Value)
     item.MonitoringMode = ua.MonitoringMode.Reporting
@@ -72,10 +111,4 @@ def monitored_item(watch: Asked) -> Any:
         QueueSize=watch.queue_size,
         DiscardOldest=True,
     )
-    if watch.deadband:
-        item.RequestedParameters.Filter = ua.DataChangeFilter(
-            Trigger=ua.DataChangeTrigger.StatusValue,
-            DeadbandType=int(ua.DeadbandType.Absolute),
-            DeadbandValue=watch.deadband,
-        )
     return item

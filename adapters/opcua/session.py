@@ -12,12 +12,14 @@ from adapters.opcua.config import OpcUaOptions, Watch
 from adapters.opcua.errors import translated
 from adapters.opcua.fetch import Fetch
 from adapters.opcua.link import log
+from adapters.opcua.lookout import Lookout
 from adapters.opcua.paths import absolute
 from adapters.opcua.places import Place, find_places, find_word, namespaces
-from adapters.opcua.requests import Asked
+from adapters.opcua.requests import LEVEL, TREE, Asked, tree_changes
 from adapters.opcua.servers import HEALTHY, SERVICE_LEVEL, Reached, connect, stated_level
 from adapters.opcua.structures import Shapes
 from adapters.opcua.subscriptions import Subscriptions
+from adapters.opcua.together import running
 from adapters.opcua.values import content, overflowed, reading
 from adapters.opcua.watch import Due, Handle, Rhythm, Watched
 from adapters.opcua.watching import PART, Watching
@@ -49,7 +51,8 @@ async def open_session(context: SessionContext) -> AsyncIterator[Session]:
     session = OpcUaSession(context, reached)
     try:
         await session.open()
-        yield session
+        async with running(session.look_out()):
+            yield session
     finally:
         session.ended = True
         await reached.link.close()
@@ -73,6 +76,8 @@ class OpcUaSession:
         self._fetch = Fetch(link, self._shapes, self._selections, context.clock, context.heard)
         self._due = Due()
         self._subscriptions = Subscriptions(link, context, self._published, self._lost)
+        self._lookout = Lookout(link, self._shapes, context.selections, self._places, self._found, self._lost)
+        self._indexes: Mapping[str, int] = {}
         self._watching: Watching | None = None
         self._unread: dict[Watched, None] = {}
         self._losses = 0
@@ -86,7 +91,7 @@ class OpcUaSession:
         """Everything up to the first `receive`; raises `LinkError` or `LinkRefused`."""
         self._link.listen(self._lost)
         with translated("finding the configured addresses"):
-            indexes = await namespaces(self._link, self._options.namespaces)
+            self._indexes = indexes = await namespaces(self._link, self._options.namespaces)
             for selection in self._selections.values():
                 for place in await find_places(self._link, indexes, selection):
                     self._places[place.flow, place.name] = place
@@ -152,19 +157,20 @@ class OpcUaSession:
         self._unread[watched] = None
 
     async def _watch_triggers(self) -> None:
-        """Requests and the service level now; what may change waits until it was read for the first time."""
-        count = len(self._handles)
+        """Requests, the service level and word of the tree now; what may change waits until it was read for the first time."""
         requests = [number for number, each in enumerate(self._handles) if each.at is None]
         changes = [number for number, each in enumerate(self._handles) if each.at is not None]
         if self._redundant:
-            requests.append(count)
-        self._watching = Watching(self._context, self._subscriptions, [*requests, *changes], self._asked, count)
+            requests.append(LEVEL)
+        requests.append(TREE)
+        self._watching = Watching(self._context, self._subscriptions, [*requests, *changes], self._asked)
         await self._watch_more(self._watching, len(requests))
 
     def _asked(self, number: int) -> Asked:
-        """The one behind the last handle is the service level."""
         options = self._options
-        if number == len(self._handles):
+        if number == TREE:
+            return tree_changes()
+        if number == LEVEL:
             return Asked(number, SERVICE_LEVEL, options.sampling_s(), options.queue_size)
         handle = self._handles[number]
         sampling_s = options.sampling_s(0 if handle.at is None else len(self._handles))
@@ -175,7 +181,10 @@ class OpcUaSession:
         refused = await watching.some(count)
         if refused:
             self._poll(refused)
-        if watching.left or not watching.refused:
+        if watching.left:
+            return
+        self._lookout.stir()  # the server tells of its tree from now on, and not what changed before
+        if not watching.refused:
             return
         first = self._handles[watching.refused[0]].watched.place.name
         fields = {"count": len(watching.refused), "first_place": printable(first), "status": watching.why}
@@ -183,7 +192,7 @@ class OpcUaSession:
 
     def _poll(self, handles: Sequence[int]) -> None:
         """From now on these are asked for at every beat, because nobody tells of them."""
-        self._polled += handles
+        self._polled = [*self._polled, *handles]  # a poll that is on its way has its own
         interval_s = self._options.poll_s(len(self._polled))
         self._rhythm = Rhythm(self._context.clock, interval_s)
         self._context.intervals.agreed("poll", configured_s=interval_s)
@@ -196,6 +205,28 @@ class OpcUaSession:
             self._note(handle, reading(value))
         for watched in self._unread:
             self._due.add(watched)
+
+    # what the server came to have -----------------------------------------------------------------
+
+    async def look_out(self) -> None:
+        """For as long as the session is open; see `Lookout`."""
+        with self._ending():
+            await self._lookout.run(self._indexes, self._options.rebrowse_interval, self._named({}))
+
+    def _found(self, places: Sequence[Place]) -> None:
+        """These are read and watched from now on."""
+        first = len(self._handles)
+        for place in places:
+            self._places[place.flow, place.name] = place
+            self._watch(self._selections[place.flow], place)
+        added = range(first, len(self._handles))
+        if self._watching is None:
+            self._poll(added)
+        else:
+            self._watching.more(added)
+        for watched in self._unread:
+            self._due.add(watched)
+        self._due.stirred.set()
 
     # what the subscription tells ------------------------------------------------------------------
 
@@ -211,7 +242,10 @@ class OpcUaSession:
 
     def _changed(self, item: Any) -> bool:
         """Takes one notification; returns whether changes before it were lost."""
-        if item.ClientHandle == len(self._handles) and self._redundant:
+        if item.ClientHandle == TREE:
+            self._lookout.stir()
+            return False
+        if item.ClientHandle == LEVEL:
             self._note_level(item.Value)
             return False
         if not 0 <= item.ClientHandle < len(self._handles):

@@ -138,7 +138,7 @@ class Subscriptions:
                 raise LinkError(f"the subscription ended: {status_name(notification.Status.value)}")
         if notifications:
             pulse.number(int(message.SequenceNumber))
-        self._take([item for each in notifications for item in getattr(each, "MonitoredItems", None) or ()])
+        self._take([item for each in notifications for item in _items(each)])
 
     def _measure(self, subscription: int, spacing_s: float | None, *, keep_alive: bool) -> None:
         """A keep-alive comes after a known number of publishing intervals without a change (OPC 10000-4, 5.14.1.2), so it measures them too."""
@@ -149,3 +149,8 @@ class Subscriptions:
             self._context.intervals.achieved("keep_alive", spacing_s)
             spacing_s /= held.made.keep_alive_count
         self._context.intervals.achieved("publishing", spacing_s)
+
+
+def _items(notification: Any) -> Sequence[Any]:
+    """What a notification tells: values, or that there was an event; each has its handle."""
+    return getattr(notification, "MonitoredItems", None) or getattr(notification, "Events", None) or ()

@@ -1,7 +1,8 @@
 """Work done side by side within one task."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -27,3 +28,14 @@ async def side_by_side(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     if failed:
         raise BaseExceptionGroup("side by side", failed)
     return [task.result() for task in tasks]
+
+
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """`work` goes on beside the block, and ends with it; it tells of its failure itself."""
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

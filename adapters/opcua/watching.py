@@ -11,7 +11,7 @@ from typing import Final
 from adapters.opcua.config import needed_queue
 from adapters.opcua.errors import status_name
 from adapters.opcua.link import Monitored, Subscribed, log
-from adapters.opcua.requests import Asked
+from adapters.opcua.requests import OWN, Asked
 from adapters.opcua.subscriptions import Subscriptions
 from bridge.api import LinkError, SessionContext
 
@@ -20,7 +20,7 @@ _BAD: Final = 0x80000000  # the severity of a status code
 
 
 class Watching:
-    """The variables of one session that are to be watched, by their handles, in their order. Those from `count` on are the session's own, and may be refused."""
+    """The variables of one session that are to be watched, by their handles, in their order. Those from `OWN` on are the session's own, and may be refused."""
 
     def __init__(
         self,
@@ -28,18 +28,22 @@ class Watching:
         subscriptions: Subscriptions,
         handles: Sequence[int],
         asked: Callable[[int], Asked],
-        count: int,
     ) -> None:
         self._context = context
         self._subscriptions = subscriptions
         self._waiting = deque(handles)
         self._asked = asked
-        self._count = count
+        self._count = sum(each < OWN for each in handles)
         self._made: Subscribed | None = None
         self._slowest: tuple[float, float] = (0.0, 0.0)
         self._told_of_queue = False
         self._status = 0
         self.refused: list[int] = []
+
+    def more(self, handles: Sequence[int]) -> None:
+        """These are to be watched, too."""
+        self._waiting.extend(handles)
+        self._count += len(handles)
 
     @property
     def left(self) -> int:
@@ -60,12 +64,12 @@ class Watching:
             asked = [self._asked(self._waiting.popleft()) for _ in range(min(PART, count, len(self._waiting)))]
             refused += self._sort(self._made, asked, await self._subscriptions.watch(asked))
             count -= len(asked)
-        if self.refused and not self._waiting and len(self.refused) == self._count:
+        if self.refused and len(self.refused) == self._count:
             raise LinkError(f"subscribing: the server answered {self.why} for every node")
         return refused
 
     def _sort(self, subscribed: Subscribed, asked: Sequence[Asked], made: Sequence[Monitored]) -> list[int]:
-        found = [each for each in zip(asked, made, strict=True) if each[0].handle < self._count]
+        found = [each for each in zip(asked, made, strict=True) if each[0].handle < OWN]
         self._tell(subscribed, [each for each in found if not each[1].code & _BAD])
         refused = [each for each in found if each[1].code & _BAD]
         if refused and not self.refused:

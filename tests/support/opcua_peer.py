@@ -112,7 +112,8 @@ class Peer:
     async def layout(self, places: Sequence[str] = PLACES) -> None:
         """Layout 1 of the simulated EMS: these assets and one unit."""
         for number, place in enumerate(places, 1):
-            await self._asset(f"{ASSETS}/{place}", number)
+            for each in _asset(f"{ASSETS}/{place}", number):
+                await self.order("variable", **each)
         for name, type_name, value in (
             ("UnitReference", "String", "UNIT-1"),
             ("Name", "String", "Unit 1"),
@@ -122,7 +123,8 @@ class Peer:
         ):
             await self.variable(f"{UNIT}/{name}", type_name, value)
         await self.variable(f"{UNIT}/AlignedAssets", "String", ["REF1", "REF2"], length=0)
-        await self._registration(UNIT)
+        for each in _registration(UNIT):
+            await self.order("variable", **each)
         await self.order("folder", path="EMS/Spare")
         number = f"{ASSETS}/$/Registration/RequestSeq"
         await self.order("method", path="EMS/Register", arguments=[["assetName", "String"]], number=number)
@@ -130,35 +132,16 @@ class Peer:
             "method", path="EMS/Count", arguments=[["kw", "Int32"]], number=f"{ASSETS}/BESS001/MaxExport_kW"
         )
 
-    async def _asset(self, base: str, number: int) -> None:
-        for name, type_name, value in (
-            ("AssetReference", "String", f"REF{number}"),
-            ("Name", "String", f"Battery {number}"),
-            ("ImportMPAN", "String", "1012345678903"),
-            ("ExportMPAN", "String", "1310000000040"),
-            ("Postcode", "String", "IP1 2AB"),
-            ("GSPGroup", "String", "_A"),
-            ("ConnVoltage_kV", "Double", 33.0),
-            ("MaxExport_kW", "Int32", 49500),
-            ("MaxImport_kW", "Int32", 49500),
-            ("Storage_kWh", "Int32", 99000),
-            ("Technology", "Int32", 0),
-            ("CommissionedOn", "DateTime", "2020-05-01T00:00:00Z"),
-        ):
-            await self.variable(f"{base}/{name}", type_name, value)
-        await self._registration(base)
+    async def grow(self, place: str, number: int, *, without: Sequence[str] = ()) -> None:
+        """Add an asset to the tree of the server that runs, all but these nodes of it."""
+        variables = [
+            each for each in _asset(f"{ASSETS}/{place}", number) if each["path"].split("/", 3)[3] not in without
+        ]
+        await self.order("grow", variables=variables)
 
-    async def _registration(self, base: str) -> None:
-        for name, type_name, value, more in (
-            ("Request", "Int32", 0, {}),
-            ("RequestSeq", "UInt32", 0, {}),
-            ("State", "Int32", 0, {"writable": True}),
-            ("TransactionId", "String", "", {"writable": True}),
-            ("ErrorCode", "Int32", 0, {"writable": True}),
-            ("ErrorText", "String", [""] * 10, {"writable": True, "length": 10}),
-            ("LastUpdate", "DateTime", "1970-01-01T00:00:00Z", {"writable": True}),
-        ):
-            await self.variable(f"{base}/Registration/{name}", type_name, value, **more)
+    async def prune(self, place: str) -> None:
+        """Take an asset out of the tree of the server that runs."""
+        await self.order("prune", path=f"{ASSETS}/{place}")
 
     def security(self, **changes: Any) -> dict[str, Any]:
         """What the adapter needs to be let in."""
@@ -179,6 +162,42 @@ class Peer:
                      "publishing_interval": "20ms", **changes}
         )  # fmt: skip
         return context_of(options, selections_of(site))
+
+
+def _asset(base: str, number: int) -> list[dict[str, Any]]:
+    """Every variable of one asset, as the server takes it."""
+    fields = (
+        ("AssetReference", "String", f"REF{number}"),
+        ("Name", "String", f"Battery {number}"),
+        ("ImportMPAN", "String", "1012345678903"),
+        ("ExportMPAN", "String", "1310000000040"),
+        ("Postcode", "String", "IP1 2AB"),
+        ("GSPGroup", "String", "_A"),
+        ("ConnVoltage_kV", "Double", 33.0),
+        ("MaxExport_kW", "Int32", 49500),
+        ("MaxImport_kW", "Int32", 49500),
+        ("Storage_kWh", "Int32", 99000),
+        ("Technology", "Int32", 0),
+        ("CommissionedOn", "DateTime", "2020-05-01T00:00:00Z"),
+    )
+    found = [{"path": f"{base}/{name}", "type": type_name, "value": value} for name, type_name, value in fields]
+    return found + _registration(base)
+
+
+def _registration(base: str) -> list[dict[str, Any]]:
+    fields: tuple[tuple[str, str, object, dict[str, object]], ...] = (
+        ("Request", "Int32", 0, {}),
+        ("RequestSeq", "UInt32", 0, {}),
+        ("State", "Int32", 0, {"writable": True}),
+        ("TransactionId", "String", "", {"writable": True}),
+        ("ErrorCode", "Int32", 0, {"writable": True}),
+        ("ErrorText", "String", [""] * 10, {"writable": True, "length": 10}),
+        ("LastUpdate", "DateTime", "1970-01-01T00:00:00Z", {"writable": True}),
+    )
+    return [
+        {"path": f"{base}/Registration/{name}", "type": type_name, "value": value, **more}
+        for name, type_name, value, more in fields
+    ]
 
 
 @asynccontextmanager

@@ -3,45 +3,25 @@
 import asyncio
 import os
 import signal
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import pytest
 from opcua_peer import ASSETS, PLACES, UNIT, Peer
+from opcua_session import PLACE, WITHIN_S, next_record, opened, reading, told
 from opcua_site import options_of, outcome_writes, read_site, selection_of
 from recorded import Recorded
 
 from adapters.opcua import ADAPTER
 from adapters.opcua.channel import GuardedClient
-from adapters.opcua.link import Monitored
+from adapters.opcua.library import ua
+from adapters.opcua.link import Link, Monitored
 from adapters.opcua.requests import monitored_item
-from bridge.api import Address, Code, LinkError, OutcomeField, Quality, Record, Session, SessionContext, Write
+from bridge.api import Address, Code, LinkError, OutcomeField, Quality, Record, SessionContext, Write
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-WITHIN_S = 20.0
-PLACE = "BESS001"
 BASE = f"{ASSETS}/{PLACE}"
 REGISTRATION = f"{BASE}/Registration"
-
-
-@asynccontextmanager
-async def opened(peer: Peer, **changes):
-    async with asyncio.timeout(WITHIN_S), ADAPTER.open(peer.context(**changes)) as session:
-        yield session
-
-
-async def next_record(session: Session) -> Record:
-    async with asyncio.timeout(WITHIN_S):
-        (arrival, *rest) = await session.receive()
-    assert not rest
-    (record,) = arrival.records
-    return record
-
-
-async def reading(session: Session, name: str | OutcomeField, place: str = PLACE):
-    (found,) = await session.read([Address("batteries", place, name)])
-    return found
 
 
 # requests
@@ -272,6 +252,21 @@ async def test_a_server_that_answers_in_pages_is_browsed_whole(peer, monkeypatch
     assert (await peer.order("stats"))["pages"] >= 4
 
 
+async def test_a_server_that_keeps_no_page_open_gives_all_in_one_answer(peer, monkeypatch):
+    """What it postpones for every node is asked for without a bound."""
+    browse = Link._browse
+
+    async def unpaged(link, nodes, most=None):
+        if most != 0:
+            postponed = ua.StatusCode(ua.StatusCodes.BadNoContinuationPoints)
+            return [ua.BrowseResult(StatusCode=postponed) for _ in nodes]
+        return await browse(link, nodes, most)
+
+    monkeypatch.setattr(Link, "_browse", unpaged)
+    async with asyncio.timeout(WITHIN_S), ADAPTER.open(of_each(peer, "Objects/ems:EMS/ems:Assets/*")) as session:
+        assert set(session.places("batteries")) == set(PLACES)
+
+
 def of_each(peer: Peer, each: str) -> SessionContext:
     flow = read_site()["flows"]["batteries"]
     flow["records"]["each"] = each
@@ -290,7 +285,7 @@ async def test_what_the_server_does_not_watch_is_polled(peer, caplog):
         assert len((await peer.order("stats"))["subscriptions"]) == 1
         await peer.request("BESS001")  # one that is watched
         assert (await next_record(session)).place == "BESS001"
-    (entry,) = told(caplog, "opcua_nodes_polled")
+    (entry,) = told(caplog.records, "opcua_nodes_polled")
     assert (entry.count, entry.status) == (6, "BadTooManyMonitoredItems")
 
 
@@ -298,11 +293,11 @@ async def test_what_the_server_does_not_watch_is_polled(peer, caplog):
 async def test_what_one_subscription_does_not_take_goes_into_another(peer, caplog):
     """Many servers keep few variables in each; nothing is polled for it, and each subscription tells its changes."""
     async with opened(peer) as session:
-        assert len((await peer.order("stats"))["subscriptions"]) == 4
+        assert len((await peer.order("stats"))["subscriptions"]) == 5  # eight variables and the tree
         for place in ("BESS003", "BESS001"):
             await peer.request(place)
             assert (await next_record(session)).place == place
-    assert not told(caplog, "opcua_nodes_polled")
+    assert not told(caplog.records, "opcua_nodes_polled")
 
 
 @pytest.mark.serves(capabilities={"maxMonitoredItemsPerSubscription": 2, "maxSubscriptionsPerSession": 2})
@@ -311,7 +306,7 @@ async def test_a_server_with_few_subscriptions_is_polled_for_the_rest(peer, capl
     async with opened(peer, poll_interval="50ms") as session:
         await peer.request("BESS003")
         assert (await next_record(session)).place == "BESS003"
-    (entry,) = told(caplog, "opcua_nodes_polled")
+    (entry,) = told(caplog.records, "opcua_nodes_polled")
     assert (entry.count, entry.status) == (4, "BadTooManyMonitoredItems")
 
 
@@ -327,7 +322,7 @@ async def test_it_tells_its_intervals_and_how_well_they_are_kept(peer, monkeypat
     assert (configured, recorded.said["keep_alive"][0]) == (0.02, 0.2)
     assert (revised, quiet) == (given_ms / 1000, given_ms / 1000 * keep_alives)
     assert revised > configured  # node-opcua publishes every 50 ms at most
-    (warning,) = told(caplog, "opcua_interval_revised")
+    (warning,) = told(caplog.records, "opcua_interval_revised")
     assert (warning.adapter, warning.asked_ms, warning.given_ms) == ("ems", 20.0, given_ms)
     assert recorded.said["sampling"][0] == 0.05
     assert recorded.said["sampling"][1] > 0
@@ -351,12 +346,12 @@ async def test_changes_that_the_server_could_not_keep_are_counted_as_lost(peer, 
         (entry,) = [entry for entry in caplog.records if entry.message == "opcua_queue_too_short"]
         assert entry.given == 2
         assert entry.needed >= 10
-        assert not told(caplog, "opcua_changes_lost")
+        assert not told(caplog.records, "opcua_changes_lost")
         await peer.order("flood", path=f"{REGISTRATION}/RequestSeq", times=40, every=25)
         await peer.set(f"{REGISTRATION}/Request", 1)
         record = await next_record(session)
         assert record.request == "40"
-    losses = told(caplog, "opcua_changes_lost")
+    losses = told(caplog.records, "opcua_changes_lost")
     assert losses
     assert counted == [entry.count for entry in losses]
     assert losses[-1].since_open == sum(counted)
@@ -368,12 +363,8 @@ async def test_a_queue_that_is_long_enough_loses_nothing(peer, caplog):
         await peer.order("flood", path=f"{REGISTRATION}/RequestSeq", times=40, every=25)
         await peer.set(f"{REGISTRATION}/Request", 1)
         assert (await next_record(session)).request == "40"
-    assert not told(caplog, "opcua_changes_lost")
-    assert not told(caplog, "opcua_queue_too_short")
-
-
-def told(caplog, message):
-    return [entry for entry in caplog.records if entry.message == message]
+    assert not told(caplog.records, "opcua_changes_lost")
+    assert not told(caplog.records, "opcua_queue_too_short")
 
 
 # other ways to records
@@ -408,7 +399,7 @@ async def test_node_ids_that_are_not_there_are_told(peer, caplog):
     """For one place in the log, for all as an error."""
     async with asyncio.timeout(WITHIN_S), ADAPTER.open(by_node_ids(peer, ("BESS001", "BESS999"))) as session:
         assert (await reading(session, "reference", "BESS999")).quality is Quality.BAD
-    assert told(caplog, "opcua_nodes_missing")
+    assert told(caplog.records, "opcua_nodes_missing")
     with pytest.raises(LinkError, match="no record has ns=ems;s=EMS/Assets/{place}/AssetReference"):
         await open_and_close(by_node_ids(peer, ("BESS998", "BESS999")))
 
@@ -838,7 +829,7 @@ async def test_records_are_read_before_their_fields_are_watched(peer):
         first: list[Record] = []
         while len(first) < 3:
             first += [record for arrival in await session.receive() for record in arrival.records]
-        assert (await peer.order("stats"))["monitored"] == []
+        assert len((await peer.order("stats"))["monitored"]) == 1  # the tree
         await peer.set(f"{ASSETS}/BESS002/Name", "Renamed")
         record = await next_record(session)
         assert (record.place, record.fields["name"].value) == ("BESS002", "Renamed")
@@ -852,4 +843,4 @@ async def test_a_server_without_deadbands_is_watched_all_the_same(peer, caplog):
             first += [record for arrival in await session.receive() for record in arrival.records]
         await peer.set(f"{BASE}/Name", "Renamed")
         assert (await next_record(session)).fields["name"].value == "Renamed"
-    assert not told(caplog, "opcua_nodes_polled")
+    assert not told(caplog.records, "opcua_nodes_polled")

@@ -5,7 +5,7 @@
  *        or of namespace 0 (type ExtensionObject; each value names its structure too)
  *   {"op": "start", "port": N, "certificate": FILE, "key": FILE, "uri": …, "pki": DIRECTORY, "user": …, "password": …, "policies": […], "modes": […],
  *        "namespaces": […], "limits": {…}, "capabilities": {…}, "trust": [FILE, …], "twice": [path, …] (folders that their parent
- *        holds over a second reference), "types": true loads types.xml}                                                → {"port": N}; again after "stop": the same port
+ *        holds over a second reference), "tells": [path, …] (folders that have a version, so that the server tells of changes in them by events), "types": true loads types.xml}                                                → {"port": N}; again after "stop": the same port
  *   {"op": "reset"}                                 → {}; first values again, no refusals, no tears, no connections, no counts
  *   {"op": "stop"}                                  → {}; closes every connection and stops listening; the values stay
  *   {"op": "drop"}                                  → {}; closes every connection and goes on listening
@@ -15,6 +15,8 @@
  *   {"op": "method", "path": …, "arguments": [[name, type], …], "number": PATH}         → {}; before "start"; gives the value of the variable
  *        at PATH, in which $ stands for the first argument
  *   {"op": "folder", "path": …}                     → {}; before "start"; one with nothing in it
+ *   {"op": "grow", "variables": [as "variable", …]}  → {}; after "start": into the living tree, until "reset"
+ *   {"op": "prune", "path": …}                      → {}; takes the node and all below it out of the living tree; "grow" without variables, or "reset", puts it back
  *   {"op": "get", "path": …}                        → {"value": …, "status": …}
  *   {"op": "values", "paths": [...]}                → {"values": [...]}
  *   {"op": "refuse", "path": …, "status": "BadUserAccessDenied"}                        → {}; writes there get this status; null: no more
@@ -40,6 +42,10 @@ const methods = []; // added to the tree at start: {path, argument, number: path
 let tears = [];
 let level = 255;
 let stats = freshStats();
+let folders = new Map(); // of the living tree: path → node
+let add = null; // (path of a variable) → its node, in the living tree
+let grown = [];
+let pruned = new Map();
 
 function freshStats() {
     return { reads: 0, most: 0, largest: {}, pages: 0, writes: [], monitored: [], calls: [] };
@@ -153,25 +159,27 @@ function addVariable(space, parent, path, name, dataType) {
     });
 }
 
-function build(namespaces, twice) {
+function build(namespaces, twice, tells) {
     const addressSpace = server.engine.addressSpace;
     const spaces = namespaces.map((uri) => addressSpace.registerNamespace(uri));
     const space = spaces.find((each) => each.namespaceUri === "urn:acme:ems");
     if (!space) return;
     const words = ["IDLE", "RECEIVED", "SENT", "REGISTERED", "REFUSED"].map((displayName, value) => ({ displayName, value }));
     const enumeration = space.addEnumerationType({ browseName: "StateWord", enumeration: words });
-    const folders = new Map();
+    folders = new Map();
     const folder = (path) => {
         if (!path) return addressSpace.rootFolder.objects;
         if (!folders.has(path)) {
             const parts = path.split("/");
             const name = parts.pop();
             const parent = folder(parts.join("/"));
-            folders.set(path, space.addObject({ organizedBy: parent, browseName: name, nodeId: `s=${path}`, typeDefinition: "FolderType" }));
+            const version = tells.includes(path) ? { nodeVersion: "0" } : {};
+            folders.set(path, space.addObject({ organizedBy: parent, browseName: name, nodeId: `s=${path}`, typeDefinition: "FolderType", ...version }));
         }
         return folders.get(path);
     };
-    for (const [path, entry] of model) {
+    add = (path) => {
+        const entry = model.get(path);
         const parts = path.split("/");
         const name = parts.pop();
         const own = addressSpace.getNamespaceIndex("urn:acme:types");
@@ -187,7 +195,8 @@ function build(namespaces, twice) {
                 value: { dataType: DataType.LocalizedText, arrayType: VariantArrayType.Array, value: entry.names.map((text) => ({ text })) },
             });
         }
-    }
+    };
+    for (const path of model.keys()) add(path);
     empty.forEach(folder);
     const serviceLevel = addressSpace.findNode("i=2267");
     serviceLevel.minimumSamplingInterval = 5;
@@ -214,6 +223,30 @@ function build(namespaces, twice) {
     }
 }
 
+function below(path) {
+    return (each) => each === path || each.startsWith(`${path}/`);
+}
+
+function prune(path) {
+    const found = [...model.keys()].filter(below(path));
+    for (const each of found) {
+        pruned.set(each, model.get(each));
+        model.delete(each);
+    }
+    const space = server.engine.addressSpace;
+    const node = folders.get(path);
+    [...folders.keys()].filter(below(path)).forEach((each) => folders.delete(each));
+    if (node) space.deleteNode(node.nodeId);
+}
+
+function restore() {
+    for (const [path, entry] of pruned) {
+        model.set(path, entry);
+        if (server) add(path);
+    }
+    pruned = new Map();
+}
+
 function subscriptions() {
     const found = [];
     for (const session of Object.values(server.engine._sessions)) {
@@ -228,6 +261,13 @@ const orders = {
     },
 
     async reset() {
+        for (const path of grown) {
+            if (server && model.has(path)) prune(path.split("/").slice(0, 3).join("/"));
+            model.delete(path);
+            pruned.delete(path);
+        }
+        grown = [];
+        restore();
         for (const entry of model.values()) Object.assign(entry, { status: undefined, refuse: undefined, ...entry.first, source: new Date() });
         tears = [];
         stats = freshStats();
@@ -264,7 +304,7 @@ const orders = {
             },
         });
         await server.initialize();
-        build(order.namespaces || ["urn:acme:ems"], order.twice || []);
+        build(order.namespaces || ["urn:acme:ems"], order.twice || [], order.tells || []);
         server.on("request", (request) => {
             for (const list of ["nodesToRead", "nodesToWrite", "nodesToBrowse", "browsePaths", "itemsToCreate", "methodsToCall"]) {
                 if (request[list]) stats.largest[list] = Math.max(stats.largest[list] || 0, request[list].length);
@@ -278,6 +318,19 @@ const orders = {
         await server.start();
         port = server.endpoints[0].port;
         return { port };
+    },
+
+    async grow(order) {
+        if (!order.variables) return restore();
+        for (const each of order.variables) {
+            await orders.variable(each);
+            grown.push(each.path);
+            add(each.path);
+        }
+    },
+
+    async prune(order) {
+        prune(order.path);
     },
 
     async folder(order) {

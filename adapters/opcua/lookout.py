@@ -1,0 +1,144 @@
+"""Looking for what the server's tree came to hold after a session was opened: new records are added to it, and whoever made others anew is met by a new session."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from adapters.opcua.addresses import Tree, layout_of
+from adapters.opcua.errors import translated
+from adapters.opcua.link import Link, log
+from adapters.opcua.places import Place, find_roots, places_at
+from adapters.opcua.structures import Shapes
+from adapters.opcua.words import printable
+from bridge.api import LinkError, Selection
+
+Key: TypeAlias = tuple[str, str]
+
+# Whoever adds a record makes its nodes one after another: it is looked at when there was no word of a change for so long.
+SETTLE_S: Final = 1.0
+_CHANGES: Final = 10  # so often that is waited for; a tree that never rests is looked at all the same
+
+
+class Lookout:
+    """The records of one session, and what became of them on the server.
+
+    `found` gets those that are new; `lost` the reason why all must be found anew: a node that was made anew has lost its subscriptions, whatever its id.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        shapes: Shapes,
+        selections: Iterable[Selection],
+        places: Mapping[Key, Place],
+        found: Callable[[Sequence[Place]], None],
+        lost: Callable[[str], None],
+    ) -> None:
+        self._link = link
+        self._shapes = shapes
+        self._selections = list(selections)
+        self._places = places
+        self._found = found
+        self._lost = lost
+        self._told = asyncio.Event()
+        self._growing: dict[
+            Key, frozenset[str]
+        ] = {}  # what new or incomplete records lacked when they were looked at last
+        self._gone: set[Key] = set()
+        self._failure = ""
+
+    def stir(self) -> None:
+        """The server says that its tree has changed."""
+        self._told.set()
+
+    async def run(self, indexes: Mapping[str, int], interval_s: float, named: Mapping[str, object]) -> None:
+        """Look at every interval, and soon after the server told of a change; ends when nothing of these flows can change."""
+        while any(self._may_change(each) for each in self._selections):
+            await self._wait(SETTLE_S if self._growing else interval_s)
+            try:
+                with translated("looking for new records"):
+                    for selection in self._selections:
+                        await self._look(indexes, selection, named)
+            except LinkError as error:
+                self._fail(str(error), named)
+            else:
+                self._failure = ""
+
+    def _may_change(self, selection: Selection) -> bool:
+        """What the site file lists by node ids is looked for only while some of it is missing."""
+        return isinstance(layout_of(selection.records), Tree) or bool(self._incomplete(selection.flow))
+
+    def _incomplete(self, flow: str) -> dict[str, Any]:
+        return {name: place.root for (of, name), place in self._places.items() if of == flow and place.lacks}
+
+    async def _wait(self, interval_s: float) -> None:
+        try:
+            async with asyncio.timeout(interval_s):
+                await self._told.wait()
+        except TimeoutError:
+            return
+        for _ in range(_CHANGES):
+            self._told.clear()
+            await asyncio.sleep(SETTLE_S)
+            if not self._told.is_set():
+                return
+
+    async def _look(self, indexes: Mapping[str, int], selection: Selection, named: Mapping[str, object]) -> None:
+        flow = selection.flow
+        roots = await find_roots(self._link, indexes, selection)
+        self._compare(flow, roots, named)
+        new = {name: root for name, root in roots.items() if (flow, name) not in self._places}
+        asked = {**new, **{name: root for name, root in self._incomplete(flow).items() if name in roots}}
+        looked = await places_at(self._link, indexes, selection, asked)
+        settled = [each for each in looked if self._settled(each)]
+        grown = [each.name for each in settled if each.name not in new]
+        if grown:
+            self._lost(f"{_some(grown)} of flow {flow} has got nodes that it lacked")
+        added = [each for each in settled if each.name in new]
+        if added:
+            await self._shapes.learn(added)
+            self._found(added)
+            fields = {"flow": flow, "count": len(added), "first_place": printable(added[0].name)}
+            log.info("opcua_records_found", extra={**named, **fields})
+
+    def _settled(self, looked: Place) -> bool:
+        """Whether this is new, or other than it was, and was the same when it was looked at last, for nobody makes a whole record in one step."""
+        key = looked.flow, looked.name
+        known = self._places.get(key)
+        if known is not None and known.lacks == looked.lacks:
+            self._growing.pop(key, None)
+            return False
+        if looked.lacks and self._growing.get(key) != looked.lacks:
+            self._growing[key] = looked.lacks
+            return False
+        self._growing.pop(key, None)
+        return True
+
+    def _compare(self, flow: str, roots: Mapping[str, Any], named: Mapping[str, object]) -> None:
+        """What was taken away is told once; what came back or was made anew ends the session."""
+        known = {name: place.root for (of, name), place in self._places.items() if of == flow}
+        for key in [key for key in self._growing if key[0] == flow and key[1] not in roots]:
+            del self._growing[key]
+        anew = [
+            name
+            for name, root in known.items()
+            if name in roots and ((flow, name) in self._gone or root != roots[name])
+        ]
+        if anew:
+            self._lost(f"{_some(anew)} of flow {flow} was made anew on the server")
+        gone = [name for name in known if name not in roots and (flow, name) not in self._gone]
+        if gone:
+            self._gone |= {(flow, name) for name in gone}
+            fields = {"flow": flow, "count": len(gone), "first_place": printable(gone[0])}
+            log.warning("opcua_records_gone", extra={**named, **fields})
+
+    def _fail(self, reason: str, named: Mapping[str, object]) -> None:
+        """What stands still works; the same reason is told once."""
+        if reason != self._failure:
+            self._failure = reason
+            log.warning("opcua_look_failed", extra={**named, "reason": reason})
+
+
+def _some(names: Sequence[str]) -> str:
+    others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{printable(names[0])}{others}"
