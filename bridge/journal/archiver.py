@@ -139,9 +139,9 @@ class Archiver:
             report = ArchiveReport()
             await asyncio.to_thread(self._tidy)
             await self._resume(fence)
-            await self._adopt(fence, report)
             now_ns = self._clock.wall_ns()
             pinned = await self._evidence.read(lambda rows: archive.pinned(rows, now_ns))
+            await self._adopt(fence, pinned, report)
             before_ns = now_ns - int(older_than_s * 1e9)
             for participant in await self._evidence.read(archive.participants):
                 await self._participant(fence, participant, before_ns, pinned, report)
@@ -204,8 +204,11 @@ class Archiver:
                     raise ArchiveFailed(f"{row.name} was changed after it was written", hint=_KEEP)
                 await self._empty(fence, row.id, content)
 
-    async def _adopt(self, fence: Fence, report: ArchiveReport) -> None:
-        """A segment that was written but not named yet is named now, where the journal still holds all of it; any other file is left alone."""
+    async def _adopt(self, fence: Fence, pinned: Pinned, report: ArchiveReport) -> None:
+        """A segment that was written but not named yet is named now, where the journal still holds all of it and needs none of it; any other file is left alone.
+
+        In a journal that was restored from a backup a call may still be open that had ended when the segment was written.
+        """
         journal = await self._evidence.read(archive.journal_id)
         for name in unlisted(self._directory, await self._evidence.read(archive.segments)):
             try:
@@ -216,8 +219,15 @@ class Archiver:
             here = await self._evidence.read(
                 partial(archive.still_here, participant=content.head.participant, hashes=hashes)
             )
-            if content.head.journal == journal and hashes and here == hashes:
+            if content.head.journal == journal and hashes and here == hashes and not await self._held(content, pinned):
                 await self._name_and_empty(fence, name, content, report)
+
+    async def _held(self, content: SegmentContent, pinned: Pinned) -> bool:
+        """Whether something unsettled keeps one of these blocks in the journal."""
+        for stored in content.blocks:
+            if (await self._evidence.read(partial(archive.block_rows, stored=stored))).held_by(pinned):
+                return True
+        return False
 
     # one segment -----------------------------------------------------------------------------------------------------
 

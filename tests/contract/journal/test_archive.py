@@ -340,6 +340,32 @@ async def test_a_written_segment_that_was_not_named_is_taken_up(place):
     assert await place.faults() == []
 
 
+async def test_a_written_segment_whose_call_is_open_again_is_left_alone(place):
+    """A backup from before the call ended was restored, and the segment that was written after it lies in the archive: what the call needs stays here."""
+    kit = place.kit
+    due = await kit.registered("A1")
+    await kit.write_all()
+    await place.seal()
+    await kit.registered("Z1")
+    await place.seal()
+    archiver = place.archiver()
+
+    async def no(*_, **__):
+        raise Lost
+
+    archiver._name_and_empty = no
+    with pytest.raises(Lost):
+        await archiver.archive(0)
+    (path,) = place.directory.iterdir()
+    await place.run(
+        "UPDATE submissions SET state = 'IN_DOUBT', resend = 2, due_ns = 0, placed_ns = 0 WHERE id = ?", due.submission
+    )
+    assert (await place.archive(0)).segments == 0
+    assert (await kit.due()).call.body == b"body-1"
+    assert (await place.verify()).unlisted == [path.name]
+    assert await place.faults() == []
+
+
 async def test_a_segment_of_another_history_deletes_nothing(place):
     """A named segment that is whole, but whose blocks are not those of the journal: nothing is deleted on its word."""
     await old_and_new(place)
