@@ -65,23 +65,25 @@ def clock_of(call: SignedCall) -> dict[str, object]:
 
 
 def load_call(rows: Rows, call: int) -> SignedCall:
-    """The exact call as it was stored; without headers and body where they were erased."""
+    """The exact call as it was stored; without headers and body where they were erased, without a body too where its bytes are not those of their digest."""
     row = rows.one(
-        "SELECT c.message_id, c.correlation_id, c.method, c.path, c.headers, b.bytes, c.kid, c.profile, c.stamps"
+        "SELECT c.message_id, c.correlation_id, c.method, c.path, c.headers, b.nonce, b.bytes, b.digest, c.kid, c.profile, c.stamps"
         " FROM calls c LEFT JOIN blobs b ON b.id = c.body WHERE c.id = ?",
         (call,),
     )
     assert row is not None
+    nonce, body, digest = row[5:8]
+    whole = body is not None and hashlib.sha256(nonce + body).digest() == digest
     return SignedCall(
         message_id=row[0],
         correlation_id=row[1],
         method=row[2],
         path=row[3],
         headers=orjson.loads(row[4] or "{}"),
-        body=row[5] or b"",
-        kid=row[6],
-        profile=row[7],
-        stamps=load_stamps(row[8]),
+        body=body if whole else b"",
+        kid=row[8],
+        profile=row[9],
+        stamps=load_stamps(row[10]),
     )
 
 

@@ -38,6 +38,11 @@ class Poison:
     text: str
 
 
+GONE: Final = Poison(
+    "the bytes that were signed are gone from the journal, or were changed there; see `smp-bridge journal verify`"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A call ready to go, of the first `count` items."""
@@ -52,6 +57,8 @@ async def prepare(maker: CallMaker, due: DueCall, *, now_ns: int) -> Prepared | 
     What was signed before goes again byte for byte while the profile's freshness window holds (DOMAIN 3); later it is signed anew as the same
     message. Raises `RetryLater` while what signs is away. A defect of ours or a profile that was changed since may not stop what waits behind: such a submission is `Poison`.
     """
+    if due.call is not None and not due.call.body:
+        return GONE
     if due.call is not None and maker.is_fresh(due.call, now_ns):
         return Prepared(due.call, len(due.items))
     try:

@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import apsw
+import pytest
 import smp_server as smp
 from outbound_rig import CLOCK, TAKEN, body_of, market
 
@@ -195,6 +196,25 @@ async def test_a_call_refused_while_others_are_taken_is_set_aside(tmp_path):
         async with asyncio.timeout(5):
             while (await rig.journal.member("acme", Kind.ASSET, "LAST")).state is not ItemState.SENT:
                 await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("damage", ["DELETE FROM blobs", "UPDATE blobs SET bytes = CAST('other' AS BLOB)"])
+async def test_signed_bytes_that_are_not_what_was_sealed_never_leave(tmp_path, damage):
+    """Gone or changed on the disk between two attempts: a person is asked, who may let it be signed anew."""
+    profile = {"retry": {"delays_s": [0.4]}}
+    async with market(tmp_path, smp.answer("429 Slow"), TAKEN, profile=profile) as rig:
+        await rig.submit("A")
+        await rig.until("RETRY_WAIT")
+        db = apsw.Connection(str(rig.directory / "journal.db"))
+        db.set_busy_timeout(5000)
+        db.execute(f"{damage} WHERE id IN (SELECT body FROM calls)")
+        db.close()
+        view = await rig.until("SET_ASIDE")
+        assert "signed are gone from the journal, or were changed" in view.reason
+        assert len(rig.creates) == 1
+        await rig.journal.retry(view.id, BOB)
+        await rig.until("AWAITING_RETURN")
+        assert [len(body_of(request)["data"]["assets"]) for request in rig.creates] == [1, 1]
 
 
 async def test_an_account_that_is_refused_sets_nothing_aside(tmp_path):
