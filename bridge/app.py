@@ -25,6 +25,7 @@ from bridge.field.supervisor import Supervisor
 from bridge.fieldside import build_field
 from bridge.ids import submission_ids
 from bridge.journal.configured import open_configured_journal
+from bridge.journal.held import RENEW_S
 from bridge.journal.keeper import Keeper, KeeperSettings, KeptJournal, start_keeper
 from bridge.journal.people import Decision, Scope
 from bridge.journal.port import Journal
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RENEW_S: Final = 10.0
 DRAIN_S: Final = 15.0
 
 

@@ -7,15 +7,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import quote
 
 from bridge.clock import Clock
-from bridge.errors import BridgeError, JournalFull, LeaseHeld
+from bridge.errors import BridgeError, Fenced, JournalFull, LeaseHeld
 from bridge.journal import archive
 from bridge.journal.archive import BlockRows, Pinned, SegmentRow
 from bridge.journal.evidence import Evidence
 from bridge.journal.files import digest_of, sync_directory
+from bridge.journal.held import Leases, held
 from bridge.journal.port import Fence
 from bridge.journal.sealing import Stored
 from bridge.journal.segments import (
@@ -37,22 +38,6 @@ _STEP_PAUSE_S: Final = 0.005  # between commits that delete, so that others come
 _YOUNGER_S: Final = (7 * _DAY_S, _DAY_S, 3600.0)  # when there is little room, younger evidence goes too
 _REST_S: Final = 600.0  # after a run that could move nothing
 _PARTIAL: Final = ".partial"
-
-
-class Leases(Protocol):
-    """The part of the journal that gives leases and takes alarms."""
-
-    async def acquire(self, lease: str) -> Fence:
-        """See `bridge.journal.port.Journal.acquire`."""
-        ...
-
-    async def release(self, fences: Sequence[Fence]) -> None:
-        """See `bridge.journal.port.Journal.release`."""
-        ...
-
-    async def alarm(self, code: str, *, text: str = "", clear: bool = False) -> None:
-        """See `bridge.journal.port.Journal.alarm`."""
-        ...
 
 
 class Room:
@@ -129,14 +114,13 @@ class Archiver:
                 await room.rest(_REST_S)
 
     async def archive(self, older_than_s: float) -> ArchiveReport:
-        """One run: finish what an earlier one left, then move what is settled and older. Raises `LeaseHeld`, `ArchiveFailed`, `JournalFull`."""
-        async with self.alone:
-            return await self._archive(older_than_s)
+        """One run: finish what an earlier one left, then move what is settled and older. Raises `LeaseHeld`, `Fenced`, `ArchiveFailed`, `JournalFull`."""
+        async with self.alone, held(self._journal, archive.ARCHIVE) as fence:
+            return await self._archive(fence, older_than_s)
 
-    async def _archive(self, older_than_s: float) -> ArchiveReport:
-        fence = await self._journal.acquire(archive.ARCHIVE)
+    async def _archive(self, fence: Fence, older_than_s: float) -> ArchiveReport:
+        report = ArchiveReport()
         try:
-            report = ArchiveReport()
             await asyncio.to_thread(self._tidy)
             await self._resume(fence)
             now_ns = self._clock.wall_ns()
@@ -150,8 +134,6 @@ class Archiver:
                 f"the archive {self._directory} cannot be used: {error.strerror or error}",
                 hint="is there room, and may the service write there? Nothing was lost",
             ) from error
-        finally:
-            await self._journal.release([fence])
         return report
 
     # by itself -------------------------------------------------------------------------------------------------------
@@ -171,7 +153,7 @@ class Archiver:
     async def _try(self, age_s: float) -> bool:
         try:
             report = await self.archive(age_s)
-        except LeaseHeld:  # a person is archiving
+        except (LeaseHeld, Fenced):  # somebody else works on the archive, or took it over
             return False
         except (ArchiveFailed, JournalFull) as error:
             log.warning("archive_failed", extra={"cause": str(error)})

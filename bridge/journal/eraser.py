@@ -16,10 +16,11 @@ from bridge.clock import Clock
 from bridge.errors import NotPossible
 from bridge.journal import archive, erasing
 from bridge.journal.archive import SegmentRow
-from bridge.journal.archiver import ArchiveFailed, Leases, unlisted
+from bridge.journal.archiver import ArchiveFailed, unlisted
 from bridge.journal.erasing import Items, Place, Subject, Texts
 from bridge.journal.evidence import Evidence
 from bridge.journal.files import digest_of, sync_directory
+from bridge.journal.held import Leases, held
 from bridge.journal.people import Decision
 from bridge.journal.port import Fence
 from bridge.journal.segments import SUFFIX, SegmentDamaged, SegmentHead, SegmentWriter, read_blocks, read_content
@@ -115,17 +116,15 @@ class Eraser:
                 "names and reasons stand in an event, which is never erased, and they name what is to go",
                 hint="say it in other words, such as the number of the request",
             )
-        fence = await self._journal.acquire(archive.ARCHIVE)
         try:
-            found = await self.find(participant, terms)
-            await self._erase(fence, participant, found, decision)
+            async with held(self._journal, archive.ARCHIVE) as fence:
+                found = await self.find(participant, terms)
+                await self._erase(fence, participant, found, decision)
         except OSError as error:
             raise ArchiveFailed(
                 f"the archive {self._directory} cannot be changed: {error.strerror or error}",
                 hint="is there room, and may you write there? What is left is found when you ask again",
             ) from error
-        finally:
-            await self._journal.release([fence])
         return found
 
     # looking ---------------------------------------------------------------------------------------------------------

@@ -19,9 +19,10 @@ from bridge.clock import Clock
 from bridge.errors import Fenced, JournalFull, LeaseHeld
 from bridge.journal import archive, sealing
 from bridge.journal.archive import SegmentRow
-from bridge.journal.archiver import ArchiveFailed, Archiver, Leases, unlisted
+from bridge.journal.archiver import ArchiveFailed, Archiver, unlisted
 from bridge.journal.evidence import Evidence
 from bridge.journal.files import sync_directory
+from bridge.journal.held import Leases, held
 from bridge.journal.port import Fence
 from bridge.journal.segments import SegmentContent, SegmentDamaged, read_content
 from bridge.journal.store import Rows, Tx, dump
@@ -207,18 +208,14 @@ class Retention:
             await self._sleep(EVERY_S)
 
     async def round(self) -> Retired:
-        """End what is too old now. Raises `LeaseHeld`, `ArchiveFailed`, `JournalFull` and `OSError`."""
+        """End what is too old now. Raises `LeaseHeld`, `Fenced`, `ArchiveFailed`, `JournalFull` and `OSError`."""
         before_ns = self._clock.wall_ns() - int(self._retention_s * 1e9)
         done = Retired()
         if await self._evidence.read(lambda rows: old_blocks(rows, before_ns)):
             await self._archiver.archive(self._retention_s)
         if self._directory.is_dir():
-            async with self._archiver.alone:
-                fence = await self._journal.acquire(archive.ARCHIVE)
-                try:
-                    await self._segments(fence, before_ns, done)
-                finally:
-                    await self._journal.release([fence])
+            async with self._archiver.alone, held(self._journal, archive.ARCHIVE) as fence:
+                await self._segments(fence, before_ns, done)
         await self._rows(before_ns, done)
         return done
 

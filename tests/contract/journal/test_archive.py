@@ -1,5 +1,6 @@
 """Archive and verification: old settled evidence leaves the journal for files that verify, nothing else does, and at whatever moment a run ends nothing is lost."""
 
+import asyncio
 import dataclasses
 import hashlib
 import itertools
@@ -11,8 +12,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from bridge.errors import LeaseHeld
-from bridge.journal import archive, sealing
+from bridge.errors import Fenced, LeaseHeld
+from bridge.journal import archive, held, sealing
 from bridge.journal.anchor import AnchorVerdict
 from bridge.journal.archiver import ArchiveFailed, Archiver, ArchiverSettings
 from bridge.journal.sealing import stored_blocks
@@ -257,6 +258,41 @@ async def test_two_runs_at_once_are_one(place):
         await place.archive()
     await other.release([fence])
     await place.archive()
+
+
+async def test_a_run_that_takes_longer_than_a_lease_keeps_it(place, monkeypatch):
+    """It is renewed beside the work: nobody else takes the archive over meanwhile."""
+    await old_and_new(place)
+    monkeypatch.setattr(held, "RENEW_S", 0.01)
+    kit, archiver = place.kit, place.archiver()
+    other, write = await kit.engine.open("cli"), archiver._write
+
+    async def slowly(*args):
+        await kit.engine.lease_runs_out(archive.ARCHIVE)
+        async with asyncio.timeout(10):
+            while (await place.rows("SELECT expires_ns FROM leases WHERE lease = ?", archive.ARCHIVE)) == [(0,)]:
+                await asyncio.sleep(0.01)
+        with pytest.raises(LeaseHeld):
+            await other.acquire(archive.ARCHIVE)
+        return await write(*args)
+
+    archiver._write = slowly
+    assert (await archiver.archive(30 * DAY_S)).segments == 1
+    await other.release([await other.acquire(archive.ARCHIVE)])
+
+
+async def test_an_archive_that_somebody_took_over_does_not_end_the_host(place):
+    """The run by itself ends, and is tried again later; its last word is that of whoever has the archive now."""
+    await old_and_new(place)
+    archiver = place.archiver()
+
+    async def taken(*_):
+        raise Fenced("archive: epoch 1 is no longer the owner's")
+
+    archiver._write = taken
+    assert await archiver._try(30 * DAY_S) is False
+    assert await place.kit.codes() == []
+    assert (await place.archive(30 * DAY_S)).segments == 1
 
 
 # ------------------------------------------------------------------------------------------------- ends at any moment
