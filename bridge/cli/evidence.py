@@ -149,7 +149,7 @@ async def _export(config: Config, scope: Scope, signer: KeySigner, out: Path) ->
     try:
         await _sealed(journal, options.seal_every)
         evidence = journal.evidence()
-        await evidence.sign_heads(signer)
+        await evidence.sign_heads(signer, scope.participant)
         try:
             return await export(
                 evidence.read,

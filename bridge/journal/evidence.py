@@ -10,7 +10,7 @@ from bridge.clock import Clock, iso_ms
 from bridge.envelope.keys import Signer
 from bridge.journal import anchor, facts, heads, sealing
 from bridge.journal.anchor import Anchor, AnchorFinding
-from bridge.journal.heads import SignedHead
+from bridge.journal.heads import EvidenceBroken, SignedHead
 from bridge.journal.port import Fence
 from bridge.journal.sides import ReadSide, WriteSide
 from bridge.journal.store import Rows, Tx
@@ -70,11 +70,17 @@ class Evidence:
         await self.write_beyond(lambda tx: sealing.seal(tx, fence, drafted))
         return SealStep(blocks=len(drafted.blocks), events=sum(stored.block.events for stored in drafted.blocks))
 
-    async def sign_heads(self, signer: Signer) -> list[SignedHead]:
-        """Sign the last block of each chain, where this key has not yet. Raises `EvidenceBroken` when a chain is not the one that was signed before."""
-        made = await self.read(lambda rows: heads.sign_next(rows, signer, self._clock.wall_ns()))
+    async def sign_heads(self, signer: Signer, participant: str | None = None) -> list[SignedHead]:
+        """Sign the last block of each chain, or of this participant's, where this key has not yet.
+
+        Raises `EvidenceBroken` when a chain is not the one that was signed before; the others are signed all the same.
+        """
+        now_ns = self._clock.wall_ns()
+        made, broken = await self.read(lambda rows: heads.sign_next(rows, signer, now_ns, participant))
         if made:
             await self.write_beyond(lambda tx: heads.store(tx, made))
+        if broken:
+            raise EvidenceBroken("; ".join(broken), hint=heads.KEEP)
         return made
 
     async def note_facts(self, fence: Fence, participant: str, content: Mapping[str, object]) -> bool:

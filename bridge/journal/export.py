@@ -62,7 +62,7 @@ async def export(
     signed = await read(lambda rows: heads.of(rows, scope.participant))
     wrong = await read(lambda rows: heads.contradiction(rows, scope.participant, signed))
     if wrong:
-        raise EvidenceBroken(wrong, hint="keep the journal as it is, and run `smp-bridge journal verify`")
+        raise EvidenceBroken(wrong, hint=heads.KEEP)
     if not signed:
         raise NotPossible(f"no block of {scope.participant} is signed yet")
     plan = await export_plan.make(read, scope, archive_directory, last=signed[-1].number)

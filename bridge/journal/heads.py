@@ -14,6 +14,7 @@ from bridge.journal.store import Row, Rows, Tx
 
 _FORM: Final = "smp-bridge head 1"
 _COLUMNS: Final = "participant, number, hash, signed_ns, kid, alg, signature"
+KEEP: Final = "keep the journal as it is, and run `smp-bridge journal verify`"
 
 
 class EvidenceBroken(BridgeError):
@@ -54,20 +55,24 @@ def verified(keys: Mapping[str, PublicKey], kid: str, alg: str, signed: bytes, s
     return bool(key.alg.jose.verify(signed, key.key, signature))
 
 
-def sign_next(rows: Rows, signer: Signer, now_ns: int) -> list[SignedHead]:
-    """A head for each chain whose last block this key has not signed yet. Raises `EvidenceBroken`."""
+def sign_next(
+    rows: Rows, signer: Signer, now_ns: int, participant: str | None = None
+) -> tuple[list[SignedHead], list[str]]:
+    """A head for each chain (or for this participant's) whose last block this key has not signed yet, and why others are not signed again."""
     journal = sealing.identity(rows)
-    made = []
-    for participant, (number, hash_) in sealing.heads(rows).items():
-        found = of(rows, participant)
-        wrong = contradiction(rows, participant, found)
+    made, broken = [], []
+    for whose, (number, hash_) in sealing.heads(rows).items():
+        if participant not in (None, whose):
+            continue
+        found = of(rows, whose)
+        wrong = contradiction(rows, whose, found)
         if wrong:
-            raise EvidenceBroken(wrong, hint="keep the journal as it is, and run `smp-bridge journal verify`")
-        if not any((head.number, head.kid) == (number, signer.kid) for head in found):
-            signature = signer.sign(signing_input(journal, participant, number, hash_, now_ns))
+            broken.append(wrong)
+        elif not any((head.number, head.kid) == (number, signer.kid) for head in found):
+            signature = signer.sign(signing_input(journal, whose, number, hash_, now_ns))
             made.append(
                 SignedHead(
-                    participant=participant,
+                    participant=whose,
                     number=number,
                     hash=hash_,
                     signed_ns=now_ns,
@@ -76,7 +81,7 @@ def sign_next(rows: Rows, signer: Signer, now_ns: int) -> list[SignedHead]:
                     signature=signature,
                 )
             )
-    return made
+    return made, broken
 
 
 def contradiction(rows: Rows, participant: str, found: Sequence[SignedHead]) -> str:

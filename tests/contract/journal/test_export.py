@@ -4,6 +4,7 @@ import asyncio
 import json
 import zipfile
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -44,7 +45,7 @@ async def seal(kit):
 async def exported(kit, signer, scope, file, directory=None):
     evidence = kit.journal.evidence()
     await seal(kit)
-    await evidence.sign_heads(signer)
+    await evidence.sign_heads(signer, scope.participant)
     return await export(
         evidence.read,
         scope,
@@ -286,6 +287,26 @@ async def test_a_chain_that_was_made_anew_is_not_signed(kit, tmp_path):
     with pytest.raises(EvidenceBroken, match="block 3 was signed, and the chain ends with block 2"):
         await exported(kit, signer, Scope(participant="acme", from_ns=0, to_ns=kit.clock.wall_ns()), tmp_path / "x.zip")
     assert not (tmp_path / "x.zip").exists()
+
+
+async def test_a_broken_chain_is_no_other_participants(kit, tmp_path):
+    """What one participant's evidence has suffered stops neither the signature nor the export of another's, whatever their names."""
+    signer, evidence = signer_of(), kit.journal.evidence()
+    whose = ("acme", "beta", "zeta")
+    for number in range(2):
+        await kit.accept(*(kit.asset(f"A{number}", participant=name) for name in whose))
+        await seal(kit)
+        if number == 0:
+            await evidence.sign_heads(signer)
+    await evidence.write(lambda tx: tx.run("UPDATE blocks SET hash = ? WHERE participant = 'beta'", (b"x" * 32,)))
+    with pytest.raises(EvidenceBroken, match="^beta: block 1 is another one than was signed"):
+        await evidence.sign_heads(signer)
+    for name, wanted in zip(whose, (2, 1, 2), strict=True):
+        assert [head.number for head in await evidence.read(partial(heads.of, participant=name))][-1] == wanted
+    assert await evidence.sign_heads(signer, "acme") == []
+    file = tmp_path / "x.zip"
+    await exported(kit, signer, Scope(participant="acme", from_ns=0, to_ns=kit.clock.wall_ns()), file)
+    assert examine(file, public(signer)).wrong == ""
 
 
 async def test_verify_sees_that_a_signed_block_was_made_anew_or_cut_off(kit, tmp_path):
