@@ -221,6 +221,7 @@ class Host:
             seal_every_s=options.seal_every,
             signer=host_signer(self._config),
             told=self._couriers.news if self._couriers is not None else untold,
+            wrong_clock=lambda: self._shared.gate.held,
         )
         keeper = await start_keeper(settings, journal, clock=self._clock)
         self._shared.fences.append(keeper.fence)

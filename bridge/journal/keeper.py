@@ -35,7 +35,7 @@ class KeptJournal(Journal, Protocol):
 class KeeperSettings:
     """Where the anchor and the archive are, the size cap (bytes, 0 = none), how old settled evidence is when it moves by itself, and the host's own key. `told`: see `SealerSettings`.
 
-    `retention_s` is how old it is when it ends (0: never).
+    `retention_s` is how old it is when it ends (0: never); none does while `wrong_clock` says that the clock is known to be wrong.
     """
 
     anchor: Path | None
@@ -46,6 +46,7 @@ class KeeperSettings:
     seal_every_s: float = EVERY_S
     signer: Signer | None = None
     told: Callable[[bool], None] = untold
+    wrong_clock: Callable[[], bool] = bool
 
 
 class Keeper:
@@ -88,6 +89,7 @@ class Keeper:
             evidence=journal.evidence(),
             journal=journal,
             clock=clock,
+            wrong_clock=settings.wrong_clock,
         )
         self._ends = settings.retention_s > 0
 

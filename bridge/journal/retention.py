@@ -3,6 +3,8 @@
 Evidence goes by segments: old settled blocks move to the archive first, then each segment whose newest event is too old is retired, as long as nothing
 older of that participant is still here. So a chain is cut at one place, its first block that is left names the hash before it, and an event says so.
 The order is: the commit with the event, then the file. Rows that keep a record beside the evidence lose it too; who is registered stays.
+
+What went cannot come back, so a clock that leapt is not believed at once: between the leap and the first deletion lies a day, in which it is noticed.
 """
 
 import asyncio
@@ -34,6 +36,10 @@ log = logging.getLogger(__name__)
 RETIRED: Final = "retired"  # the kind of the event
 EVERY_S: Final = 86_400.0
 FIRST_S: Final = 300.0  # a start has other things to do
+LEAP_NS: Final = (
+    7 * 86_400 * 1_000_000_000
+)  # more than this between two daily rounds: the host was off, or its clock was set
+_LOOKED: Final = "retention_looked"  # in the journal's own facts: when the last round was, by this machine's clock
 _STEP: Final = 500
 _TERMINAL: Final = frozenset(state.value for state in SubmissionState if state.terminal)
 _LIVE: Final = dump([state.value for state in ItemState if state.live])
@@ -179,6 +185,7 @@ class Retention:
         evidence: Evidence,
         journal: Leases,
         clock: Clock,
+        wrong_clock: Callable[[], bool],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._retention_s = retention_s
@@ -187,6 +194,7 @@ class Retention:
         self._evidence = evidence
         self._journal = journal
         self._clock = clock
+        self._wrong_clock = wrong_clock
         self._sleep = sleep
         self._told = False
 
@@ -208,9 +216,15 @@ class Retention:
             await self._sleep(EVERY_S)
 
     async def round(self) -> Retired:
-        """End what is too old now. Raises `LeaseHeld`, `Fenced`, `ArchiveFailed`, `JournalFull` and `OSError`."""
-        before_ns = self._clock.wall_ns() - int(self._retention_s * 1e9)
+        """End what is too old now, by a clock that can be believed. Raises `LeaseHeld`, `Fenced`, `ArchiveFailed`, `JournalFull` and `OSError`."""
+        now_ns = self._clock.wall_ns()
+        before_ns = now_ns - int(self._retention_s * 1e9)
         done = Retired()
+        if self._wrong_clock() or await self._leapt(now_ns):
+            log.warning(
+                "retention_waits", extra={"cause": "the clock is wrong, or more than 7 days lie between two rounds"}
+            )
+            return done
         if await self._evidence.read(lambda rows: old_blocks(rows, before_ns)):
             await self._archiver.archive(self._retention_s)
         if self._directory.is_dir():
@@ -218,6 +232,12 @@ class Retention:
                 await self._segments(fence, before_ns, done)
         await self._rows(before_ns, done)
         return done
+
+    async def _leapt(self, now_ns: int) -> bool:
+        """Whether so much lies between the last round and this one that the clock may have been set; without one before nobody knows."""
+        last = await self._evidence.read(lambda rows: sealing.meta(rows, _LOOKED))
+        await self._evidence.write_beyond(lambda tx: sealing.set_meta(tx, _LOOKED, str(now_ns)))
+        return last is None or now_ns - int(last) > LEAP_NS
 
     async def _segments(self, fence: Fence, before_ns: int, done: Retired) -> None:
         await self._tidy()

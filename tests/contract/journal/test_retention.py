@@ -15,15 +15,15 @@ from bridge.submission import Admission
 
 DAY_S = 86_400.0
 YEAR_S = 365 * DAY_S
-STEP = 50
+STEP = 6  # days; a longer one is a leap
 
 
 class Desk:
-    """A journal, its archive, and a retention of a year whose sleep moves the journal's own clock."""
+    """A journal, its archive, and a retention of a year whose sleep moves the journal's own clock; `wrong` while that is known to be wrong."""
 
     def __init__(self, kit, directory):
         self.kit, self.directory, self.slept = kit, directory / "archive", []
-        self.days, self.gone, self.watched = 0, {}, ()
+        self.days, self.gone, self.watched, self.wrong = 0, {}, (), False
         self.evidence = kit.journal.evidence()
         archiver = Archiver(
             ArchiverSettings(directory=self.directory, after_s=30 * DAY_S),
@@ -39,11 +39,17 @@ class Desk:
             evidence=self.evidence,
             journal=kit.journal,
             clock=kit.clock,
+            wrong_clock=lambda: self.wrong,
             sleep=self.sleep,
         )
 
+    async def round(self):
+        """The round of a day after one: the first does nothing when the clock was moved since."""
+        await self.retention.round()
+        return await self.retention.round()
+
     async def sleep(self, seconds):
-        """A day of the task is 50 of the journal's, and the last one is two years on."""
+        """A day of the task is six of the journal's, and the last one is two years on."""
         self.slept.append(seconds)
         if seconds == EVERY_S:
             self.days += STEP
@@ -135,9 +141,9 @@ async def test_nothing_goes_before_what_is_older_and_not_settled(desk):
     await desk.life("last")
     kit.clock.advance(DAY_S)
     assert (await desk.archiver.archive(0)).segments == 1  # moved for want of room, and young
-    assert (await desk.retention.round()).segments == 0
+    assert (await desk.round()).segments == 0
     kit.clock.advance(2 * YEAR_S)
-    assert (await desk.retention.round()).segments == 0
+    assert (await desk.round()).segments == 0
     assert b"content of settled" in await desk.bytes_left()
     assert len(list(desk.directory.iterdir())) == 1
     assert await desk.faults() == []
@@ -145,7 +151,7 @@ async def test_nothing_goes_before_what_is_older_and_not_settled(desk):
     await kit.write_all()
     kit.clock.advance(2 * YEAR_S)
     await desk.life("much later")
-    assert (await desk.retention.round()).segments >= 1
+    assert (await desk.round()).segments >= 1
     assert b"content of settled" not in await desk.bytes_left()
     assert await desk.faults() == []
 
@@ -157,7 +163,7 @@ async def test_a_chain_that_was_cut_without_a_word_is_a_fault(desk):
     await desk.life("last")
     kit.clock.advance(2 * YEAR_S)
     await desk.life("new")
-    await desk.retention.round()
+    await desk.round()
     assert await desk.faults() == []
     cut = await desk.evidence.read(lambda rows: retention.cut_of(rows, "acme"))
     assert cut.number >= 1
@@ -180,16 +186,16 @@ async def test_a_round_that_was_cut_off_is_finished_by_the_next(desk, monkeypatc
     await desk.life("last")
     kit.clock.advance(DAY_S)
     await desk.archiver.archive(0)
-    assert (await desk.retention.round()).segments == 0
+    assert (await desk.round()).segments == 0
     kit.clock.advance(2 * YEAR_S)
     (path,) = desk.directory.iterdir()
     monkeypatch.setattr("pathlib.Path.unlink", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "no")))
     with pytest.raises(OSError, match="no"):
-        await desk.retention.round()
+        await desk.round()
     monkeypatch.undo()
     assert path.exists()
     assert await desk.faults() == []
-    await desk.retention.round()
+    await desk.round()
     assert not path.exists()
     assert await desk.faults() == []
     fence = await kit.journal.acquire(archive.ARCHIVE)
@@ -200,6 +206,28 @@ async def test_a_round_that_was_cut_off_is_finished_by_the_next(desk, monkeypatc
     await kit.journal.release([fence])
 
 
+async def test_a_clock_that_leapt_ends_nothing_before_the_next_day(desk):
+    """A machine that wakes up in 2036, or one whose clock is known to be wrong: what would go waits for a day on which it is believed."""
+    kit = desk.kit
+    await desk.life("old")
+    await desk.life("last")
+    await desk.retention.round()
+    kit.clock.advance(10 * YEAR_S)
+    await desk.life("in 2036")
+    assert (await desk.retention.round()).segments == 0
+    kit.clock.advance(-10 * YEAR_S)
+    assert (await desk.round()).segments == 0
+    assert b"content of old" in await desk.bytes_left()
+    desk.wrong = True
+    kit.clock.advance(10 * YEAR_S)
+    assert (await desk.round()).segments == 0
+    assert b"content of old" in await desk.bytes_left()
+    desk.wrong = False
+    assert (await desk.round()).segments == 1
+    assert b"content of old" not in await desk.bytes_left()
+    assert await desk.faults() == []
+
+
 async def test_rows_about_people_end_too(desk):
     """Alarms that were cleared, holds that were released, requests that were decided and tokens that ended, all long ago; the newest row of each stays."""
     kit = desk.kit
@@ -208,7 +236,7 @@ async def test_rows_about_people_end_too(desk):
         await kit.journal.alarm("CONFLICT", participant="acme", subject=name, clear=True)
     await kit.journal.alarm("STUCK", participant="acme", subject="stands", text="x")
     kit.clock.advance(2 * YEAR_S)
-    await desk.retention.round()
+    await desk.round()
     assert await desk.rows("SELECT subject FROM alarms") == [("stands",)]
 
 
@@ -218,6 +246,6 @@ async def test_archiving_for_want_of_room_and_retention_wait_for_each_other(desk
     await desk.life("last")
     desk.kit.clock.advance(2 * YEAR_S)
     await desk.life("new")
-    report, done = await asyncio.gather(desk.archiver.archive(0), desk.retention.round())
+    report, done = await asyncio.gather(desk.archiver.archive(0), desk.round())
     assert report.segments + done.segments >= 1
     assert await desk.faults() == []
