@@ -228,6 +228,31 @@ async def test_a_clock_that_leapt_ends_nothing_before_the_next_day(desk):
     assert await desk.faults() == []
 
 
+async def test_what_is_retired_while_it_is_verified_is_no_fault(desk):
+    """The walk had its list of segments already when the oldest was deleted."""
+    kit = desk.kit
+    await desk.life("old")
+    await desk.life("last")
+    kit.clock.advance(DAY_S)
+    await desk.archiver.archive(0)
+    kit.clock.advance(2 * YEAR_S)
+    await desk.life("new")
+    await desk.seal()
+    asked, retired = desk.evidence.read, []
+
+    async def read(work):
+        value = await asked(work)
+        if isinstance(value, retention.Cut) and not retired:
+            retired.append(await desk.round())
+            await desk.seal()
+        return value
+
+    report = await verify(read, archive_directory=desk.directory, anchor_file=None)
+    assert retired[0].segments >= 1
+    assert [f"{fault.place}: {fault.text}" for fault in report.faults] == []
+    assert report.chains[0].retired > 0
+
+
 async def test_rows_about_people_end_too(desk):
     """Alarms that were cleared, holds that were released, requests that were decided and tokens that ended, all long ago; the newest row of each stays."""
     kit = desk.kit
