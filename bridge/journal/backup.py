@@ -3,7 +3,6 @@
 A PostgreSQL journal is backed up with PostgreSQL's own tools. The anchor is never part of a backup: it stays where it is and tells that the journal is older.
 """
 
-import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -18,10 +17,9 @@ from bridge.clock import Clock, iso_ms
 from bridge.errors import JournalFull, JournalUnusable, LeaseHeld, NotPossible
 from bridge.journal import opening
 from bridge.journal.connections import translated
-from bridge.journal.files import sync_directory, sync_file
+from bridge.journal.files import NO_LINKS, name_anew, sync_directory, sync_file
 
 _SIDE_FILES: Final = ("-wal", "-shm", "-journal")
-_NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 _DAMAGES_SHOWN: Final = 5
 
 
@@ -134,14 +132,9 @@ def _copy(journal: Path, target: Path) -> None:
 def _publish(beside: Path, target: Path) -> None:
     """Give the file its name without ever replacing another one."""
     try:
-        os.link(beside, target)
+        name_anew(beside, target)
     except FileExistsError:
         raise NotPossible(f"{target} is there already; nothing was changed", hint="name another file") from None
-    except OSError as error:
-        if error.errno not in _NO_LINKS or target.exists():
-            raise
-        beside.rename(target)
-    sync_directory(target.parent)
 
 
 # ------------------------------------------------------------------------------------------------------------- restore
@@ -207,7 +200,7 @@ def _move_aside(journal: Path, clock: Clock) -> Path | None:
     try:
         os.link(journal, aside)
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in NO_LINKS:
             raise
         journal.rename(aside)
     sync_directory(journal.parent)

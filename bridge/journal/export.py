@@ -6,6 +6,7 @@ Only the participant's own chain is read. One submission takes its own events wi
 import base64
 import hashlib
 import os
+import tempfile
 import zipfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,7 +26,7 @@ from bridge.journal import export_plan, heads, sealing
 from bridge.journal.blocks import Event, merkle_path
 from bridge.journal.export_plan import Plan, Scope
 from bridge.journal.export_source import Found, Source, envelopes
-from bridge.journal.files import sync_directory
+from bridge.journal.files import name_anew
 from bridge.journal.heads import EvidenceBroken, SignedHead
 from bridge.journal.verify import Read
 
@@ -198,17 +199,22 @@ class _Lines:
 
 
 class _File:
-    """A new zip file that only its owner can read; gone when the `with` block is left before `finish`."""
+    """A new zip file that only its owner can read; gone when the `with` block is left before `finish`.
+
+    It is made under a name that no other export to the same place has, and that nobody can have laid a link at.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._beside = path.with_name(f".{path.name}.new")
         self._done = False
 
     def __enter__(self) -> Self:
         if self._path.exists():
             raise NotPossible(f"{self._path} is there already", hint="name a new file; an export replaces none")
-        handle = os.open(self._beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        handle, beside = tempfile.mkstemp(
+            prefix=f".{self._path.name}.", suffix=".new", dir=self._path.absolute().parent
+        )
+        self._beside = Path(beside)
         self._file = os.fdopen(handle, "w+b")
         self._zip = zipfile.ZipFile(self._file, "w", zipfile.ZIP_DEFLATED)
         return self
@@ -218,7 +224,8 @@ class _File:
     ) -> None:
         with suppress(OSError, ValueError):  # of a file that is thrown away
             self._zip.close()
-        self._file.close()
+        with suppress(OSError):  # likewise: on a full disk closing writes once more what found no room
+            self._file.close()
         if not self._done:
             self._beside.unlink(missing_ok=True)
 
@@ -236,11 +243,9 @@ class _File:
         self._file.flush()
         os.fsync(self._file.fileno())
         try:
-            os.link(self._beside, self._path)  # unlike a rename it never replaces a file
+            name_anew(self._beside, self._path)
         except FileExistsError:
             raise NotPossible(f"{self._path} is there already", hint="name a new file") from None
-        self._beside.unlink()
-        sync_directory(self._path.absolute().parent)
         self._done = True
 
     @staticmethod

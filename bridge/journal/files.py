@@ -1,10 +1,14 @@
 """Files that must survive a power cut: written beside their place, synced, renamed into it, and the directory synced."""
 
+import errno
 import hashlib
 import os
 from pathlib import Path
 from typing import Final
 
+NO_LINKS: Final = frozenset(
+    {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+)  # a FAT stick, some shares
 _CHUNK_BYTES: Final = 1 << 20
 
 
@@ -19,6 +23,21 @@ def write_durably(path: Path, content: bytes, *, mode: int = 0o600) -> None:
         os.fsync(file.fileno())
     beside.replace(path)
     sync_directory(path.parent)
+
+
+def name_anew(made: Path, path: Path) -> None:
+    """Give the file `made` the new name `path`, on disk when this returns. Raises `FileExistsError` rather than replace another file, and `OSError`."""
+    try:
+        os.link(made, path)  # unlike a rename it never replaces a file
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+        made.rename(path)
+    else:
+        made.unlink()
+    sync_directory(path.absolute().parent)
 
 
 def sync_file(path: Path) -> None:

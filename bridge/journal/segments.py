@@ -107,9 +107,11 @@ class SegmentWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        if not self._done:
-            self._path.unlink(missing_ok=True)
+        try:
+            self._file.close()
+        finally:  # on a full disk closing writes once more what found no room
+            if not self._done:
+                self._path.unlink(missing_ok=True)
 
     def block(self, stored: Stored, events: list[Event]) -> None:
         """A block and its events; its blobs follow."""

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import orjson
 import pytest
+from small_disk import small_disk
 
 from bridge.errors import Fenced, LeaseHeld
 from bridge.journal import archive, held, sealing
 from bridge.journal.anchor import AnchorVerdict
 from bridge.journal.archiver import ArchiveFailed, Archiver, ArchiverSettings
 from bridge.journal.sealing import stored_blocks
+from bridge.journal.segments import SegmentHead, SegmentWriter
 from bridge.journal.verify import verify
 from bridge.model import ItemState
 from bridge.submission import Admission, SubmissionState
@@ -440,6 +442,20 @@ async def test_a_damaged_segment_stops_deletion(place):
         await place.archive(30 * DAY_S)
     assert failed.value.hint
     assert await place.rows(_EVENTS) == before
+
+
+def test_a_segment_that_finds_no_room_leaves_nothing_behind(tmp_path):
+    """Its last bytes find no room when it is closed too: the file that holds the rest goes all the same, and with it the room that it took."""
+
+    def write(disk):
+        with SegmentWriter(disk.directory / ".x.partial", SegmentHead(journal="j", participant="acme")) as writer:
+            disk.fill()
+            writer.finish()
+
+    with small_disk(tmp_path / "disk", 1) as disk:
+        with pytest.raises(OSError, match="No space left"):
+            write(disk)
+        assert [path.name for path in disk.directory.iterdir()] == ["filler"]
 
 
 # ------------------------------------------------------------------------------------------------------- verification

@@ -1,12 +1,15 @@
 """Signed heads and exports, on both engines: what is handed out proves itself, and nothing of anybody else is in it."""
 
 import asyncio
+import errno
 import json
+import os
 import zipfile
 from dataclasses import replace
 from functools import partial
 
 import pytest
+from small_disk import small_disk
 
 from bridge.envelope import Algorithm
 from bridge.errors import NotPossible
@@ -15,7 +18,7 @@ from bridge.journal.access import Action, Wanted
 from bridge.journal.anchor import load
 from bridge.journal.archiver import Archiver, ArchiverSettings, Room
 from bridge.journal.examine import examine
-from bridge.journal.export import export
+from bridge.journal.export import Exported, _File, export
 from bridge.journal.export_plan import Scope
 from bridge.journal.heads import EvidenceBroken
 from bridge.journal.people import Decision
@@ -469,3 +472,63 @@ def parts_of(blob):
         found.append(blob[4 : 4 + size])
         blob = blob[4 + size :]
     return found
+
+
+# ------------------------------------------------------------------------------------------------------------- the file
+
+
+async def two_blocks(kit):
+    for number in range(2):
+        await kit.accept(kit.asset(f"A{number}"))
+        await seal(kit)
+    return Scope(participant="acme", from_ns=0, to_ns=kit.clock.wall_ns())
+
+
+async def test_two_exports_to_one_file_are_one_and_whole(kit, tmp_path):
+    """Each writes beside it, under a name of its own; the second is told that the file is there."""
+    signer, file = signer_of(), tmp_path / "x.zip"
+    scope = await two_blocks(kit)
+    await exported(kit, signer, scope, tmp_path / "first.zip")  # so that both below find every head signed
+    ended = await asyncio.gather(*(exported(kit, signer, scope, file) for _ in range(2)), return_exceptions=True)
+    assert sorted(type(one).__name__ for one in ended) == ["Exported", "NotPossible"]
+    assert examine(file, public(signer)).wrong == ""
+    assert sorted(path.name for path in tmp_path.glob("*.zip*")) == ["first.zip", "x.zip"]
+    assert not list(tmp_path.glob(".x*"))
+
+
+async def test_an_export_to_a_disk_without_hard_links(kit, tmp_path, monkeypatch):
+    """A FAT stick, some shares: it is written all the same, and still replaces nothing."""
+    signer, file = signer_of(), tmp_path / "x.zip"
+    scope = await two_blocks(kit)
+
+    def no(*_, **__):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", no)
+    await exported(kit, signer, scope, file)
+    assert (examine(file, public(signer)).wrong, file.stat().st_mode & 0o777) == ("", 0o600)
+    other = file.with_name("y.zip")
+
+    def late():
+        with _File(other) as made:
+            other.write_bytes(b"another one's")
+            made.finish()
+
+    with pytest.raises(NotPossible, match="is there already"):
+        late()
+    assert other.read_bytes() == b"another one's"
+    assert not list(tmp_path.glob(".*zip*"))
+
+
+def test_an_export_that_finds_no_room_leaves_nothing_behind(tmp_path):
+    """It would hold personal data, and the room that was missing."""
+
+    def write(file):
+        with _File(file) as made, made.lines(Exported(head=None)) as lines:
+            for _ in range(4000):
+                lines.blob(os.urandom(32), (b"nonce", os.urandom(700)))
+
+    with small_disk(tmp_path / "disk", 1) as disk:
+        with pytest.raises(OSError, match="No space left"):
+            write(disk.directory / "x.zip")
+        assert list(disk.directory.iterdir()) == []
