@@ -35,6 +35,7 @@ from bridge.journal.terms import Terms
 
 _NAMED: Final = 20
 _MPAN: Final = re.compile(r"\d[\d\s-]{12,}")
+_MARK: Final = "\ufeff"  # which Windows' editors put before UTF-8
 _LATER: Final = (
     "a service works on the journal, and what deleted rows left in free parts of its file is still there:\n"
     "stop the service, then run `smp-bridge journal wipe`"
@@ -101,7 +102,7 @@ def _lines(file: Path) -> list[str]:
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BridgeError(f"{file} cannot be read as UTF-8 text: {error}") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in text.removeprefix(_MARK).splitlines() if line.strip()]
 
 
 async def _erase(config: Config, participant: str, terms: Terms, decision: Decision | None) -> _Ended:

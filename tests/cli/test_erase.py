@@ -75,6 +75,9 @@ async def test_beside_the_service_and_after_it(tmp_path, monkeypatch, capsys):
         assert (status, "a second person has to" in complained) == (2, True)
         assert left()
         people = tmp_path / "people.txt"
+        people.write_bytes(b"\xef\xbb\xbf" + f"{MPAN}\r\n".encode())  # as Windows' editors write it
+        status, printed, _ = await say("evidence", "erase", *who[:4], "--from", people, "--dry-run")
+        assert (status, "the content of 2 items" in printed) == (0, True)
         people.write_text(f"{CONTACT['name']}\n{MPAN}\n")
         agreed = ("--approved-by", "Bob", "--approved-because", "seen")
         status, printed, _ = await say("evidence", "erase", *who, *agreed, "--from", people)
