@@ -201,9 +201,7 @@ def _scope(participant: str, submission: str, from_: str, to: str) -> Scope:
 
 def _time(option: str, text: str, otherwise: time) -> int:
     try:
-        found = (
-            datetime.combine(date.fromisoformat(text), otherwise) if len(text) == 10 else datetime.fromisoformat(text)
-        )
+        found = _day(text, otherwise) or datetime.fromisoformat(text)
     except ValueError:
         raise typer.BadParameter(
             f"{option} {text} is not a day or a time such as 2026-11-01 or 2026-11-01T08:00"
@@ -211,6 +209,14 @@ def _time(option: str, text: str, otherwise: time) -> int:
     aware = found if found.tzinfo else found.replace(tzinfo=UTC)
     at_ns = int(aware.timestamp()) * 1_000_000_000 + aware.microsecond * 1000
     return max(-_MOST_NS, min(_MOST_NS, at_ns))
+
+
+def _day(text: str, at: time) -> datetime | None:
+    """This time of a day; None for what is no day alone."""
+    try:
+        return datetime.combine(date.fromisoformat(text), at)
+    except ValueError:
+        return None
 
 
 def _signer(config: Config) -> KeySigner:

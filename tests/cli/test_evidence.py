@@ -15,6 +15,8 @@ from service import fill, linked, service, until_words
 
 from bridge.cli import main
 from bridge.cli.check import load_here
+from bridge.cli.evidence import _scope
+from bridge.clock import iso_ms
 from bridge.envelope import Algorithm
 from bridge.keys import load_signer, new_key, public_jwks, write_private
 from bridge.secret import Secret
@@ -47,6 +49,13 @@ async def _work(directory, key):
         heads = await made.read(lambda journal: journal.snapshot(lambda rows: rows.all("SELECT kid FROM signed_heads")))
         await made.start()
     return submission.id, heads
+
+
+@pytest.mark.parametrize("last", ["2026-11-30", "20261130", "2026-W49-1", "2026W491"])
+def test_a_day_is_whole_in_each_spelling(last):
+    """Days of ISO 8601: the last one ends with its last moment, whoever writes it without hyphens too."""
+    scope = _scope("acme", "", "2026-11-01", last)
+    assert (iso_ms(scope.from_ns), iso_ms(scope.to_ns)) == ("2026-11-01T00:00:00.000Z", "2026-11-30T23:59:59.999Z")
 
 
 @pytest.mark.timeout(120)
