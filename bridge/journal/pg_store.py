@@ -16,10 +16,14 @@ from bridge.journal.store import Ids, Numbers, Row, Rows, Tx, dump
 
 Args = Sequence[Any] | Mapping[str, Any]
 
-# PostgreSQL's text holds no NUL: one of the code points that Unicode reserves for a program's own use stands in its place on disk.
+# PostgreSQL's text holds no NUL: one of the code points that Unicode reserves for a program's own use stands in its place on disk. Whoever sends that
+# one, or the next, finds it again too: the next one stands before them there.
 _NUL: Final = "\x00"
 _STAND_IN: Final = "\ufdd0"
+_ITSELF: Final = "\ufdd1"
 _NUL_IN_JSON: Final = "\\u0000"
+_RESERVED: Final = re.compile(f"[{_STAND_IN}{_ITSELF}]")
+_ON_DISK: Final = re.compile(f"{_ITSELF}([{_STAND_IN}{_ITSELF}])|{_STAND_IN}")
 _NOT_ASKED: Final = -1
 _FIRST_IDS: Final = 4
 _MOST_IDS: Final = 512
@@ -81,7 +85,9 @@ class _TextLoader(TextBinaryLoader):
     def load(self, data: Buffer) -> bytes | str:
         """See psycopg."""
         text = super().load(data)
-        return text.replace(_STAND_IN, _NUL) if isinstance(text, str) and _STAND_IN in text else text
+        if isinstance(text, str) and (_STAND_IN in text or _ITSELF in text):
+            return _ON_DISK.sub(lambda found: found[1] or _NUL, text)
+        return text
 
 
 def adapt(db: psycopg.Connection[Any]) -> None:
@@ -104,6 +110,8 @@ def _clean(value: Any, *, is_list: bool) -> Any:
         return value
     if is_list and _NUL_IN_JSON in value:
         return dump(_without_nul(orjson.loads(value)))
+    if _STAND_IN in value or _ITSELF in value:
+        value = _RESERVED.sub(rf"{_ITSELF}\g<0>", value)
     return value.replace(_NUL, _STAND_IN) if _NUL in value else value
 
 

@@ -635,18 +635,27 @@ async def test_a_row_that_exists_twice_fails_alone(journals):
     assert_without_holes(journals)
 
 
-async def test_text_that_it_cannot_hold_comes_back_whole(journals):
-    """PostgreSQL's text takes no NUL; peers send what they like."""
+@pytest.mark.parametrize("mark", ["\0", "\ufdd0", "\ufdd1", "\ufdd1\ufdd0\0", "\ufdd0\ufdd1\ufdd1\0"])
+async def test_text_that_it_cannot_hold_comes_back_whole(journals, mark):
+    """PostgreSQL's text takes no NUL, and what stands in its place on disk may be a peer's too: they send what they like."""
     journal = await journals.open()
-    fence = await journal.acquire("field:s")
-    odd = candidate("s", "k\0", place="a\0b", trigger=Trigger.MESSAGE, request="r\0\\u0000")
+    fence, market = await journal.acquire("field:s"), await journal.acquire("market:acme")
+    place, key, request = f"a{mark}b", f"k{mark}", f"r{mark}\\u0000"
+    odd = candidate("s", key, place=place, trigger=Trigger.MESSAGE, request=request)
     first = await journal.accept(fence, [odd])
     again = await journal.accept(fence, [odd])
-    assert (first.accepted[0].admission, again.accepted[0].admission) == (Admission.NEW, Admission.REPEAT)
-    (due,), _ = await journal.due_writebacks("s", ["f"], CLOCK.wall_ns(), 10)
-    assert (due.place, due.key, due.outcome.request) == ("a\0b", "k\0", "r\0\\u0000")
-    await journal.alarm("X", text="x\0y")
-    assert [alarm.text for alarm in await journal.alarms()] == ["x\0y"]
+    other = await journal.accept(fence, [candidate("s", key, place=place, trigger=Trigger.MESSAGE, request="other")])
+    found = [one.accepted[0].admission for one in (first, again, other)]
+    assert found == [Admission.NEW, Admission.REPEAT, Admission.REPEAT]
+    due = {row.outcome.request: row for row in (await journal.due_writebacks("s", ["f"], CLOCK.wall_ns(), 10))[0]}
+    assert due.keys() == {request, "other"}
+    assert (due[request].place, due[request].key) == (place, key)
+    await journal.alarm("X", text=f"x{mark}y")
+    assert [alarm.text for alarm in await journal.alarms()] == [f"x{mark}y"]
+    sent = await send(journal, market, transaction_id=f"T{mark}")
+    assert (await journal.find_submission("acme", transaction_id=f"T{mark}")).id == sent.submission
+    told = (await journal.events(sent.submission))[-1].data
+    assert told["transaction"] == f"T{mark}"
 
 
 async def test_more_topics_than_a_message_holds_wake_everybody(journals):
@@ -661,11 +670,13 @@ async def test_more_topics_than_a_message_holds_wake_everybody(journals):
 # -------------------------------------------------------------------------------------------------------------- helpers
 
 
-async def send(journal: PostgresJournal, fence) -> DueCall:
+async def send(journal: PostgresJournal, fence, *, transaction_id: str = "") -> DueCall:
     due = await journal.next_call("acme", CLOCK.wall_ns(), allow=BOTH)
     assert isinstance(due, DueCall), due
     await journal.sending(fence, due.submission, call(), len(due.items))
-    note = AnswerNote(status=202, headers={}, body=b"", detail="", transaction_id=f"T{due.submission}")
+    note = AnswerNote(
+        status=202, headers={}, body=b"", detail="", transaction_id=transaction_id or f"T{due.submission}"
+    )
     await journal.answered(fence, due.submission, SubmissionState.AWAITING_RETURN, note)
     return due
 
