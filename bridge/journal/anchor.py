@@ -21,6 +21,7 @@ from bridge.journal.heads import verified
 from bridge.journal.store import Rows
 
 _FORM: Final = "smp-bridge anchor 1"
+_MOST_BLOCKS: Final = 2**63 - 1  # what a column holds
 MOST_BYTES: Final = 64 * 1024 * 1024
 RECONCILED: Final = "reconciled"  # in the journal's own facts: when a person last did (`clock.iso_ms`)
 _FOREIGN: Final = "the anchor belongs to another journal: was this one made anew, or is the path of the other host's anchor configured?"
@@ -170,7 +171,7 @@ def _parse(content: Mapping[str, Any]) -> Anchor:
     if content["form"] != _FORM:
         raise ValueError(content["form"])
     blocks = {
-        str(name): (int(block["number"]), bytes.fromhex(block["hash"])) for name, block in content["blocks"].items()
+        str(name): (_number(block["number"]), bytes.fromhex(block["hash"])) for name, block in content["blocks"].items()
     }
     return Anchor(
         journal=str(content["journal"]),
@@ -178,6 +179,13 @@ def _parse(content: Mapping[str, Any]) -> Anchor:
         written_at=str(content["written_at"]),
         signature=_signature(content.get("signature")),
     )
+
+
+def _number(found: object) -> int:
+    """The number of a block: whoever can write to the place may have put anything there."""
+    if type(found) is not int or not 0 < found <= _MOST_BLOCKS:
+        raise ValueError(found)
+    return found
 
 
 def _signature(content: Mapping[str, Any] | None) -> Signature | None:

@@ -427,10 +427,14 @@ async def test_only_what_our_key_signed_holds_the_host(tmp_path, signed_by, verd
     assert (bool(journal.held), bool(place.got), not problem) == (held, replaced, replaced)
 
 
-async def test_what_is_no_anchor_is_left_alone(tmp_path):
-    """Somebody else's file or message is not replaced."""
-    place = Noted(b"42")
-    made = courier_of(Journal(), tmp_path, file={"path": tmp_path / "x"}, place=place)
+@pytest.mark.parametrize("number", ["42", "1e30", "1e999", "0", "-1", "true", f"{2**63}"])
+async def test_what_is_no_anchor_is_left_alone(tmp_path, number):
+    """Somebody else's file or message is not replaced, and whatever stands in it ends no courier."""
+    journal, signer = Journal(), made_signer()
+    journal.finding = AnchorFinding(verdict=AnchorVerdict.BEHIND, text="differs")
+    body = journal.anchor.dump(1, made_signer()).replace(b'"number": 1', b'"number": ' + number.encode())
+    place = Noted(b"42" if number == "42" else body)
+    made = courier_of(journal, tmp_path, file={"path": tmp_path / "x"}, place=place, signer=signer)
     assert "is no anchor" in await made.bring()
     assert place.got == []
 
