@@ -5,6 +5,7 @@ import re
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -26,8 +27,10 @@ from bridge.config import Config
 from bridge.config.host import JournalOptions
 from bridge.errors import BridgeError, LeaseHeld
 from bridge.ids import submission_ids
+from bridge.journal import sealing
 from bridge.journal.configured import journal_exists, no_journal, open_configured_journal, wipe_configured
 from bridge.journal.eraser import Eraser, Erasure
+from bridge.journal.erasing import UNWIPED
 from bridge.journal.keeper import KeptJournal
 from bridge.journal.people import Decision
 from bridge.journal.sealing import SEALER
@@ -45,7 +48,8 @@ _LATER: Final = (
 @dataclass(frozen=True, slots=True)
 class _Ended:
     found: Erasure
-    wiped: bool
+    wiped: bool | None
+    """Whether nothing is left in the file; None where nothing was deleted since it was last written anew."""
 
 
 def erase(
@@ -85,7 +89,7 @@ def erase(
     )
     ended = asyncio.run(_erase(read, participant, terms, decision))
     _print(ended.found, dry_run=dry_run)
-    if not dry_run and not ended.found.nothing:
+    if ended.wiped is not None:
         print(_LATER if not ended.wiped else "the journal's file holds nothing of it any more")
 
 
@@ -115,9 +119,10 @@ async def _erase(config: Config, participant: str, terms: Terms, decision: Decis
     try:
         eraser = Eraser(options.archive_directory, evidence=journal.evidence(), journal=journal, clock=clock)
         if decision is None:
-            return _Ended(await eraser.find(participant, terms), wiped=False)
+            return _Ended(await eraser.find(participant, terms), wiped=None)
         found = await eraser.erase(participant, terms, decision)
-        return _Ended(found, wiped=found.nothing or await _wipe(options, journal))
+        owed = await journal.evidence().read(lambda rows: sealing.meta(rows, UNWIPED))  # of a run that was cut off, too
+        return _Ended(found, wiped=None if found.nothing and owed is None else await _wipe(options, journal))
     finally:
         await journal.close()
 
@@ -141,9 +146,12 @@ async def _wipe(options: JournalOptions, journal: KeptJournal) -> bool:
     with suppress(LeaseHeld):
         held.append(await journal.acquire(SEALER))
     try:
-        return await asyncio.to_thread(wipe_configured, options, alone=bool(held))
+        done = await asyncio.to_thread(wipe_configured, options, alone=bool(held))
     finally:
         await journal.release(held)
+    if done:
+        await journal.evidence().write_beyond(partial(sealing.set_meta, name=UNWIPED, value=None))
+    return done
 
 
 def _print(found: Erasure, *, dry_run: bool) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from bridge.clock import Clock
 from bridge.errors import NotPossible
-from bridge.journal import archive, erasing
+from bridge.journal import archive, erasing, sealing
 from bridge.journal.archive import SegmentRow
 from bridge.journal.archiver import ArchiveFailed, unlisted
 from bridge.journal.erasing import Items, Place, Subject, Texts
@@ -201,6 +201,8 @@ class Eraser:
 
     async def _erase(self, fence: Fence, participant: str, found: Erasure, decision: Decision) -> None:
         write = self._evidence.write_beyond
+        if not found.nothing:
+            await write(partial(sealing.set_meta, name=erasing.UNWIPED, value=participant))
         await write(partial(erasing.say, participant=participant, places=found.places, decision=decision))
         for ids in _steps(sorted(found.blobs.values())):
             await write(partial(erasing.erase_blobs, fence=fence, ids=ids))

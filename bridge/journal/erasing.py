@@ -20,6 +20,7 @@ from bridge.submission import SubmissionState
 
 ERASED: Final = "erased"  # the kind of the event
 RETURN_ERASED: Final = "return.erased"  # the same for a return
+UNWIPED: Final = "unwiped"  # in the journal's own facts, from before the first deletion until the file was written anew
 _CONTENT_KINDS: Final = frozenset({"SENDING", "WAITING", "joined"})  # their bytes are records and calls
 _GONE: Final = "[erased]"
 _PAGE: Final = 1000

@@ -38,6 +38,10 @@ def four_eyes(directory, *, wanted):
         yaml.dump(document, target)
 
 
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
 @pytest.mark.timeout(120)
 async def test_beside_the_service_and_after_it(tmp_path, monkeypatch, capsys):
     """Nothing of the person is left in any file, the service works on, evidence is whole; a large journal waits for the service's end."""
@@ -80,7 +84,12 @@ async def test_beside_the_service_and_after_it(tmp_path, monkeypatch, capsys):
         assert (status, "the content of 2 items" in printed) == (0, True)
         people.write_text(f"{CONTACT['name']}\n{MPAN}\n")
         agreed = ("--approved-by", "Bob", "--approved-because", "seen")
+        with monkeypatch.context() as cut_off:
+            cut_off.setattr("bridge.cli.erase.wipe_configured", interrupted)
+            assert (await say("evidence", "erase", *who, *agreed, "--from", people))[0] == 130
+        assert left()
         status, printed, _ = await say("evidence", "erase", *who, *agreed, "--from", people)
+        assert printed.startswith("nothing holds it that could be erased\n")
         rows = "SELECT data FROM events WHERE kind = 'erased'"
         said = await made.read(lambda journal: journal.snapshot(lambda tables: tables.all(rows)))
         assert said
@@ -88,7 +97,8 @@ async def test_beside_the_service_and_after_it(tmp_path, monkeypatch, capsys):
         four_eyes(tmp_path, wanted=False)
         assert (status, printed.splitlines()[-1]) == (0, "the journal's file holds nothing of it any more")
         assert left() == []
-        assert "nothing holds it" in (await say("evidence", "erase", *who, "--mpan", MPAN))[1]
+        again = (await say("evidence", "erase", *who, "--mpan", MPAN))[1]
+        assert again == "nothing holds it that could be erased\n"
 
         more = fill(ems, 1, first=3)
         ems.request("assets", *more)
