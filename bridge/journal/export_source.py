@@ -13,6 +13,7 @@ from bridge.journal import archive, sealing
 from bridge.journal.archive import SegmentRow
 from bridge.journal.blocks import Event, spoken_of
 from bridge.journal.calls import envelope_of, load_call
+from bridge.journal.files import digest_of
 from bridge.journal.heads import EvidenceBroken
 from bridge.journal.returns import envelope_of as headers_of
 from bridge.journal.sealing import Stored
@@ -69,10 +70,8 @@ class Source:
         return self._from_segment(covering[0], number, keep)
 
     def _from_segment(self, segment: SegmentRow, number: int, keep: Keep | None) -> Found:
-        blocks = self._open.get(segment.name)
-        if blocks is None:
-            blocks = self._open[segment.name] = read_blocks(self._directory / segment.name, with_bytes=True)
         try:
+            blocks = self._open.get(segment.name) or self._opened(segment)
             for block in blocks:
                 if block.stored.block.number == number:
                     wanted = spoken_of([event for event in block.events if keep is not None and keep(event)])
@@ -80,6 +79,14 @@ class Source:
         except (SegmentDamaged, OSError) as error:
             raise EvidenceBroken(f"segment {segment.name}: {error}", hint=_HINT) from error
         raise EvidenceBroken(f"segment {segment.name}: block {number} is not in it", hint=_HINT)
+
+    def _opened(self, segment: SegmentRow) -> Iterator[ReadBlock]:
+        """Its blocks, where the file is the one that the journal names and this participant's: another one's must not be handed out."""
+        path = self._directory / segment.name
+        if digest_of(path) != segment.sha256:
+            raise SegmentDamaged("the file is not the one that was written")
+        self._open[segment.name] = read_blocks(path, with_bytes=True, whose=self._participant)
+        return self._open[segment.name]
 
 
 def _from_journal(rows: Rows, participant: str, number: int, keep: Keep | None) -> Found | None:

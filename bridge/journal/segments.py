@@ -160,9 +160,14 @@ class SegmentWriter:
         self._xz.write(line)
 
 
-def read_blocks(path: Path, content: SegmentContent | None = None, *, with_bytes: bool = False) -> Iterator[ReadBlock]:
-    """Every block of a segment, recomputed from its events, and at the end its counts and its digest. Raises `SegmentDamaged` and `OSError`."""
-    reading = _Reading(content, with_bytes=with_bytes)
+def read_blocks(
+    path: Path, content: SegmentContent | None = None, *, with_bytes: bool = False, whose: str | None = None
+) -> Iterator[ReadBlock]:
+    """Every block of a segment, recomputed from its events, and at the end its counts and its digest. `whose` is the participant that it must be of.
+
+    Raises `SegmentDamaged` and `OSError`.
+    """
+    reading = _Reading(content, with_bytes=with_bytes, whose=whose)
     try:
         with lzma.open(path, "rb") as file:
             while line := file.readline(_MOST_LINE_BYTES):
@@ -200,8 +205,9 @@ def runs(numbers: list[int]) -> list[list[int]]:
 class _Reading:
     """The lines of one segment, one after the other."""
 
-    def __init__(self, content: SegmentContent | None, *, with_bytes: bool) -> None:
+    def __init__(self, content: SegmentContent | None, *, with_bytes: bool, whose: str | None) -> None:
         self._content = content
+        self._whose = whose
         self._with_bytes = with_bytes
         self._bytes: dict[bytes, tuple[bytes, bytes]] = {}
         self._hash = hashlib.sha256()
@@ -234,6 +240,8 @@ class _Reading:
         if value.get("segment") != _FORM:
             raise SegmentDamaged("it is not a segment of this form")
         self._head = SegmentHead(journal=value["journal"], participant=value["participant"])
+        if self._whose not in (None, self._head.participant):
+            raise SegmentDamaged("it is of another participant")
         if self._content is not None:
             self._content.head, self._content.counts = self._head, self.counts
 

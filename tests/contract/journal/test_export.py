@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import hashlib
 import json
 import os
 import zipfile
@@ -472,6 +473,32 @@ def parts_of(blob):
         found.append(blob[4 : 4 + size])
         blob = blob[4 + size :]
     return found
+
+
+async def test_a_segment_in_anothers_place_is_not_handed_out(kit, tmp_path):
+    """Two participants' segments changed their names: neither is given what is the other's, nor anything that the journal did not write."""
+    signer, evidence, directory = signer_of(), kit.journal.evidence(), tmp_path / "archive"
+    for number in range(3):
+        await kit.accept(
+            kit.asset(f"A{number}", deadline_ns=1), kit.asset(f"B{number}", participant="beta", deadline_ns=1)
+        )
+        await seal(kit)
+    await evidence.write(lambda tx: tx.run("UPDATE submissions SET state = 'EXPIRED'"))
+    await evidence.write(lambda tx: tx.run("UPDATE writebacks SET step = 'written'"))
+    settings = ArchiverSettings(directory=directory, after_s=0)
+    assert (await Archiver(settings, evidence=evidence, journal=kit.journal, clock=kit.clock).archive(0)).segments == 2
+    scope = Scope(participant="acme", from_ns=0, to_ns=kit.clock.wall_ns())
+    await exported(kit, signer, scope, tmp_path / "whole.zip", directory)
+    ours, theirs = sorted(directory.iterdir())
+    other = theirs.read_bytes()
+    ours.write_bytes(other)
+    with pytest.raises(EvidenceBroken, match="the file is not the one that was written"):
+        await exported(kit, signer, scope, tmp_path / "x.zip", directory)
+    sha = hashlib.sha256(other).digest()
+    await evidence.write(lambda tx: tx.run("UPDATE segments SET sha256 = ? WHERE participant = 'acme'", (sha,)))
+    with pytest.raises(EvidenceBroken, match="it is of another participant"):
+        await exported(kit, signer, scope, tmp_path / "x.zip", directory)
+    assert not (tmp_path / "x.zip").exists()
 
 
 # ------------------------------------------------------------------------------------------------------------- the file
