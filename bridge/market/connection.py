@@ -72,6 +72,7 @@ class Connection(asyncio.Protocol):
         self._header_bytes = 0
         self._in_body = False
         self._until_end = False
+        self._leaving = False  # a part of the call's body is still to be written
         self.kept_since = 0.0
         self.peer: Mapping[str, str] | None = None
         """What its server showed of itself (`bridge.market.peers`), once somebody looked."""
@@ -138,10 +139,12 @@ class Connection(asyncio.Protocol):
     async def _write(self, transport: asyncio.Transport, body: bytes, first: Callable[[], None]) -> None:
         """A large body leaves in pieces, so that the loop stays free, and no further once the answer is there."""
         view, waiter = memoryview(body), self._waiter
+        self._leaving = True
         for start in range(0, len(body), PIECE):
             if waiter is None or waiter.done():
                 return
             transport.write(view[start : start + PIECE])
+            self._leaving = start + PIECE < len(body)
             if not start:
                 first()
             if self._flowing is not None:
@@ -255,7 +258,9 @@ class Connection(asyncio.Protocol):
         self._parser = None
         if waiter is not None and not waiter.done():
             waiter.set_result(self._answer)
-        if not keep:
+        if self._leaving:  # the server would take the next call for the rest of this one
+            self.abort()
+        elif not keep:
             self.close()
 
     def _fail(self, error: Exception) -> None:

@@ -261,6 +261,17 @@ async def test_a_call_that_is_cancelled_takes_its_connection_along(tmp_path):
         assert peer.connections == 2
 
 
+@asynccontextmanager
+async def _listening(serve):
+    """A server that does what it likes with its connections."""
+    authority = smp.Authority("authority", clock=smp.CLOCK)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=smp.server_context(authority))
+    peer = smp.Server(authority, None)
+    peer.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield peer
+
+
 async def test_an_early_refusal_of_a_large_call(tmp_path):
     """A server that answers 413 while the call is still on its way: that answer is the answer."""
 
@@ -272,13 +283,32 @@ async def test_an_early_refusal_of_a_large_call(tmp_path):
             pass
         writer.close()
 
-    authority = smp.Authority("authority", clock=smp.CLOCK)
-    server = await asyncio.start_server(refuse, "127.0.0.1", 0, ssl=smp.server_context(authority))
-    peer = smp.Server(authority, None)
-    peer.port = server.sockets[0].getsockname()[1]
-    async with server, client(tmp_path, peer) as made:
+    async with _listening(refuse) as peer, client(tmp_path, peer) as made:
         found = await post(made, body=b" " * 3_000_000)
     assert (found.status, found.sent) == (413, True)
+
+
+@pytest.mark.parametrize("after_s", [0, 0.1], ids=["at once", "with all buffers full"])
+async def test_a_call_that_was_answered_before_it_had_left_ends_its_connection(tmp_path, after_s):
+    """A gateway refuses by the headers alone and reads no further: the answer is told at once, and the next call is not taken for the rest of this one."""
+    heads = []
+
+    async def gateway(reader, writer):
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                heads.append(await reader.readuntil(b"\r\n\r\n"))
+                await asyncio.sleep(after_s)
+                writer.write(smp.answer("401 Unauthorized") if len(heads) == 1 else GOOD)
+                await writer.drain()
+                if len(heads) == 1:
+                    await asyncio.Event().wait()
+        writer.close()
+
+    async with _listening(gateway) as peer, client(tmp_path, peer) as made:
+        async with asyncio.timeout(3):
+            first = await post(made, body=b" " * 8_000_000)
+        second = await post(made)
+    assert (first.status, second.status, len(heads)) == (401, 202, 2)
 
 
 @pytest.mark.parametrize("value", ["a\r\nX-More: 1", "a\nb", "a\x00b", "a\rb"])
