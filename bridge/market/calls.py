@@ -292,13 +292,15 @@ class CallMaker:
         answer = self._wire.read_answer(exchange.headers, body, protected)
         return Report(rejected=True, errors=[_reported(error) for error in answer.errors])
 
-    def read_status(self, exchange: Exchange) -> StatusReport | None:
-        """A status answer; None when it cannot be read."""
+    def read_status(self, exchange: Exchange, transaction_id: str) -> StatusReport | None:
+        """The answer to a status call for this transaction; None when it cannot be read, or names another one (what stands between may mix answers up)."""
         try:
             body, protected = self._opened(exchange)
         except (SignatureRefused, BodyRefused):
             return None
         answer = self._wire.read_status(exchange.headers, body, protected)
+        if answer.transaction_id not in ("", transaction_id):
+            return None
         if not answer.status.done:
             return StatusReport(unknown_word=answer.word if answer.status is StatusWord.UNKNOWN else "")
         errors = [_reported(error) for error in answer.errors]

@@ -334,8 +334,10 @@ class Tracker:
             return False
         if answer is not AnswerClass.ACCEPTED:
             return False
-        read = self._maker.read_status(exchange)
+        read = self._maker.read_status(exchange, transaction_id)
         if read is None:
+            told = {"participant": self._participant, "submission": submission, "status": exchange.status}
+            log.warning("status_answer_unusable", extra=told)
             return False
         return await self._take_status(submission, read, exchange_note(exchange))
 

@@ -126,8 +126,8 @@ class _Account:
                 call.path, method=call.method, headers=headers, body=call.body, secret=token
             )
             if self._maker.classify(exchange) is AnswerClass.ACCEPTED:
-                read = self._maker.read_status(exchange)
-                return read or "the platform's answer cannot be read"
+                read = self._maker.read_status(exchange, transaction_id)
+                return read or "the platform's answer cannot be read, or speaks of another transaction"
             said = f"the platform answered {exchange.status}: {exchange.detail}".rstrip(": ")
         return said
 

@@ -253,7 +253,7 @@ def test_returns_of_the_odd_profile(body, expected):
 )
 def test_status_answers_by_the_same_rule(answer, expected):
     """A finished status gives outcomes as a return does, by its counts too; an unfinished or unknown one gives none."""
-    read = maker().read_status(Exchange(sent=True, status=200, body=json.dumps(answer).encode()))
+    read = read_status(answer)
     assert (read.report is None) is (expected is None)
     if expected is not None:
         assert states(read.report) == expected
@@ -266,8 +266,20 @@ def test_status_answers_by_the_same_rule(answer, expected):
 )
 def test_a_failure_that_names_nobody_registers_nobody(semantics, expected):
     """A transaction that failed as a whole is an error that names no item; under partial semantics too."""
-    read = maker().read_status(Exchange(sent=True, status=200, body=b'{"status":"FAILED"}'))
+    read = read_status({"status": "FAILED"})
     assert states(read.report, semantics) == expected
+
+
+@pytest.mark.parametrize(("named", "taken"), [("a0B1", True), (None, True), ("a0b1", False), ("a0B2", False), (1, False)])
+def test_a_status_of_another_transaction_says_nothing_of_this_one(named, taken):
+    """A gateway that keeps or mixes up answers would settle our items by those of another batch; an answer that names none is taken for ours."""
+    read = read_status({"status": "COMPLETED", "transactionId": named}, asked="a0B1")
+    assert (read is not None) is taken
+
+
+def read_status(answer, asked="a0B1"):
+    """What a status answer says of the transaction that was asked for."""
+    return maker().read_status(Exchange(sent=True, status=200, body=json.dumps(answer).encode()), asked)
 
 
 def maker():

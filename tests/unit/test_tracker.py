@@ -99,7 +99,7 @@ class Maker:
     def classify(self, exchange):
         return AnswerClass.ACCEPTED
 
-    def read_status(self, exchange):
+    def read_status(self, exchange, transaction_id):
         self.asked += 1
         return self.status_report
 
