@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 FULL_PAUSE_S: Final = 1.0
 MOST_REPEATS: Final = 100  # then a person decides
+LONG_PAUSE_S: Final = 300.0  # of one that the platform asks for: a person should hear that so long nothing leaves
 POISON_REFUSALS: Final = 3  # of one call, while others were taken: then it is this call, not the account or the path
 
 _S = SubmissionState
@@ -148,9 +149,11 @@ class Answers:
         if answer is AnswerClass.IN_DOUBT:
             return None
         if answer is AnswerClass.RETRY:
-            if exchange.retry_after_s:
-                self._pace.pause(min(exchange.retry_after_s, LONGEST_PAUSE_S), taken.cause)
-            return self._pace.failed(taken.cause, self._maker.profile.spec.retry.delays_s)
+            asked_s = min(exchange.retry_after_s or 0.0, LONGEST_PAUSE_S)
+            if asked_s:
+                self._pace.pause(asked_s, taken.cause)
+            pause_s = self._pace.failed(taken.cause, self._maker.profile.spec.retry.delays_s)
+            return asked_s if asked_s > LONG_PAUSE_S else pause_s
         pause_s = self._pace.trip(taken.cause)
         refused = self._refused.setdefault(taken.out.submission, _Refused(0, self._well))
         refused.times += 1
@@ -175,7 +178,8 @@ class Answers:
         elif taken.answer is AnswerClass.RETRY:
             await self._moved(taken, _S.RETRY_WAIT, retry_ns=taken.retry_ns)
             if taken.pause_s is not None:
-                await self._alarm(f"the platform cannot be reached; again in {taken.pause_s:.0f} s: {taken.cause}")
+                what = "the platform takes no calls" if taken.exchange.status else "the platform cannot be reached"
+                await self._alarm(f"{what}; again in {taken.pause_s:.0f} s: {taken.cause}")
         else:
             await self._our_fault(taken)
 
@@ -242,7 +246,7 @@ class Answers:
         await self._alarm(f"sending paused for {taken.pause_s or 0:.0f} s: {taken.cause}")
 
     async def _clear(self) -> None:
-        if self._alarmed:
+        if self._alarmed and not self._pace.asked_s:  # else it may be the answer to an earlier call
             await self._journal.alarm("CIRCUIT_OPEN", participant=self._participant, clear=True)
             self._alarmed = False
 

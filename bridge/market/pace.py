@@ -38,6 +38,7 @@ class Pace:
         self._level = self._burst
         self._filled_ns = clock.mono_ns()
         self._open_until_ns = 0
+        self._asked_until_ns = 0  # as the platform said, however well it answers other calls
         self._paused_until_ns = 0  # when the last pause was over, or will be
         self._held_until_ns = 0
         self._trips = 0
@@ -50,7 +51,16 @@ class Pace:
     @property
     def circuit_open(self) -> bool:
         """Whether sending is paused."""
-        return self._clock.mono_ns() < self._open_until_ns
+        return self._clock.mono_ns() < self._shut_until_ns
+
+    @property
+    def _shut_until_ns(self) -> int:
+        return max(self._open_until_ns, self._asked_until_ns)
+
+    @property
+    def asked_s(self) -> float:
+        """Seconds that are left of a pause that the platform asked for; 0 without one."""
+        return max(0, self._asked_until_ns - self._clock.mono_ns()) / 1e9
 
     @property
     def held(self) -> bool:
@@ -123,14 +133,15 @@ class Pace:
             pause_s = self._circuit_s[min(self._trips, len(self._circuit_s) - 1)] * (0.9 + 0.2 * self._jitter())
         self._trips += 1
         self.reason = reason
-        self._open_until_ns = self._paused_until_ns = self._clock.mono_ns() + int(pause_s * 1e9)
+        self._open_until_ns = self._clock.mono_ns() + int(pause_s * 1e9)
+        self._paused_until_ns = self._shut_until_ns
         return pause_s
 
     def pause(self, delay_s: float, reason: str) -> None:
-        """The platform asked for a pause (`Retry-After`): it counts for every call of the participant, and is no fault."""
+        """The platform asked for a pause (`Retry-After`): it counts for every call of the participant, polls too, and is no fault. Nothing shortens it."""
         self.reason = reason
-        self._open_until_ns = max(self._open_until_ns, self._clock.mono_ns() + int(delay_s * 1e9))
-        self._paused_until_ns = self._open_until_ns
+        self._asked_until_ns = max(self._asked_until_ns, self._clock.mono_ns() + int(delay_s * 1e9))
+        self._paused_until_ns = self._shut_until_ns
 
     def failed(self, reason: str, delays_s: Sequence[float]) -> float | None:
         """A call certainly was not processed. From the third in a row on nothing leaves for a while; returns that pause in seconds, with jitter."""
@@ -138,15 +149,17 @@ class Pace:
         if self._failures < FAILURES_IN_A_ROW:
             return None
         pause_s = delays_s[min(self._failures - FAILURES_IN_A_ROW, len(delays_s) - 1)] * (0.9 + 0.2 * self._jitter())
-        self.pause(pause_s, reason)
+        self.reason = reason
+        self._open_until_ns = max(self._open_until_ns, self._clock.mono_ns() + int(pause_s * 1e9))
+        self._paused_until_ns = self._shut_until_ns
         return pause_s
 
     def close(self) -> None:
-        """An answer came that shows the account and the path are well."""
+        """An answer came that shows the account and the path are well. A pause that the platform asked for goes on: that answer may be to an earlier call."""
         self._trips = 0
         self._failures = 0
         self._open_until_ns = 0
-        self._paused_until_ns = min(self._paused_until_ns, self._clock.mono_ns())
+        self._paused_until_ns = min(self._paused_until_ns, max(self._clock.mono_ns(), self._asked_until_ns))
         self.reason = ""
 
     def wait_s(self) -> float | None:
@@ -154,7 +167,7 @@ class Pace:
         if self._held():
             return None
         if self.circuit_open:
-            return (self._open_until_ns - self._clock.mono_ns()) / 1e9
+            return (self._shut_until_ns - self._clock.mono_ns()) / 1e9
         if self.in_flight >= self._room:
             return None
         missing = self._needed - self._fill()

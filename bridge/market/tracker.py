@@ -291,9 +291,15 @@ class Tracker:
                 continue
 
     async def _poll_kept(self, attempt: int, submission: str, transaction_id: str) -> None:
-        """One poll; whatever comes of it short of an outcome, the next one is planned. While nothing may be signed it waits and counts for nothing."""
+        """One poll; whatever comes of it short of an outcome, the next one is planned.
+
+        While nothing may be signed, or the platform asked for a pause, it waits and counts for nothing.
+        """
         if self._pace.held:
             self._kept_back.append((attempt, submission, transaction_id))
+            return
+        if (pause_s := self._pace.asked_s) > 0:
+            self._push(pause_s, attempt, submission, transaction_id)
             return
         try:
             done = await self._poll(submission, transaction_id)

@@ -222,6 +222,37 @@ async def test_retry_wait_by_an_answer(tmp_path, step, least_s, paused):
         assert (await rig.alarms(), rig.pace.circuit_open, len(rig.creates)) == ([], paused, 1)
 
 
+async def test_a_pause_that_was_asked_for_outlasts_the_answers_of_other_calls(tmp_path):
+    """A gateway says 429 at once while another call is at work behind it; that one is taken, and still nothing leaves. A long pause is told."""
+    go = asyncio.Event()
+
+    async def slow(request, writer):
+        await go.wait()
+        writer.write(TAKEN)
+
+    async with market(tmp_path, slow, smp.answer("429 Slow", Retry_After="400"), rest=TAKEN) as rig:
+        await rig.submit("BESS001")
+        async with asyncio.timeout(5):
+            while not rig.creates:
+                await asyncio.sleep(0.01)
+            await rig.submit("BESS002")
+            while not await rig.alarms():
+                await asyncio.sleep(0.01)
+            go.set()
+            while rig.pace.in_flight:
+                await asyncio.sleep(0.01)
+        await rig.submit("BESS003")
+        await asyncio.sleep(0.1)
+        states = sorted(view.state.value for view in await rig.journal.submissions())
+        assert states == ["AWAITING_RETURN", "RETRY_WAIT", "WAITING"]
+        [alarm] = await rig.journal.alarms()
+        assert (alarm.code, alarm.text, len(rig.creates)) == (
+            "CIRCUIT_OPEN",
+            "the platform takes no calls; again in 400 s: status 429",
+            2,
+        )
+
+
 @pytest.mark.parametrize(("jitter", "share"), [(0.0, 0.9), (1.0, 1.1)])
 async def test_a_retry_is_spread_by_a_tenth_either_way(tmp_path, jitter, share):
     """Many calls that failed together do not come again together."""

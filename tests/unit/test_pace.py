@@ -125,6 +125,21 @@ def test_a_shorter_pause_does_not_shorten_a_longer_one(clock):
     assert not gates.free()
 
 
+@pytest.mark.parametrize("meanwhile", [lambda gates: gates.close(), lambda gates: gates.trip("403"), lambda gates: [gates.failed("refused", [1]) for _ in range(3)]], ids=["taken", "refused", "nobody answers"])  # fmt: skip
+def test_what_becomes_of_other_calls_does_not_shorten_a_pause_that_was_asked_for(clock, meanwhile):
+    """Calls that were under way beside the one that got Retry-After are answered later, some well and some not."""
+    gates = pace(clock)
+    gates.pause(100, "429")
+    clock.forward(1)
+    meanwhile(gates)
+    clock.forward(98)
+    assert (gates.free(), gates.circuit_open) == (False, True)
+    assert (gates.wait_s(), gates.asked_s) == (pytest.approx(1), pytest.approx(1))
+    assert gates.shut_since(clock.ns) is Wait.CIRCUIT
+    clock.forward(1.001)
+    assert (gates.free(), gates.asked_s) == (True, 0)
+
+
 def test_polls_count_against_the_rate_and_take_turns_with_calls(clock):
     """Under load every other token is a poll's; a poll alone takes what is there."""
     gates = pace(clock, rate=1.0, burst=1, concurrency=100)
@@ -174,7 +189,7 @@ def test_a_pause_is_remembered_for_those_who_waited_for_it(clock):
 def test_a_pause_that_ended_early_ends_there(clock):
     """An answer showed that all is well; later answers change nothing of it."""
     gates = pace(clock)
-    gates.pause(10, "asked for")
+    gates.trip("refused", delay_s=10)
     clock.forward(2)
     gates.close()
     ended = clock.ns

@@ -270,7 +270,9 @@ def test_a_failure_that_names_nobody_registers_nobody(semantics, expected):
     assert states(read.report, semantics) == expected
 
 
-@pytest.mark.parametrize(("named", "taken"), [("a0B1", True), (None, True), ("a0b1", False), ("a0B2", False), (1, False)])
+@pytest.mark.parametrize(
+    ("named", "taken"), [("a0B1", True), (None, True), ("a0b1", False), ("a0B2", False), (1, False)]
+)
 def test_a_status_of_another_transaction_says_nothing_of_this_one(named, taken):
     """A gateway that keeps or mixes up answers would settle our items by those of another batch; an answer that names none is taken for ours."""
     read = read_status({"status": "COMPLETED", "transactionId": named}, asked="a0B1")

@@ -178,6 +178,25 @@ async def test_nothing_is_overdue_when_the_clock_is_set_forward():
         await rig.until(lambda: rig.journal.settled or rig.maker.asked > 1, within_s=0.2)
 
 
+async def test_polls_wait_while_the_platform_wants_a_pause():
+    """Retry-After, to a poll or to any other call: what is due meanwhile is asked afterwards, each once, and the plan is not used up."""
+    rig = Rig(Journal(), Maker([0.01, 600.0]))
+    rig.maker.answers = [Exchange(sent=True, status=429, retry_after_s=0.3)]
+    asked = []
+
+    async def post(path, **values):
+        asked.append(rig.clock.mono_ns())
+        return rig.maker.answers.pop() if rig.maker.answers else Exchange(sent=True, status=200)
+
+    rig.tracker._client = SimpleNamespace(post=post)
+    rig.maker.classify = lambda exchange: AnswerClass.RETRY if exchange.status == 429 else AnswerClass.ACCEPTED
+    for number in range(3):
+        rig.tracker.sent(f"s{number}", f"T{number}")
+    await rig.until(lambda: rig.maker.asked == 2)
+    assert len(asked) == 3
+    assert asked[1] - asked[0] >= 0.29 * S
+
+
 async def test_giving_up_waits_for_room():
     """The poll plan is over while the disk is full: the outcome is told as unknown when there is room, and nothing ends meanwhile."""
     journal = Journal()
