@@ -61,6 +61,8 @@ class TokenKeeper:
         self._got_ns = 0
         self._refusals = 0
         self._failures = 0
+        self._failed = ""
+        self._again_ns = 0  # when the next login may be tried
         self._untold = ""
         self._lock = asyncio.Lock()
         self._look = asyncio.Event()
@@ -85,7 +87,7 @@ class TokenKeeper:
         return self._token.value
 
     async def get(self) -> str:
-        """A valid token, logging in first if need be. Raises `RetryLater` (no answer) or `AccountStopped`."""
+        """A valid token, logging in first if need be. Raises `RetryLater` (no login, or none before its time) or `AccountStopped`."""
         if not self.ready:
             async with self._lock:
                 if not self.ready:
@@ -93,7 +95,7 @@ class TokenKeeper:
         return self.take()
 
     async def renew(self, stale: str) -> str:
-        """A token other than the one that a 401 was given for; callers that come together share one login."""
+        """A token other than the one that a 401 was given for; callers that come together share one login, and its failure. Raises as `get` does."""
         async with self._lock:
             if self._token is not None and self._token.value == stale:
                 self._token = None  # it is good for nothing more
@@ -115,13 +117,12 @@ class TokenKeeper:
                     await self._renew()
             except (RetryLater, AccountStopped) as error:
                 log.warning("token_not_renewed", extra={"error": str(error)})
-                await asyncio.sleep(DELAYS_S[min(self._failures, len(DELAYS_S)) - 1])
 
     async def _due(self) -> bool:
         """Wait until the token is to be renewed; False when it is another one before, or the account was stopped."""
         wait_s: float | None = None
         if self._token is not None:
-            wait_s = max(0.5, self._token.lifetime_s * self._renew_at - self._age_s())
+            wait_s = max(0.5, self._token.lifetime_s * self._renew_at - self._age_s(), self._pause_s())
         try:
             async with asyncio.timeout(wait_s):
                 await self._look.wait()
@@ -143,6 +144,8 @@ class TokenKeeper:
                 "SMP refused the login three times",
                 hint="put the right password into its file, or `smp-bridge release --account` once SMP has unlocked it",
             )
+        if (pause_s := self._pause_s()) > 0:
+            raise RetryLater(self._failed, delay_s=pause_s)
         exchange, token = await self._login()
         if token is not None:
             self._token, self._got_ns = token, self._clock.mono_ns()
@@ -160,15 +163,21 @@ class TokenKeeper:
                 self._untold = f"login refused three times, last with {exchange.status}"
                 await self._tell()
         delay_s = exchange.retry_after_s or DELAYS_S[min(self._failures, len(DELAYS_S)) - 1]
-        what = exchange.detail or f"status {exchange.status}"
-        raise RetryLater(f"no token: {what}", delay_s=min(delay_s, LONGEST_PAUSE_S))
+        delay_s = min(delay_s, LONGEST_PAUSE_S)
+        self._failed = f"no token: {exchange.detail or f'status {exchange.status}'}"
+        self._again_ns = self._clock.mono_ns() + int(delay_s * 1e9)
+        raise RetryLater(self._failed, delay_s=delay_s)
+
+    def _pause_s(self) -> float:
+        """Seconds until the next login may be tried: whoever waits for one that failed does not try it again at once."""
+        return max(0, self._again_ns - self._clock.mono_ns()) / 1e9
 
     def _let_go(self) -> bool:
         """Whether a stopped account may be tried again: as often as at first."""
         if not self._released.is_set() and not self._changed():
             return False
         self._released.clear()
-        self._refusals = self._failures = 0
+        self._refusals = self._failures = self._again_ns = 0
         self._untold = ""
         log.info("account_tried_again")
         return True

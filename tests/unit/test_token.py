@@ -74,13 +74,48 @@ async def test_renewed_at_eighty_percent_off_the_path(rig):
     await asyncio.wait({task})
 
 
+async def test_a_login_that_failed_is_not_tried_again_by_each_who_waits(rig):
+    """Four calls got 401 together: one refused login is one refusal, not three that stop the account; nobody asks again before its time."""
+    clock, smp, alarms, keeper = rig
+    await keeper.get()
+    smp.answers = [Exchange(sent=True, status=403)]
+    told = await asyncio.gather(*(keeper.renew("t1") for _ in range(4)), return_exceptions=True)
+    assert [type(error) for error in told] == [RetryLater] * 4
+    assert (smp.logins, alarms) == (2, [])
+    clock.ns += int(0.75e9)
+    with pytest.raises(RetryLater) as early:
+        await keeper.get()
+    assert early.value.delay_s == pytest.approx(0.25)
+    clock.ns += int(0.25e9)
+    assert await keeper.get() == "t3"
+
+
+async def test_a_login_waits_as_long_as_it_was_asked_to(rig):
+    """Retry-After of a login holds for the renewal beside the calls too, and the token at hand is used meanwhile."""
+    clock, smp, _, keeper = rig
+    await keeper.get()
+    clock.ns = int(85e9)
+    smp.answers = [Exchange(sent=True, status=503, retry_after_s=600.0)] * 9
+    task = asyncio.get_running_loop().create_task(keeper.run())
+    await asyncio.sleep(0.6)
+    clock.ns += int(10e9)
+    task.cancel()
+    await asyncio.wait({task})
+    assert (await keeper.get(), smp.logins) == ("t1", 2)
+    clock.ns += int(10e9)
+    with pytest.raises(RetryLater) as later:
+        await keeper.get()
+    assert (later.value.delay_s, smp.logins) == (pytest.approx(580), 2)
+
+
 async def test_three_refusals_stop_the_account_with_an_alarm(rig):
     """An account may lock: no fourth login."""
-    _, smp, alarms, keeper = rig
+    clock, smp, alarms, keeper = rig
     smp.answers = [Exchange(sent=True, status=401)] * 5
     for _ in range(3):
-        with pytest.raises(RetryLater):
+        with pytest.raises(RetryLater) as refused:
             await keeper.get()
+        clock.ns += int(refused.value.delay_s * 1e9)
     with pytest.raises(AccountStopped):
         await keeper.get()
     assert smp.logins == 3
@@ -89,7 +124,7 @@ async def test_three_refusals_stop_the_account_with_an_alarm(rig):
 
 async def test_the_alarm_of_a_stopped_account_waits_for_room():
     """The journal is full when the account is stopped: the alarm is raised once, at a later try."""
-    smp, alarms, full = Smp(), [], [True, True]
+    smp, clock, alarms, full = Smp(), FakeClock(), [], [True, True]
     smp.answers = [Exchange(sent=True, status=401)] * 3
 
     async def stopped(text):
@@ -98,21 +133,23 @@ async def test_the_alarm_of_a_stopped_account_waits_for_room():
             raise JournalFull("full")
         alarms.append(text)
 
-    keeper = TokenKeeper(smp, clock=FakeClock(), stopped=stopped)
+    keeper = TokenKeeper(smp, clock=clock, stopped=stopped)
     for _ in range(6):
         with pytest.raises((RetryLater, AccountStopped)):
             await keeper.get()
+        clock.ns += int(5e9)
     assert smp.logins == 3
     assert len(alarms) == 1
 
 
 async def test_an_outage_is_no_refusal(rig):
     """However often there is no answer, the account is not stopped."""
-    _, smp, alarms, keeper = rig
+    clock, smp, alarms, keeper = rig
     smp.answers = [Exchange(sent=False, failure=Failure.REFUSED, detail="connection refused")] * 5
     for _ in range(5):
         with pytest.raises(RetryLater):
             await keeper.get()
+        clock.ns += int(5e9)
     assert await keeper.get() == "t6"
     assert not alarms
 
