@@ -27,6 +27,7 @@ FULL_PAUSE_S: Final = 1.0
 MOST_REPEATS: Final = 100  # then a person decides
 LONG_PAUSE_S: Final = 300.0  # of one that the platform asks for: a person should hear that so long nothing leaves
 POISON_REFUSALS: Final = 3  # of one call, while others were taken: then it is this call, not the account or the path
+_OF_THE_CALL: Final = 4  # the hundred of a status that speaks of this call alone (RFC 9110 section 15.5)
 
 _S = SubmissionState
 
@@ -147,7 +148,7 @@ class Answers:
             self._pace.close()
             return None
         if answer is AnswerClass.IN_DOUBT:
-            return None
+            return self._doubt(taken)
         if answer is AnswerClass.RETRY:
             asked_s = min(exchange.retry_after_s or 0.0, LONGEST_PAUSE_S)
             if asked_s:
@@ -157,9 +158,21 @@ class Answers:
         pause_s = self._pace.trip(taken.cause)
         refused = self._refused.setdefault(taken.out.submission, _Refused(0, self._well))
         refused.times += 1
-        # Behind what waits: the next try is another call, if there is one.
-        taken.retry_ns = self._clock.wall_ns() + int(2 * pause_s * 1e9)
+        self._behind(taken, pause_s)
         return pause_s
+
+    def _doubt(self, taken: _Taken) -> float | None:
+        exchange = taken.exchange
+        if exchange.failure is None and exchange.status // 100 == _OF_THE_CALL:
+            return None  # a conflict, say: the platform and the path are well
+        pause_s = self._pace.doubted(taken.cause)
+        if pause_s is not None:
+            self._behind(taken, pause_s)
+        return pause_s
+
+    def _behind(self, taken: _Taken, pause_s: float) -> None:
+        """Behind what waits: the next try is another call, if there is one."""
+        taken.retry_ns = self._clock.wall_ns() + int(2 * pause_s * 1e9)
 
     def _poisonous(self, submission: str) -> bool:
         """Whether this call was refused again and again while others were taken: then it is neither the account nor the path."""
@@ -234,6 +247,11 @@ class Answers:
         await self._journal.alarm(
             "IN_DOUBT", participant=self._participant, subject=taken.out.submission, text=taken.cause
         )
+        if taken.pause_s is not None:
+            text = (
+                f"what becomes of one call after the other is in doubt; again in {taken.pause_s:.0f} s: {taken.cause}"
+            )
+            await self._alarm(text)
 
     async def _our_fault(self, taken: _Taken) -> None:
         """Refused in a way that no single record causes: everything waits, unless it is this call after all."""

@@ -9,7 +9,7 @@ from bridge.latency import Wait
 LONGEST_PAUSE_S: Final = 24 * 3600.0  # whatever a Retry-After says: a date in the year 9999 must not silence an account
 CIRCUIT_DELAYS_S: Final = (5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 FAILURES_IN_A_ROW: Final = (
-    3  # unanswered calls, of whichever submissions, after which one at a time feels whether the platform is back
+    3  # calls of whichever submissions, after which one at a time feels whether the platform is back
 )
 
 
@@ -43,6 +43,7 @@ class Pace:
         self._held_until_ns = 0
         self._trips = 0
         self._failures = 0
+        self._doubts = 0
         self._poll_waits = False
         self._poll_is_next = False
         self.reason = ""
@@ -154,10 +155,17 @@ class Pace:
         self._paused_until_ns = self._shut_until_ns
         return pause_s
 
+    def doubted(self, reason: str) -> float | None:
+        """What became of a call nobody knows. From the third in a row on the circuit opens, so that a platform that fails does not put all that waits in doubt.
+
+        Returns the pause in seconds; None too for what left before it.
+        """
+        self._doubts += 1
+        return None if self._doubts < FAILURES_IN_A_ROW or self.circuit_open else self.trip(reason)
+
     def close(self) -> None:
         """An answer came that shows the account and the path are well. A pause that the platform asked for goes on: that answer may be to an earlier call."""
-        self._trips = 0
-        self._failures = 0
+        self._trips = self._failures = self._doubts = 0
         self._open_until_ns = 0
         self._paused_until_ns = min(self._paused_until_ns, max(self._clock.mono_ns(), self._asked_until_ns))
         self.reason = ""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -75,6 +76,49 @@ async def test_in_doubt(tmp_path, what):
         await rig.submit("BESS001")
         assert isinstance(await rig.journal.next_call("acme", CLOCK.wall_ns(), allow=ALLOWED), NoneDue)
         assert (len(rig.creates), rig.pace.circuit_open) == (1, False)
+
+
+@pytest.mark.parametrize(
+    "step", [smp.answer("500 No"), smp.answer("200 OK", "<html>"), smp.reset], ids=["500", "no id", "reset"]
+)
+async def test_a_platform_that_fails_does_not_put_all_that_waits_in_doubt(tmp_path, step):
+    """Each call in doubt is a person's work: after a few in a row the rest waits, and goes once one is taken."""
+    failing = True
+
+    async def either(request, writer):
+        await (step(request, writer) if failing and callable(step) else _write(writer, step if failing else TAKEN))
+
+    async with market(tmp_path, rest=either, circuit=(0.3,)) as rig:
+        for number in range(20):
+            await rig.submit(f"BESS{number:03}", flow=f"flow{number}")
+        async with asyncio.timeout(8):
+            while "CIRCUIT_OPEN" not in await rig.alarms() or rig.pace.in_flight:
+                await asyncio.sleep(0.01)
+            failing = False
+            doubtful = (await _states(rig))["IN_DOUBT"]
+            assert 3 <= doubtful <= 7
+            while await _states(rig) != {"IN_DOUBT": doubtful, "AWAITING_RETURN": 20 - doubtful}:
+                await asyncio.sleep(0.01)
+        assert (len(rig.creates), await rig.alarms()) == (20, ["IN_DOUBT"])
+
+
+async def test_conflicts_one_after_the_other_hold_up_nobody(tmp_path):
+    """409 is in doubt and speaks of that call alone."""
+    async with market(tmp_path, rest=smp.answer("409 Conflict")) as rig:
+        for number in range(8):
+            await rig.submit(f"BESS{number:03}", flow=f"flow{number}")
+        async with asyncio.timeout(5):
+            while await _states(rig) != {"IN_DOUBT": 8}:
+                await asyncio.sleep(0.01)
+        assert await rig.alarms() == ["IN_DOUBT"]
+
+
+async def _states(rig):
+    return Counter(view.state.value for view in await rig.journal.submissions())
+
+
+async def _write(writer, answer):
+    writer.write(answer)
 
 
 @pytest.mark.parametrize("mode", ["required", "if_present"])

@@ -104,6 +104,19 @@ def test_calls_that_nobody_answers_pause_the_participant(clock):
     assert gates.failed("refused", delays_s) is None
 
 
+def test_calls_in_doubt_one_after_the_other_pause_the_participant(clock):
+    """Two may be chance; from the third on one alone goes at a time, and the pauses grow. What was under way before the pause does not lengthen it."""
+    gates = pace(clock, concurrency=4)
+    assert [gates.doubted("500") for _ in range(5)] == [None, None, pytest.approx(CIRCUIT_DELAYS_S[0]), None, None]
+    assert gates.wait_s() == pytest.approx(CIRCUIT_DELAYS_S[0])
+    clock.forward(CIRCUIT_DELAYS_S[0] + 0.001)
+    gates.take()
+    assert not gates.free()
+    assert gates.doubted("500") == pytest.approx(CIRCUIT_DELAYS_S[1])
+    gates.close()
+    assert [gates.doubted("500") for _ in range(2)] == [None, None]
+
+
 def test_a_pause_that_was_asked_for_is_no_fault(clock):
     """Retry-After holds everything for its time and no longer; all slots are free after it."""
     gates = pace(clock, concurrency=3)
