@@ -207,8 +207,8 @@ class Answers:
             items=len(taken.out.keys),
         )
         self._tracker.sent(taken.out.submission, taken.transaction_id)
-        for message in parked:
-            self._tracker.returned(message)
+        if parked:
+            self._tracker.handed_out(parked)
 
     async def _rejected(self, taken: _Taken) -> None:
         await self._clear()

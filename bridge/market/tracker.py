@@ -90,6 +90,13 @@ class Tracker:
             self._own.add(message.id)
         self._put(message)
 
+    def handed_out(self, messages: Sequence[ParkedReturn]) -> None:
+        """A call has its answer, and these returns waited for that; they may have been looked at before."""
+        stand = {message.id for message in self._arrived}
+        if self._left_over is not None:
+            self._own.update(message.id for message in messages)
+        self._put(*(message for message in messages if message.id not in stand))
+
     def resume(self) -> None:
         """Polls may be signed again: those that came due meanwhile go now."""
         for poll in self._kept_back:
@@ -208,7 +215,7 @@ class Tracker:
             try:
                 await self._journal.settle(self._fence, found.id, SubmissionState.SET_ASIDE, [], cause=text)
             except IllegalMove:
-                self.returned(replace(parked, found=None))  # it has left in this very moment: look again
+                self._put(replace(parked, found=None))  # it has left in this very moment: look again
                 return
         await self._journal.close_return(self._fence, parked.id, "conflict")
         await self._journal.alarm("CONFLICT", participant=self._participant, subject=found.id, text=text)

@@ -42,13 +42,15 @@ class Journal:
         self.settled, self.closed, self.alarms = [], [], []
         self.full = 0
         self.moves = []
+        self.left = []
         self.first = True
 
     async def open_submissions(self, participant):
         return []
 
     async def unsettled_returns(self, participant, *, after=0, limit=100):
-        return []
+        page, self.left = self.left, []
+        return page
 
     async def find_submission(self, participant, **ids):
         return OpenSubmission(
@@ -236,6 +238,31 @@ async def test_a_disproved_call_that_leaves_again_is_looked_at_anew():
     await rig.until(lambda: not journal.moves)
     await asyncio.sleep(0.02)
     assert (len(tries), journal.settled, journal.closed) == (1, [], [])
+
+
+async def test_a_return_of_an_earlier_run_that_its_call_hands_out_again_is_settled():
+    """It was on disk at the start and found its call being sent once more: the answer to that hands it out, and it is not taken for one that was dealt with."""
+    journal = Journal(_S.SENDING)
+    journal.left = [RETURN]
+    rig = Rig(journal, Maker([]))
+    looked = rig.journal.find_submission
+
+    async def look(participant, **ids):
+        found = await looked(participant, **ids)
+        journal.looks += 1
+        return found
+
+    async def answered():
+        while not journal.looks:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        journal.state = _S.AWAITING_RETURN
+        rig.tracker.handed_out([RETURN])
+
+    journal.find_submission, journal.looks = look, 0
+    answering = asyncio.get_running_loop().create_task(answered())
+    await rig.until(lambda: journal.settled == [_S.CONFIRMED])
+    await answering
 
 
 async def test_a_disproved_call_is_set_aside():
