@@ -555,6 +555,7 @@ class Journal(JournalReader, People, AssetImporter, KeyKeeper, Access, Protocol)
         the new ones stand for their references, and the EMS is told of these alone.
 
         On a terminal submission only enrichment that contradicts nothing is taken (asset ids); anything that contradicts is an event and a CONFLICT alarm, state kept.
+        What the host says of itself (OVERDUE, UNRESOLVED, SET_ASIDE) is nothing then.
 
         Returns whether it moved: a return and a status answer that cross each other end it once.
         """

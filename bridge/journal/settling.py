@@ -24,6 +24,7 @@ _NAMED: Final = 50  # ids of items that an event names; the rest is in their row
 
 # What becomes of items that a terminal move does not name.
 _UNNAMED: Final = {_S.CANCELLED: ItemState.CANCELLED, _S.EXPIRED: ItemState.EXPIRED}
+_OF_THE_HOST: Final = frozenset({_S.OVERDUE, _S.UNRESOLVED, _S.SET_ASIDE})  # its own words for what nobody told it
 _TOLD: Final = {_S.IN_DOUBT: EmsState.IN_DOUBT, _S.SET_ASIDE: EmsState.HELD}
 
 
@@ -46,6 +47,8 @@ def settle(
     """
     tx.check(fence)
     found = load(tx, submission)
+    if found.state.terminal and state in _OF_THE_HOST:
+        return False  # somebody told it in the same moment, and our silence contradicts nobody
     blob = tx.blob(found.participant, answer.body) if answer else NO_BLOB
     data: dict[str, object] = {"outcomes": _counted(outcomes), "return": return_id}
     if answer is not None:

@@ -244,9 +244,6 @@ class Answers:
         repeats = self._maker.profile.spec.recognises_repeats and taken.out.attempts < MOST_REPEATS
         retry_ns = taken.retry_ns if repeats else 0
         await self._moved(taken, _S.IN_DOUBT, retry_ns=retry_ns)
-        await self._journal.alarm(
-            "IN_DOUBT", participant=self._participant, subject=taken.out.submission, text=taken.cause
-        )
         if taken.pause_s is not None:
             text = (
                 f"what becomes of one call after the other is in doubt; again in {taken.pause_s:.0f} s: {taken.cause}"

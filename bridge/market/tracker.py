@@ -380,9 +380,6 @@ class Tracker:
         if found is None or found.state is not SubmissionState.AWAITING_RETURN:
             return
         await self._journal.settle(self._fence, submission, SubmissionState.OVERDUE, [], cause="no return in time")
-        await self._journal.alarm(
-            "OVERDUE", participant=self._participant, subject=submission, text="no return in time"
-        )
 
     async def _give_up(self, submission: str) -> None:
         """The poll plan is over: a person decides, and the EMS is told that the outcome is unknown."""
@@ -395,12 +392,15 @@ class Tracker:
             text="SMP gave no outcome; a person has to find out (submissions resolve)",
         )
         results = [ItemOutcome(item=item.id, state=ItemState.UNKNOWN, errors=(note,)) for item in found.items]
-        await self._journal.settle(self._fence, submission, SubmissionState.UNRESOLVED, results, cause="poll plan over")
+        moved = await self._journal.settle(
+            self._fence, submission, SubmissionState.UNRESOLVED, results, cause=note.text
+        )
         self._open.pop(submission, None)
+        if not moved:  # it ended in this very moment
+            return
         stamps = {**found.stamps, "settled": self._clock.now()}
         states = [result.state for result in results]
         self._traces.ended(found, SubmissionState.UNRESOLVED, stamps, cause="silence", outcomes=states)
-        await self._journal.alarm("UNRESOLVED", participant=self._participant, subject=submission, text=note.text)
 
 
 def _results(found: OpenSubmission, verdicts: Sequence[Verdict]) -> list[ItemOutcome]:

@@ -127,6 +127,18 @@ async def test_contradiction_after_the_end_is_a_conflict(kit):
     assert "conflict" in [event.kind for event in events]
 
 
+@pytest.mark.parametrize("state", [SubmissionState.OVERDUE, SubmissionState.UNRESOLVED, SubmissionState.SET_ASIDE])
+async def test_the_hosts_own_silence_contradicts_nobody(kit, state):
+    """A return settles a call in the very moment in which the host gives it up: no event, no alarm, and nothing moves."""
+    due = await kit.registered("A")
+    before = await kit.journal.events(due.submission)
+    results = [kit.result(due.items[0].id, "", ItemState.UNKNOWN)] if state is SubmissionState.UNRESOLVED else []
+    assert not await kit.journal.settle(kit.market, due.submission, state, results, cause="nobody told it")
+    assert await kit.codes() == []
+    assert await kit.state(due.submission) is SubmissionState.CONFIRMED
+    assert await kit.journal.events(due.submission) == before
+
+
 async def test_other_asset_id_after_the_end_is_a_conflict(kit):
     """Two ids for one asset contradict each other; the first stands."""
     due = await kit.registered("A")
