@@ -71,6 +71,7 @@ class _Taken:
     transaction_id: str
     retry_ns: int
     pause_s: float | None = None
+    moved: bool = False  # on disk; what is still to be done after it must not move the submission again, which may have left meanwhile
 
     @property
     def note(self) -> AnswerNote:
@@ -270,6 +271,8 @@ class Answers:
         await self._journal.alarm("CIRCUIT_OPEN", participant=self._participant, text=text)
 
     async def _moved(self, taken: _Taken, state: SubmissionState, *, retry_ns: int) -> None:
+        if taken.moved:
+            return
         cause = taken.cause
         if taken.out.repeat and state is not _S.IN_DOUBT:
             # This attempt was certainly not processed, which says nothing of the one before it.
@@ -286,8 +289,9 @@ class Answers:
             cause=cause,
             items=len(taken.out.keys),
         )
-        for message in parked:
-            self._tracker.returned(message)
+        taken.moved = True
+        if parked:
+            self._tracker.handed_out(parked)
 
     def _retry_ns(self, out: Outgoing, exchange: Exchange) -> int:
         """When it may go again (UTC ns): by the profile's table with jitter, never sooner than SMP asked for."""

@@ -11,6 +11,7 @@ import pytest
 import smp_server as smp
 from outbound_rig import ASSETS, CLOCK, LOGIN, TAKEN, _candidate, market, signed
 
+from bridge.errors import JournalFull
 from bridge.journal.port import NoneDue
 from bridge.lane import RenderedItem
 from bridge.market.client import SmpClient
@@ -444,6 +445,42 @@ async def test_a_retry_after_without_end(tmp_path, after):
         await rig.until("RETRY_WAIT")
         due = await rig.journal.next_call("acme", CLOCK.wall_ns(), allow=ALLOWED)
         assert 86_000 < (due.next_ns - CLOCK.wall_ns()) / 1e9 < 86_500
+
+
+async def test_an_alarm_that_finds_no_room_moves_nothing_a_second_time(tmp_path, monkeypatch):
+    """The answer is on disk, its alarm is not, and another call's answer lets the first leave again: what is made up for later must not take it for waiting."""
+    monkeypatch.setattr("bridge.market.answers.FULL_PAUSE_S", 0.3)
+    go, full = [asyncio.Event(), asyncio.Event()], [True]
+
+    async def by_turn(request, writer):
+        number = len(rig.creates)
+        if number in (1, 5):  # the other call, and this one when it leaves again
+            await go[number // 5].wait()
+        writer.write(smp.answer("429 Slow") if 1 < number < 5 else TAKEN.replace(b"a0B1", b"a0B%d" % number))
+
+    async with market(tmp_path, rest=by_turn, profile={"retry": {"delays_s": [0.01]}}) as rig:
+        alarm = rig.journal.alarm
+
+        async def no_room(code, **more):
+            if full and "text" in more:
+                full.pop()
+                go[0].set()
+                raise JournalFull("full")
+            await alarm(code, **more)
+
+        rig.journal.alarm = no_room
+        async with asyncio.timeout(8):
+            await rig.submit("BESS001")
+            while not rig.creates:
+                await asyncio.sleep(0.01)
+            await rig.submit("BESS002")
+            while len(rig.creates) < 5:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.4)
+            assert (await _states(rig), len(rig.creates), full) == ({"AWAITING_RETURN": 1, "SENDING": 1}, 5, [])
+            go[1].set()
+            while await _states(rig) != {"AWAITING_RETURN": 2}:
+                await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("login", [None, smp.answer("503 No", Retry_After="3000")], ids=["circuit open", "no token"])
