@@ -1,11 +1,13 @@
 """One participant's HTTPS connection to SMP. It reports facts (first byte sent? status? body?); what they mean is decided elsewhere."""
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
 
@@ -16,6 +18,8 @@ from bridge.market.connection import PIECE, Answer, Connection, Lost, NotHttp, P
 from bridge.market.echoes import LEAST, SHOWN
 from bridge.market.peers import NO_PEER, peer_of
 from bridge.platform import Exchange, Failure
+
+log = logging.getLogger(__name__)
 
 SLOWEST_UPLOAD: Final = 16_000  # bytes a second: what a large call may take to leave, beside the time for its answer
 
@@ -44,6 +48,40 @@ def tls_context(settings: ClientSettings) -> ssl.SSLContext:
     if settings.certificate_file:
         context.load_cert_chain(settings.certificate_file, settings.key_file)
     return context
+
+
+class _Tls:
+    """The TLS of the next connection: as its files are now, for a renewed certificate needs no restart."""
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self._settings = settings
+        self._seen = self._files()
+        self._context = tls_context(settings)
+
+    async def __call__(self) -> ssl.SSLContext:
+        """Made anew when a file is another than before; as it was while they cannot be used, such as a certificate whose key is not there yet."""
+        files = self._files()
+        if files != self._seen:
+            try:
+                self._context = await asyncio.to_thread(tls_context, self._settings)
+                self._seen = files
+            except OSError as error:  # ssl.SSLError is one
+                told = {"url": self._settings.base_url, "reason": str(error)}
+                log.warning("tls_files_unusable", extra=told)
+        return self._context
+
+    def _files(self) -> list[tuple[int, ...]]:
+        """What tells one version of each file from the next."""
+        settings = self._settings
+        return [_version(path) for path in (settings.ca_file, settings.certificate_file, settings.key_file)]
+
+
+def _version(path: str | None) -> tuple[int, ...]:
+    try:
+        found = Path(path).stat() if path else None
+    except OSError:
+        found = None
+    return () if found is None else (found.st_mtime_ns, found.st_ino, found.st_size)
 
 
 class _Facts:
@@ -108,7 +146,7 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
         self._pool = Pool(
             self._base.raw_host or "",
             self._base.port or 443,
-            context=tls_context(settings),
+            context=_Tls(settings),
             most=settings.connections,
             idle_s=settings.idle_s,
             most_bytes=settings.max_answer_bytes,

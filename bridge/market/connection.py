@@ -7,7 +7,7 @@ parsed is parsed by llhttp (the package httptools); TLS, names and sockets are t
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -279,12 +279,13 @@ class Pool:
         host: str,
         port: int,
         *,
-        context: ssl.SSLContext,
+        context: Callable[[], Awaitable[ssl.SSLContext]],
         most: int,
         idle_s: float,
         most_bytes: int,
         proxy: Proxy | None = None,
     ) -> None:
+        """`context` gives the TLS of the next connection."""
         self._loop = asyncio.get_running_loop()
         self._host = host
         self._port = port
@@ -389,16 +390,17 @@ class Pool:
         def made() -> Connection:
             return Connection(self._most_bytes)
 
+        context = await self._context()
         if self._proxy is None:
             _, connection = await self._loop.create_connection(
-                made, self._host, self._port, ssl=self._context, happy_eyeballs_delay=_NEXT_ADDRESS_S
+                made, self._host, self._port, ssl=context, happy_eyeballs_delay=_NEXT_ADDRESS_S
             )
             return connection
-        return await self._tunnelled(made(), self._proxy)
+        return await self._tunnelled(made(), self._proxy, context)
 
-    async def _tunnelled(self, connection: Connection, proxy: Proxy) -> Connection:
+    async def _tunnelled(self, connection: Connection, proxy: Proxy, context: ssl.SSLContext) -> Connection:
         """Through the proxy's tunnel; what the proxy says otherwise is its refusal."""
-        to_proxy = self._context if proxy.tls else None
+        to_proxy = context if proxy.tls else None
         transport, tunnel = await self._loop.create_connection(
             lambda: _Tunnel(self._loop),
             proxy.host,
@@ -411,7 +413,7 @@ class Pool:
             target = f"{host}:{self._port}".encode()
             transport.write(_TUNNEL % (target, target))
             await tunnel.opened
-            inner = await self._loop.start_tls(transport, connection, self._context, server_hostname=self._host)
+            inner = await self._loop.start_tls(transport, connection, context, server_hostname=self._host)
         except BaseException:
             transport.abort()
             raise

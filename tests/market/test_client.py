@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 import smp_server as smp
@@ -309,6 +310,32 @@ async def test_a_client_certificate_is_shown(tmp_path):
         client(tmp_path, peer, **identity(tmp_path, clients)) as made,
     ):
         assert (await post(made)).status == 202
+
+
+async def test_a_renewed_client_certificate_is_shown_without_a_restart(tmp_path):
+    """Each new connection shows what the files hold then; between the new certificate and its key the former pair serves on."""
+    before, after = Authority("before", clock=smp.CLOCK), Authority("after", clock=smp.CLOCK)
+    context = smp.server_context(authority := Authority("authority", clock=smp.CLOCK), client_ca=before.pem)
+    context.load_verify_locations(cadata=after.pem.decode())
+    shown = []
+
+    async def look(request, writer):
+        issuer = dict(pair for [pair] in writer.get_extra_info("peercert")["issuer"])
+        shown.append(issuer["commonName"])
+        writer.write(smp.answer("202 Accepted", Connection="close"))
+
+    settings = identity(tmp_path, before)
+    files = [Path(settings[name]) for name in ("certificate_file", "key_file")]
+    pair = after.client("acme")
+    async with (
+        smp.smp_server(rest=look, authority=authority, context=context) as peer,
+        client(tmp_path, peer, **settings) as made,
+    ):
+        await post(made)
+        for file, data in zip(files, (pair.certificate, pair.private_key), strict=True):
+            file.write_bytes(data)
+            assert (await post(made)).status == 202
+    assert shown == ["before", "before", "after"]
 
 
 @contextmanager
