@@ -9,6 +9,11 @@ class Secret:
     def __init__(self, text: str) -> None:
         self._text = text
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether `reveal()` has it."""
+        return True
+
     def reveal(self) -> str:
         """The secret itself; call it only where it leaves for its purpose."""
         return self._text

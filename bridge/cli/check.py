@@ -61,10 +61,12 @@ def load_here(
     environ: Mapping[str, str] | None = None,
     only: str = "",
     tolerant: bool = False,
+    withheld: bool = False,
 ) -> Config:
     """The configuration of this machine and process: its environment, its systemd credentials, its installed adapters. Raises `ConfigError`.
 
-    `only` names the one site that is of interest; `tolerant` goes on without the sites whose files are wrong, and says so on standard error.
+    `only` names the one site that is of interest; `tolerant` goes on without the sites whose files are wrong, and says so on standard error;
+    `withheld` without the secrets and files of `bridge.yaml` that cannot be had here, until one is used.
     """
     strangers = foreign_owners(owners())
     if strangers:
@@ -78,6 +80,7 @@ def load_here(
         credentials_directory=Path(credentials) if credentials else None,
         only=only,
         tolerant=tolerant,
+        withheld=withheld,
     )
     for name, problems in found.left_out.items():
         text = f"warning: site {name} is left out, {len(problems)} problem{'' if len(problems) == 1 else 's'}: `smp-bridge check` says what is wrong"

@@ -104,5 +104,8 @@ def second_person(first: Decision, by: str, because: str, *, four_eyes: bool) ->
 
 
 def loaded(config: Path) -> Config:
-    """The configuration of this directory, for what works on the journal: a mistake in a site's file is no reason not to hold, look or prove. Raises `ConfigError`."""
-    return load_here(config, tolerant=True)
+    """The configuration of this directory, for what works on the journal: neither a mistake in a site's file nor a secret that only the service has is a reason not to hold, look or prove.
+
+    Raises `ConfigError`.
+    """
+    return load_here(config, tolerant=True, withheld=True)

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, FilePath, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from bridge.api import Options, PrivateFile
+from bridge.api import Options
+from bridge.config.references import ExistingFile, OwnFile
 from bridge.config.values import Duration
 from bridge.secret import Secret
 
@@ -27,7 +28,7 @@ class PostOptions(Options):
     """An HTTPS POST of the anchor to `url`. `ca` are the only authorities that are believed (default: the system's); `token` goes as a bearer token."""
 
     url: str
-    ca: FilePath | None = None
+    ca: ExistingFile | None = None
     token: Secret | None = None
 
     @field_validator("url")
@@ -41,7 +42,7 @@ class PostOptions(Options):
     @field_validator("token")
     @classmethod
     def _sendable(cls, token: Secret | None) -> Secret | None:
-        if token is not None and not _plain(token.reveal()):
+        if token is not None and token.at_hand and not _plain(token.reveal()):
             raise ValueError("cannot stand in a header: must be one line of ASCII without blanks")
         return token
 
@@ -55,9 +56,9 @@ class MqttOptions(Options):
     broker: str
     topic: str
     version: Literal["5", "3.1.1"] = "5"
-    ca: FilePath | None = None
-    certificate: FilePath | None = None
-    private_key: PrivateFile | None = None
+    ca: ExistingFile | None = None
+    certificate: ExistingFile | None = None
+    private_key: OwnFile | None = None
     user: Text | None = None
     password: Secret | None = None
     client_id: Text | None = None

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, FilePath, IPvAnyNetwork, field_validator, model_validator
+from pydantic import Field, IPvAnyNetwork, field_validator, model_validator
 
-from bridge.api import Options, PrivateFile
+from bridge.api import Options
 from bridge.config.anchors import AnchorPlace
-from bridge.config.references import Untouched
+from bridge.config.references import ExistingFile, OwnFile, Untouched
 from bridge.config.tracing import TracingOptions
 from bridge.config.values import Duration, Size, check_name
 from bridge.profile import Profile
@@ -50,9 +50,9 @@ class PostgresOptions(Options):
     user: Text
     password: Secret | None = None
     tls: Literal["verify-full", "disable"] = "verify-full"
-    ca: FilePath | None = None
-    client_certificate: FilePath | None = None
-    client_key: PrivateFile | None = None
+    ca: ExistingFile | None = None
+    client_certificate: ExistingFile | None = None
+    client_key: OwnFile | None = None
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:
@@ -162,9 +162,9 @@ class ReturnsListener(Options):
 
     host: Text = "0.0.0.0"  # noqa: S104 - the public listener
     port: Port = 8443
-    certificate: FilePath
-    private_key: PrivateFile
-    client_ca: FilePath | None = None
+    certificate: ExistingFile
+    private_key: OwnFile
+    client_ca: ExistingFile | None = None
     client_names: list[Text] = Field(default_factory=list)
     allow: list[IPvAnyNetwork] = Field(default_factory=list)
     connections: Annotated[int, Field(ge=1, le=50_000)] = 512
@@ -187,8 +187,8 @@ class AdminListener(Options):
     host: Text = "127.0.0.1"
     port: Port = 9464
     without_token: Literal["nothing", "reading"] = "nothing"  # noqa: S105 - a word
-    certificate: FilePath | None = None
-    private_key: PrivateFile | None = None
+    certificate: ExistingFile | None = None
+    private_key: OwnFile | None = None
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:
@@ -216,7 +216,7 @@ class Listeners(Options):
 class HsmOptions(Options):
     """A signing key in a hardware module: `module` is the PKCS#11 library, `token` the token's label, `key` the key's."""
 
-    module: FilePath
+    module: ExistingFile
     token: Text
     key: Text
     pin: Secret
@@ -229,7 +229,7 @@ class SmpCertificate(Options):
     or by its SHA-256 thumbprint in hexadecimal. While SMP changes its certificate, both are named.
     """
 
-    ca: FilePath
+    ca: ExistingFile
     subjects: list[Text] = Field(default_factory=list)
     thumbprints: list[Text] = Field(default_factory=list)
 
@@ -280,18 +280,18 @@ class ParticipantOptions(Options):
     base_url: str
     username: Text
     password: Secret
-    signing_key: PrivateFile | None = None
+    signing_key: OwnFile | None = None
     hsm: HsmOptions | None = None
     signing_kid: Text | None = None
     signing_algorithm: Literal["PS256", "RS256", "ES256", "EdDSA"] | None = None
     signing_password: Secret | None = None
-    signing_certificate: FilePath | None = None
-    smp_jwks: FilePath | None = None
+    signing_certificate: ExistingFile | None = None
+    smp_jwks: ExistingFile | None = None
     smp_certificate: SmpCertificate | None = None
     return_url: str | None = None
-    ca: FilePath | None = None
-    client_certificate: FilePath | None = None
-    client_key: PrivateFile | None = None
+    ca: ExistingFile | None = None
+    client_certificate: ExistingFile | None = None
+    client_key: OwnFile | None = None
     proxy: str | None = None
     four_eyes: bool = False
 
@@ -372,7 +372,7 @@ class HostOptions(Options):
     """
 
     journal: JournalOptions
-    host_key: PrivateFile | None = None
+    host_key: OwnFile | None = None
     host_key_password: Secret | None = None
     listeners: Listeners = Field(default_factory=Listeners)
     clock: ClockOptions = Field(default_factory=ClockOptions)

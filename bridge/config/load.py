@@ -1,7 +1,7 @@
 """Read a configuration directory: `bridge.yaml` and `sites/*.yaml`. Everything wrong is reported at once; nothing is repaired."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,16 +52,18 @@ def load(
     credentials_directory: Path | None = None,
     only: str = "",
     tolerant: bool = False,
+    withheld: bool = False,
 ) -> Config:
     """Read and check a configuration. Raises `ConfigError` with every problem found, each with its file, line and column.
 
     `only` names the one site that is of interest: what is wrong with the files of others is then no hindrance. `tolerant`: nor is it with any site's.
+    `withheld`: nor is a secret or a file of `bridge.yaml` that cannot be had here; whoever uses such a secret then gets a `ConfigError`.
     """
     outside = Outside(environ=environ, credentials=credentials_directory)
     adapters = cache(adapters)  # looking one up reads what every installed package says of itself
     vocabulary = load_vocabulary()
     problems: list[Problem] = []
-    host, participants = _host(directory, outside, problems)
+    host, participants = _host(directory, replace(outside, withheld=withheld), problems)
     left_out: dict[str, Sequence[Problem]] = {}
     sites = _sites(directory, outside, adapters, _Known(vocabulary, participants, only), problems, left_out)
     if not tolerant:

@@ -14,7 +14,7 @@ from pydantic.types import PathType
 
 from bridge.api import Private
 from bridge.config.tree import Loc, Tree
-from bridge.errors import Problem
+from bridge.errors import ConfigError, Problem
 from bridge.secret import Secret
 
 SECRET_WANTED: Final = "a secret never stands in this file; write {file: PATH}, {env: NAME} or {credential: NAME}"  # noqa: S105 - a message
@@ -26,15 +26,27 @@ class Untouched:
     """Marks a part that another model reads later: references inside it stay as they are."""
 
 
+class Existing:
+    """Marks a file that has to be there. Looked at here alone and not by the model, so that it can be read where the file is not."""
+
+
+ExistingFile = Annotated[Path, Existing]
+OwnFile = Annotated[Path, Existing, Private]
+"""A file of the host's own configuration that has to be there; with a private key."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outside:
     """What references may point at.
 
     `exposed` collects the files of keys and secrets that others than their owner can read or change: no hindrance to a command that looks, but to a start.
+    With `withheld`, neither is a secret that cannot be had here, such as a credential of systemd beside the service: it is missed by whoever uses it;
+    nor a file marked `Existing` that is not there.
     """
 
     environ: Mapping[str, str]
     credentials: Path | None = None
+    withheld: bool = False
     exposed: list[Problem] = dataclasses.field(default_factory=list)
 
 
@@ -84,8 +96,10 @@ class Resolver:
             return self._from_env(text, loc, wanted)
         if "default" in value:
             return self.resolve(value["default"], (*loc, "default"), wanted)
-        hint = "" if wanted.secret else ", or add `default:`"
-        return self._wrong((*loc, "env"), f"the environment variable {name} is not set; set it{hint}", wanted)
+        text = f"the environment variable {name} is not set; set it"
+        if wanted.secret:
+            return self._missing((*loc, "env"), text)
+        return self._wrong((*loc, "env"), f"{text}, or add `default:`", wanted)
 
     def _from_env(self, text: str, loc: Loc, wanted: "Wanted") -> object:
         if wanted.secret:
@@ -99,18 +113,18 @@ class Resolver:
             with path.open("rb") as stream:
                 data = stream.read(_MAX_SECRET_BYTES + 1)
         except OSError as error:
-            return self._wrong(loc, f"the file {path} cannot be read: {error.strerror}")
+            return self._missing(loc, f"the file {path} cannot be read: {error.strerror}")
         if len(data) > _MAX_SECRET_BYTES:
-            return self._wrong(loc, f"the file {path} is larger than a secret can be")
+            return self._missing(loc, f"the file {path} is larger than a secret can be")
         try:
             text = data.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
-            return self._wrong(loc, f"the file {path} is not UTF-8 text")
-        return FileSecret(text, path) if text else self._wrong(loc, f"the file {path} is empty")
+            return self._missing(loc, f"the file {path} is not UTF-8 text")
+        return FileSecret(text, path) if text else self._missing(loc, f"the file {path} is empty")
 
     def _credential(self, name: str, loc: Loc) -> object:
         if self.outside.credentials is None:
-            return self._wrong(
+            return self._missing(
                 loc, "there is no credentials directory; start the service by systemd with LoadCredential="
             )
         if "/" in name or name in {"", ".", ".."}:
@@ -121,6 +135,8 @@ class Resolver:
         """A path relative to the YAML file; pydantic's `FilePath` and `DirectoryPath` must exist, a plain `Path` need not."""
         path = Path(os.path.normpath((self.tree.directory / Path(text).expanduser()).absolute()))
         try:
+            if self.outside.withheld and wanted.has(Existing):
+                return path
             if wanted.path_type == "file" and not path.is_file():
                 return self._wrong(loc, f"the file {path} does not exist; make it, or name another", wanted)
             if wanted.path_type == "dir" and not path.is_dir():
@@ -136,6 +152,12 @@ class Resolver:
         text = open_to_others(path, what, self.outside.credentials)
         if text:
             self.outside.exposed.append(self.tree.problem(loc, text))
+
+    def _missing(self, loc: Loc, text: str) -> object:
+        """A secret that cannot be had here."""
+        if self.outside.withheld:
+            return Withheld(self.tree.problem(loc, text))
+        return self._wrong(loc, text)
 
     def _wrong(self, loc: Loc, text: str, wanted: "Wanted | None" = None) -> object:
         self.problems.append(self.tree.problem(loc, text))
@@ -163,6 +185,28 @@ class FileSecret(Secret):
         except (OSError, UnicodeDecodeError):
             return self
         return Secret(text) if text else self
+
+
+class Withheld(Secret):
+    """A secret that could not be had when the configuration was read: no hindrance until somebody uses it."""
+
+    __slots__ = ("_problem",)
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__("")
+        self._problem = problem
+
+    @property
+    def at_hand(self) -> bool:
+        """No."""
+        return False
+
+    def reveal(self) -> str:
+        """Raises `ConfigError` with the place that names it."""
+        raise ConfigError(
+            [self._problem],
+            hint="this command uses it; docs/systemd.md says how a command has the secrets of a service",
+        )
 
 
 def open_to_others(path: Path, what: str, credentials: Path | None) -> str:
@@ -232,7 +276,10 @@ class Wanted:
     @property
     def path_type(self) -> str:
         """Whether the path must be an existing `file` or `dir`; empty where it need not exist."""
-        return next((item.path_type for item in self.markers if isinstance(item, PathType)), "")
+        return next(
+            (item.path_type for item in self.markers if isinstance(item, PathType)),
+            "file" if self.has(Existing) else "",
+        )
 
     @property
     def models(self) -> tuple[type[BaseModel], ...]:

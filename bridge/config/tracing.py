@@ -5,9 +5,10 @@ from importlib.util import find_spec
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-from pydantic import Field, FilePath, field_validator
+from pydantic import Field, field_validator
 
 from bridge.api import Options
+from bridge.config.references import ExistingFile
 from bridge.secret import Secret
 
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -27,7 +28,7 @@ class TracingOptions(Options):
     headers: Mapping[HeaderName, Secret] = {}
     service_name: Annotated[str, Field(min_length=1, max_length=200)] = "smp-bridge"
     sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
-    ca: FilePath | None = None
+    ca: ExistingFile | None = None
 
     @field_validator("endpoint")
     @classmethod
@@ -51,6 +52,8 @@ class TracingOptions(Options):
         for name, value in headers.items():
             if name.lower() in _OURS:
                 raise ValueError(f"{name} is set by the host itself; leave it out")
+            if not value.at_hand:
+                continue
             text = value.reveal()
             if not text or not text.isascii() or not text.isprintable():
                 raise ValueError(f"the value of {name} cannot stand in a header: must be one line of ASCII")

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from bridge.cli.certificates import app
 from bridge.cli.check import load_here
-from bridge.cli.journals import known_site
+from bridge.cli.journals import known_site, loaded
 from bridge.config import load
 from bridge.errors import ConfigError
 from tests.support.paper import find
@@ -83,3 +83,62 @@ def test_two_sites_of_one_name_are_both_left_out(directory):
     shutil.copy(directory / "sites" / "north.yaml", leeds)
     found = load(directory, find, environ={}, tolerant=True)
     assert (list(found.sites), list(found.left_out)) == ([], ["north"])
+
+
+UNDER_SYSTEMD = {
+    "password: {file: keys/password}": "password: {credential: smp-password}",
+    "signing_key: keys/any.pem": "signing_key: /run/credentials/smp-bridge.service/signing-key",
+    "journal: {path: var/journal.db}": "journal: {path: var/journal.db, anchors: {notary: {post: {url: 'https://notary.example/a', token: {credential: notary}}}}}\n"
+    "tracing: {endpoint: 'http://127.0.0.1:4318/v1/traces', headers: {Authorization: {env: NOBODY_SET_THIS}}}",
+}
+
+
+@pytest.fixture
+def service(directory):
+    """The same host with its secrets where docs/systemd.md puts them, seen from outside of the unit."""
+    host = directory / "bridge.yaml"
+    text = host.read_text()
+    for here, there in UNDER_SYSTEMD.items():
+        assert here in text
+        text = text.replace(here, there)
+    host.write_text(text)
+    return directory
+
+
+def test_secrets_that_only_the_service_has_are_missed_by_who_uses_them(service):
+    """A command on the journal needs none of them; one that does is told which, and where it is named."""
+    found = load(service, find, environ={}, tolerant=True, withheld=True)
+    options = found.participants["acme-test"].options
+    assert str(options.signing_key) == "/run/credentials/smp-bridge.service/signing-key"
+    with pytest.raises(ConfigError, match=r"password\.credential: there is no credentials directory") as caught:
+        options.password.reveal()
+    assert caught.value.hint
+    with pytest.raises(ConfigError, match="bridge.yaml:.*NOBODY_SET_THIS is not set"):
+        found.host.tracing.headers["Authorization"].reveal()
+    assert repr(options.password) == "[secret]"
+
+
+def test_whoever_runs_or_checks_it_wants_them(service):
+    """All of them at once, as ever."""
+    with pytest.raises(ConfigError) as caught:
+        load(service, find, environ={}, tolerant=True)
+    assert {problem.path.rpartition(".")[2] for problem in caught.value.problems} == {
+        "credential",
+        "signing_key",
+        "env",
+    }
+    assert len(caught.value.problems) == 4
+
+
+def test_a_secret_in_the_file_is_no_secret_that_is_missing(service):
+    """It is refused whoever reads."""
+    host = service / "bridge.yaml"
+    host.write_text(host.read_text().replace("password: {credential: smp-password}", "password: plain"))
+    with pytest.raises(ConfigError, match="a secret never stands in this file"):
+        load(service, find, environ={}, tolerant=True, withheld=True)
+
+
+def test_the_commands_on_the_journal_go_without_them(service, monkeypatch):
+    """Those that hold, look and prove; `check` does not."""
+    monkeypatch.setattr("bridge.cli.journals.load_here", partial(load_here, find_adapter=find, environ={}))
+    assert list(loaded(service).participants) == ["acme-test"]
