@@ -15,7 +15,7 @@ from bridge.errors import BridgeError, Fenced, JournalFull, LeaseHeld
 from bridge.journal import archive
 from bridge.journal.archive import BlockRows, Pinned, SegmentRow
 from bridge.journal.evidence import Evidence
-from bridge.journal.files import digest_of, sync_directory
+from bridge.journal.files import digest_of, make_directory, sync_directory
 from bridge.journal.held import Leases, held
 from bridge.journal.port import Fence
 from bridge.journal.sealing import Stored
@@ -174,7 +174,7 @@ class Archiver:
 
     def _tidy(self) -> None:
         """Half-written files were never named by anybody."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(self._directory)
         for left in self._directory.glob(f".*{_PARTIAL}"):
             left.unlink()
 

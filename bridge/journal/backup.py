@@ -5,7 +5,7 @@ A PostgreSQL journal is backed up with PostgreSQL's own tools. The anchor is nev
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from bridge.clock import Clock, iso_ms
 from bridge.errors import JournalFull, JournalUnusable, LeaseHeld, NotPossible
 from bridge.journal import opening
 from bridge.journal.connections import translated
-from bridge.journal.files import NO_LINKS, name_anew, sync_directory, sync_file
+from bridge.journal.files import NO_LINKS, make_directory, make_file, name_anew, sync_directory, sync_file
 
 _SIDE_FILES: Final = ("-wal", "-shm", "-journal")
 _DAMAGES_SHOWN: Final = 5
@@ -50,7 +50,7 @@ def back_up(journal: Path, target: Path) -> BackupFacts:
         raise NotPossible(f"{target} is there already; nothing was changed", hint="name another file")
     beside = target.with_name(f".{target.name}.partial")
     try:
-        with _made(beside):
+        with _made(beside, _mine):
             _copy(journal, beside)
             facts = check(beside)
             sync_file(beside)
@@ -90,10 +90,10 @@ def restore(source: Path, journal: Path, clock: Clock) -> Restored:
         raise NotPossible(f"{source} is the journal itself", hint="name the file that `journal backup` wrote")
     check(source)
     try:
-        journal.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(journal.parent)
         with _nobody_else(journal):
             made = journal.with_name(f".{journal.name}.restoring")
-            with _made(made):
+            with _made(made, make_file):
                 _copy(source, made)
                 _mark(made, f"{source.name} on {iso_ms(clock.wall_ns())}")
                 facts = check(made)
@@ -110,15 +110,20 @@ def restore(source: Path, journal: Path, clock: Clock) -> Restored:
 
 
 @contextmanager
-def _made(path: Path) -> Iterator[None]:
-    """A new empty file that only we can read; it is gone afterwards, unless it was given another name."""
+def _made(path: Path, make: Callable[[Path], int]) -> Iterator[None]:
+    """A new empty file that only its owner can read; it is gone afterwards, unless it was given another name."""
     path.unlink(missing_ok=True)  # of a try that was cut off
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    os.close(make(path))
     try:
         yield
     finally:
         for name in (path, *(Path(f"{path}{side}") for side in _SIDE_FILES)):
             name.unlink(missing_ok=True)
+
+
+def _mine(path: Path) -> int:
+    """A backup belongs to whoever made it, wherever it lies."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
 
 def _copy(journal: Path, target: Path) -> None:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from bridge.errors import LeaseHeld
 from bridge.journal.connections import translated
+from bridge.journal.files import open_lock
 from bridge.journal.port import Fence
 from bridge.journal.store import Tx
 
@@ -27,9 +28,8 @@ class LeaseLocks:
         """Lock the lease's file; False when this process has it already. Raises `LeaseHeld` when another one has."""
         if lease in self._held:
             return False
-        path = f"{self._journal}.{quote(lease, safe='')}.lock"
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            handle = open_lock(Path(f"{self._journal}.{quote(lease, safe='')}.lock"))
         except OSError as error:
             raise translated(error) from error
         try:

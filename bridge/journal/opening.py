@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +11,7 @@ import apsw
 
 from bridge.errors import JournalFull, JournalUnusable
 from bridge.journal.connections import busy, translated
-from bridge.journal.files import sync_directory
+from bridge.journal.files import make_directory, make_file, open_lock, sync_directory
 
 MAJOR: Final = 1
 _MAJOR_STEP: Final = 10_000
@@ -23,6 +23,7 @@ _STATEMENTS: Final = 512
 _WAL_KEPT_BYTES: Final = 64 * 1024 * 1024
 _CHECKED_BYTES: Final = 512 * 1024 * 1024  # a gigabyte takes 5 s, and a start has 10
 _TOLD_CHARS: Final = 200
+_NOT_THE_OWNERS: Final = 0o077
 _READ_WRITE: Final = apsw.SQLITE_OPEN_READWRITE  # never made by the way: `_create` does it
 OLD_SCHEMA_HINT: Final = (
     "start the service of this version once: it brings the journal up to date, and the earlier one still reads it"
@@ -34,12 +35,16 @@ _DIRECTORY_HINT: Final = (
 
 def open_writer(path: Path, *, checkpoint: bool, max_bytes: int, vfs: str | None = None) -> apsw.Connection:
     """The connection that writes, on a journal that exists and has this version's schema. `vfs` names SQLite's way to the disk (None: the usual one)."""
-    _make_directory(path.parent)
+    try:
+        make_directory(path.parent)
+    except OSError as error:
+        raise _refused(path.parent, error) from error
     with locked(Path(f"{path}.open.lock")):
         if not path.exists():
             _create(path, vfs)
         if path.stat().st_size == 0:
             raise JournalUnusable(f"{path} is empty", hint="restore it; remove it only if it never held a journal")
+        _shut(path)
         try:
             db = apsw.Connection(str(path), flags=_READ_WRITE, vfs=vfs, statementcachesize=_STATEMENTS)
             _prepare(db, checkpoint=checkpoint, max_bytes=max_bytes)
@@ -82,7 +87,7 @@ def open_existing(path: Path, *, migrated: bool = False) -> apsw.Connection:
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock file for a short while; waits for another process."""
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = open_lock(path)
     except OSError as error:
         raise _refused(path, error) from error
     try:
@@ -101,6 +106,7 @@ def _create(path: Path, vfs: str | None) -> None:
     try:
         for left in (made, Path(f"{made}-journal")):  # of a start that was cut off; nobody was promised anything yet
             left.unlink(missing_ok=True)
+        os.close(make_file(made))  # SQLite would make it with the umask's rights, and gives its log those of the file
         db = apsw.Connection(str(made), vfs=vfs)
         try:
             db.execute("PRAGMA synchronous = FULL")
@@ -113,6 +119,14 @@ def _create(path: Path, vfs: str | None) -> None:
         raise _refused(path, error) from error
 
 
+def _shut(path: Path) -> None:
+    """Take from group and others what the umask gave them when an earlier version made the journal: it holds personal data."""
+    for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        with suppress(OSError):  # not there, or not ours to change
+            if file.stat().st_mode & _NOT_THE_OWNERS:
+                file.chmod(0o600)
+
+
 def _refused(path: Path, error: apsw.Error | OSError) -> Exception:
     """Why the journal cannot be opened, and what to do about it: make room, give rights, or restore."""
     known = translated(error)
@@ -122,17 +136,6 @@ def _refused(path: Path, error: apsw.Error | OSError) -> Exception:
         return JournalUnusable(f"{path} cannot be opened: {error}", hint=_DIRECTORY_HINT)
     hint = "restore it from a backup; it is never repaired or reset by itself"
     return JournalUnusable(f"{path} cannot be used: {error}", hint=hint)
-
-
-def _make_directory(directory: Path) -> None:
-    """Make it and what is missing above it, so that a power cut does not take them away again."""
-    missing = [parent for parent in (directory, *directory.parents) if not parent.exists()]
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for made in missing:
-            sync_directory(made.parent)
-    except OSError as error:
-        raise _refused(directory, error) from error
 
 
 def _plan_once(db: apsw.Connection) -> None:

@@ -23,6 +23,7 @@ from typing import Any, Final, Self
 import orjson
 
 from bridge.journal.blocks import Block, Event, Range, merkle_root, spoken_of
+from bridge.journal.files import make_file
 from bridge.journal.sealing import Stored
 
 SUFFIX: Final = ".jsonl.xz"
@@ -98,8 +99,7 @@ class SegmentWriter:
         self.raw_bytes = 0
 
     def __enter__(self) -> Self:
-        handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self._file = os.fdopen(handle, "wb")
+        self._file = os.fdopen(make_file(self._path), "wb")
         self._xz = lzma.LZMAFile(self._file, "wb", preset=_PRESET, check=lzma.CHECK_SHA256)
         self._line({"segment": _FORM, "journal": self._head.journal, "participant": self._head.participant})
         return self

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Final
 from weakref import ref
 
+from bridge.journal.files import make_directory
+
 _log = logging.getLogger(__name__)
 
 _DATAGRAM_BYTES: Final = 60_000
@@ -63,13 +65,16 @@ class Wake:
         self._loop = asyncio.get_running_loop()
         self._topics = Topics()
         self._directory = Path(f"{journal}.wake")
-        self._directory.mkdir(mode=0o700, exist_ok=True)
+        make_directory(self._directory)
         self._handle = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._name = f"{os.getpid()}-{name}.sock"
         self._peers: tuple[str, ...] = ()
         self._listed = 0  # the directory's time of change that `_peers` belongs to, 0 for none
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self._socket.bind(self._address(self._name))
+        if os.geteuid() == 0:  # a command of root's is woken by the service too
+            owner = os.fstat(self._handle)
+            os.chown(self._name, owner.st_uid, owner.st_gid, dir_fd=self._handle, follow_symlinks=False)
         self._loop.add_reader(self._socket, self._readable)
 
     def event(self, topic: str) -> asyncio.Event:
