@@ -4,7 +4,7 @@ import asyncio
 import json
 import shlex
 import signal
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -119,15 +119,21 @@ async def _serve(options: dict[str, Any], directory: Path, *, mtls: bool) -> Non
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     clients = Authority("smp-bridge sandbox clients", clock=clock)
     made = Sandbox(SandboxOptions(**options, client_ca=clients.pem if mtls else None), clock=clock)
-    try:
-        async with made:
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(made)
+        except ExceptionGroup as group:
+            refused, rest = group.split(OSError)
+            if refused is None or rest is not None:
+                raise
+            hint = "does another process listen there? Another --port, --control-port or --host"
+            raise BridgeError(f"cannot listen: {refused.exceptions[0]}", hint=hint) from group
+        try:
             _write(directory, made, clients, mtls=mtls)
-            _say(made, directory, mtls=mtls)
-            await stopped.wait()
-    except OSError as error:
-        raise BridgeError(
-            f"cannot listen: {error.strerror}", hint="another --port, --control-port or --host?"
-        ) from error
+        except OSError as error:
+            raise BridgeError(f"{directory} cannot be written: {error.strerror}", hint="name another --dir") from error
+        _say(made, directory, mtls=mtls)
+        await stopped.wait()
 
 
 def _environment(directory: Path, made: "Sandbox", *, mtls: bool) -> str:

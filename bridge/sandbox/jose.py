@@ -49,6 +49,15 @@ def key_set(jwks: Mapping[str, Any]) -> KeySet:
     return KeySet.import_key_set({"keys": list(jwks["keys"])})
 
 
+def check_keys(jwks: Mapping[str, Any]) -> None:
+    """Raises ValueError when a participant's set holds no key, or one that cannot be used."""
+    try:
+        with _quiet():
+            key_set(jwks)
+    except (JoseError, ValueError, TypeError) as error:
+        raise ValueError(f"holds no key that can be used: {getattr(error, 'description', '') or error}") from error
+
+
 def verify(
     form: SignatureForm, body: bytes, tokens: Sequence[str], keys: KeySet
 ) -> tuple[bytes, Mapping[str, Any], str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bridge.profile import Profile
+from bridge.sandbox.jose import check_keys
 from bridge.sandbox.knobs import Knobs
 
 
@@ -43,8 +44,9 @@ class SandboxOptions:
 
 
 def jwks_of(text: str | bytes) -> Mapping[str, Any]:
-    """A JWK Set out of its JSON; raises ValueError when it is none."""
+    """A JWK Set out of its JSON; raises ValueError when it is none, or holds no key or one that cannot be used."""
     found = json.loads(text)
     if not isinstance(found, dict) or not isinstance(found.get("keys"), list):
         raise ValueError('not a JWK Set: an object with a list "keys" is needed (RFC 7517 section 5)')  # noqa: TRY004 - bad data, not a bad argument
+    check_keys(found)
     return found

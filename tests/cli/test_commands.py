@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 
 import pytest
@@ -199,3 +200,18 @@ def test_no_configuration_is_said_with_a_hint(say, tmp_path):
         status, _, told = say(*command, "--config", tmp_path / "none")
         assert status == 2, command
         assert "bridge.yaml" in told, command
+
+
+def test_output_that_does_not_arrive_is_said(say, monkeypatch):
+    """A full disk behind `>` is status 1 and a text; a reader that has gone (`| head -1`) is told nothing."""
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert say("decode", "0000", "4246")[::2] == (
+            1,
+            "the output cannot be written: No space left on device\nhint: is there room where it goes? What the command did before stands\n",
+        )
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        assert say("decode", "0000", "4246")[::2] == (1, "")

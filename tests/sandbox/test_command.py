@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import socket
 import ssl
 import sys
 import uuid
@@ -17,6 +18,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from forked import forked
 from jwt.algorithms import ECAlgorithm
+
+from bridge.sandbox.options import jwks_of
 
 ASSET = {
     "assetReference": "BESS001", "assetName": "North Yard Battery", "importMpan": "1012345678903", "postcode": "IP1 2AB", "gspGroup": "_A",
@@ -211,3 +214,32 @@ async def test_bad_accounts_are_all_named(tmp_path):
     assert process.returncode == 2
     for part in ("0.name", "0.password_file", "0.jwks", "1: "):
         assert part in said.decode()
+
+
+async def test_a_place_that_is_taken_is_said(tmp_path):
+    """A port of another process, and a directory that cannot be made: status 1, one text with what would be right."""
+    key = ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key(), as_dict=True)
+    (tmp_path / "password").write_text("secret")
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": [key]}))
+    (tmp_path / "accounts.yaml").write_text("- {name: acme, user: acme, password_file: password, jwks: keys.json}")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for ports, directory, text in (
+            ((port, "0"), tmp_path / "out", "cannot listen"),
+            (("0", port), tmp_path / "out", "cannot listen"),
+            (("0", "0"), "/proc/none", "/proc/none cannot be written"),
+        ):
+            process = await forked(
+                "sandbox", "--accounts", tmp_path / "accounts.yaml", "--dir", directory, "--port", ports[0], "--control-port", ports[1],
+                environment=os.environ,
+            )  # fmt: skip
+            _, told = await process.communicate()
+            assert (process.returncode, told.decode().partition(":")[0]) == (1, text)
+            assert "hint:" in told.decode()
+
+
+@pytest.mark.parametrize("key", [None, 5, {"kty": "EC"}, {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}])
+def test_keys_that_cannot_be_used_are_a_wrong_set(key):
+    """An accounts file and the control API say so; nothing is started or replaced with it."""
+    with pytest.raises(ValueError, match="holds no key that can be used"):
+        jwks_of(json.dumps({"keys": [key] if key else []}))
