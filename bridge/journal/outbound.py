@@ -229,7 +229,7 @@ def answered(
     cause = (cause or answer.detail)[:_DETAIL_CHARS]
     if state is found.state or found.state.terminal:
         tx.event(fence, found.participant, "answer", found.id, {"cause": cause, **answer_data(answer)}, blob=blob)
-        return _parked(tx, found, answer)
+        return came_before(tx, found, answer)
     columns: dict[str, object] = {}
     if answer.transaction_id:
         found.transaction_id = columns["transaction_id"] = answer.transaction_id
@@ -246,7 +246,7 @@ def answered(
         tell(tx, found, EmsState.IN_DOUBT, everyone=True)
     elif state is _S.AWAITING_RETURN:
         tell(tx, found, EmsState.SENT, everyone=False)
-    return _parked(tx, found, answer)
+    return came_before(tx, found, answer)
 
 
 def answer_data(answer: AnswerNote) -> dict[str, object]:
@@ -260,8 +260,8 @@ def answer_data(answer: AnswerNote) -> dict[str, object]:
     return said | {"peer": dict(answer.peer)} if answer.peer else said
 
 
-def _parked(tx: Tx, submission: Submission, answer: AnswerNote) -> list[ParkedReturn]:
-    """Returns of any message of this submission: one that was sent again has several. As a rule none waits for anything."""
+def came_before(tx: Tx, submission: Submission, answer: AnswerNote) -> list[ParkedReturn]:
+    """Returns that came before this answer, of any message of the submission: one that was sent again has several. As a rule none waits for anything."""
     if not any_waiting(tx, submission.participant):
         return []
     calls = tx.all("SELECT message_id, correlation_id FROM calls WHERE submission = ?", (submission.seq,))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from bridge.clock import Stamp
+from bridge.errors import BridgeError
 from bridge.journal.access import Access, AccessReader
 from bridge.journal.brownfield import AssetImporter, AssetReader
 from bridge.journal.keys import KeyKeeper, KeyReader
@@ -264,6 +265,14 @@ class ParkedReturn:
     id: int
     message: ReturnMessage
     found: OpenSubmission | None = None
+
+
+class Overtaken(BridgeError):
+    """An answer refuses a call of which these `returns` were on disk before it: what they say has to be looked at first."""
+
+    def __init__(self, message: str, returns: Sequence[ParkedReturn]) -> None:
+        super().__init__(message)
+        self.returns = returns
 
 
 # ------------------------------------------------------------------------------------------------ reading for people
@@ -557,7 +566,8 @@ class Journal(JournalReader, People, AssetImporter, KeyKeeper, Access, Protocol)
         On a terminal submission only enrichment that contradicts nothing is taken (asset ids); anything that contradicts is an event and a CONFLICT alarm, state kept.
         What the host says of itself (OVERDUE, UNRESOLVED, SET_ASIDE) is nothing then.
 
-        Returns whether it moved: a return and a status answer that cross each other end it once.
+        Returns whether it moved: a return and a status answer that cross each other end it once. Raises `Overtaken` for an answer that refuses a call
+        of which a return is on disk already: nothing of it may be sent again on that word.
         """
         ...
 

@@ -5,8 +5,8 @@ from typing import Final
 
 from bridge.journal import writebacks
 from bridge.journal.moves import Submission, check_revision, load, move
-from bridge.journal.outbound import answer_data, tell
-from bridge.journal.port import AnswerNote, Fence, ItemOutcome, Stamps
+from bridge.journal.outbound import answer_data, came_before, tell
+from bridge.journal.port import AnswerNote, Fence, ItemOutcome, Overtaken, Stamps
 from bridge.journal.requeue import Again, requeue
 from bridge.journal.returns import close_return, transaction_of
 from bridge.journal.standing import unblock_after
@@ -43,12 +43,14 @@ def settle(
 ) -> bool:
     """Move a submission with its items' outcomes; on one that has ended, take what contradicts nothing. `again` names items that are sent again.
 
-    Returns whether it moved.
+    Returns whether it moved. Raises `Overtaken`, see the port.
     """
     tx.check(fence)
     found = load(tx, submission)
     if found.state.terminal and state in _OF_THE_HOST:
         return False  # somebody told it in the same moment, and our silence contradicts nobody
+    if found.state is _S.SENDING and state is _S.REJECTED and answer is not None:
+        _not_overtaken(tx, found, answer)
     blob = tx.blob(found.participant, answer.body) if answer else NO_BLOB
     data: dict[str, object] = {"outcomes": _counted(outcomes), "return": return_id}
     if answer is not None:
@@ -79,6 +81,13 @@ def settle(
     )
     _close(tx, fence, return_id, agreed=True)
     return True
+
+
+def _not_overtaken(tx: Tx, submission: Submission, answer: AnswerNote) -> None:
+    """Sent again on the word of this answer, what SMP returned as registered would be registered twice."""
+    returns = came_before(tx, submission, answer)
+    if returns:
+        raise Overtaken(f"a result of {submission.id} was returned before its own answer refused it", returns)
 
 
 def finish(

@@ -9,7 +9,7 @@ from typing import Final
 
 from bridge.clock import Clock, Stamp
 from bridge.errors import IllegalMove, JournalFull
-from bridge.journal.port import AnswerNote, Fence, ItemOutcome, Journal
+from bridge.journal.port import AnswerNote, Fence, ItemOutcome, Journal, Overtaken, ParkedReturn
 from bridge.lane import SignedCall
 from bridge.latency import Wait
 from bridge.market.calls import CallMaker, CreateReport
@@ -18,8 +18,9 @@ from bridge.market.report import MarketMetrics
 from bridge.market.traces import MarketTraces
 from bridge.market.tracker import Tracker
 from bridge.model import Operation
-from bridge.platform import AnswerClass, Exchange, outcomes, sent_again
+from bridge.platform import AnswerClass, Exchange, Verdict, outcomes, sent_again
 from bridge.submission import SubmissionState
+from bridge.turns import aside
 
 log = logging.getLogger(__name__)
 
@@ -226,19 +227,43 @@ class Answers:
         resubmit = maker.profile.spec.resubmit_unnamed
         groups = sent_again(out.keys, report, maker.semantics, at_once=True, resubmit_unnamed=resubmit)
         stamps = {**taken.stamps, "settled": self._clock.now()}
-        await self._journal.settle(
-            self._fence,
-            out.submission,
-            _S.REJECTED,
-            results,
-            cause=f"refused with {taken.exchange.status}",
-            answer=taken.note,
-            stamps=stamps,
-            again=[[found.items[index].id for index in group] for group in groups],
-        )
+        try:
+            await self._journal.settle(
+                self._fence,
+                out.submission,
+                _S.REJECTED,
+                results,
+                cause=f"refused with {taken.exchange.status}",
+                answer=taken.note,
+                stamps=stamps,
+                again=[[found.items[index].id for index in group] for group in groups],
+            )
+        except Overtaken as overtaken:
+            await self._overtaken(taken, overtaken.returns, verdicts)
+            return
         self._metrics.settled(self._participant, found, stamps)
         told = [verdict.state for verdict in verdicts]
         self._traces.ended(found, _S.REJECTED, stamps, cause="answer", outcomes=told)
+
+    async def _overtaken(self, taken: _Taken, returns: Sequence[ParkedReturn], refused: Sequence[Verdict]) -> None:
+        """Refused, and its signed result had come before: that one says what became of the call, and nothing of it goes again."""
+        status, submission = taken.exchange.status, taken.out.submission
+        for parked in returns:
+            if await self._says_else(taken.out, parked, refused):
+                text = (
+                    f"the call was answered with {status} after its return had said something else; the return counts"
+                )
+                await self._journal.alarm("CONFLICT", participant=self._participant, subject=submission, text=text)
+        taken.cause = f"refused with {status}, after a result of it had been returned"
+        await self._moved(taken, _S.IN_DOUBT, retry_ns=0)
+
+    async def _says_else(self, out: Outgoing, parked: ParkedReturn, refused: Sequence[Verdict]) -> bool:
+        """Whether a return gives other states than the answer to its own call."""
+        read = await aside(len(parked.message.body), self._maker.read_return, parked.message)
+        if read is None:
+            return False
+        said = outcomes(out.keys, read.report, self._maker.semantics)
+        return [verdict.state for verdict in said] != [verdict.state for verdict in refused]
 
     async def _doubtful(self, taken: _Taken) -> None:
         """In doubt: never sent again, unless the platform recognises a message that it has seen; and not for ever even then."""

@@ -30,6 +30,22 @@ async def test_a_return_before_the_answer(tmp_path, profile):
 
 
 @every_profile
+async def test_a_return_before_an_answer_that_refuses_the_call(tmp_path, profile):
+    """SMP registers, returns that, and answers 422: the signed return counts, nothing is sent again, and a person hears of it."""
+    fault = Fault(operation="asset.create", status=422, process=True)
+    async with service(tmp_path, profile=profile, knobs=Knobs(return_early=True, faults=[fault])) as made:
+        ems = await linked(made)
+        places = fill(ems, 2)
+        ems.request("assets", *places)
+        await until_words(ems, places, {3: 2})
+        await made_alarm(made, "CONFLICT")
+        await made.until_states("CONFIRMED")
+        assert [entry.status for entry in made.ledger.of("asset.create")] == [422]
+        alarms = [alarm.code for alarm in await made.read(lambda journal: journal.alarms())]
+        assert (alarms, (await made.read(lambda journal: journal.counts()))["returns.parked"]) == (["CONFLICT"], 0)
+
+
+@every_profile
 async def test_a_return_twice(tmp_path, profile):
     """The repeat gets 200 and has no second effect, although it is signed anew."""
     async with service(tmp_path, profile=profile, knobs=Knobs(return_twice=True)) as made:

@@ -3,7 +3,7 @@
 import pytest
 
 from bridge.errors import IllegalMove, Replaced
-from bridge.journal.port import DueCall, NoneDue
+from bridge.journal.port import DueCall, NoneDue, Overtaken
 from bridge.model import EmsState, HostReason, ItemState, Kind, Refusal
 from bridge.submission import SubmissionState
 
@@ -169,6 +169,29 @@ async def test_a_return_names_the_transaction_of_a_call_in_doubt(kit):
     assert (await kit.journal.submission(due.submission)).transaction_id == "T7"
     [row], _ = await kit.journal.due_writebacks("north", ["assets"], kit.clock.wall_ns(), 10)
     assert (row.outcome.state, row.outcome.transaction_id) == (EmsState.REGISTERED, "T7")
+
+
+async def test_an_answer_does_not_refuse_what_was_returned_before_it(kit):
+    """A result that is on disk before its call's own answer: the call is not refused over it, and nothing of it waits to be sent again."""
+    await kit.accept(kit.asset("A"))
+    due = await kit.due()
+    call = kit.call()
+    await kit.journal.sending(kit.market, due.submission, call, 1)
+    early = await kit.journal.park_return(kit.market, kit.returned(correlation_id=call.correlation_id))
+    refusal = kit.answer(status=422)
+    items = [due.items[0].id]
+    with pytest.raises(Overtaken) as overtaken:
+        await kit.journal.settle(
+            kit.market, due.submission, SubmissionState.REJECTED, [], cause="422", answer=refusal, again=[items]
+        )
+    assert [entry.id for entry in overtaken.value.returns] == [early.return_id]
+    assert await kit.state(due.submission) is SubmissionState.SENDING
+    assert len(await kit.journal.submissions()) == 1
+    await kit.journal.close_return(kit.market, early.return_id, "quarantined")
+    await kit.journal.settle(
+        kit.market, due.submission, SubmissionState.REJECTED, [], cause="422", answer=refusal, again=[items]
+    )
+    assert await kit.state(due.submission) is SubmissionState.REJECTED
 
 
 # ------------------------------------------------------------------------------------------------- refused by the host
