@@ -42,8 +42,8 @@ class Journal:
         self.settled, self.closed, self.alarms = [], [], []
         self.full = 0
         self.moves = []
-        self.left = []
         self.first = True
+        self.left = []  # returns of an earlier run
 
     async def open_submissions(self, participant):
         return []
@@ -283,6 +283,15 @@ async def test_a_disproved_call_is_set_aside():
     rig.tracker.returned(RETURN)
     await rig.until(lambda: journal.closed)
     assert (journal.settled, journal.closed, journal.alarms) == ([_S.SET_ASIDE], ["conflict"], ["CONFLICT"])
+
+
+async def test_a_return_of_an_earlier_run_whose_disproved_call_leaves_again():
+    """It is sent again at the very moment in which it should be set aside: the return is looked at anew, and not lost."""
+    journal = Journal(_S.WAITING)
+    journal.moves = [_S.AWAITING_RETURN]
+    journal.left = [RETURN]
+    rig = Rig(journal, Maker([]))
+    await rig.until(lambda: journal.settled == [_S.CONFIRMED])
 
 
 @pytest.mark.parametrize("first", [True, False])
