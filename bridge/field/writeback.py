@@ -10,6 +10,7 @@ from bridge.api import Address, Outcome, OutcomeField, Quality, Reading, Session
 from bridge.clock import Clock
 from bridge.errors import JournalFull, LinkError
 from bridge.field.report import FieldMetrics
+from bridge.field.suspects import BREAKS, Suspects
 from bridge.field.traces import FieldTraces
 from bridge.flow import FlowPlan
 from bridge.journal.port import DueWriteBack, Fence, Journal, WriteBackResult
@@ -24,6 +25,7 @@ CALL_S: Final = 300.0
 FULL_PAUSE_S: Final = 1.0
 BATCH: Final = 64  # read and written together
 COMMIT: Final = 16  # results of one commit, for others wait behind it
+HUNG_UP: Final = f"{BREAKS} links ended while this outcome, or others of its flow, were written"
 _TOLD: Final = frozenset({"written", "read_back_ok"})
 
 
@@ -51,24 +53,29 @@ class WriteBacks:
         self._traces = traces or FieldTraces()
         self._sleep = sleep
         self._targets = {name: targets(plan.outcome) for name, plan in plans.items()}
+        self._suspects = Suspects()
 
     async def run(self, session: Session, talk: asyncio.Lock | None = None) -> None:
         """Write what is due until the session ends (`LinkError`) or the task is cancelled. `talk` is held while the session reads and writes."""
         talk = talk or asyncio.Lock()
         flows = list(self._plans)
+        self._suspects.opened()
         await self._with_room(lambda: self._journal.retry_stuck(self._fence, self._site, flows))
         woken = self._journal.woken(self._fence.lease)
         while True:
             woken.clear()
             due, next_ns = await self._journal.due_writebacks(self._site, flows, self._clock.wall_ns(), BATCH)
             if due:
-                async with talk:
-                    results = await self._write(session, due)
+                now, given_up = self._suspects.choose(due)
+                results = [self._ended(row, "stuck", HUNG_UP) for row in given_up]
+                if now:
+                    async with talk:
+                        results += await self._tried(session, now)
                 lazy = not any(row.outcome.state.final for row in due)
                 for start in range(0, len(results), COMMIT):
                     part = results[start : start + COMMIT]
                     await self._with_room(functools.partial(self._journal.wrote_back, self._fence, part, lazy=lazy))
-                if len(due) == BATCH or not all(result.state in _TOLD for result in results):
+                if len(due) == BATCH or len(now) < len(due) or not all(result.state in _TOLD for result in results):
                     continue  # more may be due; else only what comes now is, and whoever brings it wakes us
             timeout_s = max(0.001, (next_ns - self._clock.wall_ns()) / 1e9) if next_ns else None
             try:
@@ -85,6 +92,15 @@ class WriteBacks:
             except JournalFull as error:
                 log.error("journal_full", extra={"site": self._site, "error": str(error)})
                 await self._sleep(FULL_PAUSE_S)
+
+    async def _tried(self, session: Session, due: Sequence[DueWriteBack]) -> list[WriteBackResult]:
+        try:
+            results = await self._write(session, due)
+        except BaseException:  # whoever sees first that the link has ended cancels the others
+            self._suspects.ended(due)
+            raise
+        self._suspects.taken(due)
+        return results
 
     async def _write(self, session: Session, due: Sequence[DueWriteBack]) -> list[WriteBackResult]:
         moved = await self._moved(session, due)

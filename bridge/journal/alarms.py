@@ -28,7 +28,7 @@ RUNBOOK: Final[Mapping[str, str]] = {
     "CONFLICT": "Two signed statements differ; the first one stands. Compare both with the platform.",
     "DRIFT": "The EMS now holds other values than were sent for this reference. Correct the EMS or the registration.",
     "DUPLICATE_KEY": "Two sites or flows of one participant use the same reference. Give one of them another.",
-    "STUCK": "The EMS does not take the outcome. Check its link and the rights on the outcome's addresses; it is tried again at each reconnect.",
+    "STUCK": "The EMS does not take the outcome. Check its link (it may hang up over an outcome; the text says so) and the rights on the outcome's addresses; it is tried again at each reconnect.",
     "CIRCUIT_OPEN": "The platform refuses our calls in a way that no single record causes, cannot be reached, leaves one call after the other in doubt, or asked for a pause of more than five minutes; nothing is lost, and it is tried again. Read the reason; compare account, addresses and profile with the platform's.",
     "ACCOUNT_STOPPED": "Logging in was refused several times; it is not tried further, so that the account is not locked. Put the right password into its file: it is tried again by itself. Where the platform locked the account, have it unlocked, then `smp-bridge release --account PARTICIPANT`.",
     "STATUS_WORD": "The platform used a status word that the profile does not know; polling goes on. Ask what it means and add it to the profile.",

@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 from memory_adapter import MemoryOutcome
 
-from bridge.api import Written
+from bridge.api import OutcomeField, Written
 from bridge.clock import Stamp, SystemClock
 from bridge.errors import JournalFull, LinkError
 from bridge.field.report import FieldMetrics
+from bridge.field.suspects import BREAKS
 from bridge.field.writeback import BATCH, RETRY_DELAYS_S, WriteBacks
 from bridge.flow import FlowPlan
 from bridge.ids import submission_ids
@@ -153,6 +154,89 @@ async def test_a_lost_link_ends_it():
     with pytest.raises(LinkError):
         async with asyncio.timeout(5):
             await writer(Journal([row(1, "r-1")])).run(Lost())
+
+
+class HangsUp(Session):
+    """Ends the link over these requests, as a broker does over a topic."""
+
+    def __init__(self, over):
+        super().__init__()
+        self.over, self.tried = over, []
+
+    async def write(self, writes):
+        requests = [write.request for write in writes if write.address.name is OutcomeField.STATE]
+        self.tried.append(requests)
+        if self.over.intersection(requests):
+            raise LinkError("the broker hung up")
+        return await super().write(writes)
+
+
+async def a_link(backs, journal, session):
+    """One link, until it ends or all is told; returns what was tried on it."""
+    async with asyncio.timeout(5):
+        task = asyncio.get_running_loop().create_task(backs.run(session))
+        while not task.done() and len({result.id for result in journal.noted}) < len(journal.rows):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+    tried, session.tried = session.tried, []
+    return tried
+
+
+async def test_an_outcome_that_ends_each_link_holds_up_nobody():
+    """What the EMS hangs up over comes after all others, one by one, and is stuck after some links; a newer outcome of its place is tried."""
+    journal = Journal([row(number, f"r-{number}") for number in range(4)])
+    backs, peer = writer(journal), HangsUp({"r-1"})
+    assert await a_link(backs, journal, peer) == [["r-0", "r-1", "r-2", "r-3"]]
+    assert await a_link(backs, journal, peer) == [["r-0"], ["r-1"]]
+    assert await a_link(backs, journal, peer) == [["r-2"], ["r-3"], ["r-1"]]
+    assert {result.id: result.state for result in journal.noted} == {0: "written", 2: "written", 3: "written"}
+    for number in range(4, 4 + BREAKS - 3):
+        journal.rows.append(row(number, f"r-{number}"))
+        assert await a_link(backs, journal, peer) == [[f"r-{number}"], ["r-1"]]
+    assert await a_link(backs, journal, peer) == []
+    assert (journal.noted[-1].id, journal.noted[-1].state) == (1, "stuck")
+    journal.rows[1] = replace(journal.rows[1], generation=2)
+    del journal.noted[-1]
+    assert await a_link(backs, journal, peer) == [["r-1"]]
+    journal.rows[1] = replace(journal.rows[1], generation=3)
+    peer.over.clear()
+    assert await a_link(backs, journal, peer) == [["r-1"]]
+    assert (journal.noted[-1].id, journal.noted[-1].state) == (1, "written")
+
+
+async def test_a_link_that_ended_over_something_else_gives_them_one_more_try():
+    """An EMS that hangs up over every outcome is left in peace, so that its records are read; at a later link one outcome finds out for all."""
+    journal = Journal([row(number, f"r-{number}") for number in range(3)])
+    backs, peer = writer(journal), HangsUp({"r-0", "r-1", "r-2"})
+    links = [await a_link(backs, journal, peer) for _ in range(BREAKS)]
+    assert [len(tried) for tried in links] == [1] * BREAKS
+    assert await a_link(backs, journal, peer) == []
+    assert [result.state for result in journal.noted] == ["stuck"] * 3
+    journal.noted.clear()
+    assert [len(await a_link(backs, journal, peer)) for _ in range(2)] == [1, 0]
+    journal.noted.clear()
+    peer.over.clear()
+    assert sorted(await a_link(backs, journal, peer)) == [["r-0"], ["r-1"], ["r-2"]]
+
+
+async def test_whoever_sees_the_end_of_a_link_first_makes_no_difference():
+    """The reader may see it before the writer does, which is cancelled in the middle of its write then."""
+
+    class Cancelled(Session):
+        async def write(self, writes):
+            self.writes += 1
+            if any(write.request == "r-1" for write in writes):
+                asyncio.current_task().cancel()
+            await asyncio.sleep(0)
+            return await super().write(writes)
+
+    journal = Journal([row(1, "r-1")])
+    backs, peer = writer(journal), Cancelled()
+    for _ in range(BREAKS + 1):
+        peer.tried = []
+        await a_link(backs, journal, peer)
+    assert (peer.writes, [result.state for result in journal.noted]) == (BREAKS, ["stuck"])
 
 
 async def test_a_session_that_hangs_is_left(monkeypatch):
