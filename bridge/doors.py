@@ -49,7 +49,7 @@ async def listen_to_smp(
     )
     port = await listener.start(stack, options.host, options.port, passed)
     log.info("listening", extra={"listener": "returns", "address": options.host, "port": port})
-    return Door(port, lambda: renew_certificate(context, options.certificate, options.private_key))
+    return Door(port, lambda: renew_certificate(context, options.certificate, options.private_key, options.client_ca))
 
 
 async def listen_to_operators(

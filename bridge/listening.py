@@ -42,16 +42,27 @@ def is_loopback(passed: socket.socket) -> bool:
     return ipaddress.ip_address(passed.getsockname()[0]).is_loopback
 
 
-def renew_certificate(context: ssl.SSLContext, certificate: Path, private_key: Path) -> None:
-    """New handshakes show what the files hold now; connections that stand are left alone. Raises `BridgeError`, and the old pair stays."""
+def renew_certificate(
+    context: ssl.SSLContext, certificate: Path, private_key: Path, client_ca: Path | None = None
+) -> None:
+    """New handshakes show and ask for what the files hold now; connections that stand are left alone. Raises `BridgeError`, and the old ones stay.
+
+    A context keeps one certificate for each kind of key, so that a new one of another kind would stand beside the old one: handshakes are turned to a
+    context of their own, before they choose.
+    """
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key)
-        context.load_cert_chain(certificate, private_key)
+        fresh = server_context(certificate, private_key, client_ca)
     except OSError as error:  # ssl.SSLError is one
         raise BridgeError(
-            f"the certificate {certificate} cannot be used: {error.strerror or error}",
+            f"the certificate {certificate}{f' or the authority {client_ca}' if client_ca else ''} cannot be used: {error.strerror or error}",
             hint="put a certificate and its own key there and reload again; the former pair is still shown",
         ) from error
+
+    def turn(tls: ssl.SSLObject, name: str | None, asked: ssl.SSLContext) -> None:
+        del name, asked
+        tls.context = fresh
+
+    context.sni_callback = turn
 
 
 async def serve(
