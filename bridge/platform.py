@@ -96,10 +96,11 @@ class ReportedError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a return, a status answer or a refused POST says of a submission. `success` is None where it names no result."""
+    """What a return, a status answer or a refused POST says of a submission. `success` is None where it names no result, and then not `understood` where it names one that the profile does not map."""
 
     rejected: bool = False
     success: bool | None = None
+    understood: bool = True
     created: Mapping[str, str] = field(default_factory=dict)
     errors: Sequence[ReportedError] = ()
     total: int | None = None
@@ -120,6 +121,7 @@ def outcomes(keys: Sequence[str], report: Report, semantics: BatchSemantics) -> 
 
     Named in an ERROR: refused. Named in `created`: registered. Result SUCCESS: registered. Counts that add up: the unnamed are registered.
     Otherwise by the batch semantics. A WARNING refuses nobody; an error that names no item makes every unnamed item unknown, except under atomic.
+    A result that is not understood leaves them unknown under any semantics.
     """
     named, anonymous = _by_key(keys, report.errors)
     refused = {key for key, errors in named.items() if any(not error.warning for error in errors)}
@@ -151,7 +153,7 @@ def sent_again(
         middle = (len(keys) + 1) // 2
         whole = at_once and report.rejected and len(keys) > 1
         return [list(range(middle)), list(range(middle, len(keys)))] if whole else []
-    if not resubmit_unnamed or not (report.rejected or semantics is BatchSemantics.ATOMIC):
+    if not resubmit_unnamed or not report.understood or not (report.rejected or semantics is BatchSemantics.ATOMIC):
         return []
     created = frozenset() if report.rejected else frozenset(report.created)
     innocent = [index for index, key in enumerate(keys) if key not in refused and key not in created]
@@ -179,11 +181,13 @@ def _unnamed(report: Report, semantics: BatchSemantics, sent: int, refused: int,
     if report.rejected:
         return ItemState.REFUSED
     if anonymous:
-        return ItemState.REFUSED if semantics is BatchSemantics.ATOMIC else ItemState.UNKNOWN
+        return ItemState.REFUSED if semantics is BatchSemantics.ATOMIC and report.understood else ItemState.UNKNOWN
     if report.success:
         return ItemState.REGISTERED
     if report.total == sent and report.succeeded is not None and report.succeeded + refused == sent:
         return ItemState.REGISTERED
+    if not report.understood:
+        return ItemState.UNKNOWN
     return {
         BatchSemantics.PARTIAL: ItemState.REGISTERED,
         BatchSemantics.ATOMIC: ItemState.REFUSED,

@@ -79,6 +79,7 @@ class ReadReturn:
     answers_message_id: str
     correlation_id: str
     report: Report
+    unknown_word: str = ""
 
 
 # A status that is a failure without saying whose: an error that names no item, so that it registers nobody under any batch semantics.
@@ -331,6 +332,7 @@ class CallMaker:
             answers_message_id=read.in_reply_to,
             correlation_id=read.meta.correlation_id,
             report=report_of(read),
+            unknown_word=read.unknown_word,
         )
 
     def poll_delay_s(self, attempt: int) -> float | None:
@@ -379,6 +381,7 @@ def report_of(read: BatchReturn) -> Report:
     return Report(
         rejected=read.rejected,
         success=read.success,
+        understood=not read.unknown_word,
         created=dict(read.created),
         errors=[_reported(error) for error in read.errors],
         total=read.total,

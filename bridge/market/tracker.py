@@ -205,6 +205,8 @@ class Tracker:
         if found.state in _NOT_SENT:
             await self._disproved(found, parked)
             return
+        if read.unknown_word:
+            await self._unmapped(found.id, f"returned a result word that the profile does not map: {read.unknown_word}")
         stamps = {**found.stamps, "returned": parked.message.received}
         await self._settle(found, read.report, cause="return", return_id=parked.id, stamps=stamps)
 
@@ -356,8 +358,9 @@ class Tracker:
 
     async def _take_status(self, submission: str, read: StatusReport, note: AnswerNote) -> bool:
         if read.unknown_word:
-            text = f"SMP answered a status word that the profile does not map: {read.unknown_word}"
-            await self._journal.alarm("STATUS_WORD", participant=self._participant, subject=submission, text=text)
+            await self._unmapped(
+                submission, f"answered a status word that the profile does not map: {read.unknown_word}"
+            )
         if read.report is None:
             return False
         found = await self._journal.find_submission(self._participant, submission=submission)
@@ -366,6 +369,10 @@ class Tracker:
             return True
         await self._settle(found, read.report, cause="status", stamps=found.stamps, answer=note)
         return True
+
+    async def _unmapped(self, submission: str, what: str) -> None:
+        """A word of SMP's that nobody has told us the meaning of."""
+        await self._journal.alarm("STATUS_WORD", participant=self._participant, subject=submission, text=f"SMP {what}")
 
     async def _overdue_kept(self, submission: str, transaction_id: str) -> None:
         try:

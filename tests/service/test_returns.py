@@ -134,6 +134,17 @@ async def test_an_unknown_status_word_keeps_polling_and_alarms(tmp_path):
         await until_words(ems, places, {3: 1})
 
 
+async def test_an_unknown_result_word_registers_nobody(tmp_path):
+    """A return whose result is a word that the profile does not map: each item unknown, whatever the batch semantics, and an alarm."""
+    async with service(tmp_path, profile="odd", knobs=Knobs(unknown_word="SIDEWAYS")) as made:
+        ems = await linked(made)
+        places = fill(ems, 2)
+        ems.request("assets", *places)
+        await until_words(ems, places, {6: 2})
+        await made_alarm(made, "STATUS_WORD")
+        await made.until_states("PARTIAL")
+
+
 async def test_a_token_that_expires_is_renewed_once(tmp_path):
     """401: one renewal, the same bytes again; the second attempt is accepted and nothing is created twice."""
     async with service(tmp_path) as made:

@@ -16,6 +16,7 @@ from bridge.platform import (
     ReportedError,
     classify,
     outcomes,
+    sent_again,
 )
 from bridge.profile import load_profile, shipped_profiles
 from bridge.wire import Wire
@@ -80,6 +81,14 @@ def states(report, semantics=BatchSemantics.UNKNOWN, keys=("a", "b", "c")):
 def test_outcome_per_item(report, semantics, expected):
     """The ordered rule of DOMAIN 4, case by case."""
     assert states(report, semantics) == expected
+
+
+def test_nothing_is_sent_again_on_a_word_that_nobody_understands():
+    """Under atomic semantics the innocent of a refused batch may go again; whether this one was refused is not known."""
+    for understood, expected in ((True, [[0, 2]]), (False, [])):
+        report = Report(success=None, understood=understood, errors=[error("b")])
+        again = sent_again(("a", "b", "c"), report, BatchSemantics.ATOMIC, at_once=False, resubmit_unnamed=True)
+        assert again == expected
 
 
 def test_error_counted_twice_for_one_item_is_one_refusal():
@@ -185,6 +194,12 @@ def created(*names):
         ({"result": "ERRORS", "errors": naming("b")}, BatchSemantics.PARTIAL, [R, X, R]),
         ({"result": "ERRORS", "errors": naming("b")}, BatchSemantics.ATOMIC, [X, X, X]),
         ({"result": "MAYBE"}, BatchSemantics.UNKNOWN, [U, U, U]),
+        # a result word that the profile does not map: whatever the batch semantics, only what is said of an item itself
+        ({"result": "MAYBE"}, BatchSemantics.PARTIAL, [U, U, U]),
+        ({"result": "MAYBE"}, BatchSemantics.ATOMIC, [U, U, U]),
+        ({"result": "MAYBE", "created": created("a"), "errors": naming("b")}, BatchSemantics.PARTIAL, [R, X, U]),
+        ({"result": "MAYBE", "errors": naming("b")}, BatchSemantics.ATOMIC, [U, X, U]),
+        ({"result": "MAYBE", "errors": ["all wrong"]}, BatchSemantics.ATOMIC, [U, U, U]),
         ({}, BatchSemantics.PARTIAL, [R, R, R]),
         # a WARNING refuses nobody
         ({"result": "ERRORS", "errors": [*naming("a", severity="WARNING"), *naming("b")]}, BatchSemantics.PARTIAL, [R, X, R]),

@@ -107,7 +107,7 @@ class Maker:
 
     def read_return(self, message):
         return SimpleNamespace(
-            transaction_id="T1", answers_message_id="", correlation_id="", report=Report(success=True)
+            transaction_id="T1", answers_message_id="", correlation_id="", report=Report(success=True), unknown_word=""
         )
 
 
