@@ -19,7 +19,7 @@ _ROW: Final = (
 
 
 def park(tx: Tx, fence: Fence, message: ReturnMessage) -> Parked:
-    """Store a return unless it is on disk already; the same id with another meaning is stored too, and a person is told.
+    """Store a return unless it is on disk already; the same id with another meaning is stored too, and a person is told. Only the first meaning is ever good.
 
     What stands in quarantine never makes a genuine message a duplicate or a conflict.
     """
@@ -31,7 +31,8 @@ def park(tx: Tx, fence: Fence, message: ReturnMessage) -> Parked:
     for id_, content, received_ns in same:
         if content == message.content:
             tx.event(fence, message.participant, "return.duplicate", message.message_id, {"return": id_})
-            return Parked(verdict="duplicate", return_id=id_, receipt_ns=received_ns)
+            verdict = "duplicate" if id_ == same[0][0] else "conflict"
+            return Parked(verdict=verdict, return_id=id_, receipt_ns=received_ns)
     verdict = "conflict" if same else "new"
     id_ = _insert(tx, fence, message, verdict)
     if verdict == "conflict":

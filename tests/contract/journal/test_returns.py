@@ -33,6 +33,16 @@ async def test_same_id_with_another_meaning_is_a_conflict(kit):
     assert [entry.id for entry in await kit.journal.unsettled_returns("acme")] == [first.return_id]
 
 
+async def test_a_conflict_that_comes_again_is_none_the_less_a_conflict(kit):
+    """It is stored once, and its sender never hears that it was taken; the genuine one is a duplicate as before."""
+    first = await kit.journal.park_return(kit.market, kit.returned())
+    other = await kit.journal.park_return(kit.market, kit.returned(content=b"another meaning"))
+    again = await kit.journal.park_return(kit.market, kit.returned(content=b"another meaning"))
+    assert (again.verdict, again.return_id) == ("conflict", other.return_id)
+    assert (await kit.journal.park_return(kit.market, kit.returned())).verdict == "duplicate"
+    assert [entry.id for entry in await kit.journal.unsettled_returns("acme")] == [first.return_id]
+
+
 async def test_message_ids_belong_to_their_participant(kit):
     """The same id for another participant is another message."""
     await kit.journal.park_return(kit.market, kit.returned())
