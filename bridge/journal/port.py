@@ -229,6 +229,7 @@ class OpenSubmission:
 class ReturnMessage:
     """A signed return as it came: the exact body, the signature header, and what routes it. `content` is a digest of its meaning without its own timestamp.
 
+    `correlation_id` is the id of ours that it echoes: that of our message where it names it, else the correlation id.
     `checks` names those that it passed, in order; `peer` is the certificate that the caller showed. Both are told once, when it is parked.
     """
 

@@ -104,7 +104,7 @@ class ReturnReader:
             participant=self._identity.participant,
             message_id=meta.message_id,
             transaction_id=(read.transaction_id or "") if read else "",
-            correlation_id=said.correlation_id,
+            correlation_id=(read.in_reply_to if read else "") or said.correlation_id,
             content=self._meaning(content, meta),
             body=body,
             headers=headers,

@@ -5,6 +5,9 @@ import asyncio
 import pytest
 from end_point import ACME, listening
 
+from bridge.journal.port import AnswerNote
+from bridge.submission import SubmissionState
+
 
 async def test_a_header_that_is_no_unicode(tmp_path):
     """A good return with a proxy's Latin-1 header is taken, and kept as evidence as well as it can be."""
@@ -63,3 +66,15 @@ async def test_a_return_that_the_start_took_up_is_dealt_with_once(tmp_path, monk
         events = smp.rows("SELECT subject FROM events WHERE kind = 'return.orphan'")
         assert events.count(held[0].message.message_id) == 1
         assert len(events) == 2
+
+
+async def test_an_early_return_that_echoes_our_message_id_alone(tmp_path):
+    """It came before its call's answer, which is lost then: the id of our message says whose it is, whatever SMP's own correlation id."""
+    async with listening(tmp_path, profile="odd") as smp:
+        ours = await smp.submission("BESS001", state=SubmissionState.SENDING)
+        await smp.post(smp.draft(transaction_id="", correlation_id="theirs", in_reply_to=f"m-{ours}"))
+        nothing = AnswerNote(status=0, headers={}, body=b"", detail="connection lost", transaction_id="")
+        early = await smp.journal.answered(smp.sides[ACME].fence, ours, SubmissionState.IN_DOUBT, nothing)
+        for parked in early:
+            smp.sides[ACME].tracker.again(parked)
+        await smp.until("SELECT state FROM submissions", ["CONFIRMED"])

@@ -380,6 +380,8 @@ class Smp:
             kid="k", profile="p",
         )  # fmt: skip
         await self.journal.sending(side.fence, due.submission, call, len(keys))
+        if state is SubmissionState.SENDING:
+            return due.submission
         note = AnswerNote(status=202, headers={}, body=b"{}", detail="", transaction_id=transaction_id)
         retry_ns = self.clock.wall_ns() + 3600 * 10**9
         await self.journal.answered(side.fence, due.submission, state, note, retry_ns=retry_ns)
