@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from paho.mqtt.client import Client, MQTTMessage, _WebsocketWrapper
+from paho.mqtt.client import Client, _WebsocketWrapper
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from adapters.mqtt.config import MqttOptions, Version
 from adapters.mqtt.outbox import Message
-from adapters.mqtt.replies import Reply
+from adapters.mqtt.replies import Reply, carried, variable
 from adapters.mqtt.trust import trust
 from bridge.api import OnExpired, has_expired, without_dates
 
@@ -24,7 +24,6 @@ OFFLINE: Final = b"offline"
 ONLINE: Final = b"online"
 AHEAD: Final = 16 * 1024  # bytes asked of the connection at once
 _PUBLISH: Final = 0x30  # with QoS 0 or 1: what else stands in those bits is no matter here
-_LAST_SHIFT: Final = 21
 _CONTROL: Final = 0x8  # the bit of an opcode that marks frames of control (RFC 6455, 5.5)
 
 _PROTOCOLS: Final = {Version.V311: MQTTProtocolVersion.MQTTv311, Version.V5: MQTTProtocolVersion.MQTTv5}
@@ -94,11 +93,12 @@ def certificate_of(sock: Any) -> Mapping[str, Any]:
 class Ahead(Client):
     """The library's client, reading ahead: by itself it asks the system for each packet's first byte, each byte of its length, and the rest. For one connection.
 
-    `plain` is told of a message that came whole and without properties: its topic, payload, packet identifier (0 with QoS 0), and whether it was
-    retained. Half of what the library does with a message is to put it together from pieces, and to guard it from other threads.
+    `plain` is told of a message: its topic, payload, packet identifier (0 with QoS 0), whether it was retained, and what its properties say about its
+    answer where it has any. Half of what the library does with a message that came whole and without properties is to put it together from pieces,
+    and to guard it from other threads.
     """
 
-    plain: Callable[[str, bytes, int, bool], None] | None = None
+    plain: Callable[[str, bytes, int, bool, Reply | None], None] | None = None
     _ahead = b""
     _taken = 0
     _short = False
@@ -138,21 +138,27 @@ class Ahead(Client):
                 return MQTTErrorCode.MQTT_ERR_CONN_LOST
         return MQTTErrorCode.MQTT_ERR_SUCCESS if self._told(self.plain) else super()._packet_read()
 
-    def _told(self, plain: Callable[[str, bytes, int, bool], None]) -> bool:
+    def _handle_publish(self) -> MQTTErrorCode:
+        """A message with properties, or one that came in pieces. The library ends the connection at U+FEFF in a property, which MQTT 5 allows (1.5.4): such a message would come again to each new one, and nothing behind it."""
+        packet = self._in_packet
+        found = None
+        if self.plain is not None and self._protocol == MQTTProtocolVersion.MQTTv5:
+            found = _published(packet["command"], bytes(packet["packet"]))
+        if self.plain is None or found is None:
+            return super()._handle_publish()
+        self.plain(*found)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _told(self, plain: Callable[[str, bytes, int, bool, Reply | None], None]) -> bool:
         """Tell a PUBLISH of QoS 0 or 1 (MQTT 3.1.1 and 5, 3.3) that is here whole and has no properties; False for anything else, which stays where it is."""
         data, end, start = self._ahead, len(self._ahead), self._taken + 1
         if start >= end or data[start - 1] & 0xF4 != _PUBLISH:
             return False
-        head, size, shift = data[start - 1], 0, 0
-        while True:  # the length: seven bits a byte, four bytes at most (1.5.5)
-            if start == end or shift > _LAST_SHIFT:
-                return False
-            byte = data[start]
-            start += 1
-            size |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                break
+        head = data[start - 1]
+        try:
+            size, start = variable(data, start)
+        except ValueError:
+            return False
         after = start + size
         if after > end or size < 2:
             return False
@@ -174,8 +180,26 @@ class Ahead(Client):
         self._taken = after
         with self._msgtime_mutex:
             self._last_bytes_received = time.monotonic()
-        plain(name, data[body:after], mid, bool(head & 0x01))
+        plain(name, data[body:after], mid, bool(head & 0x01), None)
         return True
+
+
+def _published(head: int, packet: bytes) -> tuple[str, bytes, int, bool, Reply | None] | None:
+    """A PUBLISH of MQTT 5 with QoS 0 or 1 (3.3) as `Ahead.plain` is told of it; None for what is the library's to judge."""
+    if head & 0xF4 != _PUBLISH:
+        return None
+    at = 2 + int.from_bytes(packet[:2], "big")
+    topic, mid = packet[2:at], 0
+    if head & 0x02:
+        mid, at = int.from_bytes(packet[at : at + 2], "big"), at + 2
+    try:
+        size, at = variable(packet, at)
+        end = at + size
+        if not topic or end > len(packet):
+            return None
+        return topic.decode(), packet[end:], mid, bool(head & 0x01), carried(packet[at:end])
+    except ValueError:
+        return None
 
 
 class _Masking(_WebsocketWrapper):
@@ -198,13 +222,6 @@ def without_delay(sock: Any) -> None:
     """
     with suppress(OSError), socket.socket(fileno=os.dup(sock.fileno())) as twin:
         twin.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def reply_of(message: MQTTMessage) -> Reply | None:
-    """What a message of MQTT 5 says about its answer; the library has an attribute only for what came."""
-    topic = getattr(message.properties, "ResponseTopic", "")
-    correlation = getattr(message.properties, "CorrelationData", None)
-    return Reply(topic, correlation) if topic or correlation is not None else None
 
 
 def correlated(message: Message) -> Properties | None:

@@ -19,7 +19,6 @@ from adapters.mqtt.client import (
     connect,
     correlated,
     made,
-    reply_of,
     without_delay,
 )
 from adapters.mqtt.codec import printable
@@ -417,9 +416,9 @@ class Link:
         except UnicodeDecodeError:
             topic = ""  # fits no template: acknowledged and put aside
         mid = message.mid if message.qos else 0
-        self._came(topic, bytes(message.payload), mid, message.retain, reply_of(message))
+        self._came(topic, bytes(message.payload), mid, message.retain, None)
 
-    def _came(self, topic: str, payload: bytes, mid: int, retained: bool, reply: Reply | None = None) -> None:  # noqa: FBT001 - the client's own form
+    def _came(self, topic: str, payload: bytes, mid: int, retained: bool, reply: Reply | None) -> None:  # noqa: FBT001 - the client's own form
         self._events += 1
         self.messages += 1
         if self._closing:

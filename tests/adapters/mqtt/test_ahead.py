@@ -15,6 +15,7 @@ from adapters.mqtt import ADAPTER
 from adapters.mqtt.client import AHEAD, Ahead, made
 from adapters.mqtt.config import MqttOptions
 from adapters.mqtt.link import BURST
+from adapters.mqtt.replies import Reply
 
 TOPIC = "acme/asset/EV001/registration"
 
@@ -56,7 +57,7 @@ def read(pieces):
     client = made(MqttOptions(host="127.0.0.1", version="3.1.1"), "test")
     assert isinstance(client, Ahead)
     payloads, wire = [], Wire(pieces)
-    client.plain = lambda _topic, payload, _mid, _retained: payloads.append(payload)
+    client.plain = lambda _topic, payload, *_: payloads.append(payload)
     client.on_message = lambda _client, _userdata, message: payloads.append(message.payload)
     client._sock = wire
     while wire.pieces or client.ahead:
@@ -88,7 +89,7 @@ def told(pieces, version, *, plain):
         messages.append((topic, bytes(message.payload), message.mid if message.qos else 0, message.retain))
 
     def at_once(*message):
-        messages.append(message)
+        messages.append(message[:4])
         short.append(message)
 
     client.on_message = whole
@@ -201,21 +202,42 @@ def test_a_plain_message_is_told_at_once(version, bits, mid, size):
     messages, _, short = told([packet, packet], version, plain=True)
     expected = ("a/é", b"x" * size, mid, bool(bits & 1))
     assert messages == [expected, expected]
-    assert len(short) == (2 if len(packet) <= AHEAD else 0)
+    assert len(short) == (2 if len(packet) <= AHEAD or version == "5" else 0)
 
 
 @pytest.mark.parametrize(
     "packet",
     [
-        publish(b"a", b"x", bits=2, properties=RESPONSE),
         publish(b"", b"x", bits=2, properties=b"\x23\x00\x01"),
+        publish(b"a", b"x", bits=2, properties=RESPONSE + RESPONSE),
+        publish(b"a", b"x", bits=2, properties=b"\x08\x00\x02a"),
+        publish(b"a", b"x", bits=2, properties=b"\x7f"),
+        publish(b"a", b"x", bits=2, properties=b"\x0b\x80\x80\x80\x80\x01"),
         publish(b"a\xff", b"x", bits=2, properties=b""),
         publish(b"a", b"x", bits=4, properties=b""),
     ],
 )
-def test_what_says_more_is_the_librarys(packet):
-    """Properties, a topic that is no text, QoS 2."""
+def test_what_is_not_understood_is_the_librarys(packet):
+    """A topic by its alias, properties that MQTT 5 does not allow, a topic that is no text, QoS 2."""
     assert told([packet], "5", plain=True)[2] == []
+
+
+USER = b"\x26\x00\x01k\x00\x01v"
+EVERY = (
+    b"\x01\x01\x02\x00\x00\x00\x09\x03\x00\x01j" + RESPONSE + b"\x09\x00\x02\xff\x00\x0b\x81\x01\x0b\x01" + USER + USER
+)
+
+
+@pytest.mark.parametrize(
+    ("properties", "reply"), [(EVERY, Reply("a", b"\xff\x00")), (USER, None), (b"\x09\x00\x00", Reply("", b""))]
+)
+@pytest.mark.parametrize("size", [1, 16400])
+def test_of_properties_the_reply_is_told(properties, reply, size):
+    """Every property that a PUBLISH may have, in a message that comes whole and in one that comes in pieces."""
+    packet = publish(b"a", b"x" * size, bits=3, properties=properties)
+    _, ends, short = told(cut(packet, [5, 9]), "5", plain=True)
+    assert short == [("a", b"x" * size, 7, True, reply)]
+    assert max(ends) <= 0
 
 
 def test_a_plain_message_is_a_sign_of_life():

@@ -151,3 +151,15 @@ def test_what_is_kept_comes_back_as_it_was(topic, correlation):
     assert len(text) <= MOST_REPLY
     assert unpacked(text) == (Reply(topic, correlation) if text else None)
     assert (text == "") == (topic == "" and correlation is None)
+
+
+async def test_a_byte_order_mark_in_a_property_stops_nothing(session, broker):
+    """MQTT 5 lets U+FEFF stand in any text (1.5.4). A connection that ends at it ends at each new one, for the request comes again, and what is behind it never comes."""
+    marked = {"UserProperty": ("by", "\ufeffscheduler"), "ContentType": "\ufeffjson", "CorrelationData": b"\xff"}
+    asker = Peer(broker, protocol=MQTTProtocolVersion.MQTTv5)  # one that hears nothing: it would end at it too
+    async with asker, session(version="5") as link:
+        await asker.publish(REQUEST.format("EV001"), request("r-1"), **marked)
+        await asker.publish(REQUEST.format("EV002"), request("r-2"))
+        arrivals = await take(link, 2)
+        assert [arrival.records[0].request for arrival in arrivals] == ["r-1", "r-2"]
+        assert unpacked(arrivals[0].records[0].reply) == Reply("", b"\xff")
