@@ -19,6 +19,7 @@ from adapters.mqtt.client import (
     connect,
     correlated,
     made,
+    packet_bytes,
     without_delay,
 )
 from adapters.mqtt.codec import printable
@@ -87,6 +88,8 @@ class Link:
         self._late: asyncio.TimerHandle | None = None
         self._status_mid = 0
         self._window = WINDOW
+        self._largest: int | None = None  # bytes of a packet that the broker takes; None where it does not say
+        self._unsaid = False  # our status is on its way
         self._outstanding: dict[int, int] = {}
         self._asked = 0
         self.messages = 0
@@ -118,14 +121,19 @@ class Link:
         if self._options.status_topic is not None:
             with self._translated("publishing"):
                 info = self._client.publish(self._options.status_topic, ONLINE, AT_LEAST_ONCE, retain=True)
-            self._status_mid = info.mid
+            self._status_mid, self._unsaid = info.mid, True
 
     async def publish(self, messages: Sequence[Message]) -> dict[int, str]:
-        """Publish these and wait until the broker has each; returns what it refused, by position. Raises `LinkError`."""
+        """Publish these and wait until the broker has each; returns what it refused, by position. Raises `LinkError`.
+
+        What is larger than the broker says it takes is not sent: it would end the connection (MQTT 5, 3.2.2.3.6), at each new one again.
+        """
         self.check()
-        self._refused = {}
-        for start in range(0, len(messages), self._window):
-            for position, message in enumerate(messages[start : start + self._window], start):
+        self._refused = self._too_large(messages)
+        await self._until(lambda: not self._unsaid, "publishing")  # it counts in the window too
+        posts = [(at, message) for at, message in enumerate(messages) if at not in self._refused]
+        for start in range(0, len(posts), self._window):
+            for position, message in posts[start : start + self._window]:
                 with self._translated("publishing"):
                     info = self._client.publish(
                         message.topic, message.payload, AT_LEAST_ONCE, message.retain, correlated(message)
@@ -135,6 +143,16 @@ class Link:
                 self._outstanding[info.mid] = position
             await self._until(lambda: not self._outstanding, "publishing")
         return self._refused
+
+    def _too_large(self, messages: Sequence[Message]) -> dict[int, str]:
+        if self._largest is None:
+            return {}
+        sizes = {position: packet_bytes(message) for position, message in enumerate(messages)}
+        return {
+            position: f"the message takes {size} bytes, the broker allows {self._largest}; raise its limit, or name fewer members in `payload`"
+            for position, size in sizes.items()
+            if size > self._largest
+        }
 
     async def round_trip(self) -> None:
         """Ask the broker something that changes nothing, and wait for its answer: what it sent before has come then. Raises `LinkError`."""
@@ -356,6 +374,7 @@ class Link:
         most = getattr(properties, "ReceiveMaximum", None)
         if isinstance(most, int):
             self._window = min(self._window, most)
+        self._largest = getattr(properties, "MaximumPacketSize", None)
         self._connected = True
         self._moved.set()
 
@@ -403,6 +422,7 @@ class Link:
         self._events += 1
         if self._closing and mid == self._status_mid:
             self._heard_out.set()
+        self._unsaid = self._unsaid and mid != self._status_mid
         position = self._outstanding.pop(mid, None)
         if position is not None and reason.is_failure:
             self._refused[position] = f"the broker refuses the message ({printable(reason)})"

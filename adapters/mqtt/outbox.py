@@ -9,7 +9,7 @@ from adapters.mqtt.book import FlowBook
 from adapters.mqtt.codec import encode, instant, member, printable
 from adapters.mqtt.config import MqttOptions, MqttOutcome
 from adapters.mqtt.replies import Reply
-from adapters.mqtt.topics import template
+from adapters.mqtt.topics import MOST_BYTES, template
 from bridge.api import AlarmWord, OutcomeField, Selection, Write, Written
 
 
@@ -97,5 +97,8 @@ def _address(entry: Outgoing, flow: FlowBook, options: MqttOptions) -> None:
         entry.error = f"{printable(entry.place)} is no place of this flow; its name has {len(flow.each.names)} level(s)"
         return
     entry.topic = template(entry.selection.outcome.topic).fill(placeholders)
-    if not options.may_write(entry.topic):
+    size = len(entry.topic.encode())
+    if size > MOST_BYTES:
+        entry.error = f"the outcome's topic would have {size} bytes, MQTT allows {MOST_BYTES}; nothing was published"
+    elif not options.may_write(entry.topic):
         entry.error = f"{printable(entry.topic)} is outside `writable:`; nothing was published"

@@ -47,6 +47,7 @@ async def test_another_flow_s_request_is_not_held_up_by_what_comes_behind_it(ses
     """
     unit = selection_of("unit", read_site()["flows"]["unit"])
     async with session(chargers(), unit) as link:
+        await link.caught_up()  # our status was acknowledged, before which no outcome leaves
         link._link.pause()
         before = link._link.messages
         await flood(ems, link, first=(UNIT.format("U1") + "/request", request("u-1")))

@@ -16,6 +16,7 @@ import pytest
 import trustme
 from mosquitto import HOST, Peer, free_port, mosquitto
 from mqtt_site import ASSET, REQUEST, context_of, options_of, outcome, read_site, request, selection_of, take
+from played_broker import serving
 
 from adapters.mqtt import ADAPTER
 from bridge.api import LinkError, LinkRefused
@@ -364,17 +365,6 @@ def certificates(directory):
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert(HOST).configure_cert(context)
     return directory / "ca.pem", context
-
-
-@asynccontextmanager
-async def serving(handler, **options):
-    """A server with this handler; yields its port."""
-    server = await asyncio.start_server(handler, HOST, 0, **options)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        await server.wait_closed()
 
 
 @asynccontextmanager

@@ -5,9 +5,15 @@ import json
 import subprocess
 
 import pytest
-from mosquitto import Peer
-from mqtt_site import RESULT, outcome, read_site, selection_of
+from mosquitto import HOST, Peer, mosquitto
+from mqtt_site import RESULT, context_of, options_of, outcome, read_site, selection_of
+from played_broker import PlayedBroker, serving
 
+from adapters.mqtt import ADAPTER
+from adapters.mqtt.book import FlowBook
+from adapters.mqtt.client import correlated, made, packet_bytes
+from adapters.mqtt.config import MqttOptions
+from adapters.mqtt.outbox import Message, outgoing
 from bridge.api import OutcomeField, Quality
 
 
@@ -138,6 +144,73 @@ async def test_a_publish_that_the_broker_refuses_is_an_error_of_its_address(tmp_
     async with session(version="5") as link:
         written = await link.write(outcome("EV001", "r-1"))
     assert {entry.error for entry in written} == {"the broker refuses the message (Not authorized)"}
+
+
+async def test_an_outcome_larger_than_the_broker_takes_is_refused_alone(tmp_path):
+    """MQTT 5 says how large a packet may be. Sent all the same it would end the connection, at each new one again, and no other outcome would ever leave."""
+    most = 1000
+    room = most - packet_bytes(message("EV001", "x" * 500)) + 500
+    large, too_large = "x" * room, "x" * (room + 1)
+    async with mosquitto(tmp_path / "broker", extra=f"max_packet_size {most}") as broker, Peer(broker) as ems:
+        await ems.subscribe(RESULT.format("+"))
+        options = options_of(read_site(), **broker.options(version="5"))
+        async with ADAPTER.open(context_of(options)) as link:
+            writes = [outcome(place, "r-1", errors=(text,)) for place, text in (("EV002", too_large), ("EV001", large))]
+            written = await link.write([write for both in writes for write in both])
+            await ems.until(RESULT.format("EV001"))
+    errors = {entry.error for entry in written if entry.address.place == "EV002"}
+    assert errors == {
+        "the message takes 1001 bytes, the broker allows 1000; raise its limit, or name fewer members in `payload`"
+    }
+    assert {entry.error for entry in written if entry.address.place == "EV001"} == {""}
+
+
+def message(place, text):
+    """What an outcome with this text becomes."""
+    context = context_of(options_of(read_site(), host="127.0.0.1"))
+    (selection,) = context.selections
+    flows = {"chargers": FlowBook(selection, 1024)}
+    (entry,) = outgoing(
+        outcome(place, "r-1", errors=(text,)), {"chargers": selection}, flows, context.options, lambda _: None
+    )
+    (made,) = entry.messages()
+    return made
+
+
+@pytest.mark.parametrize("correlation", [None, b"", b"x" * 124, b"x" * 125, b"x" * 5000])
+@pytest.mark.parametrize("size", [0, 90, 16_300, 16_400])
+def test_the_size_of_a_packet_is_what_the_library_sends(correlation, size):
+    """Lengths of one to three bytes, with and without properties."""
+    client = made(MqttOptions(host="127.0.0.1", version="5"), "test")
+    client.on_socket_register_write = lambda *_: None
+    client._sock = object()
+    one = Message(topic="acme/é", payload=b"x" * size, correlation=correlation)
+    client._send_publish(1, one.topic.encode(), one.payload, 1, False, False, None, correlated(one))
+    client._sock = None
+    (packet,) = client._out_packet
+    assert packet_bytes(one) == len(packet["packet"])
+
+
+async def test_a_topic_longer_than_mqtt_allows_is_refused_alone(session, ems):
+    """A request's topic may be just short enough, and that of its result not."""
+    await ems.subscribe(RESULT.format("EV001"))
+    async with session() as link:
+        written = await link.write([*outcome("E" * 65_500, "r-1"), *outcome("EV001", "r-2")])
+        await ems.until(RESULT.format("EV001"))
+    assert {entry.error for entry in written} == {
+        "the outcome's topic would have 65543 bytes, MQTT allows 65535; nothing was published", ""
+    }  # fmt: skip
+
+
+async def test_no_more_are_on_their_way_than_the_broker_takes():
+    """Its receive maximum (MQTT 5, 3.3.4) counts our status too; one more and it ends the connection, at each new one again."""
+    broker = PlayedBroker(b"\x21\x00\x02", after_s=0.02)
+    async with serving(broker.serve) as port:
+        options = options_of(read_site(), host=HOST, port=port, version="5")
+        async with ADAPTER.open(context_of(options)) as link:
+            await link.write([write for number in range(5) for write in outcome(f"EV{number}", "r-1")])
+    assert max(broker.under_way) == 2
+    assert len(broker.under_way) == 7  # online, five outcomes, offline
 
 
 async def test_messages_cannot_be_read(session, broker):
