@@ -113,6 +113,11 @@ class Ahead(Client):
         """Whether the last read took all that the connection had, and all of it was looked at: another one now would find nothing."""
         return self._short and self._taken == len(self._ahead)
 
+    @property
+    def lacking(self) -> int:
+        """Bytes that are still to come of the packet that is being read; 0 between two packets."""
+        return int(self._in_packet["to_process"])
+
     def _sock_recv(self, bufsize: int) -> bytes:
         start, end = self._taken, self._taken + bufsize
         if start == len(self._ahead):

@@ -451,18 +451,19 @@ class Link:
     # ending ----------------------------------------------------------------------------------------------------------
 
     async def _until(self, condition: Callable[[], bool], doing: str) -> None:
-        """Wait for an answer; as long as answers come the limit starts anew. Raises `LinkError`."""
+        """Wait for an answer; as long as answers come, or messages that it stands behind, the limit starts anew. Raises `LinkError`."""
         while True:
             self.check()
             if condition():
                 return
             self._moved.clear()
+            before = self.messages, self._client.lacking
             try:
                 async with asyncio.timeout(self._options.timeout):
                     await self._moved.wait()
             except TimeoutError:
-                if self._paused:
-                    continue  # it is we who do not listen
+                if self._paused or before != (self.messages, self._client.lacking):
+                    continue  # it is we who do not listen, or a slow link that brings what came first
                 raise self.fail(f"{doing}: the broker gave no answer within {self._options.timeout:g} s") from None
 
     @contextmanager

@@ -407,6 +407,20 @@ async def test_caught_up_means_that_everything_has_come(tmp_path, version):
                 assert link._link.messages == count
 
 
+@pytest.mark.parametrize(("count", "size"), [(20, 2_000), (1, 40_000)], ids=["many messages", "a long one"])
+async def test_an_answer_may_stand_behind_what_a_slow_link_brings(tmp_path, version, count, size):
+    """The broker has acknowledged our outcome long ago, and the registrations come first. A link that is given up for that begins with all of them again."""
+    async with mosquitto(tmp_path / "broker") as broker, Peer(broker) as ems:
+        for number in range(count):
+            await ems.publish(ASSET.format(f"EV{number:03}"), {"name": "x" * size}, retain=True)
+        async with FaultProxy(broker.host, broker.port) as proxy:
+            proxy.set(Way.DOWN, rate_bytes_per_s=60_000)
+            options = broker.options(version=version, host=proxy.host, port=proxy.port, timeout="200ms")
+            async with open_at(**options) as link:
+                assert not any(entry.error for entry in await link.write(outcome("EV001", "r-1")))
+                assert link._link.messages == count
+
+
 async def test_catching_up_with_a_silent_broker_ends_the_session(tmp_path):
     """Nobody knows what it still has to say: that is a lost link, and no reason to refuse a request."""
     async with (
