@@ -486,6 +486,7 @@ class Link:
         for timer in (self._tick, self._late):
             if timer is not None:
                 timer.cancel()
+        self._client.on_socket_close = None  # the library closes it once more when it is collected
         sock, self._socket = self._socket, None
         if sock is not None:
             self._loop.remove_reader(sock)

@@ -421,6 +421,28 @@ async def test_an_answer_may_stand_behind_what_a_slow_link_brings(tmp_path, vers
                 assert link._link.messages == count
 
 
+async def test_a_link_that_was_lost_leaves_no_line_behind(tmp_path, monkeypatch):
+    """The library closes its socket once more when the client is collected; what fails there is a traceback among the service's lines."""
+    found = []
+    monkeypatch.setattr(sys, "unraisablehook", found.append)
+    async with mosquitto(tmp_path / "broker") as broker:
+        await broken(broker)
+    gc.collect()
+    assert found == []
+
+
+async def broken(broker):
+    """A session that ends because an outcome gets no answer."""
+    async with (
+        FaultProxy(broker.host, broker.port) as proxy,
+        open_at(**broker.options(host=proxy.host, port=proxy.port, timeout="200ms")) as link,
+    ):
+        await link.caught_up()
+        proxy.set(Way.DOWN, blackhole=True)
+        with suppress(LinkError):
+            await link.write(outcome("EV001", "r-1"))
+
+
 async def test_catching_up_with_a_silent_broker_ends_the_session(tmp_path):
     """Nobody knows what it still has to say: that is a lost link, and no reason to refuse a request."""
     async with (
