@@ -26,7 +26,7 @@ class SubmitOptions(Options):
 
 
 class AlarmsOptions(Options):
-    """The core's own part of `alarms:`. `link_down_after`: how long a link may be without a session before it is an alarm."""
+    """The core's own part of `alarms:`. `link_down_after`: how long a link may be without a session that lasts before it is an alarm."""
 
     adapter: str | None = None
     word: Later = None

@@ -12,11 +12,16 @@ REFUSED: Final = "LINK_REFUSED"
 BEYOND: Final = "BEYOND_LIMIT"
 ENDED: Final = "CERTIFICATE_ENDED"
 AGAIN_S: Final = 1.0
+STEADY_S: Final = 10.0  # a session that ends sooner has settled nothing
 _TEXT_CHARS: Final = 500
 
 
 class LinkAlarms:
-    """The alarms of one adapter's link. LINK_REFUSED at once, LINK_DOWN after `after_s` without a session, both cleared when one opens; BEYOND_LIMIT ends with its session, CERTIFICATE_ENDED with another certificate."""
+    """The alarms of one adapter's link. LINK_REFUSED at once, LINK_DOWN after `after_s` without a session, both cleared when one opens; BEYOND_LIMIT ends with its session, CERTIFICATE_ENDED with another certificate.
+
+    A link that opens and is lost again and again (two hosts with one client id, a peer that hangs up at what it is told) is as good as down: after a
+    session of less than `STEADY_S` the time without one goes on, and the next one has to last so long before it clears anything.
+    """
 
     def __init__(
         self, *, site: str, adapter: str, participant: str, journal: Journal, clock: Clock, after_s: float
@@ -29,6 +34,9 @@ class LinkAlarms:
         self._after_s = after_s
         self._changed = asyncio.Event()
         self._since_ns: int | None = clock.mono_ns()
+        self._before_ns: int = self._since_ns
+        self._opened_ns: int | None = None
+        self._short = False  # the last session was too short
         self._reason = "it was never open"
         self._refusal = ""
         self._left_out = ""
@@ -38,8 +46,16 @@ class LinkAlarms:
 
     def opened(self) -> None:
         """A session is open."""
-        self._since_ns, self._refusal = None, ""
+        self._opened_ns = self._clock.mono_ns()
+        if not self._short:
+            self._settled()
         self._changed.set()
+
+    def _settled(self) -> None:
+        """The link is well again."""
+        if self._since_ns is not None:
+            self._before_ns = self._since_ns
+        self._since_ns, self._refusal, self._short = None, "", False
 
     def beyond(self, text: str) -> None:
         """The EMS offers more than the adapter keeps; the first text of a session stands. It may come before the session is open."""
@@ -55,8 +71,13 @@ class LinkAlarms:
 
     def lost(self, error: BaseException) -> None:
         """A session ended, or none could be opened."""
-        if self._since_ns is None:
-            self._since_ns = self._clock.mono_ns()
+        if self._opened_ns is not None:
+            self._short = not self._steady()
+            self._opened_ns = None
+            if not self._short:
+                self._since_ns = self._clock.mono_ns()
+            elif self._since_ns is None:
+                self._since_ns = self._before_ns
         self._left_out = ""
         self._reason = f"{type(error).__name__}: {error}"[:_TEXT_CHARS]
         if isinstance(error, LinkRefused):
@@ -79,8 +100,11 @@ class LinkAlarms:
                 continue
 
     async def _tell(self) -> None:
+        if self._short and self._opened_ns is not None and self._steady():
+            self._settled()
         down = self._since_ns is not None and self._down_s() >= self._after_s
-        text = f"no session for {self._after_s:g} s: {self._reason}"
+        lasting = f" that lasted {STEADY_S:g} s" if self._short else ""
+        text = f"no session{lasting} for {self._after_s:g} s: {self._reason}"
         await self._set(DOWN, text if down else "")
         await self._set(REFUSED, self._refusal)
         await self._set(BEYOND, self._left_out)
@@ -105,8 +129,15 @@ class LinkAlarms:
         assert self._since_ns is not None
         return (self._clock.mono_ns() - self._since_ns) / 1e9
 
+    def _steady(self) -> bool:
+        """Whether the session that opened last has lasted."""
+        return self._opened_ns is not None and (self._clock.mono_ns() - self._opened_ns) / 1e9 >= STEADY_S
+
     def _left_s(self) -> float | None:
-        """How long until LINK_DOWN is due; None when nothing is."""
-        if self._since_ns is None or self._told[DOWN] is True:
+        """How long until LINK_DOWN is due, or an open session has lasted; None when nothing is awaited."""
+        if self._since_ns is None:
             return None
-        return max(0.001, self._after_s - self._down_s())
+        waits = [] if self._told[DOWN] is True else [self._after_s - self._down_s()]
+        if self._opened_ns is not None:
+            waits.append(STEADY_S - (self._clock.mono_ns() - self._opened_ns) / 1e9)
+        return max(0.001, min(waits)) if waits else None

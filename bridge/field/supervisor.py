@@ -11,7 +11,7 @@ from bridge.errors import BridgeError, Fenced, JournalUnusable, LinkError, LinkR
 from bridge.field.alarmword import AlarmWords
 from bridge.field.certificates import PeerWatch
 from bridge.field.intake import IntakeDesk
-from bridge.field.links import LinkAlarms
+from bridge.field.links import STEADY_S, LinkAlarms
 from bridge.field.recollection import Recollection
 from bridge.field.report import FieldMetrics
 from bridge.field.waiting import WaitingRoom, awaiting_by_place
@@ -28,7 +28,6 @@ LONGEST_DELAY_S: Final = 5.0
 # Longer than for a lost link, and short enough for one that broke in such a way that it looked like a refusal: a peer that hangs up while
 # it is being secured, say. Such a link too is back within 10 s of its peer's return.
 REFUSED_DELAY_S: Final = 6.0
-STEADY_S: Final = 10.0
 
 
 class Supervisor:

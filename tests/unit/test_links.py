@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from bridge.clock import SystemClock
 from bridge.errors import JournalFull, LinkError, LinkRefused
 from bridge.field import links
-from bridge.field.links import LinkAlarms
+from bridge.field.links import STEADY_S, LinkAlarms
 
 
 class Rows:
@@ -38,10 +38,15 @@ class Rows:
 
 
 @asynccontextmanager
-async def watched(after_s=0.05):
+async def watched(after_s=0.05, clock=None):
     rows = Rows()
     alarms = LinkAlarms(
-        site="north", adapter="ems", participant="acme", journal=rows, clock=SystemClock.here(), after_s=after_s
+        site="north",
+        adapter="ems",
+        participant="acme",
+        journal=rows,
+        clock=clock or SystemClock.here(),
+        after_s=after_s,
     )
     task = asyncio.get_running_loop().create_task(alarms.run())
     try:
@@ -87,11 +92,78 @@ async def test_a_short_loss_is_none():
     """Back before the time is over."""
     async with watched(after_s=60) as (rows, alarms):
         alarms.opened()
-        alarms.lost(LinkError("blink"))
-        alarms.opened()
         async with asyncio.timeout(10):
             while ("LINK_DOWN", True) not in rows.said:
                 await asyncio.sleep(0.001)
+        alarms.lost(LinkError("blink"))
+        await asyncio.sleep(0.01)
+        alarms.opened()
+        await asyncio.sleep(0.01)
+        assert ("LINK_DOWN", False) not in rows.said
+
+
+class HandClock:
+    """Moves only when it is told to."""
+
+    ns = 1_000_000_000
+
+    def mono_ns(self):
+        return self.ns
+
+
+async def flap(alarms, clock, *, open_s, lost_s, error="another client"):
+    """A session that lasts so long, and the time until the next one."""
+    alarms.opened()
+    await asyncio.sleep(0.001)
+    clock.ns += int(open_s * 1e9)
+    alarms.lost(LinkError(error))
+    await asyncio.sleep(0.001)
+    clock.ns += int(lost_s * 1e9)
+
+
+async def test_a_link_that_never_lasts_is_down():
+    """Two hosts with one client id throw each other out for ever: told once, and cleared once when a session has lasted."""
+    clock = HandClock()
+    async with watched(after_s=60, clock=clock) as (rows, alarms):
+        await flap(alarms, clock, open_s=3600, lost_s=2)
+        for _ in range(14):
+            await flap(alarms, clock, open_s=2, lost_s=2)
+        assert not rows.standing
+        for _ in range(20):
+            await flap(alarms, clock, open_s=2, lost_s=2)
+        assert rows.standing == {"LINK_DOWN": "no session that lasted 10 s for 60 s: LinkError: another client"}
+        alarms.opened()
+        await asyncio.sleep(0.001)
+        clock.ns += int(STEADY_S * 1e9)
+        alarms._changed.set()  # the timer that would end stands still with the clock
+        await rows.until([])
+        assert rows.said.count(("LINK_DOWN", False)) == rows.said.count(("LINK_DOWN", True)) - 1 == 1
+
+
+async def test_a_refusal_after_the_opening_is_told_once(monkeypatch):
+    """A broker may refuse a topic when the session is open already; the alarm stands until one has lasted."""
+    clock = HandClock()
+    async with watched(after_s=600, clock=clock) as (rows, alarms):
+        for _ in range(5):
+            alarms.opened()
+            await asyncio.sleep(0.001)
+            alarms.lost(LinkRefused("the broker refuses acme/host/status"))
+            await rows.until(["LINK_REFUSED"])
+        assert rows.said.count(("LINK_REFUSED", False)) == 1
+        monkeypatch.setattr(links, "STEADY_S", 0.02)  # nobody has to say that it has lasted
+        clock.ns += int(1e9)
+        alarms.opened()
+        clock.ns += int(1e9)
+        await rows.until([])
+
+
+async def test_two_short_losses_are_none():
+    """With a session that lasts behind them."""
+    clock = HandClock()
+    async with watched(after_s=60, clock=clock) as (rows, alarms):
+        for _ in range(20):
+            await flap(alarms, clock, open_s=2, lost_s=2)
+            await flap(alarms, clock, open_s=20, lost_s=2)
         assert ("LINK_DOWN", False) not in rows.said
 
 
