@@ -13,7 +13,10 @@ from adapters.mqtt.topics import Template, template
 from bridge.api import Quality, Reading, Record, Selection, Stamp
 
 MOST_PLACES: Final = 10_000  # of one flow; a broker that has more is not the one that was meant
+MOST_KEPT_BYTES: Final = 128 * 1024 * 1024  # of one flow's registrations, as they came
 MOST_AWAITING: Final = 10_000
+MOST_AWAITING_BYTES: Final = 16 * 1024 * 1024  # of one flow's waiting requests; beyond it their ids alone are kept
+_MOST_KEPT: Final = f"{MOST_KEPT_BYTES >> 20} MiB of registrations"
 MOST_ROUTES: Final = 50_000
 SHARED: Final = "$share/"  # MQTT 5, 4.8.2
 
@@ -114,8 +117,10 @@ class FlowBook:
             self._id = self._id if submit.id is None else Source.of(submit.id, submit.format)
             self._where = tuple((Source.of(text, submit.format), wanted) for text, wanted in submit.where.items())
         self._known: dict[str, Registration] = {}
+        self._kept = 0  # bytes
         self._awaiting: dict[str, dict[str, bytes]] = {}
         self._waiters = 0
+        self._awaited = 0  # bytes
         for place, requests in selection.awaiting.items():
             for request in requests:
                 self._await(place, request, b"")
@@ -154,24 +159,43 @@ class FlowBook:
         place = self.place(placeholders)
         if not payload:
             taken.good = True
-            self._known.pop(place, None)
+            self._forget(place)
             return
         if place not in self._known and len(self._known) >= MOST_PLACES:
-            self._leave_out(taken)
+            self._leave_out(taken, f"{MOST_PLACES} registrations")
             return
-        self._keep(place, self._read(placeholders, payload), taken)
+        registration, before = self._read(placeholders, payload), self._known.get(place)
+        kept = self._kept + len(registration.raw) - (len(before.raw) if before is not None else 0)
+        if kept > MOST_KEPT_BYTES:
+            self._forget(place)  # what was heard before is not what stands there now
+            self._leave_out(taken, _MOST_KEPT)
+            return
+        self._kept = kept
+        self._keep(place, registration, taken)
+
+    def _forget(self, place: str) -> None:
+        gone = self._known.pop(place, None)
+        self._kept -= len(gone.raw) if gone is not None else 0
 
     def register_part(self, address: str, placeholders: Mapping[str, str], payload: bytes, taken: Taken) -> None:
         """A message on the topic of one value of a registration. An empty one says that the value is gone."""
         place = self.place(placeholders)
         if place not in self._heard and len(self._heard) >= MOST_PLACES:
-            self._leave_out(taken)
+            self._leave_out(taken, f"{MOST_PLACES} registrations")
             return
         heard = self._heard.setdefault(place, {})
-        heard.pop(address, None)
-        if payload:
+        gone = heard.pop(address, None)
+        self._kept -= len(gone[0]) if gone is not None else 0
+        held = payload[: self._limit]
+        if self._kept + len(held) > MOST_KEPT_BYTES:
+            self._kept -= sum(len(part) for part, _ in self._heard.pop(place).values())
+            self._known.pop(place, None)
+            self._leave_out(taken, _MOST_KEPT)
+            return
+        if held:
             value = self._value(address, payload)
-            heard[address] = (payload[: self._limit], value)
+            heard[address] = (held, value)
+            self._kept += len(held)
             if value.quality is not Quality.GOOD and not value.absent:
                 taken.aside.append(f"the value {value.detail}")
         if not self._needed <= heard.keys():
@@ -187,9 +211,9 @@ class FlowBook:
         raw = b"\n".join(part.encode() + b"=" + held for part, (held, _) in heard.items())
         self._keep(place, Registration(fields=made, raw=raw), taken)
 
-    def _leave_out(self, taken: Taken) -> None:
-        taken.beyond = f"{self.name}: there are more than {MOST_PLACES} registrations; those beyond are left out"
-        taken.aside.append(f"there are more than {MOST_PLACES} registrations")
+    def _leave_out(self, taken: Taken, most: str) -> None:
+        taken.beyond = f"{self.name}: there are more than {most}; those beyond are left out"
+        taken.aside.append(f"there are more than {most}")
 
     def _value(self, address: str, payload: bytes) -> Reading:
         """One value of a registration whose values have topics of their own."""
@@ -211,7 +235,7 @@ class FlowBook:
                 taken.asking.append(Due(flow=self, place=place, registration=registration))
             return
         waiting = self._awaiting.pop(place, {})
-        self._waiters -= len(waiting)
+        self._left(waiting)
         taken.freed.extend(
             Due(flow=self, place=place, request=request, raw=raw, registration=registration)
             for request, raw in waiting.items()
@@ -246,11 +270,20 @@ class FlowBook:
 
     def _await(self, place: str, request: str, raw: bytes) -> None:
         here = self._awaiting.setdefault(place, {})
-        self._waiters += request not in here
-        here[request] = raw
+        if request in here:
+            self._awaited -= len(here[request])
+            self._waiters -= 1
+        held = raw if self._awaited + len(raw) <= MOST_AWAITING_BYTES else b""  # the journal has them already
+        here[request] = held
+        self._awaited += len(held)
+        self._waiters += 1
         while self._waiters > MOST_AWAITING:
-            oldest = next(iter(self._awaiting))
-            self._waiters -= len(self._awaiting.pop(oldest))
+            self._left(self._awaiting.pop(next(iter(self._awaiting))))
+
+    def _left(self, waiting: Mapping[str, bytes]) -> None:
+        """These wait no longer."""
+        self._waiters -= len(waiting)
+        self._awaited -= sum(map(len, waiting.values()))
 
 
 def _differs(before: Registration, now: Registration) -> bool:

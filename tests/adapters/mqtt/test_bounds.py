@@ -39,6 +39,28 @@ def test_ten_thousand_places_are_kept_and_the_rest_is_left_out(flow):
     assert kept.flows["chargers"].known("ONE-MORE") is not None
 
 
+def test_so_many_bytes_of_registrations_are_kept_and_the_rest_is_left_out(flow, monkeypatch):
+    """Ten thousand large ones would fill the memory of the whole host, at each start again. What changed and finds no room is not what stood there before."""
+    monkeypatch.setattr(book, "MOST_KEPT_BYTES", 10_000)
+    selection, message = flow
+    kept = Book([selection], ROOMY)
+
+    def publish(place, size):
+        topic, payload = message(place)
+        taken = kept.take(topic, payload + b" " * (size - len(payload)) if size else b"")
+        return bool(taken.beyond), kept.flows["chargers"].known(place) is not None
+
+    assert [publish(f"EV{number}", 3000) for number in range(4)] == [(False, True)] * 3 + [(True, False)]
+    assert publish("EV0", 3500) == (False, True)
+    assert publish("EV0", 4500) == (True, False)
+    assert publish("EV3", 3000) == (False, True)
+    assert publish("EV3", 0) == (False, False)
+    assert publish("EV4", 4000) == (False, True)
+    assert publish("EV4", 4000) == (False, True)  # the same once more takes no more room
+    assert publish("EV5", 200) == (True, False)
+    assert "more than 128 MiB of registrations; those beyond are left out" in kept.take(*message("EV6")).beyond
+
+
 async def test_what_is_left_out_is_told_to_the_core(broker, ems, monkeypatch, caplog):
     """As an alarm's text and as a line; the places that are kept are worked as ever."""
     monkeypatch.setattr(book, "MOST_PLACES", 2)
@@ -67,6 +89,24 @@ def test_requests_without_a_registration_are_bounded(monkeypatch):
         for place in ("EV001", "EV002", "EV003")
     ]
     assert freed == [0, 1, 1]
+
+
+def test_beyond_so_many_bytes_the_ids_alone_of_waiting_requests_are_kept(monkeypatch):
+    """They are completed as ever; the journal has their bytes since they came."""
+    monkeypatch.setattr(book, "MOST_AWAITING_BYTES", 2500)
+    kept = Book([chargers()], ROOMY)
+    received = SystemClock.here().now()
+    asked = json.dumps(request("r-1", text="x" * 1000)).encode()
+    places = ("EV001", "EV002", "EV003")
+    for place in (*places, *places):  # each delivered twice
+        (due,) = kept.take(ASSET.format(place) + "/request", asked).asking
+        assert due.record(received).raw == asked
+    freed = [kept.take(ASSET.format(place), json.dumps(registration()).encode()).freed for place in places]
+    assert [(due.request, due.raw) for (due,) in freed] == [("r-1", asked), ("r-1", asked), ("r-1", b"")]
+    (due,) = kept.take(ASSET.format("EV004") + "/request", asked).asking
+    due.record(received)
+    ((due,),) = [kept.take(ASSET.format("EV004"), json.dumps(registration()).encode()).freed]
+    assert due.raw == asked  # those before it made room
 
 
 def test_topics_that_were_looked_up_are_bounded(monkeypatch):
