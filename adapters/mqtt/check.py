@@ -30,12 +30,15 @@ def check(options: Any, selections: Sequence[Selection]) -> Sequence[Problem]:
         found += _submit(selection, heard)
         found += _share(options, selection, selections)
         found += _outcome(options, selection, heard)
+    found += _mixed(selections)
     if options.status_topic is not None:
         status = template(options.status_topic)
+        taken = [(f"a {other.what}", other.flow, other.topic) for other in heard]
+        taken += [("an outcome", one.flow, template(one.outcome.topic)) for one in selections]
         found += [
-            Problem(path="adapter.status_topic", text=f"is also a {other.what} of the flow {other.flow}; name another")
-            for other in heard
-            if other.topic.overlaps(status)
+            Problem(path="adapter.status_topic", text=f"is also {what} of the flow {flow}; name another")
+            for what, flow, topic in taken
+            if topic.overlaps(status)
         ]
     return found
 
@@ -202,6 +205,28 @@ def _outcome(options: MqttOptions, selection: Selection, heard: Sequence[_Heard]
         if other.topic.overlaps(topic):
             text = f"could be a {other.what} of the flow {other.flow} ({other.topic.text}); the host would hear itself"
             yield Problem(path=f"{path}.topic", text=text)
+
+
+def _mixed(selections: Sequence[Selection]) -> Iterator[Problem]:
+    """Two flows with the same records that publish on one topic: nobody could tell which of them an outcome is of, and a retained one hides the other's."""
+    for number, selection in enumerate(selections):
+        for other in selections[:number]:
+            topics = template(selection.outcome.topic), template(other.outcome.topic)
+            records = template(selection.records.each), template(other.records.each)
+            if topics[0].overlaps(topics[1]) and records[0].overlaps(records[1]) and not _apart(selection, other):
+                text = f"could be an outcome of the flow {other.flow} ({topics[1].text}), which has the same records; give each flow a topic of its own"
+                yield Problem(path=f"flows.{selection.flow}.outcome.topic", text=text)
+
+
+def _apart(one: Selection, other: Selection) -> bool:
+    """Whether their outcomes carry request ids, and no request is one of both."""
+    if not all(
+        isinstance(each.submit, MessageSubmit) and _REQUEST in each.outcome.payload.values() for each in (one, other)
+    ):
+        return False
+    return one.submit.where != other.submit.where or not template(one.submit.topic).overlaps(
+        template(other.submit.topic)
+    )
 
 
 def _braced(names: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 import enum
 import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_validator
@@ -83,6 +84,18 @@ def _group(text: str) -> str:
     return text
 
 
+def _host(text: str) -> str:
+    try:
+        named = ":" not in text or bool(ip_address(text))
+    except ValueError:
+        named = False
+    if not named or not text.isprintable() or any(letter in text for letter in " /[]@"):
+        raise ValueError(
+            "must be a name or an address alone, such as broker.acme.example, 10.0.0.5 or fd00::5; `port` is a key of its own, mqtts:// is `tls:`, ws:// is `websocket:`"
+        )
+    return text
+
+
 def _client_id(text: str) -> str:
     if not text or not text.isprintable() or len(text.encode()) > MOST_BYTES:
         raise ValueError("must be printable text; left out, it is made of the site's and the adapter's name")
@@ -153,7 +166,7 @@ class WebSocket(Options):
 class MqttOptions(Options):
     """One connection to a broker."""
 
-    host: Annotated[str, Field(min_length=1)]
+    host: Annotated[str, Field(min_length=1), AfterValidator(_host)]
     port: Annotated[int, Field(ge=1, le=65535)] = 8883
     version: Annotated[Version, BeforeValidator(_version)] = Version.V311
     tls: Tls | None = None

@@ -62,12 +62,23 @@ def test_the_readme_lists_every_option_and_its_default():
         ({"tls": {"certificate": __file__}}, "belong together"),
         ({"tls": {"insecure": True}}, "Extra inputs"),
         ({"websocket": {"path": "mqtt"}}, "begins with /"),
+        ({"host": "mqtts://broker.acme.example"}, "a name or an address alone"),
+        ({"host": "10.0.0.5:1883"}, "`port` is a key of its own"),
+        ({"host": "broker.acme.example/mqtt"}, "a name or an address alone"),
+        ({"host": "[fd00::5]"}, "fd00::5"),
+        ({"host": " broker"}, "a name or an address alone"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused(options, what):
     """With what would be right."""
     with pytest.raises(ValidationError, match=what):
         MqttOptions.model_validate({"host": "x", **options})
+
+
+@pytest.mark.parametrize("host", ["broker", "broker.acme.example", "10.0.0.5", "::1", "fd00::5", "bröker.example"])
+def test_names_and_addresses_are_hosts(host):
+    """As they stand."""
+    assert MqttOptions.model_validate({"host": host}).host == host
 
 
 @pytest.mark.parametrize(("given", "version"), [("3.1.1", "3.1.1"), (5, "5"), ("5.0", "5"), (5.0, "5")])
@@ -144,6 +155,7 @@ RESULT = "acme/crawley/ems/asset/{asset}/registration/result"
             "outside `writable:`",
         ),
         ("adapters/broker/status_topic", "acme/crawley/ems/asset/x/registration", "adapter.status_topic", "chargers"),
+        ("adapters/broker/status_topic", RESULT.format(asset="x"), "adapter.status_topic", "an outcome of the flow"),
         ("flows/chargers/submit", {"when": "change"}, "flows.chargers.outcome.payload", "nobody requests here"),
     ],
 )
@@ -160,6 +172,30 @@ def test_an_outcome_that_the_host_would_hear_itself_is_found():
         _set(site, "adapters/broker/writable", ["#"])
 
     assert "would hear itself" in problems(change)["flows.chargers.outcome.topic"]
+
+
+def test_two_flows_of_the_same_records_have_outcomes_of_their_own():
+    """A flow that was copied for another participant, say. With requests of its own it needs none, for the outcome tells whose it is."""
+
+    def copied(site):
+        site["flows"]["live"] = copy.deepcopy(site["flows"]["chargers"])
+
+    def moved(site):
+        copied(site)
+        _set(site, "flows/live/outcome/topic", "acme/crawley/live/{asset}/result")
+        _set(site, "adapters/broker/writable", ["acme/crawley/#"])
+
+    def asked(site):
+        copied(site)
+        _set(site, "flows/live/submit/where", {"action": "create-live"})
+
+    def anonymous(site):
+        asked(site)
+        _set(site, "flows/live/outcome/payload", {"state": "state"})
+
+    assert "could be an outcome of the flow chargers" in problems(copied)["flows.live.outcome.topic"]
+    assert "which has the same records" in problems(anonymous)["flows.live.outcome.topic"]
+    assert (problems(moved), problems(asked)) == ({}, {})
 
 
 def test_one_topic_for_all_outcomes_needs_the_request_id():
