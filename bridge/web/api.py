@@ -17,6 +17,7 @@ from bridge.web.operators import MOST, Operators
 
 _TEXTS: Final = ("reference", "outcome", "asset_id", "error_code", "error_text")
 _LONGEST: Final = 1000
+_DIGITS: Final = 15
 
 
 class Api:
@@ -38,7 +39,7 @@ class Api:
         """Newest first; `?participant=`, `?state=`, `?limit=`."""
         query = _query(request, "participant", "state", "limit")
         limit = query.get("limit", "100")
-        if not limit.isdecimal() or not 1 <= int(limit) <= MOST:
+        if not limit.isdecimal() or len(limit) > _DIGITS or not 1 <= int(limit) <= MOST:
             raise BadRequest(f"`limit` is a number from 1 to {MOST}")
         views = await self._operators.submissions(
             request[PERSON],
@@ -157,7 +158,7 @@ class Api:
             side = KeySide(said.get("side"))
         except ValueError:
             raise BadRequest("`side` is ours or theirs") from None
-        if not isinstance(kid, str) or (action is Action.REVOKE_KEY and not kid):
+        if not isinstance(kid, str) or not kid.isprintable() or (action is Action.REVOKE_KEY and not kid):
             raise BadRequest("`kid` is the id of a key")
         wanted = self._operators.of_keys(action, request.match_info["id"], side, kid)
         done = await self._operators.wish(request[PERSON], wanted, said["reason"])
@@ -170,11 +171,11 @@ def _outcomes(found: object) -> list[Mapping[str, str]]:
     whole = isinstance(found, list) and all(
         isinstance(line, dict)
         and line.keys() <= set(_TEXTS)
-        and all(isinstance(text, str) and len(text) <= _LONGEST for text in line.values())
+        and all(isinstance(text, str) and len(text) <= _LONGEST and text.isprintable() for text in line.values())
         for line in found
     )
     if not whole:
-        raise BadRequest(f"`outcomes` is a list of objects of texts: {', '.join(_TEXTS)}")
+        raise BadRequest(f"`outcomes` is a list of objects of texts without control characters: {', '.join(_TEXTS)}")
     assert isinstance(found, list)
     return found
 
@@ -209,7 +210,7 @@ async def _scope(request: web.Request) -> tuple[Scope, str, str]:
 
 def _number(request: web.Request) -> int:
     text = request.match_info["id"]
-    if not text.isdecimal() or not text.isascii() or len(text) > 15:
+    if not text.isdecimal() or not text.isascii() or len(text) > _DIGITS:
         raise NotHere("there is no such number")
     return int(text)
 

@@ -11,12 +11,14 @@ from aiohttp import web
 from bridge.errors import BridgeError, JournalFull, JournalUnusable, NotPossible
 from bridge.metrics import Metrics
 from bridge.secret import Secret
+from bridge.web.markup import sign_in_page, wrong_page
 from bridge.web.roles import NOBODY, READING, Person, Role
 from bridge.web.tokens import Believer, TokenRefused, Unwelcome
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 PERSON: Final = web.RequestKey("smp_bridge_person", Person)
 SIGN_IN: Final = "/sign-in"
+API: Final = "/api/v1/"
 _SAFE: Final = frozenset({"GET", "HEAD"})
 _BEARER: Final = "bearer "
 HEADERS: Final = {
@@ -26,6 +28,12 @@ HEADERS: Final = {
     # not `no-referrer`: a form would then be sent with the origin `null`, which is nobody's
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Server": "smp-bridge",  # else aiohttp tells its own and Python's version
+}
+_WORDS: Final = {
+    404: "there is nothing at this address",
+    405: "this address is asked in another way",
+    413: "this is more than is taken at once",
 }
 
 
@@ -63,11 +71,10 @@ class Guard:
 
         @web.middleware
         async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-            response = await self._answer(request, handler)
-            response.headers.update({name: text for name, text in HEADERS.items() if name not in response.headers})
-            return response
+            return await self._answer(request, handler)
 
         app = web.Application(middlewares=[middleware], client_max_size=1024 * 1024)
+        app.on_response_prepare.append(_dressed)
         for route in routes:
             app.router.add_route(route.method, route.path, route.handler)
             self._routes[route.method, route.path] = route
@@ -96,13 +103,19 @@ class Guard:
             self.refused(refused.reason)
             return self._stranger(request)
         except NotHere as error:
-            return told(error, 404)
+            return self._wrong(request, error, 404)
         except BadRequest as error:
-            return told(error, 400)
+            return self._wrong(request, error, 400)
         except NotPossible as error:
-            return told(error, 409)
+            return self._wrong(request, error, 409)
         except (JournalFull, JournalUnusable) as error:
-            return told(error, 503)
+            return self._wrong(request, error, 503)
+        except web.HTTPError as error:  # the router's, and of a body that is too large
+            words = _WORDS.get(error.status, error.reason)
+            response = self._wrong(request, BridgeError(words), error.status)
+            if "Allow" in error.headers:
+                response.headers["Allow"] = error.headers["Allow"]
+            return response
 
     async def _let_in(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
@@ -110,17 +123,19 @@ class Guard:
         if route is not None and route.open:
             return await handler(request)
         person, by_cookie = await self._who(request)
+        request[PERSON] = person
         if route is None:  # only who may come in hears what there is
             return await handler(request)
+        if any("\0" in text for text in (request.path, *request.query.values())):
+            raise NotHere("no name here holds a NUL")  # which PostgreSQL takes for a failure of its own
         if person.role not in route.roles or (not person.token and request.method not in _SAFE):
             self.refused(Unwelcome.ROLE)
             if not person.token:
                 return self._stranger(request)
-            return told(BridgeError(f"the role {person.role.value} may not do this"), 403)
+            return self._wrong(request, BridgeError(f"the role {person.role.value} may not do this"), 403)
         if by_cookie and request.method not in _SAFE and not self.own_page(request):
             self.refused(Unwelcome.ORIGIN)
-            return told(BridgeError("this did not come from a page of this host"), 403)
-        request[PERSON] = person
+            return self._wrong(request, BridgeError("this did not come from a page of this host"), 403)
         return await handler(request)
 
     async def _who(self, request: web.Request) -> tuple[Person, bool]:
@@ -143,11 +158,31 @@ class Guard:
         self._metrics.admin_refused.labels(reason.value).inc()
 
     def _stranger(self, request: web.Request) -> web.StreamResponse:
-        if request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
+        if _wants_a_page(request):
             return web.Response(status=303, headers={"Location": SIGN_IN})
         response = told(BridgeError("a token that counts here is needed"), 401)
         response.headers["WWW-Authenticate"] = "Bearer"
         return response
+
+    def _wrong(self, request: web.Request, error: BridgeError, status: int) -> web.Response:
+        """What is wrong, as a page for a browser and as JSON for a program."""
+        if not _wants_a_page(request):
+            return told(error, status)
+        person = request.get(PERSON)
+        return sign_in_page(str(error), status=status) if person is None else wrong_page(person, error, status)
+
+
+async def _dressed(_: web.Request, response: web.StreamResponse) -> None:
+    """Each answer has our headers, also those that the library makes."""
+    response.headers.update({name: text for name, text in HEADERS.items() if name not in response.headers})
+    response.headers["Server"] = HEADERS["Server"]
+
+
+def _wants_a_page(request: web.Request) -> bool:
+    """Whether a person looks at the answer: a browser that was led here, or sends a form."""
+    return "text/html" in request.headers.get("Accept", "") and (
+        request.method == "GET" or not request.path.startswith(API)
+    )
 
 
 def told(error: BridgeError, status: int) -> web.Response:

@@ -9,6 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from bridge.clock import iso_ms
+from bridge.errors import BridgeError
 from bridge.journal.access import ApprovalView
 from bridge.journal.port import AlarmView, SubmissionView
 from bridge.web.roles import Person, Role
@@ -151,6 +152,16 @@ def page(person: Person, body: str, *, status: int = 200) -> web.Response:
     else:
         who, way = "<span>Reading without a token</span>", '<a href="/sign-in">Sign in</a>'
     return _html(f"<header><h1>smp-bridge</h1>{who}{way}</header><main>{body}</main>", status)
+
+
+def wrong_page(person: Person, error: BridgeError, status: int) -> web.Response:
+    """What went wrong, and the way back."""
+    return page(person, f'<p><a href="/">Back</a></p>{note("", in_full(error))}', status=status)
+
+
+def in_full(error: BridgeError) -> str:
+    """An error with its hint."""
+    return f"{error}. {error.hint}" if error.hint else str(error)
 
 
 def _html(body: str, status: int) -> web.Response:

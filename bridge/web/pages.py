@@ -1,5 +1,6 @@
 """The pages for a browser: sign in with a token, see what stands, decide. Plain HTML without scripts; every text in it is escaped."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from html import escape
 from typing import Final
@@ -7,7 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from bridge.clock import Clock, iso_ms
-from bridge.errors import BridgeError, NotPossible
+from bridge.errors import NotPossible
 from bridge.journal.access import Action
 from bridge.secret import Secret
 from bridge.submission import SubmissionState
@@ -21,6 +22,7 @@ from bridge.web.tokens import Believer, TokenRefused
 _S = SubmissionState
 _SHOWN: Final = 50
 _DIGITS: Final = 15
+FORM_S: Final = 10.0
 # What a person can decide of a submission in this state, besides a confirmation, which needs the API or the command line.
 _CHOICES: Final = {
     _S.IN_DOUBT: (Action.RESEND, Action.CANCEL),
@@ -50,10 +52,9 @@ class Pages:
         """The token becomes a cookie that no script and no other site can use."""
         if not self._guard.own_page(request):
             return html.sign_in_page("This form did not come from this host. Please try again here.", status=403)
-        form = await request.post()
-        given = form.get("token", "")
+        given = (await _field(request, "token")).strip()
         try:
-            person = await self._believer.person(Secret(given.strip() if isinstance(given, str) else ""))
+            person = await self._believer.person(Secret(given))
         except TokenRefused as refused:
             self._guard.refused(refused.reason)
             return html.sign_in_page(
@@ -62,7 +63,7 @@ class Pages:
         response = web.Response(status=303, headers={"Location": "/"})
         response.set_cookie(
             self._guard.cookie(request),
-            given.strip() if isinstance(given, str) else "",
+            given,
             max_age=max((person.expires_ns - self._clock.wall_ns()) // 1_000_000_000, 1),
             path="/",
             secure=self._guard.secure,
@@ -155,9 +156,9 @@ class Pages:
             )
         try:
             wanted = await self._operators.wanted(request[PERSON], action, submission)
-            done = await self._operators.wish(request[PERSON], wanted, await _reason(request))
+            done = await self._operators.wish(request[PERSON], wanted, await _field(request, "reason"))
         except (BadRequest, NotPossible) as error:
-            return await self._submission_page(request, submission, wrong=_told(error), status=409)
+            return await self._submission_page(request, submission, wrong=html.in_full(error), status=409)
         said = f"Request {done.approval} waits for a second person." if done.approval else f"Done: {done.goes_on}."
         return await self._submission_page(request, submission, said=said)
 
@@ -184,17 +185,21 @@ class Pages:
         if not text.isdecimal() or not text.isascii() or len(text) > _DIGITS:
             raise NotHere("there is no such number")
         try:
-            await act(int(text), await _reason(request))
+            await act(int(text), await _field(request, "reason"))
         except (BadRequest, NotPossible) as error:
-            back = f'<p><a href="/">Back</a></p>{html.note("", _told(error))}'
-            return html.page(request[PERSON], back, status=409)
+            return html.wrong_page(request[PERSON], error, 409)
         return web.Response(status=303, headers={"Location": "/"})
 
 
-async def _reason(request: web.Request) -> str:
-    given = (await request.post()).get("reason", "")
+async def _field(request: web.Request, name: str) -> str:
+    """A field of a form of ours, '' without it. Raises `BadRequest` for what no form of ours sends, or sends too slowly."""
+    if request.content_type != "application/x-www-form-urlencoded":
+        raise BadRequest("send the form as application/x-www-form-urlencoded")
+    try:
+        async with asyncio.timeout(FORM_S):
+            given = (await request.post()).get(name, "")
+    except TimeoutError:
+        raise BadRequest(f"the form did not come within {FORM_S:g} s") from None
+    except (LookupError, ValueError):  # a character set that there is not, or bytes that are none of it
+        raise BadRequest("the form is not UTF-8") from None
     return given if isinstance(given, str) else ""
-
-
-def _told(error: BridgeError) -> str:
-    return f"{error}. {error.hint}" if error.hint else str(error)
