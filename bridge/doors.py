@@ -12,7 +12,7 @@ from bridge.errors import ConfigError, Problem
 from bridge.journal.keys import KeyRecord
 from bridge.journal.port import Journal
 from bridge.keyring import open_signer
-from bridge.listening import both, is_loopback, renew_certificate, serve, server_context
+from bridge.listening import both, is_loopback, renew_certificate, server_context
 from bridge.market.endpoint import ReturnsEndpoint
 from bridge.material import host_signer
 from bridge.shared import Shared
@@ -87,6 +87,6 @@ async def listen_to_operators(
         usable=usable,
     )
     admin = AdminListener(shared.metrics, health, gauges, shared.measured.told, access)
-    port = await serve(stack, admin.application(), options.host, options.port, context, passed)
+    port = await admin.door(context).start(stack, options.host, options.port, passed)
     log.info("listening", extra={"listener": "admin", "address": options.host, "port": port})
     return Door(port, reload)

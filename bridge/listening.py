@@ -1,13 +1,10 @@
-"""Listeners: an application served on an address or on a socket that was passed, with TLS whose certificate can be read anew."""
+"""What our listeners share: TLS whose certificate can be read anew, and which sockets this machine alone reaches."""
 
 import ipaddress
 import socket
 import ssl
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
-
-from aiohttp import web
 
 from bridge.errors import BridgeError
 
@@ -63,35 +60,3 @@ def renew_certificate(
         tls.context = fresh
 
     context.sni_callback = turn
-
-
-async def serve(
-    stack: AsyncExitStack,
-    app: web.Application,
-    host: str,
-    port: int,
-    context: ssl.SSLContext | None,
-    passed: socket.socket | None,
-) -> int:
-    """Serve an application, on the socket that was passed if there is one; returns the port it really has."""
-    runner = web.AppRunner(
-        app,
-        handle_signals=False,
-        access_log=None,
-        shutdown_timeout=5.0,
-    )
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    site: web.BaseSite
-    if passed is not None:
-        site = web.SockSite(runner, passed, ssl_context=context)
-    else:
-        site = web.TCPSite(runner, host, port, ssl_context=context)
-    try:
-        await site.start()
-    except OSError as error:
-        raise BridgeError(
-            f"cannot listen on {host}:{port}: {error.strerror}",
-            hint="does another process hold this port? Stop it, or change `listeners` in bridge.yaml",
-        ) from error
-    return int(runner.addresses[0][1])

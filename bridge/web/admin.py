@@ -1,6 +1,7 @@
 """The admin listener: metrics, health, latency, the operators' API and pages. Loopback unless the configuration says otherwise; nothing without a token unless it says so."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,10 +17,13 @@ from bridge.web.api import Api
 from bridge.web.guard import PERSON, Guard, Route
 from bridge.web.operators import Operators
 from bridge.web.pages import Pages
+from bridge.web.public import Bounds, PublicListener
 from bridge.web.roles import Person, Role, Territory
 from bridge.web.tokens import Believer
 
 STALE_S = 60.0
+# Few people and a Prometheus, perhaps behind one proxy; it may ask once a minute over a connection that it keeps.
+BOUNDS: Final = Bounds(per_source=64, in_all=128, idle_s=90.0)
 LARGE_BYTES: Final = 128 * 1024  # of metrics: what is written in some milliseconds
 
 _OPERATE: Final = frozenset({Role.OPERATOR})
@@ -78,6 +82,16 @@ class AdminListener:
     def application(self) -> web.Application:
         """The routes, ready to be served."""
         return self._guard.serve(self.routes())
+
+    def door(self, context: ssl.SSLContext | None, bounds: Bounds = BOUNDS) -> PublicListener:
+        """What listens for them: who has no token may not hold more open than `bounds` say."""
+        return PublicListener(
+            self.application(),
+            bounds=bounds,
+            context=context,
+            refused=self._guard.count,
+            malformed=self._guard.malformed,
+        )
 
     def routes(self) -> list[Route]:
         """Every route and who may take it: without `roles`, all of them may."""

@@ -155,7 +155,18 @@ class Guard:
 
     def refused(self, reason: Unwelcome) -> None:
         """Count it. Nothing else is kept of a stranger."""
-        self._metrics.admin_refused.labels(reason.value).inc()
+        self.count(reason.value)
+
+    def count(self, reason: str) -> None:
+        """A request or a connection was refused for this one reason."""
+        self._metrics.admin_refused.labels(reason).inc()
+
+    def malformed(self) -> web.Response:
+        """The answer to what is no HTTP request at all."""
+        self.count("bad_http")
+        response = told(BridgeError("this is no request of HTTP"), 400)
+        response.headers.update(HEADERS)
+        return response
 
     def _stranger(self, request: web.Request) -> web.StreamResponse:
         if _wants_a_page(request):

@@ -1,4 +1,4 @@
-"""The public listener: what a stranger may hold open, and for how long, before anything of it is understood (DOMAIN 9 rows 24 to 26).
+"""What a stranger may hold open at a listener, and for how long, before anything of it is understood (DOMAIN 9 rows 24 to 26).
 
 Connections are counted per source from the moment they are accepted, before the costly handshake; one too many is closed at once.
 """
@@ -45,14 +45,14 @@ class Bounds:
 
 
 class PublicListener:
-    """Serves an application to strangers. `refused` counts a reason; `malformed` answers what is no HTTP. Where networks are `allowed`, nobody else is heard."""
+    """Serves an application to strangers, over TLS where there is a `context`. `refused` counts a reason; `malformed` answers what is no HTTP. Where networks are `allowed`, nobody else is heard."""
 
     def __init__(
         self,
         application: web.Application,
         *,
         bounds: Bounds,
-        context: ssl.SSLContext,
+        context: ssl.SSLContext | None,
         refused: Callable[[str], None],
         malformed: Callable[[], web.Response],
         allowed: Sequence[Network] = (),
@@ -134,15 +134,15 @@ class PublicListener:
 
     async def _take(self, connected: socket.socket, server: web.Server, source: str) -> None:
         """The handshake; then the connection is the protocol's, which gives its place back when it ends."""
-        loop = asyncio.get_running_loop()
+        loop, secure = asyncio.get_running_loop(), self._context is not None
         release = _Once(lambda: self._release(source))
         try:
             await loop.connect_accepted_socket(
                 lambda: _Connection(self, server, release, self._options),
                 connected,
                 ssl=self._context,
-                ssl_handshake_timeout=self.bounds.handshake_s,
-                ssl_shutdown_timeout=SHUTDOWN_S,
+                ssl_handshake_timeout=self.bounds.handshake_s if secure else None,
+                ssl_shutdown_timeout=SHUTDOWN_S if secure else None,
             )
         except (OSError, EOFError):  # ssl.SSLError and time-outs are OSErrors
             release()

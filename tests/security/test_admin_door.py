@@ -1,0 +1,80 @@
+"""What somebody without a token may hold open at the admin listener: few connections, and none for long."""
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+
+import pytest
+import pytest_asyncio
+from admin import value
+from admin_world import admin_world
+
+from bridge.web.admin import BOUNDS
+from bridge.web.public import Bounds
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+PLACES = 3
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(tmp_path_factory):
+    """Its port is one of a door with short limits."""
+    async with admin_world(tmp_path_factory.mktemp("admin"), without_token=True) as made, AsyncExitStack() as stack:
+        door = made.listener.door(None, Bounds(head_s=0.3, idle_s=0.5, per_source=PLACES, in_all=PLACES))
+        made.port = await door.start(stack, "127.0.0.1", 0, None)
+        yield made
+
+
+def refused(world, reason):
+    return value(world.metrics.render().decode(), "smp_bridge_admin_refused_total", reason=reason) or 0
+
+
+async def said(world, first):
+    """What comes until the connection ends."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+    writer.write(first)
+    try:
+        async with asyncio.timeout(5):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("first", [b"", b"GET /health/live HT"])
+async def test_a_head_that_does_not_come(world, first):
+    """The connection is closed at the limit."""
+    before, since = refused(world, "head_too_slow"), time.monotonic()
+    assert await said(world, first) == b""
+    assert time.monotonic() - since > 0.25
+    assert refused(world, "head_too_slow") == before + 1
+
+
+async def test_more_connections_than_there_are_places(world):
+    """One too many is closed at once, and a place that was given back is another's; who asks well is served."""
+    idle = [await asyncio.open_connection("127.0.0.1", world.port) for _ in range(PLACES)]
+    before = refused(world, "too_many_connections")
+    assert await said(world, b"") == b""
+    assert refused(world, "too_many_connections") == before + 1
+    for _, writer in idle:
+        writer.transport.abort()
+    async with asyncio.timeout(5):
+        while not (await said(world, b"GET /health/live HTTP/1.0\r\nHost: localhost\r\n\r\n")).startswith(
+            b"HTTP/1.0 200"
+        ):
+            await asyncio.sleep(0.01)
+
+
+async def test_what_is_no_http(world):
+    """It is answered in our words, which repeat nothing of it and name no library."""
+    answer = await said(world, b"\x16\x03\x01 <script>\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.0 400 ")
+    assert b"this is no request of HTTP" in answer
+    assert b"Server: smp-bridge\r\n" in answer
+    assert b"script" not in answer
+    assert b"aiohttp" not in answer
+
+
+async def test_as_it_is_shipped():
+    """A Prometheus that asks once a minute keeps its connection; one source has half of the places at most."""
+    assert BOUNDS.idle_s > 60
+    assert 2 * BOUNDS.per_source <= BOUNDS.in_all < Bounds().in_all
