@@ -2,8 +2,11 @@
 
 import time
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from datetime import time as time_of_day
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
+
 
 
 class Stamp(NamedTuple):
@@ -56,6 +59,16 @@ class SystemClock:
     def mono_ns(self) -> int:
         """Nanoseconds of CLOCK_MONOTONIC."""
         return time.monotonic_ns()
+
+
+def utc_ns(text: str, *, last: bool = False) -> int:
+    """UTC ns of a day or time such as `2026-11-01` or `2026-11-01T08:00` (UTC where no offset is said); of a day its begin, or its `last` moment. Raises `ValueError`."""
+    try:
+        found = datetime.combine(date.fromisoformat(text), time_of_day.max if last else time_of_day.min)
+    except ValueError:  # it is no day alone
+        found = datetime.fromisoformat(text)
+    aware = found if found.tzinfo else found.replace(tzinfo=UTC)
+    return int(aware.timestamp()) * 1_000_000_000 + aware.microsecond * 1000
 
 
 def iso_ms(wall_ns: int) -> str:

@@ -14,6 +14,7 @@ from bridge.journal.port import AlarmView
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     help="What needs a person: list the alarms, each with what to do, or acknowledge one.",
 )
 

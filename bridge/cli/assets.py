@@ -21,6 +21,7 @@ from bridge.profile.words import AlignBy
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     help="What SMP holds: make assets known that were registered outside the bridge, list what is known, or export it.",
 )
 

@@ -22,6 +22,7 @@ CONNECT_S: Final = 20.0
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     help="Make this host's certificate for an EMS, and say what is wrong with those of a configuration.",
 )
 

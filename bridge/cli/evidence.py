@@ -4,7 +4,6 @@ import asyncio
 import json
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -13,7 +12,7 @@ import typer
 from bridge.assembly import anchor_couriers
 from bridge.cli import EXIT_FAILED
 from bridge.cli.erase import erase
-from bridge.cli.journals import ConfigOption, change, known_participant, loaded
+from bridge.cli.journals import ConfigOption, change, known_participant, loaded, moment_option
 from bridge.clock import SystemClock, iso_ms
 from bridge.config import Config
 from bridge.envelope import PublicKey
@@ -31,11 +30,11 @@ from bridge.material import host_signer
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     help="Hand out sealed evidence as a file that proves itself, and check such a file without the journal.",
 )
 
 _WAIT_STEP_S: Final = 0.2
-_MOST_NS: Final = 2**63 - 1  # what a column holds: the year 2262; nothing is later
 _WAIT_MORE_S: Final = 15.0
 
 app.command("erase")(erase)
@@ -192,31 +191,11 @@ def _scope(participant: str, submission: str, from_: str, to: str) -> Scope:
         return Scope(participant=participant, submission=submission)
     if not from_:
         raise typer.BadParameter("--to needs --from")
-    first = _time("--from", from_, time.min)
-    last = _time("--to", to, time.max) if to else SystemClock.here().wall_ns()
+    first = moment_option("--from", from_, last=False)
+    last = moment_option("--to", to, last=True) if to else SystemClock.here().wall_ns()
     if last < first:
         raise typer.BadParameter("--to lies before --from")
     return Scope(participant=participant, from_ns=first, to_ns=last)
-
-
-def _time(option: str, text: str, otherwise: time) -> int:
-    try:
-        found = _day(text, otherwise) or datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(
-            f"{option} {text} is not a day or a time such as 2026-11-01 or 2026-11-01T08:00"
-        ) from None
-    aware = found if found.tzinfo else found.replace(tzinfo=UTC)
-    at_ns = int(aware.timestamp()) * 1_000_000_000 + aware.microsecond * 1000
-    return max(-_MOST_NS, min(_MOST_NS, at_ns))
-
-
-def _day(text: str, at: time) -> datetime | None:
-    """This time of a day; None for what is no day alone."""
-    try:
-        return datetime.combine(date.fromisoformat(text), at)
-    except ValueError:
-        return None
 
 
 def _signer(config: Config) -> KeySigner:

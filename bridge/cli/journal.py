@@ -34,6 +34,7 @@ from bridge.journal.verify import ChainReport, VerifyReport, verify
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     help="Care for the journal: prove that its evidence is whole, back it up, restore it, move old evidence to the archive.",
 )
 

@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, TypeAlias, TypeVar
+from typing import Annotated, Final, TypeAlias, TypeVar
 
 import typer
 
 from bridge.cli.check import load_here
-from bridge.clock import SystemClock
+from bridge.clock import SystemClock, utc_ns
 from bridge.config import Config
 from bridge.ids import submission_ids
 from bridge.journal.approvals import same_person
@@ -18,6 +18,7 @@ from bridge.journal.people import Decision
 from bridge.journal.port import JournalReader
 
 T = TypeVar("T")
+_MOST_NS: Final = 2**63 - 1  # what a column holds: the year 2262; nothing is later
 ConfigOption: TypeAlias = Annotated[Path, typer.Option(help="Directory that holds bridge.yaml and sites/*.yaml.")]
 ByOption: TypeAlias = Annotated[str, typer.Option(help="Your name; the journal keeps it.")]
 ReasonOption: TypeAlias = Annotated[str, typer.Option(help="Why; the journal keeps it.")]
@@ -71,6 +72,17 @@ def known_site(config: Config, name: str) -> str:
     if name and name not in config.sites and name not in config.left_out:
         raise typer.BadParameter(f"{name} is not a site; known are {', '.join(config.sites)}")
     return name
+
+
+def moment_option(option: str, text: str, *, last: bool) -> int:
+    """UTC ns of a day (its begin, or its `last` moment) or a time that this option names."""
+    try:
+        at_ns = utc_ns(text, last=last)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{option} {text} is not a day or a time such as 2026-11-01 or 2026-11-01T08:00"
+        ) from None
+    return max(-_MOST_NS, min(_MOST_NS, at_ns))
 
 
 def whose(by: str) -> str:

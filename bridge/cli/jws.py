@@ -15,7 +15,9 @@ from bridge.errors import BridgeError
 from bridge.keys import load_jwks, load_signer, public_from_jwk
 
 app = typer.Typer(
-    no_args_is_help=True, help="Sign and verify messages by hand, by the same rules as the end point for returns."
+    no_args_is_help=True,
+    add_completion=False,
+    help="Sign and verify messages by hand, by the same rules as the end point for returns.",
 )
 
 

@@ -38,6 +38,7 @@ from bridge.secret import Secret
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     help="Signing keys, ours and SMP's: make, list, rotate, revoke and import them, and print public keys as a JWK Set for SMP.",
 )
 

@@ -1,31 +1,31 @@
 """`smp-bridge submissions`: what became of each call, read from the journal beside a running service or without one."""
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, TypeAlias, TypeVar
+from typing import Annotated, TypeAlias
 
 import typer
 
 from bridge.cli import resolve as deciding
-from bridge.cli.journals import loaded
+from bridge.cli.journals import known_participant, known_site, loaded, moment_option, read
 from bridge.cli.waterfall import waterfall_json, waterfall_lines
+from bridge.clock import iso_ms
 from bridge.config.kinds import clean
 from bridge.errors import BridgeError
-from bridge.journal.configured import open_configured_reader
 from bridge.journal.port import EventView, ItemView, JournalReader, SubmissionView
 from bridge.submission import SubmissionState
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     help="What became of each Create call: list them, show one with its items, events and latency, or decide what cannot go on by itself.",
 )
 
-T = TypeVar("T")
 EVENT_CHARS = 160
 _TEXT_CHARS = 500
+_HOPS = ("received", "sent", "settled")
 _Whole: TypeAlias = tuple[SubmissionView, Sequence[ItemView], Sequence[EventView]]
 ConfigOption = Annotated[Path, typer.Option(help="Directory that holds bridge.yaml and sites/*.yaml.")]
 
@@ -34,24 +34,44 @@ ConfigOption = Annotated[Path, typer.Option(help="Directory that holds bridge.ya
 def list_(
     config: ConfigOption = Path("config"),
     participant: Annotated[str, typer.Option(help="Only this participant entry.")] = "",
+    site: Annotated[str, typer.Option(help="Only this site.")] = "",
     state: Annotated[
         str, typer.Option(help="Only this state, such as CONFIRMED, PARTIAL, IN_DOUBT or AWAITING_RETURN.")
     ] = "",
+    since: Annotated[
+        str, typer.Option(help="Made on or after this day or time (UTC, 2026-11-01 or 2026-11-01T08:00).")
+    ] = "",
+    until: Annotated[str, typer.Option(help="Made up to and with this day or time.")] = "",
+    before: Annotated[str, typer.Option(help="Older than this submission: the last one of a list before.")] = "",
     limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """List submissions, newest first."""
     wanted = _state(state)
-    _known_participant(config, participant)
-    views = _read(config, lambda journal: journal.submissions(participant=participant, state=wanted, limit=limit))
+    found = loaded(config)
+    known_participant(found, participant)
+    known_site(found, site)
+    since_ns = moment_option("--since", since, last=False) if since else None
+    until_ns = moment_option("--until", until, last=True) if until else None
+
+    async def ask(journal: JournalReader) -> Sequence[SubmissionView]:
+        if before and await journal.submission(before) is None:
+            raise _unknown(before)
+        return await journal.submissions(
+            participant=participant, site=site, state=wanted, since_ns=since_ns, until_ns=until_ns, before=before, limit=limit,
+        )  # fmt: skip
+
+    views = read(found, ask)
     if as_json:
         print(json.dumps([_plain(view) for view in views], indent=2))
         return
-    print(f"{'ID':<22} {'SENT (UTC)':<19} {'STATE':<16} {'PARTICIPANT':<16} {'FLOW':<24} {'ITEMS':>5}  TRANSACTION")
+    print(
+        f"{'ID':<22} {'RECEIVED (UTC)':<19} {'SENT (UTC)':<19} {'STATE':<16} {'PARTICIPANT':<16} {'FLOW':<24} {'ITEMS':>5}  TRANSACTION"
+    )
     for view in views:
         where = f"{view.site}/{view.flow}" if view.site else view.flow
         print(
-            f"{view.id:<22} {_sent(view):<19} {view.state.value:<16} {view.participant:<16} {where:<24} {view.items:>5}  {clean(view.transaction_id or '-', _TEXT_CHARS)}{_archived(view)}"
+            f"{view.id:<22} {_stamped(view, 'received'):<19} {_stamped(view, 'sent'):<19} {view.state.value:<16} {view.participant:<16} {where:<24} {view.items:>5}  {clean(view.transaction_id or '-', _TEXT_CHARS)}{_archived(view)}"
         )
 
 
@@ -65,7 +85,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show one submission: how long each stage took, as a waterfall; its items with their outcomes; what happened when."""
-    view, items, events = _read(config, lambda journal: _gather(journal, submission))
+    view, items, events = read(loaded(config), lambda journal: _gather(journal, submission))
     if as_json:
         print(json.dumps(_whole(view, items, events), indent=2))
         return
@@ -96,8 +116,12 @@ app.command("cancel")(deciding.cancel)
 async def _gather(journal: JournalReader, submission: str) -> _Whole:
     view = await journal.submission(submission)
     if view is None:
-        raise BridgeError(f"there is no submission {submission}", hint="`smp-bridge submissions list` names them")
+        raise _unknown(submission)
     return view, await journal.submission_items(submission), await journal.events(submission)
+
+
+def _unknown(submission: str) -> BridgeError:
+    return BridgeError(f"there is no submission {submission}", hint="`smp-bridge submissions list` names them")
 
 
 def _item_line(item: ItemView) -> str:
@@ -116,9 +140,9 @@ def _archived(view: SubmissionView) -> str:
     return f"  (archived: {', '.join(view.segments)})" if view.segments else ""
 
 
-def _sent(view: SubmissionView) -> str:
-    """When its first byte left, '-' before."""
-    stamp = view.stamps.get("sent")
+def _stamped(view: SubmissionView, hop: str) -> str:
+    """When it came to this hop, '-' before."""
+    stamp = view.stamps.get(hop)
     return "-" if stamp is None else datetime.fromtimestamp(stamp.wall_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
@@ -130,25 +154,6 @@ def _state(word: str) -> SubmissionState | None:
     except ValueError:
         known = ", ".join(state.value for state in SubmissionState)
         raise typer.BadParameter(f"{word} is not a state; known are {known}") from None
-
-
-def _known_participant(config: Path, name: str) -> None:
-    known = loaded(config).participants
-    if name and name not in known:
-        raise typer.BadParameter(f"{name} is not a participant; known are {', '.join(known)}")
-
-
-def _read(config: Path, ask: Callable[[JournalReader], Awaitable[T]]) -> T:
-    options = loaded(config).host.journal
-
-    async def inside() -> T:
-        journal = await open_configured_reader(options)
-        try:
-            return await ask(journal)
-        finally:
-            await journal.close()
-
-    return asyncio.run(inside())
 
 
 def _plain(view: SubmissionView) -> dict[str, object]:
@@ -165,6 +170,7 @@ def _plain(view: SubmissionView) -> dict[str, object]:
         "attempts": view.attempts,
         "reason": view.reason,
         "segments": list(view.segments),
+        **{hop: iso_ms(view.stamps[hop].wall_ns) if hop in view.stamps else None for hop in _HOPS},
     }
 
 

@@ -31,6 +31,7 @@ from bridge.web.tokens import make_token, new_token_id
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     help="Who may use the admin listener: make a token for a person and a role, list those that were made, revoke one at once.",
 )
 

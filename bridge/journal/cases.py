@@ -81,10 +81,22 @@ class ReaderCases(HoldCases, AssetReadCases, KeyReadCases, AccessReadCases):
         return await self._reader.run(lambda rows: alarms.codes_of(rows, site, participants))
 
     async def submissions(
-        self, *, participant: str = "", state: SubmissionState | None = None, limit: int = 100
+        self,
+        *,
+        participant: str = "",
+        participants: Sequence[str] | None = None,
+        site: str = "",
+        state: SubmissionState | None = None,
+        since_ns: int | None = None,
+        until_ns: int | None = None,
+        before: str = "",
+        limit: int = 100,
     ) -> Sequence[SubmissionView]:
         """See the port."""
-        return await self._reader.run(lambda rows: views.submissions(rows, participant, state, limit))
+        asked = views.asked(
+            participant=participant, participants=participants, site=site, state=state, since_ns=since_ns, until_ns=until_ns, before=before,
+        )  # fmt: skip
+        return await self._reader.run(lambda rows: views.submissions(rows, asked, limit))
 
     async def submission(self, submission: str) -> SubmissionView | None:
         """See the port."""

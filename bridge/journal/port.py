@@ -380,9 +380,18 @@ class JournalReader(HoldReader, AssetReader, KeyReader, AccessReader, Protocol):
         ...
 
     async def submissions(
-        self, *, participant: str = "", state: SubmissionState | None = None, limit: int = 100
+        self,
+        *,
+        participant: str = "",
+        participants: Sequence[str] | None = None,
+        site: str = "",
+        state: SubmissionState | None = None,
+        since_ns: int | None = None,
+        until_ns: int | None = None,
+        before: str = "",
+        limit: int = 100,
     ) -> Sequence[SubmissionView]:
-        """Submissions, newest first."""
+        """Submissions, newest first: of one participant, or of any of `participants`; made from `since_ns` to `until_ns` (UTC, both with their millisecond); older than the one that is `before`, so that pages stay whole while new ones come."""
         ...
 
     async def submission(self, submission: str) -> SubmissionView | None:

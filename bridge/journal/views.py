@@ -1,18 +1,21 @@
 """The journal as people and trackers read it."""
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import orjson
 
+from bridge.ids import first_submission_id
 from bridge.journal.archive import segments_of
 from bridge.journal.moves import COLUMNS, Submission, find
 from bridge.journal.port import EventView, ItemView, OpenItem, OpenSubmission, SubmissionView
 from bridge.journal.standing import item_state
-from bridge.journal.store import Row, Rows, load_errors, load_stamps
+from bridge.journal.store import Row, Rows, dump, load_errors, load_stamps
 from bridge.model import Operation
 from bridge.submission import SubmissionState
 
 _FEW: Final = 50  # items
+_MS: Final = 1_000_000
 _OF_TRANSACTION: Final = "participant = ? AND transaction_id = ? AND transaction_id <> ''"
 _VIEW: Final = "seq, id, participant, site, flow, operation, state, transaction_id, items, reason, attempts, stamps"
 
@@ -86,13 +89,34 @@ def _open(rows: Rows, submission: Submission, *, with_items: bool) -> OpenSubmis
 # -------------------------------------------------------------------------------------------------------------- people
 
 
-def submissions(rows: Rows, participant: str, state: SubmissionState | None, limit: int) -> list[SubmissionView]:
-    """Submissions, newest first."""
-    asked = {"participant = ?": participant, "state = ?": state.value if state else ""}
-    wanted = {term: value for term, value in asked.items() if value}
+def asked(
+    *,
+    participant: str = "",
+    participants: Sequence[str] | None = None,
+    site: str = "",
+    state: SubmissionState | None = None,
+    since_ns: int | None = None,
+    until_ns: int | None = None,
+    before: str = "",
+) -> Mapping[str, str]:
+    """The terms, each with its value, of what the port's `submissions` is asked for. An id begins with the time at which it was made."""
+    terms = {
+        "participant = ?": participant,
+        "participant IN (SELECT value FROM json_each(?))": "" if participants is None else dump(list(participants)),
+        "site = ?": site,
+        "state = ?": state.value if state else "",
+        "id >= ?": "" if since_ns is None else first_submission_id(since_ns),
+        "id < ?": "" if until_ns is None else first_submission_id(until_ns + _MS),
+        "seq < (SELECT seq FROM submissions WHERE id = ?)": before,
+    }
+    return {term: value for term, value in terms.items() if value}
+
+
+def submissions(rows: Rows, terms: Mapping[str, str], limit: int) -> list[SubmissionView]:
+    """Submissions of these terms, newest first."""
     found = rows.all(
-        f"SELECT {_VIEW} FROM submissions WHERE {' AND '.join(wanted) or '1 = 1'} ORDER BY seq DESC LIMIT ?",  # noqa: S608 - constants
-        (*wanted.values(), limit),
+        f"SELECT {_VIEW} FROM submissions WHERE {' AND '.join(terms) or '1 = 1'} ORDER BY seq DESC LIMIT ?",  # noqa: S608 - constants
+        (*terms.values(), limit),
     )
     return [_submission_view(rows, row) for row in found]
 

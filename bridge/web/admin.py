@@ -127,6 +127,7 @@ class AdminListener:
             ),
             Route(method="GET", path="/api/v1/tokens", handler=api.tokens, roles=_TOKENS),
             Route(method="GET", path="/", handler=pages.home),
+            Route(method="GET", path="/submissions", handler=pages.submissions),
             Route(method="GET", path="/submissions/{id}", handler=pages.submission),
             Route(method="POST", path="/submissions/{id}/{action}", handler=pages.wish, roles=_OPERATE),
             Route(method="POST", path="/alarms/{id}/ack", handler=pages.acknowledge, roles=_OPERATE),

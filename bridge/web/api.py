@@ -11,8 +11,8 @@ from bridge.envelope import BodyRefused, parse_strict
 from bridge.journal.access import Action, Wanted
 from bridge.journal.keys import KeySide
 from bridge.journal.people import Scope
-from bridge.submission import SubmissionState
 from bridge.web.guard import PERSON, BadRequest, NotHere
+from bridge.web.listed import WORDS, Listed
 from bridge.web.operators import MOST, Operators
 
 _TEXTS: Final = ("reference", "outcome", "asset_id", "error_code", "error_text")
@@ -36,18 +36,13 @@ class Api:
         )
 
     async def submissions(self, request: web.Request) -> web.Response:
-        """Newest first; `?participant=`, `?state=`, `?limit=`."""
-        query = _query(request, "participant", "state", "limit")
+        """Newest first, by the words of `listed` and `?limit=`; `next` is the `before` of the next page, None at the end."""
+        query = _query(request, *WORDS, "limit")
         limit = query.get("limit", "100")
         if not limit.isdecimal() or len(limit) > _DIGITS or not 1 <= int(limit) <= MOST:
             raise BadRequest(f"`limit` is a number from 1 to {MOST}")
-        views = await self._operators.submissions(
-            request[PERSON],
-            participant=query.get("participant", ""),
-            state=_state(query.get("state", "")),
-            limit=int(limit),
-        )
-        return _json({"submissions": views})
+        views, more = await self._operators.submissions(request[PERSON], Listed.of(query), limit=int(limit))
+        return _json({"submissions": views, "next": views[-1].id if more else None})
 
     async def submission(self, request: web.Request) -> web.Response:
         """One, with its items and what happened."""
@@ -213,13 +208,6 @@ def _number(request: web.Request) -> int:
     if not text.isdecimal() or not text.isascii() or len(text) > _DIGITS:
         raise NotHere("there is no such number")
     return int(text)
-
-
-def _state(word: str) -> SubmissionState | None:
-    try:
-        return SubmissionState(word) if word else None
-    except ValueError:
-        raise BadRequest(f"`state` is one of {', '.join(state.value for state in SubmissionState)}") from None
 
 
 def _query(request: web.Request, *known: str) -> dict[str, str]:

@@ -1,10 +1,11 @@
 """HTML of the pages: tables, forms and notes without scripts. Every text is escaped, but for `Markup` of our own."""
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from html import escape
 from typing import Final
+from urllib.parse import urlencode
 
 from aiohttp import web
 
@@ -12,6 +13,7 @@ from bridge.clock import iso_ms
 from bridge.errors import BridgeError
 from bridge.journal.access import ApprovalView
 from bridge.journal.port import AlarmView, SubmissionView
+from bridge.submission import SubmissionState
 from bridge.web.roles import Person, Role
 
 _STYLE: Final = """
@@ -21,11 +23,11 @@ h1{font-size:1.25rem;margin:0}h2{font-size:1.05rem;margin:2rem 0 .5rem}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.35rem .75rem .35rem 0;border-bottom:1px solid #e3e8ed;vertical-align:top}
 th{font-weight:600;color:#4a5866}form{display:flex;gap:.5rem;align-items:end;flex-wrap:wrap;margin:0}
 label{display:flex;flex-direction:column;font-size:.85rem;color:#4a5866}
-input,button{font:inherit;padding:.4rem .6rem;border:1px solid #8795a3;border-radius:.25rem}
+input,select,button{font:inherit;padding:.4rem .6rem;border:1px solid #8795a3;border-radius:.25rem}
 button{background:#0b5cad;border-color:#0b5cad;color:#fff;cursor:pointer}button.plain{background:#fff;color:#0b5cad}
 :focus-visible{outline:3px solid #f0a500;outline-offset:1px}
 .wrong{background:#fdecea;border-left:4px solid #b3261e;padding:.5rem .75rem}.said{background:#e8f4ea;border-left:4px solid #1e7d34;padding:.5rem .75rem}
-.sign-in{max-width:28rem;margin:4rem auto}.sign-in form{flex-direction:column;align-items:stretch}.scroll{overflow-x:auto}code{overflow-wrap:anywhere}
+.sign-in{max-width:28rem;margin:4rem auto}.sign-in form{flex-direction:column;align-items:stretch}nav{display:flex;gap:1rem;margin:1rem 0}.scroll{overflow-x:auto}code{overflow-wrap:anywhere}
 """
 _STYLE_HASH: Final = b64encode(sha256(_STYLE.encode()).digest()).decode("ascii")
 POLICY: Final = (
@@ -54,10 +56,10 @@ def approvals(person: Person, views: Sequence[ApprovalView]) -> list[Row]:
         rows.append(
             (
                 str(view.id), view.action.value, view.subject if view.action.of_keys else link(view.subject), view.asked_by, view.reason,
-                iso_ms(view.expires_ns), Markup("".join(forms)),
+                moment(view.expires_ns), Markup("".join(forms)),
             )
         )  # fmt: skip
-    return rows and [("no", "action", "about", "asked by", "reason", "until", ""), *rows]
+    return rows and [("no", "action", "about", "asked by", "reason", "until (UTC)", ""), *rows]
 
 
 def alarms(person: Person, views: Sequence[AlarmView]) -> list[Row]:
@@ -72,8 +74,8 @@ def alarms(person: Person, views: Sequence[AlarmView]) -> list[Row]:
             else ""
         )
         where = " ".join(part for part in (view.participant, view.site, view.subject) if part) or "the host"
-        rows.append((view.code, where, iso_ms(view.raised_ns), view.text, view.runbook, Markup(ask) or known))
-    return rows and [("alarm", "place", "since", "what", "do", "known by"), *rows]
+        rows.append((view.code, where, moment(view.raised_ns), view.text, view.runbook, Markup(ask) or known))
+    return rows and [("alarm", "place", "since (UTC)", "what", "do", "known by"), *rows]
 
 
 def submissions(views: Sequence[SubmissionView]) -> list[Row]:
@@ -82,6 +84,8 @@ def submissions(views: Sequence[SubmissionView]) -> list[Row]:
         (
             link(view.id),
             view.state.value,
+            _stamped(view, "received"),
+            _stamped(view, "sent"),
             view.participant,
             f"{view.site}/{view.flow}",
             str(view.items),
@@ -89,7 +93,48 @@ def submissions(views: Sequence[SubmissionView]) -> list[Row]:
         )
         for view in views
     ]
-    return rows and [("submission", "state", "participant", "flow", "items", "transaction"), *rows]
+    return rows and [
+        ("submission", "state", "received (UTC)", "sent (UTC)", "participant", "flow", "items", "transaction"),
+        *rows,
+    ]
+
+
+def _stamped(view: SubmissionView, hop: str) -> str:
+    stamp = view.stamps.get(hop)
+    return moment(stamp.wall_ns) if stamp is not None else "-"
+
+
+def moment(wall_ns: int) -> Markup:
+    """A UTC time, on one line."""
+    text = iso_ms(wall_ns)
+    return Markup(f'<time datetime="{text}">{text[:19].replace("T", " ")}</time>')
+
+
+def which(said: Mapping[str, str], participants: Sequence[str], sites: Sequence[str]) -> str:
+    """The form that narrows the list of submissions, filled in with what was said."""
+    states = [state.value for state in SubmissionState]
+    fields = [
+        _choice("state", "State", states, said),
+        _choice("participant", "Participant", participants, said) if len(participants) > 1 else "",
+        _choice("site", "Site", sites, said),
+        *(
+            f'<label>{word}<input name="{name}" value="{escape(said.get(name, ""))}" placeholder="2026-11-01T08:00" size="16"></label>'
+            for name, word in (("since", "Since (UTC)"), ("until", "Until (UTC)"))
+        ),
+    ]
+    return f'<form method="get" action="/submissions">{"".join(fields)}<button>Show</button></form>'
+
+
+def _choice(name: str, word: str, values: Sequence[str], said: Mapping[str, str]) -> str:
+    chosen = said.get(name, "")
+    known = [*values] if not chosen or chosen in values else [chosen, *values]
+    options = "".join(f"<option{' selected' if value == chosen else ''}>{escape(value)}</option>" for value in known)
+    return f'<label>{word}<select name="{name}"><option value="">any</option>{options}</select></label>'
+
+
+def way(path: str, said: Mapping[str, str], word: str) -> str:
+    """A link to a page with these words in its query."""
+    return f'<a href="{escape(path + "?" + urlencode(said))}">{escape(word)}</a>'
 
 
 def link(submission: str) -> Markup:

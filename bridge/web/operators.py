@@ -14,13 +14,14 @@ from bridge.journal.people import Decision, HoldView, Scope
 from bridge.journal.port import AlarmView, EventView, ItemOutcome, ItemView, Journal, SubmissionView
 from bridge.keyring import GRACE_S
 from bridge.model import ErrorNote, ItemState
-from bridge.submission import SubmissionState
 from bridge.web.guard import BadRequest, NotHere
+from bridge.web.listed import Listed
 from bridge.web.roles import Person, Role, Territory
 
 APPROVAL_S: Final = 24 * 3600
 LONGEST_REASON: Final = 500
 MOST: Final = 1000
+EVERYTHING: Final = Listed()
 THE_HOSTS: Final = "the host's own; ask its operator"
 _EVERYBODYS: Final = (Scope.HOST, Scope.JOURNAL)
 # Alarms of the host whose words come from its clock alone, or say when the journal had no room. The words of others may name a file, a place, a person or another participant.
@@ -48,19 +49,25 @@ class Operators:
     # reading ---------------------------------------------------------------------------------------------------------
 
     async def submissions(
-        self, person: Person, *, participant: str = "", state: SubmissionState | None = None, limit: int = 100
-    ) -> list[SubmissionView]:
-        """Newest first; at most `limit` over all participants that are theirs."""
-        if participant and not person.sees(participant):
-            raise NotHere(f"there is no participant {participant}")
-        if participant or person.participants is None:
-            return list(await self.journal.submissions(participant=participant, state=state, limit=limit))
-        found = [
-            view
-            for name in sorted(person.participants)
-            for view in await self.journal.submissions(participant=name, state=state, limit=limit)
-        ]
-        return sorted(found, key=lambda view: view.id, reverse=True)[:limit]
+        self, person: Person, listed: Listed = EVERYTHING, *, limit: int = 100
+    ) -> tuple[list[SubmissionView], bool]:
+        """Newest first, at most `limit` over all participants that are theirs; and whether there are older ones."""
+        if listed.participant and not person.sees(listed.participant):
+            raise NotHere(f"there is no participant {listed.participant}")
+        if listed.before:
+            await self._theirs(person, listed.before)
+        names = None if person.participants is None else sorted(person.participants)
+        found = await self.journal.submissions(
+            participant=listed.participant, participants=names, site=listed.site, state=listed.state,
+            since_ns=listed.since_ns, until_ns=listed.until_ns, before=listed.before, limit=limit + 1,
+        )  # fmt: skip
+        return list(found[:limit]), len(found) > limit
+
+    def places(self, person: Person) -> tuple[list[str], list[str]]:
+        """The participants and the sites of the configuration that are theirs."""
+        territory = self.territory
+        sites = {site for (site, _), participant in territory.flows.items() if person.sees(participant)}
+        return sorted(name for name in territory.environments if person.sees(name)), sorted(sites)
 
     async def submission(
         self, person: Person, submission: str

@@ -14,6 +14,7 @@ from bridge.secret import Secret
 from bridge.submission import SubmissionState
 from bridge.web import markup as html
 from bridge.web.guard import PERSON, BadRequest, Guard, NotHere
+from bridge.web.listed import WORDS, Listed
 from bridge.web.markup import Row
 from bridge.web.operators import Operators
 from bridge.web.roles import Role
@@ -87,17 +88,40 @@ class Pages:
         """What stands now."""
         person = request[PERSON]
         approvals = await self._operators.approvals(person)
-        alarms = await self._operators.alarms(person, limit=_SHOWN)
+        alarms = await self._operators.alarms(person, limit=_SHOWN + 1)
         holds = await self._operators.holds(person)
-        submissions = await self._operators.submissions(person, limit=_SHOWN)
+        submissions, _ = await self._operators.submissions(person, limit=_SHOWN)
         held: list[Row] = [
-            (f"{hold.scope.value} {hold.name}", iso_ms(hold.held_ns), hold.by, hold.reason) for hold in holds
+            (f"{hold.scope.value} {hold.name}", html.moment(hold.held_ns), hold.by, hold.reason) for hold in holds
         ]
         parts = [
             html.section("Waits for a second person", html.approvals(person, approvals), "Nothing does."),
-            html.section("Alarms", html.alarms(person, alarms), "None stands."),
-            html.section("Held", held and [("what", "since", "by", "reason"), *held], "Nothing is held."),
+            html.section("Alarms", html.alarms(person, alarms[:_SHOWN]), "None stands."),
+            f"<p>These are the newest {_SHOWN}; <code>smp-bridge alarms list</code> has more.</p>"
+            if alarms[_SHOWN:]
+            else "",
+            html.section("Held", held and [("what", "since (UTC)", "by", "reason"), *held], "Nothing is held."),
             html.section("Submissions", html.submissions(submissions), "There is none yet."),
+            '<p><a href="/submissions">All submissions</a>: older ones, and by state, participant, site and time</p>',
+        ]
+        return html.page(person, "".join(parts))
+
+    async def submissions(self, request: web.Request) -> web.Response:
+        """The list, by what the form at its head says, in pages that stay whole while new ones come."""
+        person, query = request[PERSON], {word: request.query.get(word, "") for word in WORDS}
+        views, more = await self._operators.submissions(person, Listed.of(query), limit=_SHOWN)
+        said = {word: text for word, text in query.items() if text}
+        ways = []
+        if "before" in said:
+            first = {word: text for word, text in said.items() if word != "before"}
+            ways.append(html.way("/submissions", first, "Newest"))
+        if more:
+            ways.append(html.way("/submissions", {**said, "before": views[-1].id}, "Older"))
+        parts = [
+            '<p><a href="/">Back</a></p><h2>Submissions</h2>',
+            html.which(query, *self._operators.places(person)),
+            html.table(html.submissions(views)) if views else "<p>There is none of these.</p>",
+            f"<nav>{''.join(ways)}</nav>",
         ]
         return html.page(person, "".join(parts))
 
@@ -125,7 +149,7 @@ class Pages:
         shown: list[Row] = [("reference", "outcome", "asset id", "errors")]
         shown += [
             (item.key, item.state.value, item.asset_id, "; ".join(f"{note.code} {note.text}" for note in item.errors))
-            for item in items[:_SHOWN]
+            for item in items
         ]
         happened: list[Row] = [("at", "event", "by", "reason")]
         happened += [

@@ -99,6 +99,7 @@ def test_each_command_explains_itself(say, command):
     status, printed, _ = say(*command.split(), "--help")
     assert status == 0
     assert len(printed.decode().splitlines()) > 8
+    assert b"completion" not in printed  # of the shell, which would be of the whole command and is not offered
 
 
 @pytest.mark.parametrize("alg", ["ES256", "PS256", "EdDSA"])

@@ -84,6 +84,29 @@ def test_from_verify_to_restore(say, config, tmp_path):
     assert "anchor: behind: the journal was restored from backup.db" in printed
 
 
+def test_the_list_of_submissions_is_narrowed(say, config):
+    """By site and by the time at which each was made, page after page; a name or time that is none is told."""
+
+    def listed(*arguments):
+        status, printed, _ = say("submissions", "list", "--json", *arguments, "--config", config)
+        assert status == 0
+        return json.loads(printed)
+
+    newest, middle, oldest = (view["id"] for view in listed())
+    assert [view["id"] for view in listed("--site", "north", "--before", newest, "--limit", "1")] == [middle]
+    assert [view["id"] for view in listed("--before", middle)] == [oldest]
+    day = listed()[0]["received"][:10]
+    assert len(listed("--since", day)) == 3
+    assert listed("--until", "2020-01-01") == []
+    assert all(view["received"] <= view["sent"] <= view["settled"] for view in listed())
+    status, printed, _ = say("submissions", "list", "--site", "north", "--config", config)
+    assert "RECEIVED (UTC)" in printed
+    for wrong in (("--site", "nowhere"), ("--since", "yesterday")):
+        assert say("submissions", "list", *wrong, "--config", config)[0] == 2
+    status, _, complained = say("submissions", "list", "--before", "s-0", "--config", config)
+    assert (status, "there is no submission s-0" in complained) == (1, True)
+
+
 def test_verify_names_what_is_wrong(say, config, tmp_path):
     """Exit status 1, the place in a line, and the same as JSON."""
     db = apsw.Connection(str(tmp_path / "var/journal.db"))

@@ -31,7 +31,7 @@ WORDS = {
 OTHER = {PARTICIPANT: LIVE, LIVE: PARTICIPANT}
 READ = (
     "/metrics", "/health/ready", "/api/v1/latency", "/api/v1/whoami", "/api/v1/submissions", "/api/v1/submissions?limit=1000", "/api/v1/alarms",
-    "/api/v1/holds", "/api/v1/approvals?all=1", "/api/v1/tokens", "/",
+    "/api/v1/holds", "/api/v1/approvals?all=1", "/api/v1/tokens", "/", "/submissions", "/submissions?site=north",
 )  # fmt: skip
 
 
@@ -257,6 +257,8 @@ async def test_nothing_of_one_reaches_the_other(tmp_path):
                     f"/api/v1/submissions/{theirs.id}",
                     f"/submissions/{theirs.id}",
                     f"/api/v1/submissions?participant={OTHER[name]}",
+                    f"/api/v1/submissions?before={theirs.id}",
+                    f"/submissions?before={theirs.id}",
                     f"/api/v1/submissions/{mine.id}%2F..%2F{theirs.id}",
                 ):
                     async with http.get(url + path, headers=headers) as answer:

@@ -32,6 +32,7 @@ MATRIX = {
     ("POST", "/api/v1/participants/{id}/profile/accept"): {O},
     ("GET", "/api/v1/tokens"): {U, K},
     ("GET", "/"): EVERYBODY,
+    ("GET", "/submissions"): EVERYBODY,
     ("GET", "/submissions/{id}"): EVERYBODY,
     ("POST", "/submissions/{id}/{action}"): {O},
     ("POST", "/alarms/{id}/ack"): {O},

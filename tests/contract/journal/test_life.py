@@ -13,6 +13,7 @@ from forked import Forked, forked
 
 from bridge.clock import SystemClock
 from bridge.errors import Fenced, IllegalMove, JournalUnusable, LeaseHeld
+from bridge.ids import first_submission_id
 from bridge.journal.port import Fence
 from bridge.model import HostReason, Kind, Refusal
 from bridge.submission import SubmissionState
@@ -265,6 +266,31 @@ async def test_cancelled_caller_does_not_disturb_the_others(kit):
 
 
 # -------------------------------------------------------------------------------------------------------------- people
+
+
+async def test_the_list_of_submissions_is_narrowed(kit):
+    """By participants, site, state and the time at which each was made; a page begins where the one before ended, whatever came since."""
+    hour_ns, begin_ns = 3600 * 10**9, 1_795_000_000 * 10**9
+    made = [f"{first_submission_id(begin_ns + number * hour_ns)}{number:08x}" for number in range(6)]
+    for number, submission in enumerate(made[:5]):
+        where = {"site": "north" if number % 2 else "south"}
+        await kit.accept(kit.asset(f"K{number}", **where), fast=kit.fast(submission, f"K{number}"))
+
+    async def listed(**asked):
+        return [made.index(view.id) for view in await kit.journal.submissions(**asked)]
+
+    assert await listed() == [4, 3, 2, 1, 0]
+    assert await listed(site="north") == [3, 1]
+    assert await listed(participants=[kit.participant, "other"], state=SubmissionState.SENDING) == [4, 3, 2, 1, 0]
+    assert await listed(participants=["other"]) == await listed(participants=[]) == await listed(site="east") == []
+    assert await listed(since_ns=begin_ns + hour_ns, until_ns=begin_ns + 3 * hour_ns) == [3, 2, 1]
+    assert await listed(since_ns=-1, until_ns=begin_ns) == [0]
+    assert await listed(since_ns=2**63 - 1) == await listed(until_ns=-1) == await listed(before="s-unknown") == []
+    assert await listed(limit=2) == [4, 3]
+    await kit.accept(kit.asset("K5"), fast=kit.fast(made[5], "K5"))
+    assert await listed(limit=2, before=made[3]) == [2, 1]
+    assert await listed(limit=2, before=made[1]) == [0]
+    assert await listed(site="north", before=made[3]) == [1]
 
 
 async def test_alarms_are_raised_counted_and_cleared(kit):
