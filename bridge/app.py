@@ -334,7 +334,9 @@ class Host:
         self._metrics.alarms.clear()
         for alarm in standing:
             state = "acked" if alarm.acked else "open"
-            self._metrics.alarms.labels(alarm.code, alarm.participant, alarm.site, state).set(alarm.number)
+            self._metrics.alarms.labels(alarm.code, alarm.participant, alarm.site, alarm.environment, state).set(
+                alarm.number
+            )
         for courier in self._couriers or ():
             age_s = courier.age_s
             self._metrics.anchor_age.labels(courier.name).set(math.nan if age_s is None else age_s)

@@ -200,8 +200,8 @@ class _HostMetrics:
         )
         self.alarms = Gauge(
             "smp_bridge_alarms",
-            "Alarms that stand, by whether somebody acknowledged them (open, acked)",
-            ["code", "participant", "site", "state"],
+            "Alarms that stand, by whether somebody acknowledged them (open, acked); an environment is that of a hold of all of it",
+            ["code", "participant", "site", "environment", "state"],
             registry=at,
         )
         self.admin_refused = Counter(

@@ -109,6 +109,9 @@ _BITS: Final[Mapping[str, AlarmBit | None]] = {
 
 # An alarm of a submission names no site: it is that of its submission.
 _SITE: Final = "CASE WHEN a.site <> '' THEN a.site ELSE coalesce(s.site, '') END"
+_ENVIRONMENT: Final = (
+    "CASE WHEN a.code = 'HOLD' AND substr(a.subject, 1, 12) = 'environment:' THEN substr(a.subject, 13) ELSE '' END"
+)
 _FROM: Final = "FROM alarms a LEFT JOIN submissions s ON a.site = '' AND a.subject <> '' AND s.id = a.subject"
 _VIEW: Final = (
     f"SELECT a.id, a.code, a.participant, {_SITE}, a.subject, a.text, a.count, a.raised_ns, a.last_ns, a.cleared_ns, a.acked_ns,"
@@ -129,12 +132,12 @@ def alarms(
 
 
 def counts(rows: Rows) -> list[AlarmCount]:
-    """How many stand, by code, participant, site, and whether somebody acknowledged them."""
+    """How many stand, by code, participant, site, environment, and whether somebody acknowledged them."""
     found = rows.all(
-        f"SELECT a.code, a.participant, {_SITE}, CASE WHEN a.acked_ns > 0 THEN 1 ELSE 0 END, count(*) {_FROM}"
-        " WHERE a.cleared_ns = 0 GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
+        f"SELECT a.code, a.participant, {_SITE}, {_ENVIRONMENT}, CASE WHEN a.acked_ns > 0 THEN 1 ELSE 0 END, count(*) {_FROM}"
+        " WHERE a.cleared_ns = 0 GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5"
     )
-    return [AlarmCount(code, participant, site, bool(acked), count) for code, participant, site, acked, count in found]
+    return [AlarmCount(*row[:4], bool(row[4]), row[5]) for row in found]
 
 
 def codes_of(rows: Rows, site: str, participants: Sequence[str]) -> list[str]:

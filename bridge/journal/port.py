@@ -347,11 +347,12 @@ class AlarmView:
 
 
 class AlarmCount(NamedTuple):
-    """How many alarms of one kind stand."""
+    """How many alarms of one kind stand; `environment` is that of a hold of a whole environment."""
 
     code: str
     participant: str
     site: str
+    environment: str
     acked: bool
     number: int
 

@@ -1,7 +1,7 @@
 """HTML of the pages: tables, forms and notes without scripts. Every text is escaped, but for `Markup` of our own."""
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 from html import escape
 from typing import Final
@@ -62,15 +62,14 @@ def approvals(person: Person, views: Sequence[ApprovalView]) -> list[Row]:
     return rows and [("no", "action", "about", "asked by", "reason", "until (UTC)", ""), *rows]
 
 
-def alarms(person: Person, views: Sequence[AlarmView]) -> list[Row]:
-    """Alarms, with a form to acknowledge those that nobody knows of yet."""
+def alarms(person: Person, views: Sequence[AlarmView], theirs: Collection[int]) -> list[Row]:
+    """Alarms, with a form to acknowledge those of `theirs` that nobody knows of yet."""
     rows: list[Row] = []
     for view in views:
         known = f"{view.acked_by or 'its operator'}: {view.note}".removesuffix(": ") if view.acked_ns else ""
-        theirs = person.participants is None or view.participant or view.site  # the host's own is for its operator
         ask = (
             form(f"/alarms/{view.id}/ack", "acknowledge")
-            if person.role is Role.OPERATOR and theirs and not known
+            if person.role is Role.OPERATOR and view.id in theirs and not known
             else ""
         )
         where = " ".join(part for part in (view.participant, view.site, view.subject) if part) or "the host"

@@ -16,7 +16,7 @@ from bridge.keyring import GRACE_S
 from bridge.model import ErrorNote, ItemState
 from bridge.web.guard import BadRequest, NotHere
 from bridge.web.listed import Listed
-from bridge.web.roles import Person, Role, Territory
+from bridge.web.roles import HELD, Person, Role, Territory
 
 APPROVAL_S: Final = 24 * 3600
 LONGEST_REASON: Final = 500
@@ -24,6 +24,7 @@ MOST: Final = 1000
 EVERYTHING: Final = Listed()
 THE_HOSTS: Final = "the host's own; ask its operator"
 _EVERYBODYS: Final = (Scope.HOST, Scope.JOURNAL)
+_WHOLE: Final = frozenset(scope.value for scope in _EVERYBODYS)
 # Alarms of the host whose words come from its clock alone, or say when the journal had no room. The words of others may name a file, a place, a person or another participant.
 _PLAIN: Final = frozenset({"CLOCK_OFFSET", "CLOCK_UNSYNCHRONISED", "JOURNAL_FULL"})
 _OUTCOMES: Final = {state.value: state for state in (ItemState.REGISTERED, ItemState.REFUSED, ItemState.UNKNOWN)}
@@ -77,16 +78,35 @@ class Operators:
         return view, await self.journal.submission_items(view.id), await self.journal.events(view.id)
 
     async def alarms(self, person: Person, *, limit: int = MOST) -> list[AlarmView]:
-        """Those that stand. One of a site without a participant may speak of any of its flows, so it takes them all to read it; the host's own are everybody's, in words that name nobody."""
+        """Those that stand. One of a site without a participant may speak of any of its flows, so it takes them all to read it; the host's own, and holds of what they share, are theirs to know, in words that name nobody."""
+        return (await self.standing(person, limit=limit))[0]
+
+    async def standing(self, person: Person, *, limit: int = MOST) -> tuple[list[AlarmView], frozenset[int]]:
+        """`alarms`, and the numbers of those that they may acknowledge."""
         theirs = await self._their_alarms(person, limit)
+        mine = frozenset(view.id for view in theirs)
         if person.participants is None:
-            return theirs
+            return theirs, mine
         host = [
             _of_the_host(view)
-            for view in await self.journal.alarms(of_host=True, limit=limit)
-            if _stops_everybody(view)
+            for view in await self.journal.alarms(of_host=True, limit=MOST)
+            if self._stops_them(person, view)
         ]
-        return _newest([*theirs, *host], limit)
+        shared = [
+            _of_the_host(view)
+            for site in self.places(person)[1]
+            if not person.sees_all(self.territory.at_site(site))
+            for view in await self.journal.alarms(site=site, limit=MOST)
+            if view.code == HELD and not view.participant
+        ]
+        return _newest([*theirs, *host, *shared], limit), mine
+
+    def _stops_them(self, person: Person, view: AlarmView) -> bool:
+        """Whether an alarm without participant and site is the whole host's, or of what they share: a hold of an environment has neither as well."""
+        if view.code != HELD or view.subject in _WHOLE:
+            return True
+        scope, _, name = view.subject.partition(":")
+        return scope == Scope.ENVIRONMENT.value and person.shares(self.territory.in_environment(name))
 
     async def _their_alarms(self, person: Person, limit: int) -> list[AlarmView]:
         """Those that they may read whole, and acknowledge."""
@@ -103,14 +123,12 @@ class Operators:
         return _newest([view for view in found.values() if self._sees_alarm(person, view)], limit)
 
     async def holds(self, person: Person) -> list[HoldView]:
-        """What is held of theirs; that everything is held is everybody's business, why it is is not."""
+        """What is held of theirs. That everything is, or something that they share, is their business; why and by whom is not."""
         found = await self.journal.holds()
-        if person.participants is None:
-            return list(found)
         return [
-            replace(view, by="", reason=THE_HOSTS) if view.scope in _EVERYBODYS else view
+            view if self._sees_hold(person, view) else replace(view, by="", reason=THE_HOSTS)
             for view in found
-            if view.scope in _EVERYBODYS or self._sees_hold(person, view)
+            if person.shares(self._held_by(view.scope, view.name)) or view.scope in _EVERYBODYS
         ]
 
     async def approvals(self, person: Person, *, open_only: bool = True) -> list[ApprovalView]:
@@ -244,21 +262,20 @@ class Operators:
         return bool(view.site) and person.sees_all(self.territory.at_site(view.site))
 
     def _sees_hold(self, person: Person, view: HoldView) -> bool:
-        if view.scope in (Scope.PARTICIPANT, Scope.PROFILE):
-            return person.sees(view.name)
-        if view.scope in (Scope.SITE, Scope.EMS):
-            return person.sees_all(self.territory.at_site(view.name))
-        if view.scope is Scope.ENVIRONMENT:
-            return person.sees_all(self.territory.in_environment(view.name))
-        return False
+        """Whether they may read all of it, which may speak of everybody who is held."""
+        return person.sees_all(self._held_by(view.scope, view.name))
+
+    def _held_by(self, scope: Scope, name: str) -> set[str]:
+        """Whom a hold stops, but for those of the whole host, which stop everybody."""
+        if scope in (Scope.PARTICIPANT, Scope.PROFILE):
+            return {name}
+        if scope in (Scope.SITE, Scope.EMS):
+            return self.territory.at_site(name)
+        return self.territory.in_environment(name) if scope is Scope.ENVIRONMENT else set()
 
     def _whole_scope(self, person: Person, scope: Scope, name: str) -> None:
         """Whoever stops or releases a thing answers for everybody who shares it."""
-        covered = {
-            Scope.PARTICIPANT: {name} & set(self.territory.environments),
-            Scope.SITE: self.territory.at_site(name),
-            Scope.ENVIRONMENT: self.territory.in_environment(name),
-        }
+        covered = self._held_by(scope, name) & set(self.territory.environments)
         if scope.by_itself:
             raise BadRequest("what the host holds by itself is released by `smp-bridge journal reconcile`")
         if scope is Scope.PROFILE:
@@ -266,7 +283,7 @@ class Operators:
         if scope is Scope.HOST:
             if person.participants is not None or name:
                 raise NotHere("the whole host is held by somebody who works for all participants, and has no name")
-        elif not covered[scope] or not person.sees_all(covered[scope]):
+        elif not covered or not person.sees_all(covered):
             raise NotHere(f"there is no {scope.value} {name}, or others share it")
 
 
@@ -274,15 +291,11 @@ def _newest(views: Sequence[AlarmView], limit: int) -> list[AlarmView]:
     return sorted(views, key=lambda view: view.id, reverse=True)[:limit]
 
 
-def _stops_everybody(view: AlarmView) -> bool:
-    """Whether an alarm without participant and site is the whole host's: a hold of an environment has neither as well."""
-    return view.code != "HOLD" or view.subject in [scope.value for scope in _EVERYBODYS]
-
-
 def _of_the_host(view: AlarmView) -> AlarmView:
-    """What every participant's people may know of it: that it stands, and since when."""
+    """What every participant's people may know of it: that it stands, and since when; of a hold of what they share also what is held."""
     text = view.text if view.code in _PLAIN else THE_HOSTS
-    return replace(view, subject="", text=text, acked_by="", note="")
+    subject = view.subject if view.code == HELD and view.subject not in _WHOLE else ""
+    return replace(view, subject=subject, text=text, acked_by="", note="")
 
 
 def _outcome(item: int, line: Mapping[str, str]) -> ItemOutcome:

@@ -88,7 +88,7 @@ class Pages:
         """What stands now."""
         person = request[PERSON]
         approvals = await self._operators.approvals(person)
-        alarms = await self._operators.alarms(person, limit=_SHOWN + 1)
+        alarms, theirs = await self._operators.standing(person, limit=_SHOWN + 1)
         holds = await self._operators.holds(person)
         submissions, _ = await self._operators.submissions(person, limit=_SHOWN)
         held: list[Row] = [
@@ -96,7 +96,7 @@ class Pages:
         ]
         parts = [
             html.section("Waits for a second person", html.approvals(person, approvals), "Nothing does."),
-            html.section("Alarms", html.alarms(person, alarms[:_SHOWN]), "None stands."),
+            html.section("Alarms", html.alarms(person, alarms[:_SHOWN], theirs), "None stands."),
             f"<p>These are the newest {_SHOWN}; <code>smp-bridge alarms list</code> has more.</p>"
             if alarms[_SHOWN:]
             else "",

@@ -7,6 +7,8 @@ from typing import Final, Self
 
 from bridge.config import Config
 
+HELD: Final = "HOLD"  # the alarm of a hold
+_ALARMS: Final = "smp_bridge_alarms"
 _HOST_FAMILIES: Final = ("smp_bridge_clock_", "smp_bridge_signing_held")  # of the machine, no participant's
 
 
@@ -40,6 +42,10 @@ class Person:
     def sees_all(self, participants: Iterable[str]) -> bool:
         """Whether everything of a thing that these participants share is."""
         return self.participants is None or (bool(wanted := set(participants)) and wanted <= self.participants)
+
+    def shares(self, participants: Iterable[str]) -> bool:
+        """Whether anything of a thing that these participants share is."""
+        return self.participants is None or not self.participants.isdisjoint(participants)
 
 
 NOBODY: Final = Person(
@@ -83,12 +89,10 @@ class Territory:
 
     def shows_link(self, person: Person, site: str, adapter: str) -> bool:
         """Whether a link carries anything of theirs: then its health is their business, though others may share it."""
-        return person.participants is None or not person.participants.isdisjoint(
-            self.adapters.get((site, adapter), frozenset())
-        )
+        return person.shares(self.adapters.get((site, adapter), frozenset()))
 
     def shows_metric(self, person: Person, name: str, labels: Mapping[str, str]) -> bool:
-        """Whether a sample is theirs: by its participant, else its site and flow, its link, or its whole site. Sums over the host are for who sees all."""
+        """Whether a sample is theirs: by its participant, else its site and flow, its link, or its whole site. Sums over the host are for who sees all; that it is held, or one of its own alarms stands, is everybody's."""
         if person.participants is None:
             return True
         if labels.get("participant"):
@@ -99,5 +103,8 @@ class Territory:
         if site and "adapter" in labels:
             return self.shows_link(person, site, labels["adapter"])
         if site:
-            return person.sees_all(self.at_site(site))
-        return name.startswith(_HOST_FAMILIES)
+            is_hold = name == _ALARMS and labels["code"] == HELD
+            return person.shares(self.at_site(site)) if is_hold else person.sees_all(self.at_site(site))
+        if labels.get("environment"):
+            return person.shares(self.in_environment(labels["environment"]))
+        return name == _ALARMS or name.startswith(_HOST_FAMILIES)

@@ -1,8 +1,11 @@
-"""What stops everybody is seen by everybody, and yet it names nobody: the host's own holds and alarms, read by the people of one participant."""
+"""What stops somebody is seen by them, and yet it names nobody else: the host's own holds and alarms, and holds of what several share, read by the people of one participant."""
+
+import re
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
-from admin_world import BOTH, LIVE, TEST, admin_world
+from admin_world import BOTH, LIVE, TERRITORY, TEST, admin_world
 
 from bridge.journal.people import Decision, Scope
 from bridge.web.roles import Role
@@ -10,7 +13,7 @@ from bridge.web.roles import Role
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ASK = "the host's own; ask its operator"
 TOLD = f"because of {LIVE} at north"
-SECRETS = (LIVE, "north", "Zoe", "LIVE", "because of")
+SECRETS = (LIVE, "real", "Zoe", "LIVE", "because of")
 # Of no participant and no site, with what may stand in them: other people, participants, files, places.
 NAMING = ("EVIDENCE_BROKEN", "EVIDENCE_GAP", "ANCHOR", "ARCHIVE", "JOURNAL_LARGE", "NEWER_THAN_THIS_TEST")
 CLOCK = "nothing synchronises this machine's clock"
@@ -27,6 +30,7 @@ async def world(tmp_path_factory):
             (Scope.PARTICIPANT, LIVE),
             (Scope.ENVIRONMENT, "LIVE"),
             (Scope.SITE, "north"),
+            (Scope.EMS, "north"),
         ):
             await made.journal.hold(scope, name, zoe)
         for code in NAMING:
@@ -50,9 +54,11 @@ async def read(world, path, role, names=(TEST,)):
 
 @pytest.mark.parametrize("role", Role)
 async def test_holds_of_the_whole_host(world, role):
-    """Their scope and since when; not why and by whom, and nothing of others."""
+    """Their scope and since when, and so of a site where others have flows too; not why and by whom, and nothing of others."""
     held = (await read(world, "/api/v1/holds", role))["holds"]
     assert [(hold["scope"], hold["name"], hold["by"], hold["reason"]) for hold in held] == [
+        ("ems", "north", "", ASK),
+        ("site", "north", "", ASK),
         ("journal", "", "", ASK),
         ("host", "", "", ASK),
     ]
@@ -69,8 +75,10 @@ async def test_alarms_of_the_host(world, role):
         "CLOCK_UNSYNCHRONISED": CLOCK,
         "JOURNAL_FULL": "no room since noon",
     }
-    assert [alarm["code"] for alarm in told].count("HOLD") == 2
-    assert {(alarm["subject"], alarm["acked_by"], alarm["note"]) for alarm in told} == {("", "", "")}
+    holds = [(alarm["site"], alarm["subject"]) for alarm in told if alarm["code"] == "HOLD"]
+    assert holds == [("north", "ems:north"), ("north", ""), ("", ""), ("", "")]
+    rest = [alarm for alarm in told if alarm["code"] != "HOLD"]
+    assert {(alarm["subject"], alarm["acked_by"], alarm["note"]) for alarm in rest} == {("", "", "")}
     assert all(alarm["raised_ns"] > 0 for alarm in told)
 
 
@@ -87,7 +95,7 @@ async def test_the_page(world):
     page = await read(world, "/", Role.OPERATOR)
     assert "<p>Nothing is held.</p>" not in page  # a runbook says these words too
     assert "<p>None stands.</p>" not in page
-    assert page.count(ASK.replace("'", "&#x27;")) == len(NAMING) + 5
+    assert page.count(ASK.replace("'", "&#x27;")) == len(NAMING) + 9
     assert CLOCK in page.replace("&#x27;", "'")
     assert "/ack" not in page
     assert "/ack" in await read(world, "/", Role.OPERATOR, ())
@@ -97,19 +105,73 @@ async def test_it_is_seen_and_not_decided(world):
     """A token for some participants can neither acknowledge nor release what it sees."""
     ann = await world.bearer(Role.OPERATOR, "Ann", BOTH)
     before = await world.journal.alarms()
+    one = await world.bearer(Role.OPERATOR, "Ann", (TEST,))
+    shared = [alarm for alarm in await world.journal.alarms(site="north") if alarm.code == "HOLD"]
+    assert len(shared) == 2
+    for alarm in shared:
+        assert (await world.ask("POST", f"/api/v1/alarms/{alarm.id}/ack", one, {"reason": "x"}))[0] == 404
+    release = {"scope": "site", "name": "north", "reason": "x"}
+    assert (await world.ask("POST", "/api/v1/holds/release", one, release))[0] == 404
     for alarm in await world.journal.alarms(of_host=True):
         assert (await world.ask("POST", f"/api/v1/alarms/{alarm.id}/ack", ann, {"reason": "x"}))[0] == 404
     release = {"scope": "host", "name": "", "reason": "x"}
     assert (await world.ask("POST", "/api/v1/holds/release", ann, release))[0] == 404
     assert await world.journal.alarms() == before
-    assert len(await world.journal.holds()) == 5
+    assert len(await world.journal.holds()) == 6
 
 
 async def test_who_works_for_all_reads_it_whole(world):
     """Names, reasons and texts, and all holds and alarms."""
     held = (await read(world, "/api/v1/holds", Role.OPERATOR, ()))["holds"]
     assert {(hold["by"], hold["reason"]) for hold in held} == {("Zoe", TOLD)}
-    assert len(held) == 5
+    assert len(held) == 6
     alarms = (await read(world, "/api/v1/alarms", Role.OPERATOR, ()))["alarms"]
     assert [alarm["id"] for alarm in alarms] == [view.id for view in await world.journal.alarms()]
     assert {alarm["text"] for alarm in alarms if alarm["code"] in NAMING} == {TOLD}
+
+
+async def test_a_hold_of_an_environment(tmp_path):
+    """Who has one of its several entries sees that it is held and since when; who has all of them sees why; who has none sees nothing."""
+    third = "bolt-test"
+    territory = replace(TERRITORY, environments={**TERRITORY.environments, third: "TEST"})
+    async with admin_world(tmp_path, territory=territory) as made:
+        await made.journal.hold(Scope.ENVIRONMENT, "TEST", Decision(by="Zoe", reason=f"because of {third}"))
+        whole, neutral = ("Zoe", f"because of {third}"), ("", ASK)
+        for names, held, text in (
+            ((TEST,), neutral, ASK),
+            ((TEST, third), whole, None),
+            ((), whole, f"held by Zoe: because of {third}"),
+        ):
+            [hold] = (await read(made, "/api/v1/holds", Role.VIEWER, names))["holds"]
+            assert ((hold["by"], hold["reason"]), hold["name"], hold["held_ns"] > 0) == (held, "TEST", True)
+            alarms = (await read(made, "/api/v1/alarms", Role.VIEWER, names))["alarms"]
+            assert [(alarm["subject"], alarm["text"]) for alarm in alarms] == [("environment:TEST", text or ASK)]
+        assert (await read(made, "/api/v1/holds", Role.VIEWER, (LIVE,)))["holds"] == []
+        assert (await read(made, "/api/v1/alarms", Role.VIEWER, (LIVE,)))["alarms"] == []
+
+
+async def test_the_metric_of_alarms(world):
+    """What their people see in the list their Prometheus sees too: the host's own by their code, holds of what they share, and no other's."""
+
+    def shown(code, participant="", site="", environment=""):
+        return code, environment, participant, site  # as the text form sorts them
+
+    standing = {
+        shown("HOLD"), shown("HOLD", site="north"), shown("HOLD", environment="LIVE"), shown("HOLD", environment="TEST"),
+        shown("HOLD", LIVE), shown("CONFLICT", LIVE), shown("CONFLICT", TEST), shown("LINK_DOWN", site="north"), shown("ARCHIVE"),
+    }  # fmt: skip
+    for code, environment, participant, site in standing:
+        world.metrics.alarms.labels(code, participant, site, environment, "open").set(1)
+    world.metrics.journal.labels("bytes").set(1)
+
+    async def seen(names):
+        text = await read(world, "/metrics", Role.VIEWER, names)
+        assert ("smp_bridge_journal" in text) == (not names)
+        lines = [line for line in text.splitlines() if line.startswith("smp_bridge_alarms{")]
+        return {tuple(re.findall(r'(?:code|participant|site|environment)="([^"]*)"', line)) for line in lines}
+
+    assert await seen(()) == standing
+    assert await seen(BOTH) == standing
+    assert standing - await seen((TEST,)) == {
+        shown("HOLD", environment="LIVE"), shown("HOLD", LIVE), shown("CONFLICT", LIVE), shown("LINK_DOWN", site="north"),
+    }  # fmt: skip

@@ -119,7 +119,7 @@ async def undecided(journal, clock, participant, flow, key, number, state=Submis
 
 
 @asynccontextmanager
-async def admin_world(directory, *, without_token=False, links=None):
+async def admin_world(directory, *, without_token=False, links=None, territory=TERRITORY):
 
     def usable(record):
         if record.kid == "unreadable":
@@ -128,9 +128,9 @@ async def admin_world(directory, *, without_token=False, links=None):
     clock, ids, metrics = SteppedClock(), itertools.count(1), Metrics()
     signer = KeySigner("host-1", Algorithm.ES256, new_key(Algorithm.ES256))
     journal = await open_journal(directory / "journal.db", clock=clock, role="all", new_id=lambda: f"s-{next(ids):04}")
-    await journal.introduce(TERRITORY.environments)
+    await journal.introduce(territory.environments)
     access = Access(
-        signer=signer, journal=journal, territory=TERRITORY, clock=clock, without_token=without_token, usable=usable
+        signer=signer, journal=journal, territory=territory, clock=clock, without_token=without_token, usable=usable
     )  # fmt: skip
     latency = {"flows": [], "exceeded": [], "intervals": []}
 

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from bridge.errors import NotPossible
+from bridge.journal.people import Decision, Scope
 from bridge.submission import SubmissionState
 
 
@@ -105,7 +106,7 @@ async def test_alarm_of_a_submission_is_its_sites(kit):
     (alarm,) = await kit.journal.alarms(site=kit.site)
     assert (alarm.code, alarm.site, alarm.subject) == ("IN_DOUBT", kit.site, due.submission)
     (count,) = await kit.journal.alarm_counts()
-    assert tuple(count) == ("IN_DOUBT", "acme", kit.site, False, 1)
+    assert tuple(count) == ("IN_DOUBT", "acme", kit.site, "", False, 1)
     assert await kit.journal.alarm_codes(kit.site, ["acme"]) == ["IN_DOUBT"]
     assert await kit.journal.alarm_codes("south", ["acme"]) == []
 
@@ -117,8 +118,26 @@ async def test_counts_tell_open_from_acknowledged(kit):
     await kit.journal.alarm("STUCK", participant="acme", site="north", subject="d", clear=True)
     await kit.journal.ack_alarm((await kit.journal.alarms())[0].id, "Ada")
     assert [tuple(row) for row in await kit.journal.alarm_counts()] == [
-        ("STUCK", "acme", "north", False, 2),
-        ("STUCK", "acme", "north", True, 1),
+        ("STUCK", "acme", "north", "", False, 2),
+        ("STUCK", "acme", "north", "", True, 1),
+    ]
+
+
+async def test_counts_tell_holds_apart(kit):
+    """That of an environment is not the whole host's."""
+    why = Decision(by="Ada", reason="x")
+    for scope, name in (
+        (Scope.HOST, ""),
+        (Scope.ENVIRONMENT, "LIVE"),
+        (Scope.ENVIRONMENT, "TEST"),
+        (Scope.SITE, "north"),
+    ):
+        await kit.journal.hold(scope, name, why)
+    assert [(row.site, row.environment, row.number) for row in await kit.journal.alarm_counts()] == [
+        ("", "", 1),
+        ("", "LIVE", 1),
+        ("", "TEST", 1),
+        ("north", "", 1),
     ]
 
 
