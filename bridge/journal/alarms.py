@@ -137,7 +137,10 @@ def counts(rows: Rows) -> list[AlarmCount]:
         f"SELECT a.code, a.participant, {_SITE}, {_ENVIRONMENT}, CASE WHEN a.acked_ns > 0 THEN 1 ELSE 0 END, count(*) {_FROM}"
         " WHERE a.cleared_ns = 0 GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5"
     )
-    return [AlarmCount(*row[:4], bool(row[4]), row[5]) for row in found]
+    return [
+        AlarmCount(code, participant, site, environment, bool(acked), number)
+        for code, participant, site, environment, acked, number in found
+    ]
 
 
 def codes_of(rows: Rows, site: str, participants: Sequence[str]) -> list[str]:
