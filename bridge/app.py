@@ -40,6 +40,7 @@ from bridge.metrics import Metrics
 from bridge.reports import ClockReport, FieldReport, MarketReport
 from bridge.shared import Shared
 from bridge.web.admin import Health
+from bridge.web.connections import Contact, EmsLink, SmpLink
 
 if TYPE_CHECKING:
     from bridge.traced import Traced
@@ -324,7 +325,17 @@ class Host:
         reasons = {"starting or stopping": not working, "the journal is full": journal.full}
         told = tuple(reason for reason, holds in reasons.items() if holds)
         clock = self._watch.told() if self._watch is not None else {}
-        return Health(ready=not told, links=self._shared.field_report.ages_s(), reasons=told, clock=clock)
+        report = self._shared.field_report
+        ages_s = report.ages_s()
+        ems = [
+            EmsLink(site=site, adapter=name, contact=Contact.of(reach), age_s=ages_s.get(f"{site}/{name}"))
+            for (site, name), reach in sorted(report.reaches.items())
+        ]
+        smp = [
+            SmpLink(participant=name, contact=Contact.of(market.reach), paused=market.paused())
+            for name, market in sorted(self._market.items())
+        ]
+        return Health(ready=not told, links=ages_s, reasons=told, clock=clock, ems=ems, smp=smp)
 
     async def _gauges(self, journal: Journal) -> None:
         for what, count in (await journal.counts()).items():

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from datetime import time as time_of_day
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
-
+from typing import NamedTuple, Protocol
 
 
 class Stamp(NamedTuple):

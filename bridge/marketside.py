@@ -24,6 +24,7 @@ from bridge.market.pace import Pace
 from bridge.market.returns import ReturnReader
 from bridge.market.token import TokenKeeper
 from bridge.market.tracker import Tracker
+from bridge.measure.reach import Reach
 from bridge.shared import Shared
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,9 @@ class Market:
     inbox: Inbox
     keys: KeyWatch
     ring: KeyRing
+    reach: Reach
+    paused: Callable[[], str]
+    """Why nothing is sent at the moment, though SMP may be reached; '' where it is."""
 
     def tasks(self) -> list[Coroutine[Any, Any, None]]:
         """What works until it is cancelled, in the order in which it starts."""
@@ -151,7 +155,13 @@ class _Side:
 
         inbox = Inbox(participant=entry.name, reader=self._reader(maker), tracker=tracker, fence=self._fence)
         watch = KeyWatch(keys, participant=entry.name, journal=self._journal, changed=changed)
-        return Market(outbound, tracker, tokens, inbox, watch, keys)
+
+        def paused() -> str:
+            if tokens.blocked:
+                return "logging in was refused (ACCOUNT_STOPPED)"
+            return pace.reason if pace.circuit_open else ""
+
+        return Market(outbound, tracker, tokens, inbox, watch, keys, self._client.reach, paused)
 
     def _reader(self, maker: CallMaker) -> ReturnReader:
         entry, keys = self._entry, self._keys

@@ -20,6 +20,7 @@ from bridge.market.answers import Outgoing
 from bridge.market.report import MarketMetrics
 from bridge.measure.book import Book, Where
 from bridge.measure.intervals import IntervalBook
+from bridge.measure.reach import Reach
 from bridge.metrics import Metrics
 from bridge.platform import AnswerClass
 from bridge.submission import Admission
@@ -54,6 +55,8 @@ class FieldReport(FieldMetrics):
         self._intervals = intervals or IntervalBook(clock.mono_ns)
         self._heard_ns: dict[str, int | None] = {}
         self._records = _Series(metrics.records)
+        self.reaches: dict[tuple[str, str], Reach] = {}
+        """Of each link, by site and adapter."""
 
     def admitted(self, flow: FlowPlan, admission: Admission, count: int) -> None:
         """See `FieldMetrics`."""
@@ -83,8 +86,14 @@ class FieldReport(FieldMetrics):
         """See `FieldMetrics`."""
         self._metrics.link.labels(site, adapter).set(1 if up else 0)
         self._heard_ns.setdefault(f"{site}/{adapter}", None)
+        reach = self.reaches.setdefault((site, adapter), Reach())
         if up:
+            reach.good(self._clock.wall_ns())
             self._metrics.sessions.labels(site, adapter).inc()
+
+    def broke(self, site: str, adapter: str, error: str) -> None:
+        """See `FieldMetrics`."""
+        self.reaches.setdefault((site, adapter), Reach()).bad(self._clock.wall_ns(), error)
 
     def lost(self, site: str, adapter: str, count: int) -> None:
         """See `FieldMetrics`."""

@@ -26,7 +26,10 @@ class FieldMetrics:
         return Intervals()
 
     def link(self, site: str, adapter: str, *, up: bool) -> None:
-        """A session opened or ended."""
+        """A session opened or ended, or none was there yet."""
+
+    def broke(self, site: str, adapter: str, error: str) -> None:
+        """Why a session ended, or could not be opened."""
 
     def heard(self, site: str, adapter: str, mono_ns: int) -> None:
         """A good value came."""

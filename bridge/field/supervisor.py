@@ -28,6 +28,7 @@ LONGEST_DELAY_S: Final = 5.0
 # Longer than for a lost link, and short enough for one that broke in such a way that it looked like a refusal: a peer that hangs up while
 # it is being secured, say. Such a link too is back within 10 s of its peer's return.
 REFUSED_DELAY_S: Final = 6.0
+_ERROR_CHARS: Final = 500
 
 
 class Supervisor:
@@ -95,13 +96,16 @@ class Supervisor:
 
     async def _sessions(self) -> None:
         failures = 0
+        self._metrics.link(self._site, self._name, up=False)
         while True:
             started = self._clock.mono_ns()
             error = await self._one_session()
             steady = (self._clock.mono_ns() - started) / 1e9 > STEADY_S
             failures = 1 if steady else failures + 1
+            told = f"{type(error).__name__}: {error}"[:_ERROR_CHARS]
             self._links.lost(error)
-            self._say(error, failures)
+            self._metrics.broke(self._site, self._name, told)
+            self._say(error, told, failures)
             await self._sleep(self._delay(error, failures))
 
     def _delay(self, error: BaseException, failures: int) -> float:
@@ -110,7 +114,7 @@ class Supervisor:
         base = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(failures - 1, 10))
         return base * (0.5 + 0.5 * self._jitter())
 
-    def _say(self, error: BaseException, failures: int) -> None:
+    def _say(self, error: BaseException, told: str, failures: int) -> None:
         """The first failure of a row is a warning, the rest are counted by the metric."""
         level = logging.WARNING if failures == 1 else logging.DEBUG
         if not isinstance(error, BridgeError):
@@ -118,7 +122,7 @@ class Supervisor:
         fields = {
             "site": self._site,
             "adapter": self._name,
-            "error": f"{type(error).__name__}: {error}"[:500],
+            "error": told,
             "hint": getattr(error, "hint", ""),
         }
         log.log(level, "link_lost", extra=fields, exc_info=error if level == logging.ERROR else None)

@@ -17,10 +17,12 @@ from bridge.clock import Clock, Stamp
 from bridge.market.connection import PIECE, Answer, Connection, Lost, NotHttp, Pool, Proxy, TooLarge
 from bridge.market.echoes import LEAST, SHOWN
 from bridge.market.peers import NO_PEER, peer_of
+from bridge.measure.reach import Reach
 from bridge.platform import Exchange, Failure
 
 log = logging.getLogger(__name__)
 
+_SERVER_ERROR: Final = 500
 SLOWEST_UPLOAD: Final = 16_000  # bytes a second: what a large call may take to leave, beside the time for its answer
 
 
@@ -140,6 +142,8 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
         self._base = URL(settings.base_url)
         self._starts: dict[tuple[str, str], bytes] = {}
         self._pool: Pool | None = None
+        self.reach = Reach()
+        """Whether SMP answers. An answer of any kind says so; one of its own faults (5xx) is an error all the same."""
 
     async def __aenter__(self) -> Self:
         settings = self._settings
@@ -202,6 +206,17 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
 
     async def _within(self, limit_s: float, exchanged: Callable[[], Awaitable[Exchange]], facts: _Facts) -> Exchange:
         """What it comes to, failures too."""
+        found = await self._come_to(limit_s, exchanged, facts)
+        at_ns = found.answered.wall_ns if found.answered is not None else self._clock.wall_ns()
+        if found.failure is not None:
+            self.reach.bad(at_ns, found.detail)
+        else:
+            self.reach.good(at_ns)
+            if found.status >= _SERVER_ERROR:
+                self.reach.noted(at_ns, f"SMP answered {found.status}")
+        return found
+
+    async def _come_to(self, limit_s: float, exchanged: Callable[[], Awaitable[Exchange]], facts: _Facts) -> Exchange:
         try:
             async with asyncio.timeout(limit_s):
                 return await exchanged()

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from bridge.journal.port import Journal
 from bridge.keys import KeySigner
 from bridge.metrics import Metrics
 from bridge.web.api import Api
+from bridge.web.connections import EmsLink, SmpLink, theirs
 from bridge.web.guard import PERSON, Guard, Route
 from bridge.web.operators import Operators
 from bridge.web.pages import Pages
@@ -41,6 +42,8 @@ class Health:
     links: Mapping[str, float | None]
     reasons: tuple[str, ...] = ()
     clock: Mapping[str, object] = field(default_factory=dict)
+    ems: Sequence[EmsLink] = ()
+    smp: Sequence[SmpLink] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,7 @@ class AdminListener:
         believer = Believer.of(access.signer, access.journal, access.clock)
         self._guard = Guard(believer, metrics, without_token=access.without_token, secure=access.secure)
         self._operators = Operators(access.journal, access.territory, access.clock, access.usable)
-        self._pages = Pages(self._operators, self._guard, believer, access.clock)
+        self._pages = Pages(self._operators, self._guard, believer, access.clock, self._connections)
 
     def application(self) -> web.Application:
         """The routes, ready to be served."""
@@ -101,6 +104,7 @@ class AdminListener:
             Route(method="GET", path="/health/live", handler=self._serve_live),
             Route(method="GET", path="/health/ready", handler=self._serve_ready),
             Route(method="GET", path="/api/v1/latency", handler=self._serve_latency),
+            Route(method="GET", path="/api/v1/connections", handler=self._serve_connections),
             Route(method="GET", path="/api/v1/whoami", handler=api.whoami),
             Route(method="GET", path="/api/v1/submissions", handler=api.submissions),
             Route(method="GET", path="/api/v1/submissions/{id}", handler=api.submission),
@@ -127,6 +131,7 @@ class AdminListener:
             ),
             Route(method="GET", path="/api/v1/tokens", handler=api.tokens, roles=_TOKENS),
             Route(method="GET", path="/", handler=pages.home),
+            Route(method="GET", path="/connections", handler=pages.connections),
             Route(method="GET", path="/submissions", handler=pages.submissions),
             Route(method="GET", path="/submissions/{id}", handler=pages.submission),
             Route(method="POST", path="/submissions/{id}/{action}", handler=pages.wish, roles=_OPERATE),
@@ -162,6 +167,15 @@ class AdminListener:
                 row for row in told["intervals"] if territory.shows_link(person, row["site"], row["adapter"])
             ]
         return web.json_response(told)
+
+    def _connections(self, person: Person) -> tuple[Sequence[EmsLink], Sequence[SmpLink]]:
+        health = self._health()
+        return theirs(self._territory, person, health.ems, health.smp)
+
+    async def _serve_connections(self, request: web.Request) -> web.Response:
+        """Whether each EMS and each SMP is reached, since when, and what went wrong last."""
+        ems, smp = self._connections(request[PERSON])
+        return web.json_response({"ems": [link.told() for link in ems], "smp": [link.told() for link in smp]})
 
     async def _serve_live(self, _: web.Request) -> web.Response:
         """The event loop answers; that is all that `live` says."""

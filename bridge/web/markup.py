@@ -14,6 +14,7 @@ from bridge.errors import BridgeError
 from bridge.journal.access import ApprovalView
 from bridge.journal.port import AlarmView, SubmissionView
 from bridge.submission import SubmissionState
+from bridge.web.connections import Contact, EmsLink, SmpLink
 from bridge.web.roles import Person, Role
 
 _STYLE: Final = """
@@ -75,6 +76,57 @@ def alarms(person: Person, views: Sequence[AlarmView], theirs: Collection[int]) 
         where = " ".join(part for part in (view.participant, view.site, view.subject) if part) or "the host"
         rows.append((view.code, where, moment(view.raised_ns), view.text, view.runbook, Markup(ask) or known))
     return rows and [("alarm", "place", "since (UTC)", "what", "do", "known by"), *rows]
+
+
+def reached(ems: Sequence[EmsLink], smp: Sequence[SmpLink]) -> str:
+    """One line of how many are reached."""
+    counted = ", ".join(
+        f"{sum(link.contact.up is True for link in links)} of {len(links)} {what}"
+        for links, what in ((ems, "EMS links are open"), (smp, "SMP connections answer"))
+        if links
+    )
+    line = f'<a href="/connections">Connections</a>: {counted or "this process has none"}'
+    wrong = any(link.contact.up is not True for link in ems) or any(
+        link.contact.up is False or link.paused for link in smp
+    )
+    return f'<p class="{"wrong" if wrong else "said"}">{line}</p>'
+
+
+def ems_links(links: Sequence[EmsLink]) -> list[Row]:
+    """The links to EMSs."""
+    words = {True: "open", False: "down", None: "not open yet"}
+    rows: list[Row] = [
+        (
+            f"{link.site}/{link.adapter}", words[link.contact.up], *_since(link.contact),
+            "-" if link.age_s is None else f"{link.age_s:.0f} s ago",
+        )
+        for link in links
+    ]  # fmt: skip
+    return rows and [("link", "state", "since (UTC)", "last error", "at (UTC)", "last good reading"), *rows]
+
+
+def smp_links(links: Sequence[SmpLink]) -> list[Row]:
+    """The ways to SMP."""
+    words = {True: "answers", False: "gives no good answer", None: "no call yet"}
+    rows: list[Row] = [
+        (
+            link.participant, words[link.contact.up], *_since(link.contact), _moment(link.contact.tried_ns),
+            link.paused or "no",
+        )
+        for link in links
+    ]  # fmt: skip
+    return rows and [
+        ("participant", "state", "since (UTC)", "last error", "at (UTC)", "last call (UTC)", "sending is paused"), *rows,
+    ]  # fmt: skip
+
+
+def _since(contact: Contact) -> tuple[str, str, str]:
+    """Since when it stands so, the last error, and when that was."""
+    return _moment(contact.since_ns), contact.error or "-", _moment(contact.error_ns)
+
+
+def _moment(wall_ns: int) -> str:
+    return moment(wall_ns) if wall_ns else "-"
 
 
 def submissions(views: Sequence[SubmissionView]) -> list[Row]:

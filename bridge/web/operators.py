@@ -16,13 +16,12 @@ from bridge.keyring import GRACE_S
 from bridge.model import ErrorNote, ItemState
 from bridge.web.guard import BadRequest, NotHere
 from bridge.web.listed import Listed
-from bridge.web.roles import HELD, Person, Role, Territory
+from bridge.web.roles import HELD, THE_HOSTS, Person, Role, Territory
 
 APPROVAL_S: Final = 24 * 3600
 LONGEST_REASON: Final = 500
 MOST: Final = 1000
 EVERYTHING: Final = Listed()
-THE_HOSTS: Final = "the host's own; ask its operator"
 _EVERYBODYS: Final = (Scope.HOST, Scope.JOURNAL)
 _WHOLE: Final = frozenset(scope.value for scope in _EVERYBODYS)
 # Alarms of the host whose words come from its clock alone, or say when the journal had no room. The words of others may name a file, a place, a person or another participant.

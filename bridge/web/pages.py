@@ -1,7 +1,7 @@
 """The pages for a browser: sign in with a token, see what stands, decide. Plain HTML without scripts; every text in it is escaped."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from html import escape
 from typing import Final
 
@@ -13,13 +13,15 @@ from bridge.journal.access import Action
 from bridge.secret import Secret
 from bridge.submission import SubmissionState
 from bridge.web import markup as html
+from bridge.web.connections import EmsLink, SmpLink
 from bridge.web.guard import PERSON, BadRequest, Guard, NotHere
 from bridge.web.listed import WORDS, Listed
 from bridge.web.markup import Row
 from bridge.web.operators import Operators
-from bridge.web.roles import Role
+from bridge.web.roles import Person, Role
 from bridge.web.tokens import Believer, TokenRefused
 
+Connections = Callable[[Person], tuple[Sequence[EmsLink], Sequence[SmpLink]]]
 _S = SubmissionState
 _SHOWN: Final = 50
 _DIGITS: Final = 15
@@ -37,11 +39,14 @@ _CHOICES: Final = {
 class Pages:
     """The handlers."""
 
-    def __init__(self, operators: Operators, guard: Guard, believer: Believer, clock: Clock) -> None:
+    def __init__(
+        self, operators: Operators, guard: Guard, believer: Believer, clock: Clock, connections: Connections
+    ) -> None:
         self._operators = operators
         self._guard = guard
         self._believer = believer
         self._clock = clock
+        self._connections = connections
 
     # signing in ------------------------------------------------------------------------------------------------------
 
@@ -95,6 +100,7 @@ class Pages:
             (f"{hold.scope.value} {hold.name}", html.moment(hold.held_ns), hold.by, hold.reason) for hold in holds
         ]
         parts = [
+            html.reached(*self._connections(person)),
             html.section("Waits for a second person", html.approvals(person, approvals), "Nothing does."),
             html.section("Alarms", html.alarms(person, alarms[:_SHOWN], theirs), "None stands."),
             f"<p>These are the newest {_SHOWN}; <code>smp-bridge alarms list</code> has more.</p>"
@@ -103,6 +109,17 @@ class Pages:
             html.section("Held", held and [("what", "since (UTC)", "by", "reason"), *held], "Nothing is held."),
             html.section("Submissions", html.submissions(submissions), "There is none yet."),
             '<p><a href="/submissions">All submissions</a>: older ones, and by state, participant, site and time</p>',
+        ]
+        return html.page(person, "".join(parts))
+
+    async def connections(self, request: web.Request) -> web.Response:
+        """Whether each EMS and each SMP is reached, since when, and what went wrong last."""
+        person = request[PERSON]
+        ems, smp = self._connections(person)
+        parts = [
+            '<p><a href="/">Back</a></p>',
+            html.section("Links to EMSs", html.ems_links(ems), "This process has none."),
+            html.section("Connections to SMP", html.smp_links(smp), "This process has none."),
         ]
         return html.page(person, "".join(parts))
 

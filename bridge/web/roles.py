@@ -7,6 +7,7 @@ from typing import Final, Self
 
 from bridge.config import Config
 
+THE_HOSTS: Final = "the host's own; ask its operator"  # in place of words that may speak of another
 HELD: Final = "HOLD"  # the alarm of a hold
 _ALARMS: Final = "smp_bridge_alarms"
 _HOST_FAMILIES: Final = ("smp_bridge_clock_", "smp_bridge_signing_held")  # of the machine, no participant's

@@ -19,6 +19,24 @@ from bridge.sandbox.pki import Authority
 IN_DOUBT, RETRY, OURS = AnswerClass.IN_DOUBT, AnswerClass.RETRY, AnswerClass.OUR_FAULT
 
 
+async def test_it_knows_whether_smp_answers(tmp_path):
+    """Since when, and what went wrong last: that stays when the next call is well. A fault of SMP's own is an answer, and an error."""
+    script = (smp.answer(), smp.answer("503 Unavailable"), smp.reset, smp.reset, smp.answer())
+    async with smp.smp_server(*script) as peer, client(tmp_path, peer) as made:
+        reach, seen = made.reach, []
+        assert (reach.up, reach.since_ns, reach.error) == (None, 0, "")
+        for _ in script:
+            await post(made)
+            seen.append((reach.up, reach.since_ns, reach.error, reach.error_ns, reach.tried_ns))
+    first, faulty, lost, again, well = seen
+    assert [each[0] for each in seen] == [True, True, False, False, True]
+    assert first[1] == faulty[1] < lost[1] == again[1] < well[1]
+    assert [first[2], faulty[2]] == ["", "SMP answered 503"]
+    assert lost[2].startswith("connection lost")
+    assert lost[3] < again[3] == well[3]
+    assert sorted({each[4] for each in seen}) == [each[4] for each in seen]
+
+
 async def test_a_good_answer_is_reported_whole(tmp_path):
     """Status, headers in lower case, body, and the moments of the first byte out and of the answer."""
     found, answer = await one(tmp_path, smp.answer("202 Accepted", b'{"x":1}', X_One="1"))

@@ -31,7 +31,7 @@ WORDS = {
 OTHER = {PARTICIPANT: LIVE, LIVE: PARTICIPANT}
 READ = (
     "/metrics", "/health/ready", "/api/v1/latency", "/api/v1/whoami", "/api/v1/submissions", "/api/v1/submissions?limit=1000", "/api/v1/alarms",
-    "/api/v1/holds", "/api/v1/approvals?all=1", "/api/v1/tokens", "/", "/submissions", "/submissions?site=north",
+    "/api/v1/holds", "/api/v1/approvals?all=1", "/api/v1/tokens", "/", "/submissions", "/submissions?site=north", "/connections", "/api/v1/connections",
 )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The admin listener of a running service: metrics of every stage, health by the age of the last good reading."""
 
 import asyncio
+import json
 from pathlib import Path
 
 from admin import get, value
@@ -67,6 +68,32 @@ async def test_health(tmp_path):
             while value((await get(made, "/metrics"))[1], "smp_bridge_link_up", site="north") != 0:
                 await asyncio.sleep(0.02)
         assert (await get(made, "/health/ready"))[0] == 200
+
+
+async def test_connections(tmp_path):
+    """Each link to an EMS and each way to SMP: whether it is up, since when, and what went wrong last."""
+    async with service(tmp_path) as made:
+        ems = await linked(made)
+        async with asyncio.timeout(10):
+            while not (told := await connections(made))["smp"][0]["up"]:
+                await asyncio.sleep(0.02)
+        [link], [smp] = told["ems"], told["smp"]
+        assert (link["site"], link["adapter"], link["up"], link["last_error"]) == ("north", "ems", True, None)
+        assert (smp["participant"], smp["last_error"], smp["paused"]) == (PARTICIPANT, None, None)
+        assert smp["since"] <= smp["last_call"]
+        ems.reachable = False
+        ems.cut()
+        async with asyncio.timeout(10):
+            while not (down := (await connections(made))["ems"][0])["last_error"] or down["up"]:
+                await asyncio.sleep(0.02)
+        assert link["since"] < down["since"] <= down["last_error_at"]
+        assert "Link" in down["last_error"]
+
+
+async def connections(made):
+    status, text = await get(made, "/api/v1/connections")
+    assert status == 200
+    return json.loads(text)
 
 
 def test_every_metric_is_used():

@@ -119,7 +119,7 @@ async def undecided(journal, clock, participant, flow, key, number, state=Submis
 
 
 @asynccontextmanager
-async def admin_world(directory, *, without_token=False, links=None, territory=TERRITORY):
+async def admin_world(directory, *, without_token=False, links=None, ems=(), smp=(), territory=TERRITORY):
 
     def usable(record):
         if record.kid == "unreadable":
@@ -140,7 +140,9 @@ async def admin_world(directory, *, without_token=False, links=None, territory=T
     async def gauges():
         pass
 
-    listener = AdminListener(metrics, lambda: Health(ready=True, links=links or {}), gauges, told, access)
+    listener = AdminListener(
+        metrics, lambda: Health(ready=True, links=links or {}, ems=ems, smp=smp), gauges, told, access
+    )
     world = AdminWorld(journal, clock, signer, metrics, listener, latency=latency)
     try:
         async with TestClient(TestServer(listener.application()), cookie_jar=CookieJar(unsafe=True)) as world.http:

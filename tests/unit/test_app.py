@@ -63,7 +63,7 @@ async def test_a_stop_drains_all_participants_at_once():
 
     stopping = host()
     for name in ("one", "two"):
-        stopping._market[name] = Market(Part(), Part(), Part(), None, Part(), None)
+        stopping._market[name] = Market(Part(), Part(), Part(), None, Part(), None, Part(), Part())
     stopping._watch_ends = lambda journal, supervisors: Part()
     running = Running()
     running.stop.set()
