@@ -1,8 +1,6 @@
 """HTML of the pages: tables, forms and notes without scripts. Every text is escaped, but for `Markup` of our own."""
 
-from base64 import b64encode
 from collections.abc import Collection, Mapping, Sequence
-from hashlib import sha256
 from html import escape
 from typing import Final
 from urllib.parse import urlencode
@@ -16,24 +14,9 @@ from bridge.journal.port import AlarmView, SubmissionView
 from bridge.submission import SubmissionState
 from bridge.web.connections import Contact, EmsLink, SmpLink
 from bridge.web.roles import Person, Role
+from bridge.web.style import POLICY, STYLE
 
-_STYLE: Final = """
-body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:72rem;padding:0 1rem 3rem;color:#16202a;background:#fff}
-header{display:flex;gap:1rem;align-items:center;justify-content:space-between;border-bottom:1px solid #c8d1da;padding:.75rem 0;flex-wrap:wrap}
-h1{font-size:1.25rem;margin:0}h2{font-size:1.05rem;margin:2rem 0 .5rem}
-table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.35rem .75rem .35rem 0;border-bottom:1px solid #e3e8ed;vertical-align:top}
-th{font-weight:600;color:#4a5866}form{display:flex;gap:.5rem;align-items:end;flex-wrap:wrap;margin:0}
-label{display:flex;flex-direction:column;font-size:.85rem;color:#4a5866}
-input,select,button{font:inherit;padding:.4rem .6rem;border:1px solid #8795a3;border-radius:.25rem}
-button{background:#0b5cad;border-color:#0b5cad;color:#fff;cursor:pointer}button.plain{background:#fff;color:#0b5cad}
-:focus-visible{outline:3px solid #f0a500;outline-offset:1px}
-.wrong{background:#fdecea;border-left:4px solid #b3261e;padding:.5rem .75rem}.said{background:#e8f4ea;border-left:4px solid #1e7d34;padding:.5rem .75rem}
-.sign-in{max-width:28rem;margin:4rem auto}.sign-in form{flex-direction:column;align-items:stretch}nav{display:flex;gap:1rem;margin:1rem 0}.scroll{overflow-x:auto}code{overflow-wrap:anywhere}
-"""
-_STYLE_HASH: Final = b64encode(sha256(_STYLE.encode()).digest()).decode("ascii")
-POLICY: Final = (
-    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-)
+_SHORT: Final = 40  # characters; a longer name may be broken anywhere
 
 
 class Markup(str):
@@ -73,9 +56,15 @@ def alarms(person: Person, views: Sequence[AlarmView], theirs: Collection[int]) 
             if person.role is Role.OPERATOR and view.id in theirs and not known
             else ""
         )
-        where = " ".join(part for part in (view.participant, view.site, view.subject) if part) or "the host"
-        rows.append((view.code, where, moment(view.raised_ns), view.text, view.runbook, Markup(ask) or known))
+        where = [part for part in (view.participant, view.site, view.subject) if part]
+        rows.append(
+            (name(view.code), _places(where), moment(view.raised_ns), view.text, view.runbook, Markup(ask) or known)
+        )
     return rows and [("alarm", "place", "since (UTC)", "what", "do", "known by"), *rows]
+
+
+def _places(parts: Sequence[str]) -> Markup:
+    return Markup(" ".join(name(part) for part in parts) or "the host")
 
 
 def reached(ems: Sequence[EmsLink], smp: Sequence[SmpLink]) -> str:
@@ -97,12 +86,12 @@ def ems_links(links: Sequence[EmsLink]) -> list[Row]:
     words = {True: "open", False: "down", None: "not open yet"}
     rows: list[Row] = [
         (
-            f"{link.site}/{link.adapter}", words[link.contact.up], *_since(link.contact),
+            name(f"{link.site}/{link.adapter}"), words[link.contact.up], *_since(link.contact),
             "-" if link.age_s is None else f"{link.age_s:.0f} s ago",
         )
         for link in links
     ]  # fmt: skip
-    return rows and [("link", "state", "since (UTC)", "last error", "at (UTC)", "last good reading"), *rows]
+    return rows and [("link", "state", "since (UTC)", "last error", "at (UTC)", "last reading"), *rows]
 
 
 def smp_links(links: Sequence[SmpLink]) -> list[Row]:
@@ -110,13 +99,13 @@ def smp_links(links: Sequence[SmpLink]) -> list[Row]:
     words = {True: "answers", False: "gives no good answer", None: "no call yet"}
     rows: list[Row] = [
         (
-            link.participant, words[link.contact.up], *_since(link.contact), _moment(link.contact.tried_ns),
+            name(link.participant), words[link.contact.up], *_since(link.contact), _moment(link.contact.tried_ns),
             link.paused or "no",
         )
         for link in links
     ]  # fmt: skip
     return rows and [
-        ("participant", "state", "since (UTC)", "last error", "at (UTC)", "last call (UTC)", "sending is paused"), *rows,
+        ("participant", "state", "since (UTC)", "last error", "at (UTC)", "last call (UTC)", "paused"), *rows,
     ]  # fmt: skip
 
 
@@ -134,13 +123,13 @@ def submissions(views: Sequence[SubmissionView]) -> list[Row]:
     rows: list[Row] = [
         (
             link(view.id),
-            view.state.value,
+            name(view.state.value),
             _stamped(view, "received"),
             _stamped(view, "sent"),
-            view.participant,
-            f"{view.site}/{view.flow}",
+            name(view.participant),
+            name(f"{view.site}/{view.flow}"),
             str(view.items),
-            view.transaction_id,
+            name(view.transaction_id),
         )
         for view in views
     ]
@@ -188,9 +177,14 @@ def way(path: str, said: Mapping[str, str], word: str) -> str:
     return f'<a href="{escape(path + "?" + urlencode(said))}">{escape(word)}</a>'
 
 
+def name(text: str) -> Markup:
+    """A name, an id or a word of state: not broken at its hyphens, which a reader would take for parts of a sentence; a very long one is, so that the table stays on the screen."""
+    return Markup(f'<span class="{"id" if len(text) <= _SHORT else "long"}">{escape(text)}</span>')
+
+
 def link(submission: str) -> Markup:
     """To the page of a submission."""
-    return Markup(f'<a href="/submissions/{escape(submission)}">{escape(submission)}</a>')
+    return Markup(f'<a href="/submissions/{escape(submission)}">{name(submission)}</a>')
 
 
 def form(action: str, word: str) -> str:
@@ -210,12 +204,18 @@ def section(title: str, rows: Sequence[Row], none: str) -> str:
 def table(rows: Sequence[Row]) -> str:
     """A table whose first row is its header."""
     head, *rest = rows
-    lines = "".join(f"<tr>{''.join(f'<td>{_cell(cell)}</td>' for cell in row)}</tr>" for row in rest)
+    labels = [f'<td data-label="{escape(cell)}">' for cell in head]
+    lines = "".join(
+        f"<tr>{''.join(f'{label}{_cell(cell)}</td>' for label, cell in zip(labels, row, strict=True))}</tr>"
+        for row in rest
+    )
     return f'<div class="scroll"><table><thead><tr>{"".join(f"<th scope=col>{_cell(cell)}</th>" for cell in head)}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
 def _cell(text: str) -> str:
-    return text if isinstance(text, Markup) else escape(text)
+    if isinstance(text, Markup):
+        return text
+    return f'<span class="long">{escape(text)}</span>' if len(text) > _SHORT else escape(text)
 
 
 def note(said: str, wrong: str) -> str:
@@ -263,6 +263,6 @@ def in_full(error: BridgeError) -> str:
 def _html(body: str, status: int) -> web.Response:
     text = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>smp-bridge</title>'
-        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_STYLE}</style></head><body>{body}</body></html>'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{STYLE}</style></head><body>{body}</body></html>'
     )
     return web.Response(text=text, status=status, content_type="text/html", headers={"Content-Security-Policy": POLICY})

@@ -154,10 +154,10 @@ class Pages:
         facts: list[Row] = [
             ("state", "participant", "flow", "transaction", "moved here by"),
             (
-                view.state.value,
-                view.participant,
-                f"{view.site}/{view.flow}",
-                view.transaction_id or "-",
+                html.name(view.state.value),
+                html.name(view.participant),
+                html.name(f"{view.site}/{view.flow}"),
+                html.name(view.transaction_id or "-"),
                 view.reason or "-",
             ),
         ]
@@ -165,12 +165,22 @@ class Pages:
         forms = [html.form(f"/submissions/{view.id}/{action.value}", action.value) for action in choices]
         shown: list[Row] = [("reference", "outcome", "asset id", "errors")]
         shown += [
-            (item.key, item.state.value, item.asset_id, "; ".join(f"{note.code} {note.text}" for note in item.errors))
+            (
+                html.name(item.key),
+                item.state.value,
+                html.name(item.asset_id),
+                "; ".join(f"{note.code} {note.text}" for note in item.errors),
+            )
             for item in items
         ]
         happened: list[Row] = [("at", "event", "by", "reason")]
         happened += [
-            (iso_ms(event.at_ns), event.kind, str(event.data.get("by", "")), str(event.data.get("reason", "")))
+            (
+                html.name(iso_ms(event.at_ns)),
+                event.kind,
+                str(event.data.get("by", "")),
+                str(event.data.get("reason", "")),
+            )
             for event in events
         ]
         parts = [

@@ -92,6 +92,7 @@ async def world(tmp_path_factory):
         made.submissions = {name: await made.in_doubt(name, key=MARKUP) for name in BOTH}
         made.open = await made.in_doubt(TEST, key="B")
         await made.journal.alarm("IN_DOUBT", participant=TEST, subject=made.submissions[TEST], text=MARKUP)
+        await made.journal.alarm("STUCK", participant=TEST, subject="place/" * 40, text="x" * 300)
         await made.journal.hold(Scope.PARTICIPANT, TEST, Decision(by="Ann", reason=MARKUP))
         yield made
 
@@ -142,6 +143,66 @@ async def test_what_a_participant_sees(page, world):
             )
         finally:
             await page.do(lambda driver: driver.set_window_size(1100, 900))
+
+
+LINES = """(() => {
+    const lines = element => { const range = document.createRange(); range.selectNodeContents(element); return new Set([...range.getClientRects()].map(r => r.top)).size };
+    return [...document.querySelectorAll('.id, time')].filter(element => lines(element) > 1).map(element => element.textContent);
+})()"""
+BEYOND = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
+
+
+@pytest.mark.parametrize("width", [400, 1250])
+async def test_names_are_whole_and_long_texts_are_not(page, world, width):
+    """No id and no time is broken at its hyphens, and a text of a device without a blank pushes nothing off the screen, the form to acknowledge it least of all."""
+    with seen(page.driver, "names_are_whole"):
+        await page.sign_in((await world.token(Role.OPERATOR, "Ann", [TEST]))[0])
+        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        await page.do(lambda driver: driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics))
+        try:
+            for path in ("/", f"/submissions/{world.submissions[TEST]}", "/submissions", "/connections"):
+                await page.open(path)
+                assert await page.run(LINES) == []
+                assert await page.run(BEYOND) == 0
+                assert await page.run("document.documentElement.scrollWidth <= window.innerWidth")
+        finally:
+            await page.do(lambda driver: driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {}))
+
+
+async def test_by_night(page, world):
+    """A screen that asks for dark pages gets them, and what is written stands out from its ground by 4.5 to 1 at least (WCAG 1.4.3)."""
+    contrast = """(() => {
+        const light = text => { const [r, g, b] = text.match(/[0-9.]+/g).slice(0, 3).map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b };
+        const ground = e => { const c = getComputedStyle(e).backgroundColor; return c.endsWith(', 0)') ? ground(e.parentElement) : c };
+        const ratio = e => { const [a, b] = [getComputedStyle(e).color, ground(e)].map(light).sort((x, y) => y - x); return (a + .05) / (b + .05) };
+        return [light(ground(document.body)), Math.min(...[...document.querySelectorAll('body,h2,th,td,a,button,label,input,p,span')].map(ratio))];
+    })()"""
+    with seen(page.driver, "by_night"):
+        await page.sign_in((await world.token(Role.OPERATOR, "Ann", [TEST]))[0])
+        for scheme, dark in (("dark", True), ("light", False)):
+            media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+            await page.do(lambda driver, media=media: driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media))
+            for path in ("/", "/submissions?state=IN_DOUBT", "/submissions/s-unknown"):
+                await page.open(path)
+                ground, least = await page.run(contrast)
+                assert (ground < 0.1) == dark
+                assert least >= 4.5, (scheme, path)
+        assert await page.complaints() == []
+
+
+async def test_narrowing_the_list(page, world):
+    """The form at its head leads to an address that says what is shown, and keeps what was chosen."""
+    with seen(page.driver, "narrowing_the_list"):
+        await page.sign_in((await world.token(Role.VIEWER, "Ann", [TEST]))[0])
+        await page.do(lambda driver: pressed(driver, driver.find_element(By.LINK_TEXT, "All submissions")))
+        assert world.open in await page.text("table")
+        await page.fill("/submissions", state="SET_ASIDE", since="2026-11-01")
+        assert await page.path() == "/submissions?state=SET_ASIDE&site=&since=2026-11-01&until="
+        assert "There is none of these." in await page.text("main")
+        assert await page.run("document.querySelector('select[name=state]').value") == "SET_ASIDE"
+        await page.fill("/submissions", state="IN_DOUBT")
+        assert world.submissions[TEST] in await page.text("table")
+        assert await page.complaints() == []
 
 
 async def test_markup_in_names_is_text(page, world):
