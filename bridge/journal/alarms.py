@@ -144,11 +144,14 @@ def counts(rows: Rows) -> list[AlarmCount]:
 
 
 def codes_of(rows: Rows, site: str, participants: Sequence[str]) -> list[str]:
-    """The codes of the alarms that stand for a site: its own, those of its participants as a whole, and those of the host."""
+    """The codes of the alarms that stand for a site: its own, those of its participants as a whole and of their environments, and those of the host."""
+    whose = dump(list(participants))
     found = rows.all(
         f"SELECT DISTINCT a.code {_FROM} WHERE a.cleared_ns = 0 AND ({_SITE} = ? OR ({_SITE} = '' AND (a.participant = ''"  # noqa: S608
-        " OR a.participant IN (SELECT value FROM json_each(?))))) ORDER BY a.code",
-        (site, dump(list(participants))),
+        " OR a.participant IN (SELECT value FROM json_each(?)))))"
+        f" AND ({_ENVIRONMENT} = '' OR {_ENVIRONMENT} IN (SELECT environment FROM environments WHERE participant IN (SELECT value FROM json_each(?))))"
+        " ORDER BY a.code",
+        (site, whose, whose),
     )
     return [row[0] for row in found]
 

@@ -160,6 +160,17 @@ async def test_codes_of_a_site(kit):
     ]
 
 
+async def test_a_hold_of_an_environment_is_told_to_its_sites(kit):
+    """And to no site of another environment, whose calls leave as before."""
+    await kit.journal.introduce({"acme": "TEST", "bolt": "LIVE"})
+    await kit.journal.hold(Scope.ENVIRONMENT, "LIVE", Decision(by="Ada", reason="x"))
+    assert await kit.journal.alarm_codes("north", ["acme"]) == []
+    assert await kit.journal.alarm_codes("south", ["bolt"]) == ["HOLD"]
+    assert await kit.journal.alarm_codes("west", ["acme", "bolt"]) == ["HOLD"]
+    await kit.journal.hold(Scope.HOST, "", Decision(by="Ada", reason="x"))
+    assert await kit.journal.alarm_codes("north", ["acme"]) == ["HOLD"]
+
+
 async def test_waiters_hear_of_changes_alone(kit):
     """A new alarm and a cleared one wake who shows them, in another process too; counting again does not."""
     other = await kit.engine.open("other", checkpoint=False)
