@@ -11,7 +11,7 @@ import jwt
 
 from bridge.clock import Clock
 from bridge.envelope import PublicKey, SignatureForm, sign
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, NotPossible
 from bridge.journal.access import AccessReader, TokenView
 from bridge.keys import KeySigner, public_from_jwk
 from bridge.secret import Secret
@@ -20,6 +20,7 @@ from bridge.web.roles import Person, Role
 TYPE: Final = "smp-bridge-admin+jwt"  # so that nothing else that this key signs is taken for a token
 AUDIENCE: Final = "smp-bridge-admin"
 LONGEST: Final = 4096
+MOST_MADE: Final = 4000  # so that it fits into a cookie, with its name: browsers keep none of more than 4096 bytes (RFC 6265 section 6.1)
 _NS: Final = 1_000_000_000
 _ID_BYTES: Final = 9
 
@@ -51,7 +52,7 @@ def new_token_id() -> str:
 
 
 def make_token(signer: KeySigner, view: TokenView) -> Secret:
-    """The token that the journal knows as `view`."""
+    """The token that the journal knows as `view`. Raises `NotPossible` for one so long that it would count nowhere."""
     claims: dict[str, object] = {
         "iss": signer.kid,
         "aud": AUDIENCE,
@@ -63,6 +64,11 @@ def make_token(signer: KeySigner, view: TokenView) -> Secret:
         "exp": view.expires_ns // _NS,
     }
     signed = sign(SignatureForm.JWS_COMPACT, json.dumps(claims).encode(), signer, {"typ": TYPE})
+    if len(signed.body) > MOST_MADE:
+        raise NotPossible(
+            f"a token for {len(view.participants)} participants has {len(signed.body)} characters, {MOST_MADE} may be",
+            hint="make several, each for some of them, or one with --all",
+        )
     return Secret(signed.body.decode("ascii"))
 
 

@@ -14,6 +14,7 @@ from admin_world import BOTH, LIVE, TEST, admin_world
 from routes import EVERYBODY, MATRIX, STRANGER
 
 from bridge.envelope import Algorithm
+from bridge.errors import NotPossible
 from bridge.journal.keys import KeyRecord, KeySide, KeyState
 from bridge.journal.people import Decision
 from bridge.keys import KeySigner, new_key
@@ -147,6 +148,27 @@ async def test_a_revoked_token_counts_no_more_at_once(world):
     assert await status(world, "GET", "/api/v1/whoami", short) == 200
     world.clock.ns += 86_400 * 10**9
     assert await status(world, "GET", "/api/v1/whoami", short) == 401
+
+
+@pytest.mark.parametrize("many", [40, 105])
+async def test_a_token_for_many_participants(world, many):
+    """As many as a token may name: it counts, and a browser keeps it with its cookie's name."""
+    names = [f"participant-{number:03}-live" for number in range(many)]
+    token, _ = await world.token(V, "Ann", names)
+    code, told = await world.ask("GET", "/api/v1/whoami", {"Authorization": f"Bearer {token}"})
+    assert (code, told["participants"]) == (200, names)
+    http, _, cookie, _ = await signed_in(world, V, "Ann", names)
+    await http.close()
+    assert len(cookie.split(";")[0]) <= 4096
+
+
+async def test_a_token_that_would_count_nowhere_is_not_made(world):
+    """Whoever makes it hears what to do instead."""
+    before = len(await world.journal.tokens())
+    with pytest.raises(NotPossible, match="150 participants") as refused:
+        await world.token(V, "Ann", [f"participant-{number:03}-live" for number in range(150)], note=False)
+    assert "--all" in refused.value.hint
+    assert len(await world.journal.tokens()) == before
 
 
 async def test_refusals_are_counted_by_their_reason(world):
