@@ -96,7 +96,15 @@ class ReaderCases(HoldCases, AssetReadCases, KeyReadCases, AccessReadCases):
         asked = views.asked(
             participant=participant, participants=participants, site=site, state=state, since_ns=since_ns, until_ns=until_ns, before=before,
         )  # fmt: skip
-        return await self._reader.run(lambda rows: views.submissions(rows, asked, limit))
+        found: list[SubmissionView] = []
+        below = 0
+        while len(found) < limit:
+            look = functools.partial(views.submissions, terms=asked, limit=limit - len(found), below=below)
+            more, below = await self._reader.run(look)
+            found += more
+            if not below:
+                break
+        return found
 
     async def submission(self, submission: str) -> SubmissionView | None:
         """See the port."""

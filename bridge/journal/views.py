@@ -15,6 +15,7 @@ from bridge.model import Operation
 from bridge.submission import SubmissionState
 
 _FEW: Final = 50  # items
+STRETCH: Final = 20_000  # submissions that are looked through in some 10 ms
 _MS: Final = 1_000_000
 _OF_TRANSACTION: Final = "participant = ? AND transaction_id = ? AND transaction_id <> ''"
 _VIEW: Final = "seq, id, participant, site, flow, operation, state, transaction_id, items, reason, attempts, stamps"
@@ -112,13 +113,19 @@ def asked(
     return {term: value for term, value in terms.items() if value}
 
 
-def submissions(rows: Rows, terms: Mapping[str, str], limit: int) -> list[SubmissionView]:
-    """Submissions of these terms, newest first."""
+def submissions(rows: Rows, terms: Mapping[str, str], limit: int, below: int = 0) -> tuple[list[SubmissionView], int]:
+    """Submissions of these terms, newest first, among the next `STRETCH` below this place in the order in which they were made (0 = the end); and the place to go on below, 0 where there are none.
+
+    No index knows who has which, and whoever looks for few among millions must not keep others waiting for the reading thread.
+    """
+    top = below or ((rows.one("SELECT max(seq) FROM submissions") or (0,))[0] or 0) + 1
+    bottom = max(top - STRETCH, 0)
+    wanted = {"seq >= ?": bottom, "seq < ?": top, **terms}
     found = rows.all(
-        f"SELECT {_VIEW} FROM submissions WHERE {' AND '.join(terms) or '1 = 1'} ORDER BY seq DESC LIMIT ?",  # noqa: S608 - constants
-        (*terms.values(), limit),
+        f"SELECT {_VIEW} FROM submissions WHERE {' AND '.join(wanted)} ORDER BY seq DESC LIMIT ?",  # noqa: S608 - constants
+        (*wanted.values(), limit),
     )
-    return [_submission_view(rows, row) for row in found]
+    return [_submission_view(rows, row) for row in found], bottom
 
 
 def submission(rows: Rows, submission: str) -> SubmissionView | None:

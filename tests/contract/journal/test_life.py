@@ -14,6 +14,7 @@ from forked import Forked, forked
 from bridge.clock import SystemClock
 from bridge.errors import Fenced, IllegalMove, JournalUnusable, LeaseHeld
 from bridge.ids import first_submission_id
+from bridge.journal import views
 from bridge.journal.port import Fence
 from bridge.model import HostReason, Kind, Refusal
 from bridge.submission import SubmissionState
@@ -291,6 +292,23 @@ async def test_the_list_of_submissions_is_narrowed(kit):
     assert await listed(limit=2, before=made[3]) == [2, 1]
     assert await listed(limit=2, before=made[1]) == [0]
     assert await listed(site="north", before=made[3]) == [1]
+
+
+async def test_a_long_list_is_looked_through_in_stretches(kit, monkeypatch):
+    """Who looks for few among many lets others read meanwhile; what comes and goes between them changes nothing of the rest."""
+    monkeypatch.setattr(views, "STRETCH", 3)
+    for number in range(10):
+        await kit.accept(kit.asset(f"K{number}", site="north" if number in (0, 1, 5) else "south", max_items=1))
+    every = [view.id for view in await kit.journal.submissions()]
+    assert len(every) == 10
+    north = asyncio.create_task(kit.journal.submissions(site="north"))
+    await kit.accept(kit.asset("K10", site="north", max_items=1))
+    assert [view.id for view in await north][-3:] == [every[4], every[8], every[9]]
+    assert [view.id for view in await kit.journal.submissions(site="north", limit=2, before=every[3])] == [
+        every[4],
+        every[8],
+    ]
+    assert await kit.journal.submissions(site="north", limit=0) == []
 
 
 async def test_alarms_are_raised_counted_and_cleared(kit):
