@@ -31,6 +31,11 @@ class Action(enum.Enum):
         """Whether it is about a participant's keys."""
         return self in (Action.ROTATE_KEYS, Action.REVOKE_KEY)
 
+    @property
+    def of_submission(self) -> bool:
+        """Whether it is about a submission, which has a page."""
+        return not self.of_keys and self is not Action.ACCEPT_PROFILE
+
 
 class ApprovalState(enum.Enum):
     """What became of a request for a second person's word."""

@@ -127,7 +127,10 @@ def alarms(
     conditions = {text: value for text, value in asked.items() if value}
     narrowed = {"a.cleared_ns = 0": open_only, f"a.participant = '' AND {_SITE} = ''": of_host}
     where = " AND ".join([*(text for text, wanted in narrowed.items() if wanted), *conditions]) or "1 = 1"
-    found = rows.all(f"{_VIEW} WHERE {where} ORDER BY a.id DESC LIMIT ?", (*conditions.values(), limit))
+    order = (
+        "+a.id" if open_only else "a.id"
+    )  # the few that stand are found by their index, not by their order in years of others
+    found = rows.all(f"{_VIEW} WHERE {where} ORDER BY {order} DESC LIMIT ?", (*conditions.values(), limit))
     return [_view(row) for row in found]
 
 

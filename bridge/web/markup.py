@@ -39,7 +39,7 @@ def approvals(person: Person, views: Sequence[ApprovalView]) -> list[Row]:
             forms.append(form(f"/approvals/{view.id}/refuse", "refuse"))
         rows.append(
             (
-                str(view.id), view.action.value, view.subject if view.action.of_keys else link(view.subject), view.asked_by, view.reason,
+                str(view.id), view.action.value, link(view.subject) if view.action.of_submission else name(view.subject), view.asked_by, view.reason,
                 moment(view.expires_ns), Markup("".join(forms)),
             )
         )  # fmt: skip

@@ -21,6 +21,7 @@ from bridge.web.roles import HELD, THE_HOSTS, Person, Role, Territory
 APPROVAL_S: Final = 24 * 3600
 LONGEST_REASON: Final = 500
 MOST: Final = 1000
+_ALL: Final = 10**9
 EVERYTHING: Final = Listed()
 _EVERYBODYS: Final = (Scope.HOST, Scope.JOURNAL)
 _WHOLE: Final = frozenset(scope.value for scope in _EVERYBODYS)
@@ -204,7 +205,7 @@ class Operators:
 
     async def acknowledge(self, person: Person, alarm: int, reason: str) -> AlarmView:
         """Say that they know of an alarm. The host's own are for who works for all participants, though others see that they stand."""
-        if alarm not in [view.id for view in await self._their_alarms(person, MOST)]:
+        if alarm not in [view.id for view in await self._their_alarms(person, _ALL)]:
             raise NotHere(f"there is no alarm {alarm}, or it is the host's own")
         said = self._decision(person, reason)
         return await self.journal.ack_alarm(alarm, said.by, said.reason, more=said.more)

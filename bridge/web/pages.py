@@ -199,7 +199,7 @@ class Pages:
             action = Action(request.match_info["action"])
         except ValueError:
             raise NotHere("there is no such action") from None
-        if action.of_keys or action is Action.ACCEPT_PROFILE:
+        if not action.of_submission:
             raise NotHere("there is no such action of a submission")
         if action is Action.CONFIRM:
             raise BadRequest(

@@ -18,6 +18,7 @@ from bridge.errors import NotPossible
 from bridge.journal.keys import KeyRecord, KeySide, KeyState
 from bridge.journal.people import Decision
 from bridge.keys import KeySigner, new_key
+from bridge.web import operators
 from bridge.web.roles import Role
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -280,6 +281,9 @@ async def test_a_changed_profile_is_accepted_by_two_people(world):
     assert await status(world, "POST", "/api/v1/holds", ann, body=release) == 400
     code, told = await world.ask("POST", path, ann, why)
     assert (code, told["done"]) == (202, False)
+    page = (await world.ask("GET", "/", bob))[1]
+    assert f"profile:{LIVE}" in page
+    assert f"/submissions/profile:{LIVE}" not in page  # where there is no page
     approve = f"/api/v1/approvals/{told['approval']}/approve"
     assert await status(world, "POST", approve, await world.bearer(A, "ann"), body={"reason": "fine"}) == 409
     assert await world.ask("POST", approve, bob, {"reason": "read it"}) == (
@@ -451,6 +455,18 @@ async def test_no_other_site_acts_in_somebodys_name(world, origin):
         ) as answer:
             assert answer.status == 200
     assert "resend" in await world.kinds(submission)
+
+
+async def test_each_alarm_that_stands_can_be_acknowledged(world, monkeypatch):
+    """Also one that is older than all that a list shows."""
+    monkeypatch.setattr(operators, "MOST", 1)
+    for subject in ("old", "new"):
+        await world.journal.alarm("DRIFT", participant=TEST, subject=subject)
+    [old] = [view.id for view in await world.journal.alarms() if view.subject == "old"]
+    ann = await world.bearer(O, "Ann", [TEST])
+    assert await status(world, "POST", f"/api/v1/alarms/{old}/ack", ann, body={"reason": "seen"}) == 200
+    for subject in ("old", "new"):
+        await world.journal.alarm("DRIFT", participant=TEST, subject=subject, clear=True)
 
 
 async def test_a_page_shows_text_as_text(world):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bridge.clock import SystemClock
-from bridge.journal import returns, views, writebacks
+from bridge.journal import alarms, returns, views, writebacks
 from bridge.journal.opening import open_writer
 from bridge.journal.port import Fence
 from bridge.journal.store import Tx
@@ -20,6 +20,10 @@ ASKED = {
     "whether a return waits": (lambda tx: returns.any_waiting(tx, "acme"), "returns"),
     "returns that wait for an answer": (lambda tx: returns.waiting_for(tx, "acme", "t", ["m"]), "r"),
     "the gauges' write-backs": (views.counts, "writebacks"),
+    "the alarms that stand": (
+        lambda tx: alarms.alarms(tx, open_only=True, participant="acme", site="", limit=50),
+        "a",
+    ),
     "a list by state": (
         lambda tx: views.submissions(tx, views.asked(state=SubmissionState.IN_DOUBT), 100),
         "submissions",
@@ -78,5 +82,11 @@ def test_no_table_is_searched_from_end_to_end(db, what):
     for step in steps:
         assert any(
             f"INDEX {name}" in step
-            for name in ("writebacks_", "submissions_state", "sqlite_autoindex_submissions", "returns_waiting")
+            for name in (
+                "writebacks_",
+                "submissions_state",
+                "sqlite_autoindex_submissions",
+                "returns_waiting",
+                "alarms_standing",
+            )
         ), step
