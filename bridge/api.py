@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, FilePath
 from bridge.clock import Clock, Stamp
 from bridge.errors import ConfigError, LinkError, LinkRefused, Problem, RetryLater
 from bridge.inspection import Beside, Browser, Credentials, FlowDraft, Look, Probe, Search, Seen, Trouble
-from bridge.model import UNMAPPED_ERROR_CODE, EmsState, HostReason, Quality, Reading, Record, Trigger
+from bridge.model import UNMAPPED_ERROR_CODE, EmsState, HostReason, Quality, Reading, Record, Trigger, ValueKind
 from bridge.peers import Certified, OnExpired, PeerCertificate, has_expired, shown, unseen, without_dates
 from bridge.secret import Secret
 
@@ -71,6 +71,7 @@ __all__ = [
     "Torn",
     "Trigger",
     "Trouble",
+    "ValueKind",
     "WordSession",
     "Write",
     "Written",
@@ -410,6 +411,7 @@ class Adapter:
     `options` validates `adapters.<name>` without `protocol`; `records`, `submit` (by trigger, without `when`) and `outcome` validate the parts of a flow.
     `check` is pure: it returns what no model can see alone (an outcome address outside `writable:`, an address that does not fit its type),
     each problem's `path` relative to the adapter (`adapter.…`) or to the flow (`flows.<flow>.…`).
+    `kinds` is pure: what kind of value each field of these records becomes, as far as the site file tells; a field that it does not name may be anything.
     `check_beside` is pure: of the options of all adapters of this protocol, in all sites, it returns those that cannot work in one process.
     `open` imports the protocol library only when called. `readable` is what `can_read` of its sessions will be.
     `word` validates the address of a site's alarm word (`alarms.word`), for adapters whose sessions are `WordSession`s; `check_word` is pure and
@@ -438,6 +440,7 @@ class Adapter:
     probe: Callable[[SessionContext], AbstractAsyncContextManager[Probe]] | None = None
     browser: Browser | None = None
     check_beside: Callable[[Sequence[Any]], Sequence[Clash]] | None = None
+    kinds: Callable[[Any], Mapping[str, ValueKind]] | None = None
 
     api_version: ClassVar[int] = 1
 

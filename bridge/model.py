@@ -145,6 +145,20 @@ class HostReason(enum.IntEnum):
 UNMAPPED_ERROR_CODE: Final = 9999
 
 
+class ValueKind(enum.Enum):
+    """What a field of a record is once it was read, as far as a site file tells; the values are words for a person."""
+
+    TEXT = "text"
+    WHOLE = "a whole number"
+    NUMBER = "a number"
+    """Whole or not, as it comes."""
+    FLOAT = "a floating-point number"
+    BOOLEAN = "true or false"
+    MOMENT = "a date-time"
+    LIST = "a list"
+    NUMBERS = "a list of numbers"
+
+
 class ItemState(enum.Enum):
     """Where one item stands; REGISTERED, REFUSED and UNKNOWN are outcomes."""
 

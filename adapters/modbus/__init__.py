@@ -11,6 +11,7 @@ from adapters.modbus.check import check, check_beside, check_word
 from adapters.modbus.config import ChangeSubmit, ModbusOptions, ModbusOutcome, ModbusRecords, ModbusWord, RequestSubmit
 from adapters.modbus.entry import SCHEMES, options_of
 from adapters.modbus.guess import Registers
+from adapters.modbus.kinds import kinds
 from bridge.api import Adapter, Clock, Credentials, Probe, Search, Seen, Session, SessionContext, Trigger
 
 
@@ -58,4 +59,5 @@ ADAPTER = Adapter(
     probe=_probe,
     browser=_Browser(),
     check_beside=check_beside,
+    kinds=kinds,
 )

@@ -8,7 +8,15 @@ from typing import Any, Final
 
 from adapters.mqtt.certificates import certificates
 from adapters.mqtt.check import check, check_word
-from adapters.mqtt.config import ChangeSubmit, MessageSubmit, MqttOptions, MqttOutcome, MqttRecords, MqttWord
+from adapters.mqtt.config import (
+    ChangeSubmit,
+    MessageSubmit,
+    MqttOptions,
+    MqttOutcome,
+    MqttRecords,
+    MqttWord,
+    kinds,
+)
 from adapters.mqtt.entry import SCHEMES, options_of
 from bridge.api import Adapter, Clock, Credentials, Probe, Search, Seen, Session, SessionContext, Trigger
 
@@ -58,4 +66,5 @@ ADAPTER: Final = Adapter(
     certificates=certificates,
     probe=_probe,
     browser=_Browser(),
+    kinds=kinds,
 )

@@ -4,12 +4,12 @@ import enum
 import re
 from collections.abc import Mapping
 from ipaddress import ip_address
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_validator
 
 from adapters.mqtt.topics import MOST_BYTES, pattern, plain, template
-from bridge.api import OnExpired, Options, Outcome, OutcomeField, PrivateFile, RecordsOptions, Secret
+from bridge.api import OnExpired, Options, Outcome, OutcomeField, PrivateFile, RecordsOptions, Secret, ValueKind
 
 _UNITS_S: Final[Mapping[str, float]] = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h|d)")
@@ -229,6 +229,13 @@ class MqttRecords(RecordsOptions, _Written):
         if not template(self.each).names:
             raise ValueError("`each` needs a placeholder such as {asset}, which tells one record from another")
         return self
+
+
+def kinds(records: Any) -> Mapping[str, ValueKind]:
+    """See `bridge.api.Adapter`: parts of a topic, cells and plain payloads are text; what a member of JSON is only shows in the message."""
+    assert isinstance(records, MqttRecords)
+    as_text = records.format is not Format.JSON
+    return {name: ValueKind.TEXT for name, source in records.fields.items() if as_text or source.startswith("$")}
 
 
 class MessageSubmit(_Written):

@@ -15,6 +15,7 @@ from adapters.opcua.config import (
     OpcUaRecords,
     OpcUaWord,
     certificates,
+    kinds,
 )
 from adapters.opcua.entry import options_of
 from bridge.api import Adapter, Clock, Credentials, Probe, Search, Seen, Session, SessionContext, Trigger
@@ -75,4 +76,5 @@ ADAPTER: Final = Adapter(
     handshake=_handshake,
     probe=_probe,
     browser=_Browser(),
+    kinds=kinds,
 )

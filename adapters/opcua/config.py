@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BeforeValidator, DirectoryPath, Field, FilePath, model_validator
 
 from adapters.opcua.addresses import pattern
-from adapters.opcua.paths import absolute
+from adapters.opcua.paths import NAME, absolute
 from bridge.api import (
     CertificateRole,
     CertificateUse,
@@ -20,6 +20,7 @@ from bridge.api import (
     PrivateFile,
     RecordsOptions,
     Secret,
+    ValueKind,
 )
 
 SAMPLING_S: Final = 0.05
@@ -195,6 +196,11 @@ class OpcUaRecords(RecordsOptions):
         if len(set(self.places)) != len(self.places):
             raise ValueError("`places` names one twice")
         return self
+
+
+def kinds(records: Any) -> Mapping[str, ValueKind]:
+    """See `bridge.api.Adapter`: the name of an enumeration's value is text; what a variable holds only the server tells."""
+    return {name: ValueKind.TEXT for name, text in records.fields.items() if text.endswith(f"#{NAME}")}
 
 
 class OnRequest(Options):

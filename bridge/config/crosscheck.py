@@ -76,9 +76,7 @@ class _Check:
 
     def _rule(self, loc: Loc, rule: Rule, kind: str, choices: Collection[object]) -> None:
         if rule.each is not None:
-            self.document.wrong(
-                self._inner(loc, "each"), f"belongs to lists of objects; this field is {_article(kind)}"
-            )
+            self.document.wrong(self._inner(loc, "each"), f"belongs to lists of objects; this field is {article(kind)}")
             return
         if rule.has_const:
             self._constant(self._inner(loc, "const"), rule.const, kind, choices)
@@ -114,9 +112,9 @@ def _misfit(rule: Rule, kind: str) -> tuple[str, str] | None:
     text = rule.format
     arithmetic = next((verb for verb in ("scale", "offset", "round") if getattr(rule, verb) is not None), None)
     if arithmetic and kind not in NUMERIC and text is None:
-        return arithmetic, f"makes a number, but this field is {_article(kind)}"
+        return arithmetic, f"makes a number, but this field is {article(kind)}"
     if rule.number is not None and kind not in NUMERIC and rule.map is None and text is None:
-        return "number", f"makes a number, but this field is {_article(kind)}"
+        return "number", f"makes a number, but this field is {article(kind)}"
     if text is None:
         return None
     if kind == "instant":
@@ -128,12 +126,13 @@ def _misfit(rule: Rule, kind: str) -> tuple[str, str] | None:
     if text in EPOCH_FORMATS or kind not in {"text", "enum"}:
         return (
             "format",
-            f"makes {'a date-time' if text in EPOCH_FORMATS else 'text'}, but this field is {_article(kind)}",
+            f"makes {'a date-time' if text in EPOCH_FORMATS else 'text'}, but this field is {article(kind)}",
         )
     return None
 
 
-def _article(kind: str) -> str:
+def article(kind: str) -> str:
+    """A type of the vocabulary for a person."""
     return {"integer": "an integer", "text": "text", "enum": "one of fixed words", "instant": "a date-time"}.get(
         kind, f"a {kind}"
     )

@@ -11,6 +11,7 @@ from bridge.config.alarms import read_alarms
 from bridge.config.always import check_always
 from bridge.config.crosscheck import check_payload, check_severities
 from bridge.config.document import Document, unknown
+from bridge.config.fits import check_fits
 from bridge.config.host import Participant
 from bridge.config.payload import Rule
 from bridge.config.site import AdapterConfig, FlowConfig, FlowOptions, SiteConfig, SiteOptions, SubmitOptions
@@ -102,7 +103,7 @@ class SiteReader:
         check_severities(document, loc, self.vocabulary.severities)
         if shell is not None:
             self._most_items(loc, shell, participant)
-        payload = self._payload(loc, parts[0], participant)
+        payload = self._payload(loc, adapter, parts[0], participant)
         records, submit, outcome = parts
         if trigger is not None and records is not None and submit is not None and outcome is not None:
             selection = Selection(flow=name, trigger=trigger, records=records, submit=submit, outcome=outcome)
@@ -148,7 +149,9 @@ class SiteReader:
             self.document.wrong((*loc, "adapter"), unknown(name, names, "adapter of this site"))
         return self._adapters.get(name) if isinstance(name, str) else None
 
-    def _payload(self, loc: Loc, records: RecordsOptions | None, participant: str) -> dict[str, Rule | None]:
+    def _payload(
+        self, loc: Loc, adapter: Adapter | None, records: RecordsOptions | None, participant: str
+    ) -> dict[str, Rule | None]:
         """Each rule of the payload, read by itself so that one bad rule hides no other."""
         document = self.document
         place = (*loc, "payload")
@@ -158,7 +161,10 @@ class SiteReader:
         if operation is not None:
             entry = self.participants.get(participant)
             schema = None if entry is None else entry.profile.schemas[operation.kind]
-            check_payload(document, place, payload, records, words_of(self.vocabulary, operation.kind, schema))
+            words = words_of(self.vocabulary, operation.kind, schema)
+            check_payload(document, place, payload, records, words)
+            if adapter is not None and adapter.kinds is not None and records is not None:
+                check_fits(document, place, payload, adapter.kinds(records), words)
             if entry is not None:
                 chosen = document.mapping((*loc, "severities"))
                 check_always(document, place, payload, self.vocabulary, operation.kind, chosen)
