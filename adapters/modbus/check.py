@@ -14,6 +14,7 @@ from adapters.modbus.config import (
     ModbusWord,
     RequestSubmit,
 )
+from adapters.modbus.fields import shared
 from adapters.modbus.layout import block_of, blocks_of, outcome_blocks, outcome_spans
 from adapters.modbus.overlaps import overlaps
 from adapters.modbus.places import LAST_REGISTER, AddressBase, Span, Table
@@ -147,6 +148,7 @@ def _records(selection: Selection, selections: Sequence[Selection]) -> Iterator[
         )
     if each.base + each.stride * (each.most - 1) + block.end - 1 > LAST_REGISTER:
         yield Problem(path=f"{path}.each", text=f"runs past register {LAST_REGISTER}")
+    yield from shared(records, path)
     for name, field in records.registers.items():
         if field.members is not None:
             text = _stands_for(field.members, selections)

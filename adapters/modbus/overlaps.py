@@ -125,7 +125,7 @@ def _results(selection: Selection, name: OutcomeField, target: OutcomeTarget) ->
     if not table.writable or (not target.fixed and records.each.most > 1 and not blocks.stride):
         return
     path, what = f"flows.{selection.flow}.outcome.{name.value}", f"{name.value} of the flow {selection.flow}"
-    begins, masks = blocks_of(records), _masks(target.shape, table)
+    begins, masks = blocks_of(records), masks_of(target.shape, table)
     for number, span in outcome_spans(selection, target):
         if span.end - 1 > LAST_REGISTER:
             return
@@ -134,7 +134,7 @@ def _results(selection: Selection, name: OutcomeField, target: OutcomeTarget) ->
         yield _Written(path, span, masks, what, record, same)
 
 
-def _masks(shape: Shape, table: Table) -> tuple[int, ...]:
+def masks_of(shape: Shape, table: Table) -> tuple[int, ...]:
     """Which bits of each of its registers a value is; a coil is one, in whatever `order`."""
     if shape.part is None or table.holds_bits:
         return (_WHOLE,) * shape.registers
@@ -177,7 +177,7 @@ def _lay_records(claims: _Claims, selection: Selection) -> None:
 def _reads(records: ModbusRecords, table: Table) -> Iterator[_Read]:
     """What is read of one record: its fields, their scale factors, the CRC, and what that covers."""
     for name, field in records.registers.items():
-        for offset, mask in enumerate(_masks(field.shape, table), field.at):
+        for offset, mask in enumerate(masks_of(field.shape, table), field.at):
             yield _Read(offset, mask, f"`{name}`")
         if field.scale_at is not None:
             yield _Read(field.scale_at, _WHOLE, f"the scale factor of `{name}`")
