@@ -43,6 +43,7 @@ __all__ = [
     "FlowDraft",
     "Guess",
     "HostReason",
+    "InUse",
     "Intervals",
     "LinkError",
     "LinkRefused",
@@ -395,8 +396,18 @@ class Codec(Protocol):
         ...
 
 
+class InUse(NamedTuple):
+    """One adapter of a site: its options, and the flows that use it."""
+
+    options: Any
+    selections: Sequence[Selection]
+
+
 class Clash(NamedTuple):
-    """Two adapters that cannot both be as they are: their positions in what was given, the key of the second one's options, and what is wrong and would be right there."""
+    """Two adapters that cannot both be as they are: their positions in what was given, and of the second one what is wrong and would be right, and where.
+
+    `path` is relative to the second adapter (`adapter.…`) or to a flow of it (`flows.<flow>.…`), as in `Adapter.check`.
+    """
 
     first: int
     second: int
@@ -412,7 +423,7 @@ class Adapter:
     `check` is pure: it returns what no model can see alone (an outcome address outside `writable:`, an address that does not fit its type),
     each problem's `path` relative to the adapter (`adapter.…`) or to the flow (`flows.<flow>.…`).
     `kinds` is pure: what kind of value each field of these records becomes, as far as the site file tells; a field that it does not name may be anything.
-    `check_beside` is pure: of the options of all adapters of this protocol, in all sites, it returns those that cannot work in one process.
+    `check_beside` is pure: of all adapters of this protocol, in all sites, it returns those that cannot work beside each other.
     `open` imports the protocol library only when called. `readable` is what `can_read` of its sessions will be.
     `word` validates the address of a site's alarm word (`alarms.word`), for adapters whose sessions are `WordSession`s; `check_word` is pure and
     returns what is wrong with it beside the options and flows, each problem's `path` beginning with `alarms.word`.
@@ -439,7 +450,7 @@ class Adapter:
     codec: Codec | None = None
     probe: Callable[[SessionContext], AbstractAsyncContextManager[Probe]] | None = None
     browser: Browser | None = None
-    check_beside: Callable[[Sequence[Any]], Sequence[Clash]] | None = None
+    check_beside: Callable[[Sequence[InUse]], Sequence[Clash]] | None = None
     kinds: Callable[[Any], Mapping[str, ValueKind]] | None = None
 
     api_version: ClassVar[int] = 1

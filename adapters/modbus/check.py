@@ -16,12 +16,12 @@ from adapters.modbus.config import (
 )
 from adapters.modbus.fields import shared
 from adapters.modbus.layout import block_of, blocks_of, outcome_blocks, outcome_spans
-from adapters.modbus.overlaps import overlaps
+from adapters.modbus.overlaps import Device, between, overlaps
 from adapters.modbus.places import LAST_REGISTER, AddressBase, Span, Table
 from adapters.modbus.sidecar import read_sheet
 from adapters.modbus.targets import FieldTarget, OutcomeTarget, Target
 from adapters.modbus.wire import Wire, count_place, header, span_of
-from bridge.api import Clash, OutcomeField, Problem, Selection
+from bridge.api import Clash, InUse, OutcomeField, Problem, Selection
 
 _TEXT: Final = frozenset({Kind.STRING})
 _TAKES: Final[Mapping[OutcomeField, frozenset[Kind]]] = {
@@ -73,17 +73,45 @@ def check_word(options: Any, selections: Sequence[Selection], word: Any) -> Sequ
     return _counted(options, found)
 
 
-def check_beside(given: Sequence[Any]) -> Sequence[Clash]:
-    """Adapters that share a line or a connection open it with the same settings; at run time the second one would be refused."""
+def check_beside(given: Sequence[InUse]) -> Sequence[Clash]:
+    """Adapters that share a line or a connection open it with the same settings; those of one device keep out of each other's registers."""
     first: dict[tuple[str, int], int] = {}
+    devices: dict[tuple[object, ...], list[int]] = {}
     found: list[Clash] = []
-    for number, options in enumerate(given):
+    for number, (options, _) in enumerate(given):
         assert isinstance(options, ModbusOptions)
-        if not options.shares:
-            continue
-        before = first.setdefault(options.shared_place, number)
-        found += [Clash(before, number, path, text) for path, text in _unlike(given[before], options)]
+        devices.setdefault((*options.shared_place, options.unit), []).append(number)
+        if options.shares:
+            before = first.setdefault(options.shared_place, number)
+            found += [
+                Clash(before, number, f"adapter.{path}", text) for path, text in _unlike(given[before].options, options)
+            ]
+    for numbers in devices.values():
+        found += _one_device(given, numbers)
     return found
+
+
+def _one_device(given: Sequence[InUse], numbers: Sequence[int]) -> Iterator[Clash]:
+    """Each adapter of a device that writes what another one writes or reads: once, for it may well be the same site file with another name."""
+    laid = [(number, _on_the_wire(given[number])) for number in numbers if len(numbers) > 1]
+    for later, (number, device) in enumerate(laid):
+        for before, other in laid[:later]:
+            clash = next(between(other, device), None)
+            if clash is None:
+                continue
+            options = given[number].options
+            both = f"both adapters are of {options.where} unit {options.unit}"
+            text = f"{clash.text}; {both}, so correct the address of one, or give each registers of its own"
+            pair = (number, before) if clash.of_first else (before, number)
+            yield Clash(*pair, clash.path, text)
+            break
+
+
+def _on_the_wire(used: InUse) -> Device:
+    """Without its flows where one of its addresses is nowhere; that is told by `check`."""
+    wire = Wire(used.options)
+    options, flows = wire.options(), [wire.selection(selection) for selection in used.selections]
+    return Device(options, [] if wire.problems else flows)
 
 
 def _unlike(first: ModbusOptions, second: ModbusOptions) -> Iterator[tuple[str, str]]:

@@ -56,12 +56,24 @@ class _Claims:
         """This is written; a place that another one has is told once for each line of the site file."""
         if place.path in self.told:
             return
-        held = self.tables.setdefault(place.span.table, {})
+        other = self.taken(place, but=place.same)
+        if other is not None:
+            self.told[place.path] = _shares(place, other)
+            return
+        self.hold(place)
+
+    def taken(self, place: _Written, *, but: tuple[object, ...] | None = None) -> _Written | None:
+        """What has some of these bits already, if it is not `but` the same."""
+        held = self.tables.get(place.span.table, {})
         for at, mask in enumerate(place.masks, place.span.start):
             for taken, other in held.get(at, ()):
-                if taken & mask and other.same != place.same:
-                    self.told[place.path] = _shares(place, other)
-                    return
+                if taken & mask and other.same != but:
+                    return other
+        return None
+
+    def hold(self, place: _Written) -> None:
+        """These bits are this one's."""
+        held = self.tables.setdefault(place.span.table, {})
         for at, mask in enumerate(place.masks, place.span.start):
             held.setdefault(at, []).append((mask, place))
 
@@ -79,21 +91,64 @@ class _Claims:
                     )
 
 
+class Device(NamedTuple):
+    """One adapter and its flows, with addresses as they are on the wire."""
+
+    options: ModbusOptions
+    selections: Sequence[Selection]
+
+
+class Across(NamedTuple):
+    """What one adapter writes over what another one of the same device writes or reads; `of_first`: the path is one of the first adapter."""
+
+    path: str
+    text: str
+    of_first: bool
+
+
 def overlaps(options: ModbusOptions, selections: Sequence[Selection]) -> Iterator[Problem]:
     """Where the host would write over what it reads, or over another of its results; for addresses as they are on the wire."""
     claims = _Claims()
-    for selection in selections:
-        for place in _answers(selection):
-            claims.write(place)
-    for selection in selections:
-        for name, target in selection.outcome.targets().items():
-            for place in _results(selection, name, target):
-                claims.write(place)
-    for span, what in _single(options, selections):
-        claims.read(span.table, span.start, [_Read(0, _WHOLE, what)], "")
-    for selection in selections:
-        _lay_records(claims, selection)
+    device = Device(options, selections)
+    for place in _written(device):
+        claims.write(place)
+    _lay_reads(claims, device)
     yield from (Problem(path=path, text=text) for path, text in claims.told.items())
+
+
+def between(first: Device, second: Device) -> Iterator[Across]:
+    """Where two adapters of one device are in each other's way; each knows nothing of the other, so not even the same word may be written twice."""
+    of_first, of_second = _Claims(), _Claims()
+    for place in _written(first):
+        of_first.hold(place)
+    for place in _written(second):
+        of_second.hold(place)
+        other = of_first.taken(place)
+        if other is not None:
+            yield Across(
+                place.path,
+                f"{place.where} is {_name(other)} of another adapter too, and one would overwrite the other",
+                of_first=False,
+            )
+    for claims, reader, whose in ((of_second, first, False), (of_first, second, True)):
+        _lay_reads(claims, reader)
+        yield from (Across(path, text, of_first=whose) for path, text in claims.told.items())
+
+
+def _written(device: Device) -> Iterator[_Written]:
+    """Everything that the host writes: the answers of the handshakes before the results."""
+    for selection in device.selections:
+        yield from _answers(selection)
+    for selection in device.selections:
+        for name, target in selection.outcome.targets().items():
+            yield from _results(selection, name, target)
+
+
+def _lay_reads(claims: _Claims, device: Device) -> None:
+    for span, what in _single(device.options, device.selections):
+        claims.read(span.table, span.start, [_Read(0, _WHOLE, what)], "")
+    for selection in device.selections:
+        _lay_records(claims, selection)
 
 
 def _shares(place: _Written, other: _Written) -> str:

@@ -7,13 +7,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from bridge.api import InUse, Selection
 from bridge.config.adapters import AdapterFinder
 from bridge.config.document import Document
 from bridge.config.host import HostOptions, Participant, ParticipantOptions, ProfileOptions
 from bridge.config.references import Outside
 from bridge.config.seals import check_seals
 from bridge.config.site import AdapterConfig, SiteConfig
-from bridge.config.sites import SiteReader
+from bridge.config.sites import SiteReader, located
 from bridge.config.tracing import NEEDS, installed
 from bridge.config.tree import Loc
 from bridge.config.values import check_name
@@ -240,8 +241,14 @@ def _check_beside(read: Sequence[tuple[Document, SiteConfig]]) -> None:
             groups.setdefault(item.adapter.protocol, []).append((document, site, item))
     for members in groups.values():
         look = members[0][2].adapter.check_beside
-        for clash in look([item.options for _, _, item in members]) if look is not None else ():
+        given = [InUse(item.options, _selections(site, item.name)) for _, site, item in members]
+        for clash in look(given) if look is not None else ():
             document, _, item = members[clash.second]
             _, site, other = members[clash.first]
             text = f"{clash.text} (the other is adapters.{other.name} of {site.file.name})"
-            document.wrong(("adapters", item.name, *clash.path.split(".")), text)
+            document.wrong(located(document, clash.path, item.name), text)
+
+
+def _selections(site: SiteConfig, adapter: str) -> list[Selection]:
+    """The flows of a site that use this adapter."""
+    return [flow.selection() for flow in site.flows.values() if flow.adapter == adapter]

@@ -215,14 +215,15 @@ class SiteReader:
             self._place(problem, name)
 
     def _place(self, problem: Problem, adapter: str) -> None:
-        """Give an adapter's problem its place: its path starts with `adapter` or `flows.<flow>`."""
-        loc: list[str | int] = []
-        parts = problem.path.replace("[", ".").replace("]", "").split(".")
-        start: Loc = ("adapters", adapter) if parts[0] == "adapter" else (parts[0],)
-        loc.extend(start)
-        for part in parts[1:]:
-            step: str | int = (
-                int(part) if part.isdigit() and isinstance(self.document.tree.at(tuple(loc)), list) else part
-            )
-            loc.append(step)
-        self.document.wrong(tuple(loc), problem.text)
+        """Give an adapter's problem its place."""
+        self.document.wrong(located(self.document, problem.path, adapter), problem.text)
+
+
+def located(document: Document, path: str, adapter: str) -> Loc:
+    """Where in a site file an adapter's own path lies: it starts with `adapter` or `flows.<flow>`."""
+    first, *rest = path.replace("[", ".").replace("]", "").split(".")
+    loc: Loc = ("adapters", adapter) if first == "adapter" else (first,)
+    for part in rest:
+        step: str | int = int(part) if part.isdigit() and isinstance(document.tree.at(loc), list) else part
+        loc = (*loc, step)
+    return loc

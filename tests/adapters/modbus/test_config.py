@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from adapters.modbus import ADAPTER
 from adapters.modbus.config import Each, ModbusOptions, Registers
 from adapters.modbus.targets import FieldTarget
-from bridge.api import Trigger
+from bridge.api import InUse, Trigger
 from bridge.config import load
 from bridge.errors import ConfigError
 from bridge.registry import find
@@ -235,7 +235,10 @@ def serial(device, **settings):
 
 
 def clashes(*options):
-    return [(clash.first, clash.second, clash.path, clash.text) for clash in ADAPTER.check_beside(options)]
+    return [
+        (clash.first, clash.second, clash.path, clash.text)
+        for clash in ADAPTER.check_beside([InUse(each, ()) for each in options])
+    ]
 
 
 def test_a_shared_line_has_one_setting(tmp_path):
@@ -246,35 +249,57 @@ def test_a_shared_line_has_one_setting(tmp_path):
     same = f"all adapters that share {alias} need the same"
     assert clashes(serial(line), serial(tmp_path / "another", baudrate=9600), serial(alias)) == []
     assert clashes(serial(line), serial(alias, baudrate=9600, parity="N", stop_bits=2)) == [
-        (0, 1, "serial.baudrate", f"is 9600, another adapter has 19200; {same}"),
-        (0, 1, "serial.parity", f"is N, another adapter has E; {same}"),
-        (0, 1, "serial.stop_bits", f"is 2, another adapter has 1; {same}"),
+        (0, 1, "adapter.serial.baudrate", f"is 9600, another adapter has 19200; {same}"),
+        (0, 1, "adapter.serial.parity", f"is N, another adapter has E; {same}"),
+        (0, 1, "adapter.serial.stop_bits", f"is 2, another adapter has 1; {same}"),
     ]
     shared = {"host": "h", "port": 1, "shared": True}
     one, other = ModbusOptions.model_validate(shared), ModbusOptions.model_validate({**shared, "framing": "rtu"})
-    assert [clash[2] for clash in clashes(one, other)] == ["framing"]
+    assert [clash[2] for clash in clashes(one, other)] == ["adapter.framing"]
     assert clashes(one, other.model_copy(update={"shared": False}), other.model_copy(update={"port": 2})) == []
 
 
-def test_adapters_of_two_sites_on_one_line(tmp_path):
-    """`check` names the file, the place and the other adapter, also where the setting is a default."""
+@pytest.fixture
+def two_sites(tmp_path):
+    """What `check` says of the sample as two sites, the adapter of each with settings of its own."""
     good = Path(__file__).parents[2] / "unit" / "config_cases" / "good"
     shutil.copytree(good, tmp_path / "config")
     sites = tmp_path / "config" / "sites"
     shutil.rmtree(sites)
     sites.mkdir()
-    for name, settings in (("east", {"baudrate": 9600}), ("west", {})):
-        site = read_site(SAMPLE) | {"site": name}
-        site["adapters"]["ems"] = {
-            key: value for key, value in site["adapters"]["ems"].items() if key not in {"host", "port", "framing"}
-        } | {"serial": {"device": str(tmp_path / "line"), **settings}}
-        with (sites / f"{name}.yaml").open("w") as file:
-            YAML(typ="safe").dump(site, file)
-    with pytest.raises(ConfigError) as raised:
-        load(tmp_path / "config", find, environ={})
-    [problem] = raised.value.problems
-    assert problem.file == str(sites / "west.yaml")
-    assert problem.line > 0
+
+    def read(**settings):
+        for name, own in settings.items():
+            site = read_site(SAMPLE) | {"site": name}
+            left = {
+                key: value for key, value in site["adapters"]["ems"].items() if key not in {"host", "port", "framing"}
+            }
+            site["adapters"]["ems"] = left | own
+            with (sites / f"{name}.yaml").open("w") as file:
+                YAML(typ="safe").dump(site, file)
+        with pytest.raises(ConfigError) as raised:
+            load(tmp_path / "config", find, environ={})
+        [problem] = raised.value.problems
+        assert problem.file == str(sites / "west.yaml")
+        assert problem.line > 1
+        assert problem.text.endswith("(the other is adapters.ems of east.yaml)")
+        return problem
+
+    return read
+
+
+def test_adapters_of_two_sites_on_one_line(two_sites, tmp_path):
+    """`check` names the file, the place and the other adapter, also where the setting is a default."""
+    line = str(tmp_path / "line")
+    problem = two_sites(
+        east={"serial": {"device": line, "baudrate": 9600}}, west={"serial": {"device": line}, "unit": 2}
+    )
     assert problem.path == "adapters.ems.serial.baudrate"
     assert problem.text.startswith("is 19200, another adapter has 9600;")
-    assert problem.text.endswith("(the other is adapters.ems of east.yaml)")
+
+
+def test_two_sites_of_one_device(two_sites):
+    """A copied site whose address nobody changed: told at the flow that would write, in the later file."""
+    problem = two_sites(east={"host": "10.0.0.5"}, west={"host": "10.0.0.5"})
+    assert problem.path == "flows.batteries.submit.status"
+    assert "both adapters are of 10.0.0.5:502 unit 1" in problem.text

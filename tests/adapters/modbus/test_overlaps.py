@@ -7,6 +7,7 @@ from modbus_site import selection_of
 
 from adapters.modbus import ADAPTER
 from adapters.modbus.config import ModbusOptions
+from bridge.api import InUse
 
 ALL = [{"from": 0, "to": 65535}, {"from": 0, "to": 65535, "table": "coils"}]
 STATE, KW = {"at": 8, "type": "uint16"}, "flows.assets.outcome.state"
@@ -259,3 +260,62 @@ def test_many_records_are_laid_out_quickly():
     assert KW in problems(flow(widest, count=3000, each={"base": 0, "stride": 1}))
     assert problems(flow(widest, count=65_535, each={"base": 0, "stride": 60_000})) != {}
     assert time.process_time() - begun < 2
+
+
+def beside(*adapters):
+    """What `check` says of adapters that are given as their options and one flow each: which is told, of which other, where and what."""
+    used = [
+        InUse(
+            ModbusOptions.model_validate({"host": "x", "writable": ALL, **options}),
+            [selection_of("assets", given)] if given else [],
+        )
+        for options, given in adapters
+    ]
+    return [(clash.first, clash.second, clash.path, clash.text) for clash in ADAPTER.check_beside(used)]
+
+
+def test_two_adapters_of_one_device_that_write_the_same():
+    """A site file copied with another name and the same address: told once, although every outcome is written twice."""
+    whole = flow({"errorCode": {"at": 9, **NUMBER}}, submit=request(6, 7, 8, 9))
+    assert beside(({}, whole), ({}, whole)) == [
+        (
+            0,
+            1,
+            "flows.assets.submit.status",
+            (
+                "register 8 is the status of the flow assets of another adapter too, and one would overwrite the other; "
+                "both adapters are of x:502 unit 1, so correct the address of one, or give each registers of its own"
+            ),
+        )
+    ]
+    assert [clash[:3] for clash in beside(({}, flow()), ({}, flow()), ({}, flow()))] == [(0, 1, KW), (0, 2, KW)]
+
+
+@pytest.mark.parametrize("other", [{"unit": 2}, {"host": "y"}, {"port": 503}])
+def test_adapters_of_other_devices_are_nobodys_concern(other):
+    """Another unit, address or port is another device."""
+    assert beside(({}, flow()), (other, flow())) == []
+
+
+def test_two_adapters_of_one_device_that_keep_apart():
+    """Each has its own records; both may read the same, and need not use a flow at all."""
+    assert beside(({}, flow()), ({"poll": "5s"}, flow(base=600)), ({}, None)) == []
+    assert beside(({}, flow(each={"base": 2000, "stride": 20})), ({}, flow(each={"base": 3000, "stride": 20}))) == []
+    reads = {"heartbeat": {"at": 5}, "magic": {"at": 0, "is": 1}}
+    assert beside((reads, flow()), (reads, flow(base=600))) == []
+
+
+def test_an_adapter_that_writes_what_another_one_reads():
+    """It is told of the one that writes, whichever stands first."""
+    over = flow({"alarm": fixed(105)}, base=600)
+    ((first, second, path, text),) = beside(({}, flow()), ({}, over))
+    assert (first, second, path) == (0, 1, "flows.assets.outcome.alarm")
+    assert text.startswith("register 105 is read as `kw` of record 0 of the flow assets; the host would overwrite")
+    assert [clash[:3] for clash in beside(({}, over), ({}, flow()))] == [(1, 0, "flows.assets.outcome.alarm")]
+    assert beside(({}, flow({"alarm": fixed(5)}, base=600)), ({"heartbeat": {"at": 5}}, flow()))[0][:2] == (1, 0)
+
+
+def test_two_counts_of_addresses_are_one_device():
+    """Each adapter's own `address_base` is taken off before they are laid side by side."""
+    counted = flow(base=101)
+    assert beside(({}, flow()), ({"address_base": 1, "writable": [{"from": 1, "to": 65536}]}, counted))[0][2] == KW
