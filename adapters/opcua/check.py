@@ -16,6 +16,7 @@ from adapters.opcua.addresses import (
     layout_of,
     pattern,
 )
+from adapters.opcua.between import across, read_by
 from adapters.opcua.config import OpcUaOptions
 from adapters.opcua.paths import absolute, split_member
 from bridge.api import Problem, Selection, Trigger
@@ -39,6 +40,8 @@ def check(options: Any, selections: Sequence[Selection]) -> Sequence[Problem]:
     ]
     for selection in selections:
         problems.extend(_check_flow(options, selection, known))
+    told = {problem.path for problem in problems}
+    problems.extend(problem for problem in across(selections) if problem.path not in told)
     return problems
 
 
@@ -107,12 +110,8 @@ def _check_outcome(
 
 def _read_nodes(selection: Selection, layout: Layout) -> dict[Address, str]:
     """The nodes that a flow reads, and as what; an address or method that cannot be read as an address is told by its own check."""
-    named = [(f"the field `{name}`", text.partition("#")[0]) for name, text in selection.records.fields.items()]
-    if selection.trigger is Trigger.REQUEST:
-        submit = selection.submit
-        named += [("`submit.request`", submit.request), ("`submit.sequence`", submit.sequence)]
     found: dict[Address, str] = {}
-    for what, text in named:
+    for what, text in read_by(selection):
         with suppress(ValueError):
             for node in layout.spread(layout.address(text)):
                 found.setdefault(node, what)

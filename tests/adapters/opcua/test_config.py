@@ -190,6 +190,58 @@ def test_a_target_that_is_read_or_written_already_is_a_problem(target, text, oth
     assert problems(change) == {f"flows.batteries.outcome.{target}": words}
 
 
+def second_flow(**changes):
+    """What `check` says of Ipswich with its batteries a second time, as `more`, after these changes of its parts."""
+
+    def change(site):
+        next(iter(site["adapters"].values()))["writable"] = ["Objects/ems:EMS/ems:*/*/*", "Objects/ems:EMS/ems:*/*/*/*"]
+        more = site["flows"]["more"] = copy.deepcopy(site["flows"]["batteries"])
+        for part, values in changes.items():
+            more[part] |= values
+
+    return problems(change)
+
+
+def test_flows_that_say_the_same_of_the_same_records():
+    """Two flows of one folder, or of one folder and some of its nodes, may write the same word; other folders are nobody's concern."""
+    some = {"each": "Objects/ems:EMS/ems:Assets/ems:BESS*"}
+    assert second_flow() == second_flow(records=some) == {}
+    own = {"reference": "AssetReference"}
+    others = {"each": "Objects/ems:EMS/ems:Generators/*", "fields": own}
+    assert second_flow(records=others, outcome={"errorCode": "MaxExport_kW"}) == {}
+    one = {"each": "Objects/ems:EMS/ems:Assets/ems:BESS001"}
+    assert second_flow(records=one, outcome={"errorCode": "Registration/OwnCode"}) == {}
+
+
+@pytest.mark.parametrize("each", ["*", "ems:BESS*", "ems:BESS001"])
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("ems:MaxExport_kW", "the field `export_kw`"),
+        ("Registration/Request", "`submit.request`"),
+        ("Registration/State", "`outcome.state`"),
+    ],
+)
+def test_a_target_over_another_flows_node(each, text, other):
+    """Told where one of the two paths holds all that the other may be; once, at the target."""
+    own = {"reference": "AssetReference", "name": "Name"}
+    found = second_flow(
+        records={"each": f"Objects/ems:EMS/ems:Assets/{each}", "fields": own},
+        submit={"request": "Other/Request", "sequence": "Other/Seq"},
+        outcome={"state": "Other/State", "errorCode": text},
+    )
+    words = f"is the node of {other} of the flow batteries too; the host would overwrite it, so name another"
+    assert found == {"flows.more.outcome.errorCode": words}
+
+
+def test_a_field_over_another_flows_target():
+    """The writer is told, although its flow stands first."""
+    found = second_flow(
+        records={"each": "Objects/ems:EMS/ems:Assets/ems:BESS001", "fields": {"reference": "Registration/ErrorCode"}}
+    )
+    assert "of the field `reference` of the flow more" in found["flows.batteries.outcome.errorCode"]
+
+
 def by_node_ids(**changes):
     """A flow of three places by node ids, with these parts of its outcome."""
     flow = {
@@ -347,3 +399,31 @@ def test_many_variables_are_looked_at_less_often_unless_it_is_configured():
     given = {"url": URL, "security": OPEN, "sampling_interval": "20ms", "poll_interval": "30ms"}
     chosen = OpcUaOptions.model_validate(given)
     assert (chosen.sampling_s(20_000), chosen.poll_s(20_000)) == (0.02, 0.03)
+
+
+def two_by_node_ids(first, second):
+    """What `check` says of two flows of node ids, given as their places and the identifier of their state."""
+    flows = [
+        selection_of(
+            name,
+            {
+                "records": {"places": places, "key": "key", "fields": {"key": f"ns=ems;s={{place}}/{name}"}},
+                "submit": {"when": "change"},
+                "outcome": {"state": f"ns=ems;s={state}"},
+            },
+        )
+        for name, (places, state) in {"one": first, "two": second}.items()
+    ]
+    options = OpcUaOptions.model_validate(
+        {"url": URL, "security": OPEN, "namespaces": {"ems": "urn:ems"}, "writable": ["ns=ems;s=*"]}
+    )
+    return {problem.path: problem.text for problem in ADAPTER.check(options, flows)}
+
+
+def test_flows_by_node_ids_are_compared_place_by_place():
+    """The same word of the same place may be written twice; of another place, or where the other flow reads, it may not."""
+    assert two_by_node_ids((["A", "B"], "{place}/State"), (["C"], "{place}/State")) == {}
+    assert two_by_node_ids((["A", "B"], "{place}/State"), (["B"], "{place}/State")) == {}
+    assert set(two_by_node_ids((["A", "B"], "{place}/State"), (["C"], "A/State"))) == {"flows.two.outcome.state"}
+    found = two_by_node_ids((["A"], "B/two"), (["B"], "{place}/State"))
+    assert "of the field `key` of the flow two" in found["flows.one.outcome.state"]
