@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from cryptography import x509
+from pydantic import BaseModel
 
 from bridge.config import Config, Participant
 from bridge.config.anchors import AnchorPlace
 from bridge.config.host import HsmOptions, SmpCertificate
+from bridge.config.tree import Loc
 from bridge.envelope import Algorithm, PublicKey
 from bridge.envelope.certified import Agreed
 from bridge.errors import ConfigError, Problem
@@ -17,6 +19,7 @@ from bridge.hsm import HsmSigner, Token
 from bridge.keys import CHAIN, KeySigner, ShownSigner, certify, load_authorities, load_jwks, load_signer
 from bridge.profile import Profile
 
+_UNREAD: Final = "one of the two is no such file, or the key is encrypted"  # where OpenSSL gives no reason of its own
 _NAMED: Final = frozenset({"kid", "alg", "use", CHAIN})  # what a key is called and for, not what it is
 
 
@@ -109,8 +112,37 @@ def host_signer(config: Config) -> KeySigner | None:
 
 
 def problems_of(config: Config) -> list[Problem]:
-    """Everything that is wrong with the files behind a good configuration, each with the key that names the file."""
-    return [problem for check in _checks(config) for problem in _tried(*check)]
+    """Everything that is wrong with the files behind a good configuration, each at the line of `bridge.yaml` that names the file."""
+    return [_placed(config, path, problem) for path, check in _checks(config) for problem in _tried(check)]
+
+
+def _placed(config: Config, section: str, problem: Problem) -> Problem:
+    """A file's problem as one of the setting that names it, below `section` or where the problem says itself."""
+    own = problem.path.startswith(f"{section}.")
+    start: Loc = tuple((problem.path if own else section).split("."))
+    loc = _naming(_settings(config, start), start, Path(problem.file)) or start
+    parts = ("" if own else problem.path, problem.text)
+    return config.host_tree.problem(loc, f"the file {problem.file}: {': '.join(filter(None, parts))}")
+
+
+def _settings(config: Config, loc: Loc) -> object:
+    """What stands at a place of `bridge.yaml`, as its models read it."""
+    found: object = config.host
+    if loc[0] == "participants" and len(loc) > 1:
+        found, loc = config.participants[str(loc[1])].options, loc[2:]
+    for part in loc:
+        found = found[part] if isinstance(found, Mapping) else getattr(found, str(part), None)
+    return found
+
+
+def _naming(found: object, loc: Loc, file: Path) -> Loc | None:
+    """The place of the setting that is this path, if there is one here or below."""
+    if isinstance(found, BaseModel):
+        found = {name: getattr(found, name) for name in type(found).model_fields}
+    if isinstance(found, Mapping):
+        below = (_naming(value, (*loc, name), file) for name, value in found.items())
+        return next(filter(None, below), None)
+    return loc if found == file else None
 
 
 def _checks(config: Config) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -168,19 +200,19 @@ def _apart(config: Config) -> None:
         raise ConfigError(problems)
 
 
-def _tried(path: str, check: Callable[[], object]) -> list[Problem]:
+def _tried(check: Callable[[], object]) -> Sequence[Problem]:
     try:
         check()
     except ConfigError as error:
-        return [Problem(file=each.file, path=each.path or path, text=each.text) for each in error.problems]
-    return []
+        return error.problems
+    return ()
 
 
 def _pair(certificate: Path, private_key: Path) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key)
     except (ssl.SSLError, OSError) as error:
-        reason = (getattr(error, "reason", None) or error.strerror or str(error)).replace("_", " ").lower()
+        reason = (getattr(error, "reason", None) or _UNREAD).replace("_", " ").lower()
         text = f"is not a PEM certificate chain whose first certificate belongs to the key {private_key} ({reason})"
         raise ConfigError([Problem(file=str(certificate), text=text)]) from error
 

@@ -16,7 +16,7 @@ from bridge.config.seals import check_seals
 from bridge.config.site import AdapterConfig, SiteConfig
 from bridge.config.sites import SiteReader, located
 from bridge.config.tracing import NEEDS, installed
-from bridge.config.tree import Loc
+from bridge.config.tree import Loc, Tree
 from bridge.config.values import check_name
 from bridge.errors import ConfigError, Problem
 from bridge.profile import Profile, load_profile
@@ -33,10 +33,12 @@ HINT: Final = "Nothing was started; correct the places above and run `smp-bridge
 class Config:
     """A whole configuration, checked. `exposed` names the files of keys and secrets that are not their owner's alone; with any, nothing may start.
 
+    `host_tree` is `bridge.yaml` with the place of every key, for what is found wrong later.
     `left_out` are the sites whose files are wrong, each with what is: none, unless whoever loads wants to go on without them.
     """
 
     directory: Path
+    host_tree: Tree
     host: HostOptions
     participants: Mapping[str, Participant]
     sites: Mapping[str, SiteConfig]
@@ -64,7 +66,7 @@ def load(
     adapters = cache(adapters)  # looking one up reads what every installed package says of itself
     vocabulary = load_vocabulary()
     problems: list[Problem] = []
-    host, participants = _host(directory, replace(outside, withheld=withheld), problems)
+    tree, host, participants = _host(directory, replace(outside, withheld=withheld), problems)
     left_out: dict[str, Sequence[Problem]] = {}
     sites = _sites(directory, outside, adapters, _Known(vocabulary, participants, only), problems, left_out)
     if not tolerant:
@@ -73,6 +75,7 @@ def load(
         raise ConfigError(_in_order(problems), hint=HINT)
     return Config(
         directory=directory,
+        host_tree=tree,
         host=host,
         participants={name: found for name, found in participants.items() if found is not None},
         sites=sites,
@@ -99,15 +102,15 @@ class _Known:
 
 def _host(
     directory: Path, outside: Outside, problems: list[Problem]
-) -> tuple[HostOptions | None, dict[str, Participant | None]]:
+) -> tuple[Tree, HostOptions | None, dict[str, Participant | None]]:
     path = directory / HOST_FILE
     if not path.is_file():
         problems.append(Problem(text=f"there is no {HOST_FILE}; name the directory that holds it", file=str(directory)))
-        return None, {}
+        return Tree(file=str(path), directory=directory), None, {}
     document = Document.open(path, str(path), outside)
     if document.tree.value is None:
         problems.extend(document.problems)
-        return None, {}
+        return document.tree, None, {}
     host = document.read(HostOptions, ())
     participants = {name: _participant(document, name) for name in document.mapping(("participants",))}
     if host is not None and not participants:
@@ -119,7 +122,7 @@ def _host(
         if host.tracing is not None and not installed():
             document.wrong(("tracing",), NEEDS, at_key=True)
     problems.extend(document.problems)
-    return host, participants
+    return document.tree, host, participants
 
 
 def _participant(document: Document, name: str) -> Participant | None:

@@ -45,7 +45,7 @@ def real(tmp_path):
 
 
 def test_the_files_behind_it_are_read_too(real, capsys):
-    """Keys that are none, a certificate of another key, an algorithm that the profile does not allow: all named at once."""
+    """Keys that are none, a certificate of another key, an algorithm that the profile does not allow: all named at once, each at the line that names the file."""
     keys = real / "keys"
     write_private(keys / "returns.key.pem", new_key(Algorithm.ES256))
     host = real / "bridge.yaml"
@@ -53,10 +53,17 @@ def test_the_files_behind_it_are_read_too(real, capsys):
     write_private(keys / "sign.pem", new_key(Algorithm.EDDSA))
     assert examine(real, find_adapter=find, environ={}) == 2
     told = capsys.readouterr().err
-    assert "sign.pem: participants.acme-test: the key is for EdDSA, and the profile odd allows ES256, PS256" in told
-    assert "returns.crt.pem: listeners.returns: " in told
+    lines = host.read_text().splitlines()
+    for name, path, text in (
+        ("signing_key", "participants.acme-test.signing_key", "sign.pem: the key is for EdDSA, and the profile odd allows ES256, PS256"),
+        ("returns", "listeners.returns.certificate", "returns.crt.pem: is not a PEM certificate chain"),
+        ("ca", "participants.acme-test.ca", "password: holds no PEM certificate"),
+    ):  # fmt: skip
+        (line,) = [number for number, each in enumerate(lines, 1) if each.strip().startswith(f"{name}: ")]
+        (problem,) = [each for each in told.splitlines() if text in each]
+        assert problem.startswith(f"{host}:{line}:")
+        assert f": {path}: the file {keys}/" in problem
     assert "key values mismatch" in told
-    assert "participants.acme-test.ca: holds no PEM certificate" in told
     assert "3 problems." in told
     assert "correct-horse" not in told
 

@@ -103,7 +103,7 @@ def test_authorities_that_are_none_are_found_by_the_check(directory):
     """Before anything starts, as every other file of keys."""
     found = config(directory, f"{{endpoint: '{URL}', ca: collector}}")
     [told] = [each for each in problems_of(found) if each.path == "tracing.ca"]
-    assert told.text == "holds no PEM certificate of an authority"
+    assert told.text == f"the file {directory / 'collector'}: holds no PEM certificate of an authority"
 
 
 def test_the_shipped_file_shows_every_option(directory):

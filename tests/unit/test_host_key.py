@@ -56,8 +56,10 @@ def test_a_passphrase_that_does_not_fit_is_told_by_the_check(directory, lines, t
     """With the file, and neither passphrase."""
     [found] = [each for each in problems_of(config(directory, lines)) if each.path == "host_key"]
     assert text in found.text
-    assert found.file.endswith(".pem")
-    assert "passphrase" not in found.text
+    assert found.file == str(directory / "bridge.yaml")
+    assert (directory / "bridge.yaml").read_text().splitlines()[found.line - 1].startswith("host_key: ")
+    assert ".pem: " in found.text
+    assert not any(secret in found.text for secret in (RIGHT, "another-passphrase"))
 
 
 def test_a_passphrase_without_a_key_is_a_mistake(directory):
