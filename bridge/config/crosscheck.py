@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bridge.api import RecordsOptions
-from bridge.config.document import Document, unknown
+from bridge.config.document import Document, nearest, unknown
 from bridge.config.kinds import CONVERTERS, NUMERIC, WrongValue
 from bridge.config.payload import EPOCH_FORMATS, ITEM, Rule
 from bridge.config.tree import Loc
@@ -33,7 +33,8 @@ def check_payload(
     if reference is not None and records is not None and records.key not in reference.fields():
         text = f"must come from the record's key, `{records.key}`: the writer reads it again before each write-back"
         document.wrong((*loc, words.reference), text)
-    missing = [f"`{name}`" for name in words.required if name not in payload]
+    meant = {nearest(name, words.kinds) for name in payload if name not in words.kinds}
+    missing = [f"`{name}`" for name in words.required if name not in payload and name not in meant]
     if missing:
         verb, them = ("is", "it") if len(missing) == 1 else ("are", "them")
         document.wrong(loc, f"{', '.join(missing)} {verb} missing; every item needs {them}", at_key=True)

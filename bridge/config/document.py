@@ -1,21 +1,23 @@
 """One configuration file being read: parts of it become models, and everything wrong is collected with its place."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from bridge.config.references import SECRET_WANTED, Outside, Resolver, Wanted, stood_in
 from bridge.config.tree import Loc, Tree, path_text, read_tree
+from bridge.config.values import duration_text, is_duration
 from bridge.errors import Problem
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_MANY: Final = 14
+_MANY: Final = 100  # more than any model, rule or vocabulary has; participants and adapters may be thousands
 _MOST_TRIES: Final = 4
 _PLAIN_WORDS: Final = {
     "Input should be": "must be",
@@ -26,7 +28,23 @@ _PLAIN_WORDS: Final = {
     "a valid tuple": "a list",
     ", unable to parse string as an integer": "",
     ", unable to parse string as a number": "",
+    "tuple should": "must",
+    "Tuple should": "must",
+    "List should": "must",
+    "Dictionary should": "must",
+    " after validation": "",
 }
+# By the library's kind of error: the words, and where it keeps the bound.
+_BOUNDS: Final = {
+    "greater_than_equal": ("greater than or equal to", "ge"),
+    "greater_than": ("greater than", "gt"),
+    "less_than_equal": ("less than or equal to", "le"),
+    "less_than": ("less than", "lt"),
+}
+_MAPPINGS: Final = frozenset({"model_type", "dataclass_type", "model_attributes_type", "dict_type", "mapping_type"})
+_SCALARS: Final = frozenset({"int_type", "int_parsing", "float_type", "float_parsing", "string_type", "bool_type"})
+_READINGS: Final = frozenset({*_SCALARS, *_BOUNDS, "enum", "literal_error", "value_error", "bool_parsing"})
+_TOO_FEW: Final = frozenset({"too_short", "too_long"})
 
 
 @dataclass(slots=True)
@@ -88,23 +106,40 @@ class Document:
         try:
             instance = model.model_validate(resolved)
         except ValidationError as error:
-            details = error.errors(include_url=False, include_context=False, include_input=False)
-            found.extend(self._translated(details, loc, wanted, unresolved))
+            details = error.errors(include_url=False, include_input=False)
+            found.extend(self._translated(details, loc, wanted, resolved, unresolved))
         self.problems.extend(_distinct(found))
         return (None, _salvaged(model, stood_in(resolved))) if found else (instance, instance)
 
     def _translated(
-        self, details: Iterable[ErrorDetails], base: Loc, wanted: Wanted, unresolved: set[str]
+        self, details: Iterable[ErrorDetails], base: Loc, wanted: Wanted, resolved: object, unresolved: set[str]
     ) -> Iterable[Problem]:
-        for detail in details:
-            loc, missing = self._locate(base, detail["loc"], detail["type"])
-            problem = self.tree.problem(
-                loc,
-                self._text(detail, loc, base, wanted, missing),
-                at_key=missing != "" or detail["type"] == "extra_forbidden",
-            )
+        flaws = [self._flaw(detail, base, wanted, resolved) for detail in details]
+        for flaw in flaws:
+            if any(other.explains(flaw) for other in flaws):
+                continue
+            problem = self.tree.problem(flaw.loc, flaw.text, at_key=flaw.at_key)
             if not any(path == problem.path or path.startswith(f"{problem.path}.") for path in unresolved):
                 yield problem
+
+    def _flaw(self, detail: ErrorDetails, base: Loc, wanted: Wanted, resolved: object) -> "_Flaw":
+        loc, missing = self._locate(base, detail["loc"], detail["type"])
+        text, meant = self._text(detail, loc, base, wanted, missing), ""
+        if detail["type"] == "extra_forbidden":
+            meant = nearest(str(loc[-1]), _wanted_at(wanted, loc[len(base) : -1]).names())
+        elif detail["type"] in _BOUNDS:
+            text = _bound(detail, _given(resolved, detail["loc"]))
+        if detail["type"] in _READINGS:
+            text += self._from_environment(loc)
+        return _Flaw(loc, detail["type"], text, missing, meant, isinstance(self.tree.at(loc), Mapping))
+
+    def _from_environment(self, loc: Loc) -> str:
+        """Which variable gave the value at this place, if one did: its own value is not what stands in the file."""
+        value = self.tree.at(loc)
+        name = value.get("env") if isinstance(value, Mapping) else None
+        if isinstance(name, str) and self.outside.environ.get(name):
+            return f"; the environment variable {name} gives it"
+        return ""
 
     def _locate(self, base: Loc, parts: tuple[int | str, ...], kind: str) -> tuple[Loc, str]:
         """The location in the file of an error's own location (union members and discriminators are not in the file), and a missing key's name."""
@@ -115,30 +150,87 @@ class Document:
                 loc = (*loc, part)
         return loc, missing
 
-    @staticmethod
-    def _text(detail: ErrorDetails, loc: Loc, base: Loc, wanted: Wanted, missing: str) -> str:
+    def _text(self, detail: ErrorDetails, loc: Loc, base: Loc, wanted: Wanted, missing: str) -> str:
         if missing:
             return f"`{missing}` is missing; add it"
         if detail["type"] == "extra_forbidden":
-            for part in loc[len(base) : -1]:
-                wanted = (
-                    wanted.item() if isinstance(part, int) and not wanted.member(part).kinds else wanted.member(part)
-                )
-            return unknown(str(loc[-1]), wanted.names())
+            return unknown(str(loc[-1]), _wanted_at(wanted, loc[len(base) : -1]).names())
+        if detail["type"] == "invalid_key":
+            return f"a key must be a word; behind a comma in braces a new key begins, so decimals have a point ({loc[-1]!s:.20} is none)"
+        if detail["type"] in {"enum", "literal_error"}:
+            return _one_of(detail, self.tree.at(loc))
         if detail["type"] == "is_instance_of" and "Secret" in detail["msg"]:
             return SECRET_WANTED
         if detail["type"] == "path_type":
             return "must be the path of a file"
-        if detail["type"] in {
-            "model_type",
-            "dataclass_type",
-            "model_attributes_type",
-        }:  # the library names a class of ours
+        if detail["type"] in _MAPPINGS - {"dict_type", "mapping_type"}:  # the library names a class of ours
             return "must be a mapping of names to settings"
-        text = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-        for theirs, ours in _PLAIN_WORDS.items():
-            text = text.replace(theirs, ours, 1)
+        text = detail["msg"]
+        for ours in ("Value error, ", "Assertion failed, "):  # our own words stand as they were written
+            if text.startswith(ours):
+                return text.removeprefix(ours)
+        for theirs, plain in _PLAIN_WORDS.items():
+            text = text.replace(theirs, plain, 1)
         return text[:1].lower() + text[1:]
+
+
+class _Flaw(NamedTuple):
+    """One error of a model at its place: `kind` is the library's word, `missing` the key that is not there, `meant` the one that an unknown key resembles."""
+
+    loc: Loc
+    kind: str
+    text: str
+    missing: str
+    meant: str
+    of_mapping: bool
+
+    @property
+    def at_key(self) -> bool:
+        """Whether it is of the key rather than of the value."""
+        return self.missing != "" or self.kind == "extra_forbidden"
+
+    def explains(self, other: "_Flaw") -> bool:
+        """Whether the other only follows from this one: a key that is misspelt is not missing too, a list whose items are wrong is not too short, and of a union's members only one was meant."""
+        if other.missing:
+            return self.kind == "extra_forbidden" and (self.loc[:-1], self.meant) == (other.loc, other.missing)
+        if other.kind in _TOO_FEW:
+            return len(self.loc) > len(other.loc) and self.loc[: len(other.loc)] == other.loc
+        if other.of_mapping:
+            return other.kind in _SCALARS and self.kind not in _SCALARS and self.loc[: len(other.loc)] == other.loc
+        return other.kind in _MAPPINGS and self.kind not in _MAPPINGS and self.loc == other.loc
+
+
+def _wanted_at(wanted: Wanted, parts: Loc) -> Wanted:
+    """What is wanted at a place below."""
+    for part in parts:
+        member = wanted.member(part)
+        wanted = wanted.item() if isinstance(part, int) and not member.kinds else member
+    return wanted
+
+
+def _given(resolved: object, parts: Iterable[int | str]) -> object:
+    """The value that the model was given at an error's own location, as far as that leads."""
+    for part in parts:
+        if isinstance(resolved, Mapping):
+            resolved = resolved.get(part, resolved)
+        elif isinstance(resolved, list):
+            resolved = resolved[part] if isinstance(part, int) and part < len(resolved) else resolved
+    return resolved
+
+
+def _bound(detail: ErrorDetails, given: object) -> str:
+    """The text for a number beyond its bound; of a duration the bound is one too."""
+    word, key = _BOUNDS[detail["type"]]
+    limit: Any = detail.get("ctx", {}).get(key)
+    return f"must be {word} {duration_text(limit) if is_duration(given) else limit}"
+
+
+def _one_of(detail: ErrorDetails, given: object) -> str:
+    """The words that may stand there; one that only differs in its capitals is meant."""
+    listed = str(detail.get("ctx", {}).get("expected", ""))
+    words = re.findall(r"'([^']*)'", listed)
+    same = [word for word in words if isinstance(given, str) and word.lower() == given.lower()]
+    return f"must be {listed}" + "".join(f"; did you mean {word}?" for word in same[:1])
 
 
 def _salvaged(model: type[Model], content: Any) -> Model | None:
@@ -168,14 +260,20 @@ def _prune(content: Any, loc: Sequence[int | str]) -> bool:
     return True
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known word that this one resembles most, '' where none does."""
+    names = sorted(known)
+    same = [item for item in names if item.lower() == name.lower()]
+    near = same or difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return near[0] if near else ""
+
+
 def unknown(name: str, known: Iterable[str], what: str = "key") -> str:
     """The text for a word that is not known, with the nearest one that is."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6) or [
-        item for item in names if item.lower() == name.lower()
-    ]
+    near = nearest(name, names)
     if near:
-        return f"unknown {what}; did you mean `{near[0]}`?"
+        return f"unknown {what}; did you mean `{near}`?"
     if not names:
         return f"unknown {what}; none is known here"
     rest = f" and {len(names) - _MANY} more" if len(names) > _MANY else ""

@@ -1,6 +1,6 @@
 """Read one site file: its adapters by their own models, its flows by ours and theirs, then what only shows across parts."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -10,7 +10,7 @@ from bridge.config.adapters import AdapterFinder, AdapterMissing
 from bridge.config.alarms import read_alarms
 from bridge.config.always import check_always
 from bridge.config.crosscheck import check_payload, check_severities
-from bridge.config.document import Document, unknown
+from bridge.config.document import Document, nearest, unknown
 from bridge.config.fits import check_fits
 from bridge.config.host import Participant
 from bridge.config.payload import Rule
@@ -41,13 +41,14 @@ class SiteReader:
     def read(self, path: Path) -> SiteConfig | None:
         """The site, or None; what is wrong stands in the document's problems."""
         document = self.document
-        top = document.read(SiteOptions, ())
+        top, head = document.read_far(SiteOptions, ())
         name = top.site if top is not None else str(document.tree.at(("site",)) or path.stem)
         wrong = check_name(name)
         if wrong and top is not None:
             document.wrong(("site",), wrong)
         options = {key: self._adapter(key) for key in document.mapping(("adapters",))}
-        flows = {key: self._flow(name, key, top.participant if top else None) for key in document.mapping(("flows",))}
+        default = head.participant if head is not None else self._unread_participant()
+        flows = {key: self._flow(name, key, default) for key in document.mapping(("flows",))}
         if top is not None and not flows:
             document.wrong((), "has no flow; a site without flows does nothing")
         adapters = {
@@ -63,6 +64,11 @@ class SiteReader:
         if document.problems:
             return None
         return SiteConfig(name=name, file=path, adapters=adapters, flows=whole, alarms=alarms)
+
+    def _unread_participant(self) -> str | None:
+        """The site's participant where the top of its file cannot be read; '' for one that is given somehow."""
+        given = self.document.tree.at(("participant",))
+        return given if given is None or isinstance(given, str) else ""
 
     def _adapter(self, name: str) -> Options | None:
         """The options of one adapter by its own model."""
@@ -145,7 +151,7 @@ class SiteReader:
         name = self.document.tree.at((*loc, "adapter"))
         offered = self.document.tree.at(("adapters",))
         names = [str(key) for key in offered] if isinstance(offered, Mapping) else []
-        if isinstance(name, str) and name not in names:
+        if isinstance(name, str) and name not in names and not (offered is None and self.document.problems):
             self.document.wrong((*loc, "adapter"), unknown(name, names, "adapter of this site"))
         return self._adapters.get(name) if isinstance(name, str) else None
 
@@ -163,15 +169,20 @@ class SiteReader:
             schema = None if entry is None else entry.profile.schemas[operation.kind]
             words = words_of(self.vocabulary, operation.kind, schema)
             check_payload(document, place, payload, records, words)
+            meant = {nearest(key, words.kinds) for key in payload if key not in words.kinds}
             if adapter is not None and adapter.kinds is not None and records is not None:
                 check_fits(document, place, payload, adapter.kinds(records), words)
             if entry is not None:
                 chosen = document.mapping((*loc, "severities"))
-                check_always(document, place, payload, self.vocabulary, operation.kind, chosen)
+                given = {**dict.fromkeys(meant), **payload}  # what is misspelt is not missing too
+                check_always(document, place, given, self.vocabulary, operation.kind, chosen)
         return payload
 
     def _trigger(self, loc: Loc) -> Trigger | None:
-        head = {key for key in self.document.mapping((*loc, "submit")) if key != _WHEN}
+        place = (*loc, "submit")
+        head = {key for key in self.document.mapping(place) if key != _WHEN}
+        if place not in self.document.tree.values or self.document.flaw(place):
+            return None  # told as missing where the flow is read, or as no mapping
         found = self.document.read(SubmitOptions, (*loc, "submit"), without=tuple(head))
         return found.when if found is not None else None
 
@@ -200,6 +211,8 @@ class SiteReader:
             if shell is not None:
                 self.document.wrong(loc, "`participant` is missing; name one here or for the whole site")
             return ""
+        if not name:
+            return ""
         if self.participants and name not in self.participants and not self.document.flaw(place):
             self.document.wrong(place, unknown(name, self.participants, "participant of bridge.yaml"))
         return name
@@ -207,12 +220,21 @@ class SiteReader:
     def _check(self, name: str, options: Options, *, complete: bool) -> None:
         """The adapter's own check over all flows that use it, as far as both can be read."""
         selections = [selection for adapter, selection in self._selections if adapter == name]
-        if not selections and complete:
+        if not selections and complete and self.document.mapping(("flows",)):
             self.document.wrong(
                 ("adapters", name), "no flow uses this adapter; remove it, or name it in a flow", at_key=True
             )
+        read = {selection.flow for _, selection in self._selections}
         for problem in self._adapters[name].check(options, selections):
-            self._place(problem, name)
+            loc = located(self.document, problem.path, name)
+            if self._names_unread(self.document.tree.at(loc), read):
+                continue  # of a flow that is itself wrong it was said there
+            self.document.wrong(loc, problem.text)
+
+    def _names_unread(self, value: object, read: Collection[str]) -> bool:
+        """Whether a setting names a flow of this file (`batteries.reference`) that could not be read."""
+        flow = value.partition(".")[0] if isinstance(value, str) else ""
+        return flow not in read and (("flows", flow) in self.document.tree.values)
 
     def _place(self, problem: Problem, adapter: str) -> None:
         """Give an adapter's problem its place."""

@@ -29,6 +29,20 @@ def duration_s(value: object) -> float:
     raise ValueError("must be a duration with its unit, such as 250ms, 5s, 10min or 24h")
 
 
+def is_duration(value: object) -> bool:
+    """Whether a value is written as a duration, in whatever range."""
+    return isinstance(value, str) and _DURATION.fullmatch(value.strip()) is not None
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds in the largest unit of which they are whole; 0 has none."""
+    exact = Decimal(repr(seconds))
+    unit, size = next(
+        ((unit, size) for unit, size in reversed(_UNITS_S.items()) if exact % size == 0), ("us", _UNITS_S["us"])
+    )
+    return f"{(exact / size).normalize():f}{unit}" if seconds else "0"
+
+
 _UNITS_BYTES: Final = {
     "kB": 10**3,
     "MB": 10**6,
