@@ -17,8 +17,13 @@ def options_of(url: str, credentials: Credentials) -> Mapping[str, Any]:
         )
     security: dict[str, Any] = {"policy": policy}
     if policy == Policy.NONE.value:
-        if given.user or given.password is not None:
-            raise ValueError("under --policy None nothing is protected; leave user and password out")
+        others = {
+            "--user": given.user, "--password-…": given.password is not None, "--certificate": given.certificate,
+            "--key": given.private_key, "--trust": given.trusted, "--mode": given.mode,
+        }  # fmt: skip
+        if any(others.values()):
+            told = ", ".join(name for name, value in others.items() if value)
+            raise ValueError(f"under --policy None nothing is protected; leave {told} out, or choose a policy")
         return {"url": url, "security": security}
     security |= {
         "mode": given.mode or None,

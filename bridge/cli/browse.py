@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -19,6 +20,7 @@ from bridge.cli.shown import plain, table, value_text
 from bridge.cli.site_draft import Place, site_yaml
 from bridge.clock import SystemClock
 from bridge.config import AdapterMissing
+from bridge.config.document import plain_text
 from bridge.errors import BridgeError
 from bridge.probing import quiet
 from bridge.profile import Profile, load_profile
@@ -27,6 +29,12 @@ from bridge.vocabulary import load_vocabulary
 
 _PARTICIPANT: Final = "acme-test"
 _LONG: Final = 200
+_QUOTED: Final = re.compile(r"`(\w+)[^`]*`")
+_CALLED: Final = {
+    "policy": "--policy", "mode": "--mode", "certificate": "--certificate", "private_key": "--key", "server_certificates": "--trust",
+    "ca": "--trust", "user": "--user", "password": "--password-file", "url": "URL", "host": "URL", "port": "URL",
+}  # fmt: skip
+_WHOLE: Final = frozenset({"security", "tls"})
 
 
 class _Asked(NamedTuple):
@@ -167,9 +175,11 @@ def _schemes() -> list[str]:
 
 
 def _told(detail: Any) -> str:
-    where = ".".join(str(part) for part in detail["loc"])
-    text = str(detail["msg"]).removeprefix("Value error, ")
-    return f"{where}: {text}" if where else text
+    """What is wrong with the call, by the names of its own options where there are some for the adapter's."""
+    where = [part for part in detail["loc"] if isinstance(part, str)]
+    last = where[-1] if where else ""
+    text = _QUOTED.sub(lambda found: _CALLED.get(found[1], found[0]), plain_text(detail, detail["input"]))
+    return f"{_CALLED.get(last, '.'.join(where))} {text}" if last and last not in _WHOLE else text
 
 
 def _spelled(given: Any, credentials: Credentials) -> Any:

@@ -32,6 +32,8 @@ _PLAIN_WORDS: Final = {
     "Tuple should": "must",
     "List should": "must",
     "Dictionary should": "must",
+    "Path does not point to a file": "names no file that is there",
+    "Path does not point to a directory": "names no directory that is there",
     " after validation": "",
 }
 # By the library's kind of error: the words, and where it keeps the bound.
@@ -157,21 +159,26 @@ class Document:
             return unknown(str(loc[-1]), _wanted_at(wanted, loc[len(base) : -1]).names())
         if detail["type"] == "invalid_key":
             return f"a key must be a word; behind a comma in braces a new key begins, so decimals have a point ({loc[-1]!s:.20} is none)"
-        if detail["type"] in {"enum", "literal_error"}:
-            return _one_of(detail, self.tree.at(loc))
         if detail["type"] == "is_instance_of" and "Secret" in detail["msg"]:
             return SECRET_WANTED
         if detail["type"] == "path_type":
             return "must be the path of a file"
         if detail["type"] in _MAPPINGS - {"dict_type", "mapping_type"}:  # the library names a class of ours
             return "must be a mapping of names to settings"
-        text = detail["msg"]
-        for ours in ("Value error, ", "Assertion failed, "):  # our own words stand as they were written
-            if text.startswith(ours):
-                return text.removeprefix(ours)
-        for theirs, plain in _PLAIN_WORDS.items():
-            text = text.replace(theirs, plain, 1)
-        return text[:1].lower() + text[1:]
+        return plain_text(detail, self.tree.at(loc))
+
+
+def plain_text(detail: ErrorDetails, given: object) -> str:
+    """An error of a model in words for a person, where `given` is what was written there; our own words stand as they are."""
+    if detail["type"] in {"enum", "literal_error"}:
+        return _one_of(detail, given)
+    text = detail["msg"]
+    for ours in ("Value error, ", "Assertion failed, "):
+        if text.startswith(ours):
+            return text.removeprefix(ours)
+    for theirs, plain in _PLAIN_WORDS.items():
+        text = text.replace(theirs, plain, 1)
+    return text[:1].lower() + text[1:]
 
 
 class _Flaw(NamedTuple):

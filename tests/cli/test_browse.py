@@ -95,6 +95,22 @@ async def test_a_call_that_is_wrong(world):
     assert "opc.tcp://" in said.err
 
 
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (["--policy", "none"], "--policy must be 'Basic256Sha256', 'Aes128Sha256RsaOaep', 'Aes256Sha256RsaPss' or 'None'; did you mean None?"),
+        (["--certificate", "/there/is/none", "--key", "/there/is/none"], "--certificate names no file that is there; --key names no file"),
+        (["--certificate", __file__], "needs --certificate and --key of this host"),
+        (["--policy", "None", "--trust", "/there/is/none", "--mode", "Sign"], "leave --trust, --mode out, or choose a policy"),
+    ],
+)  # fmt: skip
+async def test_options_of_the_call_are_told_by_their_names(world, call, text):
+    """Not by those of a site file that nobody wrote, and not in a library's words."""
+    said = await world.command("browse", "opc.tcp://127.0.0.1:1", *call)
+    assert said.code == 2
+    assert text in " ".join(said.err.replace("│", " ").split())
+
+
 async def test_the_topics_of_a_site(world, config):
     """With the credentials and the authority of the site; retained topics with kind and fields; nobody published, the host's own status topic included."""
     before = [message.topic for message in world.heard.messages]
