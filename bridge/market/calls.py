@@ -242,8 +242,8 @@ class CallMaker:
         return blocks(self._signer)
 
     def is_fresh(self, call: SignedCall, now_ns: int) -> bool:
-        """Whether a message signed before may still go as it is: its key was not revoked, its time is inside the profile's freshness window (DOMAIN 3)."""
-        if withdrawn(self._signer, call.kid):
+        """Whether a message signed before may still go as it is: its key was not revoked, the profile is the same, and its time is inside the profile's freshness window (DOMAIN 3)."""
+        if withdrawn(self._signer, call.kid) or call.profile != self._told_profile:
             return False
         freshness, signed = self.profile.freshness, call.stamps.get("signed")
         if freshness.mode is FreshnessMode.OFF or signed is None:

@@ -54,8 +54,8 @@ class Prepared:
 async def prepare(maker: CallMaker, due: DueCall, *, now_ns: int) -> Prepared | Refusal | Poison:
     """Sign what is due, as many items as one call holds.
 
-    What was signed before goes again byte for byte while the profile's freshness window holds (DOMAIN 3); later it is signed anew as the same
-    message. Raises `RetryLater` while what signs is away. A defect of ours or a profile that was changed since may not stop what waits behind: such a submission is `Poison`.
+    What was signed before goes again byte for byte while the profile is the same and its freshness window holds (DOMAIN 3); later it is signed
+    anew as the same message. Raises `RetryLater` while what signs is away. A defect of ours or a profile that was changed since may not stop what waits behind: such a submission is `Poison`.
     """
     if due.call is not None and not due.call.body:
         return GONE
@@ -105,7 +105,9 @@ async def _prepared(maker: CallMaker, due: DueCall) -> Prepared | Refusal | Pois
         rendered = await _rendered(maker, due)
     count = maker.fit(due.operation, rendered)
     if message_id is not None and count < len(rendered):
-        return Poison("it is too old to be sent as it was signed, and larger than one call of this profile may be now")
+        return Poison(
+            "it is too old, or of another profile, to be sent as it was signed, and larger than one call of this profile may be now"
+        )
     if count == 0:
         return TOO_LARGE
     call = await signed(

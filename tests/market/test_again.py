@@ -163,6 +163,25 @@ async def test_a_message_older_than_the_window_is_signed_anew(tmp_path):
         assert await calls_on_disk(rig) == [(one["messageId"], first.body), (one["messageId"], second.body)]
 
 
+async def test_a_call_refused_under_one_profile_leaves_under_the_next_one(tmp_path):
+    """A wrong path is put right and the host started anew: what waits goes where the profile says now, as the same message, also where it could go as it is for ever."""
+
+    def profile(path):
+        return {"freshness": {"mode": "off"}, "calls": {"asset.create": {"path": path}}}
+
+    async with market(tmp_path, rest=smp.answer("404 No"), profile=profile("/wrong"), circuit=(0.05,)) as rig:
+        await rig.submit("A")
+        async with asyncio.timeout(5):
+            while not rig.pace.circuit_open:
+                await asyncio.sleep(0.01)
+        await rig.until("WAITING")
+        first = rig.peer.script.on("/wrong")[0]
+    async with market(tmp_path, rest=TAKEN, profile=profile("/right")) as rig:
+        await rig.until("AWAITING_RETURN")
+        [second] = [request for request in rig.peer.script.requests if "authenticate" not in request.path]
+        assert (second.path, body_of(second)["messageId"]) == ("/right", body_of(first)["messageId"])
+
+
 async def test_no_window_no_new_signature(tmp_path):
     """Freshness off: the same bytes for ever."""
     profile = {"retry": {"delays_s": [0.4]}, "freshness": {"mode": "off", "window_s": 0.2}}
