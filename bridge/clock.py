@@ -74,3 +74,15 @@ def iso_ms(wall_ns: int) -> str:
     """UTC time as `2026-11-23T10:00:00.000Z`, the form DOMAIN 2 asks for on the wire."""
     seconds, rest = divmod(wall_ns, 1_000_000_000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest // 1_000_000:03d}Z"
+
+
+def http_date_s(text: str) -> float | None:
+    """An HTTP date (RFC 9110 section 5.6.7) as UTC seconds since 1970; None when it is none."""
+    from datetime import UTC  # noqa: PLC0415 - every command imports this module, and few need a date
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415
+
+    try:
+        when = parsedate_to_datetime(text)
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None

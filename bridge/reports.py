@@ -3,14 +3,12 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 from prometheus_client import Counter
 
 from bridge.api import Intervals
-from bridge.clock import Clock, Stamp
+from bridge.clock import Clock, Stamp, http_date_s
 from bridge.discipline import Standing
 from bridge.field.report import FieldMetrics
 from bridge.flow import FlowPlan
@@ -242,10 +240,5 @@ def date_offset_s(date: str, wall_ns: int) -> float | None:
 
     The header names the second in which the answer was made, so half a second is added: the figure is right to half a second and the way here.
     """
-    try:
-        when = parsedate_to_datetime(date)
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=UTC)
-        return when.timestamp() + 0.5 - wall_ns / 1e9
-    except (ValueError, OverflowError):
-        return None
+    made_s = http_date_s(date)
+    return None if made_s is None else made_s + 0.5 - wall_ns / 1e9

@@ -13,7 +13,7 @@ from typing import Final, Literal, Self
 
 from yarl import URL
 
-from bridge.clock import Clock, Stamp
+from bridge.clock import Clock, Stamp, http_date_s
 from bridge.market.connection import PIECE, Answer, Connection, Lost, NotHttp, Pool, Proxy, TooLarge
 from bridge.market.echoes import LEAST, SHOWN
 from bridge.market.peers import NO_PEER, peer_of
@@ -262,7 +262,7 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
             status=answer.status,
             headers=_without(answer.headers, facts.secret),
             body=bytes(answer.body),
-            retry_after_s=_retry_after(answer.headers.get("retry-after", ""), self._clock),
+            retry_after_s=_retry_after(answer.headers, self._clock),
             first_byte=facts.first_byte,
             answered=self._clock.now(),
             peer=facts.peer,
@@ -333,19 +333,16 @@ def _unicode(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _retry_after(text: str, clock: Clock) -> float | None:
-    """RFC 9110 section 10.2.3: seconds, or an HTTP date."""
-    if not text:
+def _retry_after(headers: Mapping[str, str], clock: Clock) -> float | None:
+    """RFC 9110 section 10.2.3: seconds, or an HTTP date, which is one of the peer's clock: it is compared with the peer's `Date` where there is one."""
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    until_s = http_date_s(text) if text else None
+    if until_s is None:
         return None
-    if text.isascii() and text.strip().isdigit():
-        return float(text.strip()[:9])
-    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - a rare form
-
-    try:
-        when = parsedate_to_datetime(text)
-        return max(0.0, when.timestamp() - clock.wall_ns() / 1e9)
-    except (ValueError, OverflowError):
-        return None
+    made_s = http_date_s(headers.get("date", ""))
+    return max(0.0, until_s - (clock.wall_ns() / 1e9 if made_s is None else made_s))
 
 
 def _one_line(text: str) -> str:

@@ -86,6 +86,14 @@ async def test_retry_after_in_both_its_forms(tmp_path, text, least, most):
     assert least <= found.retry_after_s <= most
 
 
+@pytest.mark.parametrize("date", ["Fri, 31 Dec 2100 23:59:00 GMT", "Fri, 31 Dec 2100 23:59:00 -0000"])
+async def test_a_retry_after_by_the_peers_clock(tmp_path, date):
+    """Our own clock may be hours off: what the peer asks for is the time between its two dates."""
+    step = smp.answer("503 Unavailable", Retry_After="Fri, 31 Dec 2100 23:59:59 GMT", Date=date)
+    found, _ = await one(tmp_path, step)
+    assert found.retry_after_s == 59
+
+
 @pytest.mark.parametrize("text", ["soon", "-5", "1.5", "²", "Fri, 99 Dec 2100 23:59:59 GMT"])
 async def test_a_retry_after_without_sense_is_none(tmp_path, text):
     """Then a 503 says nothing of what became of the call: in doubt."""
