@@ -31,7 +31,7 @@ PAUSE_S: Final = 1.0  # before another try where the process has no descriptor l
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """Seconds for a TLS handshake, for the head of a request, between two requests, and for which the rest of a refused body is still read, so that its sender sees the answer; connections per source and in all.
+    """Seconds for a TLS handshake, for the head of a request and for an answer to be read, between two requests, and for which the rest of a refused body is still read, so that its sender sees the answer; connections per source and in all.
 
     A source is an IPv4 address or an IPv6 network of 64 bits, which is what one subscriber gets.
     """
@@ -176,7 +176,7 @@ class _Once:
 
 
 class _Connection(RequestHandler):
-    """aiohttp's protocol with a limit on the time that a head may take, and our own answer to what is no HTTP."""
+    """aiohttp's protocol with a limit on the time that a head and the reading of an answer may take, and our own answer to what is no HTTP."""
 
     __slots__ = ("_busy", "_listener", "_release", "_timer")
 
@@ -191,7 +191,7 @@ class _Connection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._arm()
+        self._arm(self._too_slow)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._disarm()
@@ -201,7 +201,7 @@ class _Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if not self._busy and self._timer is None:  # the first bytes of a further head
-            self._arm()
+            self._arm(self._too_slow)
 
     def head_done(self) -> None:
         """A request was taken up."""
@@ -211,9 +211,11 @@ class _Connection(RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
+        self._arm(self._not_read)
         try:
             return await super().finish_response(request, resp, start_time)
         finally:
+            self._disarm()
             self._busy = not request.content.is_eof()  # the rest of a refused body is no head
 
     def handle_error(
@@ -230,8 +232,8 @@ class _Connection(RequestHandler):
         answer.force_close()
         return answer
 
-    def _arm(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._listener.bounds.head_s, self._too_slow)
+    def _arm(self, end: Callable[[], None]) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._listener.bounds.head_s, end)
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -242,6 +244,13 @@ class _Connection(RequestHandler):
         self._timer = None
         self._listener.refused("head_too_slow")
         self.force_close()
+
+    def _not_read(self) -> None:
+        """Who asks on and reads no answer fills the buffers on both sides; what lies in them is not waited for."""
+        self._timer = None
+        self._listener.refused("answer_not_read")
+        if self.transport is not None:
+            self.transport.abort()
 
 
 def _noting(make: Callable[..., web.BaseRequest]) -> Callable[..., web.BaseRequest]:

@@ -241,6 +241,28 @@ async def test_row_26_a_slow_second_head(hasty):
         writer.transport.abort()
 
 
+async def test_row_26_answers_that_nobody_reads(hasty):
+    """Row 26, the other way round: who asks on and on and reads no answer holds a place no longer than a slow sender."""
+    await idle_ones_are_gone(hasty)
+    counted = hasty.refusals()
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    narrow.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(narrow, ("127.0.0.1", hasty.port))
+    _, writer = await asyncio.open_connection(sock=narrow, ssl=hasty.trust, server_hostname="localhost", limit=1024)
+    try:
+        async with asyncio.timeout(8):
+            with suppress(ConnectionError):
+                while True:
+                    writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
+                    await writer.drain()
+    finally:
+        writer.transport.abort()
+    found = hasty.new_refusals(counted)
+    assert (found.pop("answer_not_read"), set(found)) == (1, {"http_404"})
+    await idle_ones_are_gone(hasty)
+
+
 async def test_row_26_connections_of_one_source(hasty):
     """Row 26: "1000 idle sockets": what is beyond the bound is closed at once, before any handshake; places come back."""
     await idle_ones_are_gone(hasty)
