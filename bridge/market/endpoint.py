@@ -16,7 +16,7 @@ from aiohttp import hdrs, web
 
 from bridge.clock import Clock
 from bridge.envelope import BodyRefused, Refusal, SignatureRefused
-from bridge.errors import JournalFull, JournalUnusable, RetryLater
+from bridge.errors import Fenced, JournalFull, JournalUnusable, RetryLater
 from bridge.journal.port import Fence, Journal, Parked, ParkedReturn, ReturnMessage
 from bridge.market.client import plain_headers
 from bridge.market.flood import Flood, Flooded, source_of
@@ -234,7 +234,7 @@ class ReturnsEndpoint:
             await self._journal.alarm(code, participant=inbox.participant, text=text)
         except JournalFull as full:
             raise _Answer(503, "journal_full") from full
-        except JournalUnusable as failed:
+        except (JournalUnusable, Fenced) as failed:
             raise _Answer(503, "journal_failed") from failed
 
     async def _park(self, inbox: Inbox, message: ReturnMessage, freshness: Freshness) -> web.Response:
@@ -242,7 +242,7 @@ class ReturnsEndpoint:
             parked = await self._journal.park_return(inbox.fence, message)
         except JournalFull as error:
             raise _Answer(503, "journal_full") from error
-        except JournalUnusable as error:  # the host ends over it; SMP tries again at its successor
+        except (JournalUnusable, Fenced) as error:  # the host ends over it; SMP tries again at its successor
             raise _Answer(503, "journal_failed") from error
         self._metrics.returned(f"{parked.verdict}{'_late' if freshness is Freshness.LATE else ''}")
         if parked.verdict == "conflict":

@@ -78,3 +78,11 @@ async def test_an_early_return_that_echoes_our_message_id_alone(tmp_path):
         for parked in early:
             smp.sides[ACME].tracker.again(parked)
         await smp.until("SELECT state FROM submissions", ["CONFIRMED"])
+
+
+async def test_a_return_that_comes_to_a_former_owner(tmp_path, monkeypatch):
+    """Another process has the lease now: SMP is asked to come again, as where the journal fails, and nothing of our own error is shown."""
+    async with listening(tmp_path) as smp:
+        await smp.journal.acquire(smp.sides[ACME].fence.lease)
+        body, tokens = smp.seal(smp.draft()).sent()
+        await smp.refused(503, "journal_failed", body, tokens)
