@@ -235,7 +235,7 @@ def _print(file: Path, report: Examined) -> None:
         )
         print(f"{file}: {manifest['participant']}, {what}, exported {manifest['exported_at']}, signed by {report.kid}")
     if report.wrong:
-        print(f"WRONG {report.place}: {report.wrong}")
+        print("\n".join([f"WRONG {report.place}: {report.wrong}", *report.notes]))
         return
     print(
         f"{count.events:,} events in {count.blocks:,} blocks under {count.heads:,} signed heads; {count.blobs:,} pieces of bytes"

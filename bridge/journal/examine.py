@@ -17,11 +17,12 @@ import orjson
 from bridge.envelope import PublicKey
 from bridge.envelope.base64url import decode
 from bridge.journal.anchor import Anchor
-from bridge.journal.examine_blocks import Chain, Count, Wrong
+from bridge.journal.examine_blocks import Chain, Count, UnknownKey, Wrong
 from bridge.journal.export import FORM, LINES, MANIFEST, SIGNATURE
 from bridge.journal.heads import verified
 
 MOST_LINE_BYTES: Final = 256 * 1024 * 1024
+EARLIER: Final = "if that was an earlier key of the host, nothing need be wrong: add its public half to the JWK Set of --keys (docs/evidence.md)"
 _MOST_SMALL_BYTES: Final = 64 * 1024
 _MOST_READ_BYTES: Final = 1024 * 1024
 _UNREADABLE: Final = (
@@ -57,6 +58,8 @@ def examine(file: Path, keys: Mapping[str, PublicKey], anchor: Anchor | None = N
             _examine(raw, keys, anchor, report)
         except Wrong as wrong:
             report.place, report.wrong = wrong.place, wrong.text
+            if isinstance(wrong, UnknownKey):
+                report.notes.append(EARLIER)
     return report
 
 
@@ -127,7 +130,7 @@ def _signature(archive: zipfile.ZipFile, content: bytes, keys: Mapping[str, Publ
     except (KeyError, TypeError, ValueError) as error:
         raise Wrong(SIGNATURE, "it has another form") from error
     if kid not in keys:
-        raise Wrong(SIGNATURE, f"it is of the key {kid[:100]}, which is none of the host's public keys")
+        raise UnknownKey(SIGNATURE, f"it is of the key {kid[:100]}, which is none of the host's public keys")
     if not verified(keys, kid, alg, content, signature):
         raise Wrong(MANIFEST, f"its signature is not of the key {kid[:100]}: it was changed, or somebody else made it")
     report.kid = kid

@@ -26,6 +26,10 @@ class Wrong(Exception):
         self.text = text
 
 
+class UnknownKey(Wrong):
+    """A signature of a key that is none of those that were given: perhaps an earlier one of the host's."""
+
+
 @dataclass(slots=True)
 class Count:
     """What was looked at."""
@@ -213,7 +217,7 @@ class Chain:
         kid, alg = value["kid"], value["alg"]
         signed = signing_input(self._manifest["journal"], block.participant, number, bytes.fromhex(hash_), signed_ns)
         if kid not in self._keys:
-            raise Wrong(
+            raise UnknownKey(
                 self._place, f"the head is signed by the key {str(kid)[:100]}, which is none of the host's public keys"
             )
         if not verified(self._keys, kid, alg, signed, decode(value["signature"])):

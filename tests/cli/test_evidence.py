@@ -104,6 +104,7 @@ def test_from_export_to_verify(tmp_path, monkeypatch, capsys):
     status, printed, _ = say("evidence", "verify", out, "--keys", keys)
     assert status == 1
     assert f"WRONG signature.json: it is of the key {kid}, which is none of the host's public keys" in printed
+    assert "if that was an earlier key of the host, nothing need be wrong" in printed
 
     status, _, complained = say("evidence", "export", *wanted, "--submission", submission, out)
     assert (status, "is there already" in complained) == (1, True)
