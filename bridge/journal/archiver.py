@@ -131,7 +131,7 @@ class Archiver:
                 await self._participant(fence, participant, before_ns, pinned, report)
         except OSError as error:
             raise ArchiveFailed(
-                f"the archive {self._directory} cannot be used: {error.strerror or error}",
+                f"the archive cannot be used: {error.filename or self._directory}: {error.strerror or error}",
                 hint="is there room, and may the service write there? Nothing was lost",
             ) from error
         return report

@@ -122,7 +122,7 @@ class Eraser:
                 await self._erase(fence, participant, found, decision)
         except OSError as error:
             raise ArchiveFailed(
-                f"the archive {self._directory} cannot be changed: {error.strerror or error}",
+                f"the archive cannot be changed: {error.filename or self._directory}: {error.strerror or error}",
                 hint="is there room, and may you write there? What is left is found when you ask again",
             ) from error
         return found

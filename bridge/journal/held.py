@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol
 
-from bridge.errors import Fenced, JournalFull, JournalUnusable
+from bridge.errors import Fenced, JournalFull, JournalUnusable, LeaseHeld
 from bridge.journal.port import Fence
 
 RENEW_S: Final = 10.0  # a third of the time after which the lease of a silent owner is another's
@@ -34,7 +34,7 @@ class Leases(Protocol):
 @asynccontextmanager
 async def held(journal: Leases, lease: str) -> AsyncIterator[Fence]:
     """Hold `lease` inside the `with` block. Raises `LeaseHeld`. Whoever loses it all the same hears `Fenced` at the next commit."""
-    fence, failure = await journal.acquire(lease), None
+    fence, failure = await _acquired(journal, lease), None
     try:
         async with asyncio.TaskGroup() as group:
             renewing = group.create_task(_renew(journal, fence))
@@ -47,6 +47,14 @@ async def held(journal: Leases, lease: str) -> AsyncIterator[Fence]:
             raise failure
     finally:
         await journal.release([fence])
+
+
+async def _acquired(journal: Leases, lease: str) -> Fence:
+    try:
+        return await journal.acquire(lease)
+    except LeaseHeld as error:  # a piece of work ends: nobody need stop a process for it
+        text = f"the {lease} is worked on by the service or another command; nothing was changed"
+        raise LeaseHeld(text, hint="try again when that is done") from error
 
 
 async def _renew(journal: Leases, fence: Fence) -> None:

@@ -253,11 +253,12 @@ async def test_an_id_of_a_deleted_blob_is_never_given_out_again(place):
 
 
 async def test_two_runs_at_once_are_one(place):
-    """The second one is told that somebody archives."""
+    """The second one is told that somebody archives, and that this ends: no process has to be stopped."""
     other = await place.kit.engine.open("cli")
     fence = await other.acquire(archive.ARCHIVE)
-    with pytest.raises(LeaseHeld):
+    with pytest.raises(LeaseHeld, match="the archive is worked on by the service or another command") as told:
         await place.archive()
+    assert told.value.hint == "try again when that is done"
     await other.release([fence])
     await place.archive()
 
@@ -420,6 +421,23 @@ async def test_a_segment_of_another_history_deletes_nothing(place):
     with pytest.raises(ArchiveFailed):
         await place.archive(30 * DAY_S)
     assert await place.rows(_EVENTS) == before
+
+
+async def test_a_segment_that_is_gone_is_named(place):
+    """Moved away before the journal was emptied of it: the error says which file is missing, not only which directory it was in."""
+    await old_and_new(place)
+    archiver = place.archiver()
+
+    async def no(*_):
+        raise Lost
+
+    archiver._empty = no
+    with pytest.raises(Lost):
+        await archiver.archive(30 * DAY_S)
+    (path,) = place.directory.iterdir()
+    path.unlink()
+    with pytest.raises(ArchiveFailed, match=f"the archive cannot be used: {path}: No such file"):
+        await place.archive(30 * DAY_S)
 
 
 async def test_a_damaged_segment_stops_deletion(place):
