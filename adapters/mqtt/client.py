@@ -118,6 +118,13 @@ class Ahead(Client):
         """Bytes that are still to come of the packet that is being read; 0 between two packets."""
         return int(self._in_packet["to_process"])
 
+    def _handle_connack(self) -> MQTTErrorCode:
+        """A broker may ask for more frequent signs of life than the site file (MQTT 5, 3.2.2.3.14). Where it asks for fewer or none ours stay, as any client may send them (3.1.2.10): by them it is noticed that the broker is gone."""
+        mine = self._keepalive
+        found: MQTTErrorCode = super()._handle_connack()
+        self._keepalive = min(mine, self._keepalive or mine)
+        return found
+
     def _sock_recv(self, bufsize: int) -> bytes:
         start, end = self._taken, self._taken + bufsize
         if start == len(self._ahead):

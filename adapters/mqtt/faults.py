@@ -24,6 +24,13 @@ _REFUSALS: Final = {
     138: "the broker has banned this client",
     155: "the last will needs QoS 1, and so do requests and outcomes; raise the broker's limit (mosquitto: `max_qos`)",
     140: "the broker asks for an authentication that is not supported here",
+    154: "the last will is a retained message; leave `status_topic` out, or let the broker keep retained messages",
+}
+# Of a subscription (3.9.3); any other is taken for a matter of rights.
+_UNSUBSCRIBED: Final = {
+    151: "the broker limits how many subscriptions or messages a client may have; raise its limit",
+    158: "leave `share:` out, and let one host alone read the requests",
+    162: "the broker has no subscriptions with `+`, which every placeholder needs; have it allow them",
 }
 _TAKEN_OVER: Final = 142  # MQTT 5, 3.14.2.1
 
@@ -84,7 +91,8 @@ class Faults:
     def unsubscribed(self, topic: str, reason: ReasonCode) -> LinkError:
         """The broker's answer to a subscription is no."""
         text = f"{self._name}: the broker refuses the subscription of {topic} ({printable(reason)})"
-        return LinkRefused(text, hint="may this user read the topic? ask for it in the broker's access list")
+        rights = "may this user read the topic? ask for it in the broker's access list"
+        return LinkRefused(text, hint=_UNSUBSCRIBED.get(reason.value, rights))
 
     def statusless(self, reason: ReasonCode) -> LinkError:
         """The broker does not take our status."""

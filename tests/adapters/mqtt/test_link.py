@@ -16,7 +16,7 @@ import pytest
 import trustme
 from mosquitto import HOST, Peer, free_port, mosquitto
 from mqtt_site import ASSET, REQUEST, context_of, options_of, outcome, read_site, request, selection_of, take
-from played_broker import serving
+from played_broker import PlayedBroker, serving
 
 from adapters.mqtt import ADAPTER
 from bridge.api import LinkError, LinkRefused
@@ -165,6 +165,27 @@ async def test_a_subscription_that_is_never_answered_ends_the_session(monkeypatc
     async with silent_server(CONNACK["3.1.1"], message) as (port, _closed):
         error = await ends(host=HOST, port=port, status_topic=None)
     assert "subscribing: the broker gave no answer within 0.2 s" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("reason", "hint"), [(0x87, "may this user"), (0x9E, "`share:`"), (0xA2, "`+`"), (0x97, "limit")]
+)
+async def test_a_refused_subscription_says_what_to_look_at(reason, hint):
+    """Rights are not all that a broker may lack."""
+    suback = b"\x90\x05\x00\x01\x00" + bytes([reason, 1])
+    async with silent_server(CONNACK["5"], suback) as (port, _closed):
+        with pytest.raises(LinkRefused) as caught:
+            async with open_at(host=HOST, port=port, version="5"):
+                pass
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(("theirs", "used"), [(0, 10), (3, 3), (300, 10)])
+async def test_a_broker_may_ask_for_more_signs_of_life_and_not_for_fewer(theirs, used):
+    """MQTT 5, 3.2.2.3.14; with fewer, or none, a frozen broker would be noticed late or never."""
+    broker = PlayedBroker(b"\x13" + theirs.to_bytes(2, "big"))
+    async with serving(broker.serve) as port, open_at(host=HOST, port=port, version="5", keepalive="10s") as link:
+        assert link._link._client.keepalive == used
 
 
 async def test_a_broker_without_shared_subscriptions_is_refused():
