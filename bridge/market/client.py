@@ -206,17 +206,6 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
 
     async def _within(self, limit_s: float, exchanged: Callable[[], Awaitable[Exchange]], facts: _Facts) -> Exchange:
         """What it comes to, failures too."""
-        found = await self._come_to(limit_s, exchanged, facts)
-        at_ns = found.answered.wall_ns if found.answered is not None else self._clock.wall_ns()
-        if found.failure is not None:
-            self.reach.bad(at_ns, found.detail)
-        else:
-            self.reach.good(at_ns)
-            if found.status >= _SERVER_ERROR:
-                self.reach.noted(at_ns, f"SMP answered {found.status}")
-        return found
-
-    async def _come_to(self, limit_s: float, exchanged: Callable[[], Awaitable[Exchange]], facts: _Facts) -> Exchange:
         try:
             async with asyncio.timeout(limit_s):
                 return await exchanged()
@@ -257,6 +246,10 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
         finally:
             assert self._pool is not None
             self._pool.give(connection)
+        answered = self._clock.now()
+        self.reach.good(answered.wall_ns)
+        if answer.status >= _SERVER_ERROR:
+            self.reach.noted(answered.wall_ns, f"SMP answered {answer.status}")
         return Exchange(
             sent=True,
             status=answer.status,
@@ -264,7 +257,7 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
             body=bytes(answer.body),
             retry_after_s=_retry_after(answer.headers, self._clock),
             first_byte=facts.first_byte,
-            answered=self._clock.now(),
+            answered=answered,
             peer=facts.peer,
         )
 
@@ -300,13 +293,15 @@ class SmpClient(AbstractAsyncContextManager["SmpClient"]):
         detail = f"{failure.value}: {error}" if error is not None and str(error) else failure.value
         if len(facts.secret) >= LEAST:  # the library may quote what the peer said
             detail = detail.replace(facts.secret, SHOWN)
+        detail, now = _one_line(detail), self._clock.now()
+        self.reach.bad(now.wall_ns, detail)
         return Exchange(
             sent=facts.first_byte is not None,
             failure=failure,
-            detail=_one_line(detail),
+            detail=detail,
             status=status,
             first_byte=facts.first_byte,
-            answered=self._clock.now(),
+            answered=now,
             peer=facts.peer,
         )
 
