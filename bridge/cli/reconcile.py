@@ -28,7 +28,7 @@ def reconcile(
     """Let a host go on whose journal is older than what was sent: after a restore, a copied machine, or a lost journal.
 
     Reads the transaction ids that every EMS shows, asks the platform for the status of those that the journal never heard of, makes what was
-    registered known, and withdraws waiting requests for it. What waits and may have been sent where no EMS shows it (MQTT) is set aside for you.
+    registered known, and withdraws waiting requests for it. While an EMS or the platform cannot be asked, nothing is released. What waits and may have been sent where no EMS shows it (MQTT) is set aside for you.
     Works beside the running service; stop it first where a device takes one connection only.
     """
     decision = decided(by, reason)

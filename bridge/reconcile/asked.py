@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 from bridge.assembly import call_maker, client_settings, login
 from bridge.clock import Clock
@@ -21,16 +21,29 @@ from bridge.platform import AnswerClass, Report
 
 TRIES: Final = 3
 AT_WORK: Final = "the platform is still at work on it"
+UNREADABLE: Final = "the platform's answer cannot be read, or is signed with a key that this journal does not know: `keys list` names those that it knows, `keys import` takes another"
+_SILENT: Final = (AnswerClass.RETRY, AnswerClass.UNAUTHORISED, AnswerClass.IN_DOUBT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """What the platform says of one key of a transaction: REGISTERED, REFUSED or UNKNOWN, and in words for a person."""
+    """What the platform says of one key of a transaction: REGISTERED, REFUSED or UNKNOWN, and in words for a person. Not `asked`: it said nothing, and may another time."""
 
     state: ItemState
     text: str
+    asked: bool = True
     asset_id: str = ""
     errors: tuple[ErrorNote, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Silence:
+    """Why the platform gave no answer."""
+
+    text: str
+
+
+_Answer: TypeAlias = StatusReport | _Silence | str  # as text: its answer holds no status
 
 
 class Platform:
@@ -43,7 +56,7 @@ class Platform:
         self._jitter = jitter
         self._stack = AsyncExitStack()
         self._accounts: dict[str, _Account] = {}
-        self._answers: dict[tuple[str, str], StatusReport | str] = {}
+        self._answers: dict[tuple[str, str], _Answer] = {}
 
     async def __aenter__(self) -> Self:
         """Ready to be asked."""
@@ -62,6 +75,8 @@ class Platform:
                 state=ItemState.UNKNOWN, text="the EMS holds only the short form of its id, so it cannot be asked"
             )
         answer = await self._answer(participant, transaction_id)
+        if isinstance(answer, _Silence):
+            return Said(state=ItemState.UNKNOWN, text=answer.text, asked=False)
         if isinstance(answer, str):
             return Said(state=ItemState.UNKNOWN, text=answer)
         if answer.report is None:
@@ -71,13 +86,15 @@ class Platform:
     async def stands(self, participant: str, transaction_id: str) -> str:
         """Where this transaction stands, in words for a person."""
         answer = await self._answer(participant, transaction_id)
+        if isinstance(answer, _Silence):
+            return answer.text
         if isinstance(answer, str):
             return answer
         return (
             AT_WORK if answer.report is None else "the platform has its outcome, which is taken when the host goes on"
         )
 
-    async def _answer(self, participant: str, transaction_id: str) -> StatusReport | str:
+    async def _answer(self, participant: str, transaction_id: str) -> _Answer:
         where = (participant, transaction_id)
         if where not in self._answers:
             account = await self._account(participant)
@@ -111,24 +128,25 @@ class _Account:
             login(maker, client, options.username, options.password.reveal), clock=clock, stopped=stopped
         )
 
-    async def ask(self, transaction_id: str) -> StatusReport | str:
+    async def ask(self, transaction_id: str) -> _Answer:
         """The status, or one line that says why there is none."""
-        said = ""
+        said: _Answer = ""
         for _ in range(TRIES):
             await asyncio.sleep(self._pause_s)
             try:
                 token = await self._tokens.get()
             except (RetryLater, AccountStopped) as error:
-                return f"the platform could not be asked: {error}"
+                return _Silence(f"the platform could not be asked: {error}")
             call = self._maker.status(transaction_id)
             headers = {**call.headers, **self._maker.token_headers(token)}
             exchange = await self._client.post(
                 call.path, method=call.method, headers=headers, body=call.body, secret=token
             )
-            if self._maker.classify(exchange) is AnswerClass.ACCEPTED:
-                read = self._maker.read_status(exchange, transaction_id)
-                return read or "the platform's answer cannot be read, or speaks of another transaction"
-            said = f"the platform answered {exchange.status}: {exchange.detail}".rstrip(": ")
+            answer = self._maker.classify(exchange)
+            if answer is AnswerClass.ACCEPTED:
+                return self._maker.read_status(exchange, transaction_id) or _Silence(UNREADABLE)
+            text = f"the platform answered {exchange.status}: {exchange.detail}".rstrip(": ")
+            said = _Silence(text) if answer in _SILENT else text
         return said
 
 

@@ -133,15 +133,19 @@ class Reconciliation:
                 self._report.problems.append(f"{one.where}: the place shows no key, so nobody can say whose id this is")
                 continue
             standing = await self._journal.member(plan.participant, plan.operation.kind, one.shown.key)
-            if standing.state in (ItemState.WAITING, ItemState.SET_ASIDE):
+            if standing.state in (ItemState.SENDING, ItemState.SENT, ItemState.IN_DOUBT, ItemState.REGISTERED):
+                told = standing.state.value
+                self._line(f"{one.where}: {said.text}; the journal says {told}: left as it is, resolve it by hand")
+            elif (
+                not said.asked
+            ):  # what it says tomorrow would come too late: an unknown outcome is a person's to settle
+                self._report.problems.append(f"{one.where}: {said.text}")
+            elif standing.state in (ItemState.WAITING, ItemState.SET_ASIDE):
                 found_item = await self._journal.standing_item(plan.participant, plan.operation.kind, one.shown.key)
                 assert found_item is not None
                 submission, item = found_item
                 outcome = ItemOutcome(item=item, state=said.state, asset_id=said.asset_id, errors=said.errors)
                 withdrawn.setdefault(submission, []).append((one, outcome))
-            elif standing.state in (ItemState.SENDING, ItemState.SENT, ItemState.IN_DOUBT, ItemState.REGISTERED):
-                told = standing.state.value
-                self._line(f"{one.where}: {said.text}; the journal says {told}: left as it is, resolve it by hand")
             elif said.state is ItemState.REFUSED:
                 self._line(f"{one.where}: {said.text}; nothing to know, it may be requested again")
             else:

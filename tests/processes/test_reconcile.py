@@ -117,6 +117,27 @@ async def test_an_ems_that_cannot_be_read_keeps_everything_held(tmp_path):
         assert (status, "CANCELLED" in told) == (1, True), "what was given up stays so"
 
 
+async def test_a_platform_that_cannot_be_asked_keeps_everything_held(tmp_path):
+    """Its silence proves nothing, nor does an answer that nobody can believe: nothing becomes unknown that it can still tell."""
+    async with world(tmp_path, assets=3) as made:
+        await held_again(made, tmp_path)
+        there = made.environment["SMP_BRIDGE_SMP_URL"]
+        made.environment["SMP_BRIDGE_SMP_URL"] = "https://127.0.0.1:1"
+        status, printed, told = await made.say("journal", "reconcile", *WHO)
+        assert (status, "could not be asked" in told, "made known" in printed) == (1, True, False)
+        made.environment["SMP_BRIDGE_SMP_URL"] = there
+        made.sandbox.rotate_key()
+        status, printed, told = await made.say("journal", "reconcile", *WHO)
+        assert (status, "signed with a key that this journal does not know" in told) == (1, True)
+        assert "made known" not in printed
+        await until_held(made)
+        (tmp_path / "newer.json").write_text(json.dumps(made.sandbox.jwks()))
+        assert (await made.say("keys", "import", tmp_path / "newer.json", "--participant", "acme-test", *WHO))[0] == 0
+        status, printed, told = await made.say("journal", "reconcile", *WHO)
+        assert (status, told, "as registered" in printed, "unknown;" in printed) == (0, "", True, False)
+        assert made.created("rugby") == [1, 1, 1]
+
+
 async def test_what_is_out_of_a_site_that_shows_nothing_is_asked_of_the_platform(tmp_path):
     """The journal knows its transaction, the EMS shows none (it is left out here): the platform says where it stands, before and after it has an outcome."""
     async with world(tmp_path, assets=1) as made:
