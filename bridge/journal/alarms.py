@@ -17,7 +17,7 @@ RUNBOOK: Final[Mapping[str, str]] = {
     "OVERDUE": "No return came in time; polling goes on. Check that the platform can reach the end point for returns.",
     "UNRESOLVED": "Nobody could say what became of this call. Ask the platform, then `submissions resolve ID`.",
     "SET_ASIDE": "This call cannot go on by itself and stands in nobody's way; its reason says why. Mend the cause, then `submissions retry ID`, or `submissions cancel ID`.",
-    "HOLD": "Nothing of this scope is sent until somebody releases it; reading and returns go on. `smp-bridge release` ends it; where the text says so, `smp-bridge journal reconcile` does, or two people who accept a changed profile ([access.md](access.md#four-eyes)).",
+    "HOLD": "Nothing of this scope is sent until somebody releases it; reading and returns go on. `smp-bridge release` ends it; where the text says so, `smp-bridge journal reconcile` does, or two people who accept a changed profile (docs/access.md).",
     "ANCHOR": "The anchor outside the journal's directory, or at a place of `journal.anchors`, does not vouch for this journal; the text says why. Can it not be written: give the service the right to. Does it name more than the journal holds: `journal reconcile`.",
     "ANCHOR_PLACE": "A place off this host (`journal.anchors`) did not accept the anchor for the stated time; the text says why. Nothing waits for it, but what is sealed since then can be cut off unseen. Mend the place or its settings, and try it with `smp-bridge evidence anchor PLACE`; it is tried again by itself.",
     "ARCHIVE": "Old evidence could not be moved to the archive's directory; the text says why. Nothing is lost, but the journal does not become smaller. Give room or rights there, then `journal archive`.",

@@ -30,3 +30,8 @@ def test_the_document_has_every_alarm_and_bit():
 def test_each_alarm_sets_at_most_one_bit():
     """An EMS's program looks at one bit for each kind."""
     assert all(int(bits_of([code])).bit_count() <= 1 for code in RUNBOOK)
+
+
+def test_the_lines_are_read_on_a_terminal_too():
+    """Where they lead on, they name the document: a link would stand there as it is written."""
+    assert [code for code, text in RUNBOOK.items() if "](" in text] == []
