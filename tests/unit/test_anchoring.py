@@ -20,6 +20,7 @@ from bridge.config.anchors import AnchorPlace
 from bridge.config.references import FileSecret
 from bridge.envelope import Algorithm
 from bridge.errors import JournalFull
+from bridge.journal import files
 from bridge.journal.anchor import Anchor, AnchorFinding, AnchorVerdict, parse
 from bridge.keys import KeySigner, new_key, public_from_jwk, thumbprint
 
@@ -322,8 +323,14 @@ async def test_a_share_that_hangs_holds_up_nobody(tmp_path, monkeypatch):
     monkeypatch.setattr(courier, "ANSWER_S", 0.1)
     monkeypatch.setattr(courier, "GRACE_S", 0.1)
     journal, file = Journal(), tmp_path / "out.json"
-    pipe = tmp_path / ".out.json.new"
-    os.mkfifo(pipe)  # opening it for writing waits for a reader, in the kernel
+    pipe, make_file = tmp_path / "pipe", files.make_file
+    os.mkfifo(pipe)
+
+    def hang(path, *, mode=0o600):
+        os.close(os.open(pipe, os.O_WRONLY))  # waits for a reader, in the kernel
+        return make_file(path, mode=mode)
+
+    monkeypatch.setattr(files, "make_file", hang)
     made = courier_of(journal, tmp_path, file={"path": file, "mounted": False})
     async with Running(made):
         await until(lambda: ALARM in journal.standing)
@@ -338,7 +345,7 @@ async def test_a_share_that_hangs_holds_up_nobody(tmp_path, monkeypatch):
         await made._apart.idle()
     finally:
         os.close(reader)
-    pipe.unlink(missing_ok=True)
+    monkeypatch.setattr(files, "make_file", make_file)
     await made.finish(5)
     assert number_in(file) == 1
 
