@@ -189,6 +189,7 @@ class Arrival:
 class Selection:
     """One flow as an adapter sees it. `records`, `submit` and `outcome` are instances of the adapter's own models.
 
+    `numbers` are those that the host may write as a state or an error code, by what each stands for; `check` is given them.
     `awaiting` (trigger `message` only) maps a place to the request ids that the journal still holds without their registration: when the
     place's registration arrives, the session returns one complete record for each of them.
     """
@@ -199,6 +200,7 @@ class Selection:
     submit: Any
     outcome: Any
     awaiting: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    numbers: Mapping[OutcomeField, Mapping[str, int]] = field(default_factory=dict)
 
 
 class Intervals:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import Any, Final
 
-from adapters.modbus.codec import INTEGERS, MOMENTS, Kind
+from adapters.modbus.codec import INTEGERS, MOMENTS, Kind, holds
 from adapters.modbus.config import (
     CountFrom,
     ModbusOptions,
@@ -23,6 +23,7 @@ from adapters.modbus.targets import FieldTarget, OutcomeTarget, Target
 from adapters.modbus.wire import Wire, count_place, header, span_of
 from bridge.api import Clash, InUse, OutcomeField, Problem, Selection
 
+_FEW: Final = 3  # numbers that are told of those that do not fit; the rest is alike
 _TEXT: Final = frozenset({Kind.STRING})
 _TAKES: Final[Mapping[OutcomeField, frozenset[Kind]]] = {
     OutcomeField.STATE: INTEGERS | _TEXT,
@@ -241,6 +242,10 @@ def _outcome(options: ModbusOptions, selection: Selection) -> Iterator[Problem]:
         if target.type not in _TAKES[name]:
             kinds = ", ".join(sorted(kind.value for kind in _TAKES[name]))
             yield Problem(path=f"{path}.type", text=f"a {target.type.value} cannot hold it; known are {kinds}")
+        elif target.type is not Kind.STRING:
+            text = _too_large(target, selection.numbers.get(name, {}))
+            if text:
+                yield Problem(path=path, text=text)
         if target.width > options.max_registers_per_write:
             text = f"takes {target.width} registers, more than one request writes ({options.max_registers_per_write})"
             yield Problem(path=path, text=text)
@@ -251,6 +256,16 @@ def _outcome(options: ModbusOptions, selection: Selection) -> Iterator[Problem]:
         text = _one_bit(table, target)
         if text:
             yield Problem(path=f"{path}.type", text=text)
+
+
+def _too_large(target: OutcomeTarget, numbers: Mapping[str, int]) -> str:
+    """The numbers that the host may write there and that its type does not hold, as a text; '' when it holds all."""
+    lost = {what: number for what, number in numbers.items() if not holds(target.shape, number)}
+    if not lost:
+        return ""
+    few = ", ".join(f"{number} ({what})" for what, number in list(lost.items())[:_FEW])
+    more = f" and {len(lost) - _FEW} more" if len(lost) > _FEW else ""
+    return f"a {target.type.value} here cannot hold {few}{more}; take a wider type, or give smaller numbers in `states` or `error_codes`"
 
 
 def _outside(options: ModbusOptions, selection: Selection, target: OutcomeTarget) -> str:

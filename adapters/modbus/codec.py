@@ -267,6 +267,15 @@ def merge(shape: Shape, registers: bytes, value: object) -> bytes:
     return native(word.to_bytes(len(registers), "big"))
 
 
+def holds(shape: Shape, value: object) -> bool:
+    """Whether this value has a form of this shape."""
+    try:
+        _ = encode(shape, value) if shape.part is None else merge(shape, bytes(2 * shape.registers), value)
+    except Unencodable:
+        return False
+    return True
+
+
 def scaled(value: object, power: object) -> object:
     """A whole number times a power of ten that a register held (-1 means a tenth); exact to the last digit that a float shows. Raises `Undecodable`."""
     if not isinstance(power, int) or not -MOST_SCALE <= power <= MOST_SCALE:

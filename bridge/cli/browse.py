@@ -32,7 +32,7 @@ _LONG: Final = 200
 _QUOTED: Final = re.compile(r"`(\w+)[^`]*`")
 _CALLED: Final = {
     "policy": "--policy", "mode": "--mode", "certificate": "--certificate", "private_key": "--key", "server_certificates": "--trust",
-    "ca": "--trust", "user": "--user", "password": "--password-file", "url": "URL", "host": "URL", "port": "URL",
+    "ca": "--trust", "url": "URL", "host": "URL", "port": "URL",
 }  # fmt: skip
 _WHOLE: Final = frozenset({"security", "tls"})
 

@@ -7,7 +7,16 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from bridge.api import Adapter, Options, Outcome, RecordsOptions, Selection
+from bridge.api import (
+    UNMAPPED_ERROR_CODE,
+    Adapter,
+    HostReason,
+    Options,
+    Outcome,
+    OutcomeField,
+    RecordsOptions,
+    Selection,
+)
 from bridge.config.payload import Payload
 from bridge.config.references import Untouched
 from bridge.config.values import Duration
@@ -74,7 +83,24 @@ class FlowOptions(Options):
         for word in words:
             if word not in known:
                 raise ValueError(f"`{word}` is not a state word; known are {', '.join(known)}")
+        registered = words.get(EmsState.REGISTERED.word)
+        for state in EmsState:
+            if state is not EmsState.REGISTERED and int(state) == registered and state.word not in words:
+                text = f"gives `registered` the number {registered}, which is `{state.word}` as long as that has no other; give both a number"
+                raise ValueError(text)
         return words
+
+    def numbers(self) -> Mapping[OutcomeField, Mapping[str, int]]:
+        """What may be written as a state and as an error code, by word and by code; `unmapped` is any code of SMP's that has no number."""
+        ours = {str(int(reason)): reason for reason in HostReason}
+        return {
+            OutcomeField.STATE: {state.word: self.states.get(state.word, int(state)) for state in EmsState},
+            OutcomeField.ERROR_CODE: {
+                "unmapped": UNMAPPED_ERROR_CODE,
+                **{reason.name.lower(): self.error_codes.get(code, int(reason)) for code, reason in ours.items()},
+                **{code: number for code, number in self.error_codes.items() if code not in ours},
+            },
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,7 +112,10 @@ class SiteReader:
         payload = self._payload(loc, adapter, parts[0], participant)
         records, submit, outcome = parts
         if trigger is not None and records is not None and submit is not None and outcome is not None:
-            selection = Selection(flow=name, trigger=trigger, records=records, submit=submit, outcome=outcome)
+            numbers = {} if shell is None else shell.numbers()
+            selection = Selection(
+                flow=name, trigger=trigger, records=records, submit=submit, outcome=outcome, numbers=numbers
+            )
             self._selections.append((str(document.tree.at((*loc, "adapter"))), selection))
         if len(document.problems) > before or shell is None or trigger is None:
             return None

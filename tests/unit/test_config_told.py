@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 GOOD = Path(__file__).parent / "config_cases" / "good"
 RUGBY = (ROOT / "config" / "sites" / "rugby.yaml").read_text("utf-8")
 SUBMIT = RUGBY[RUGBY.index("    submit:") : RUGBY.index("    payload:")]
+BUDGET = "    latency_budget: 250ms\n"
 
 
 @pytest.fixture
@@ -62,6 +63,10 @@ def told(tmp_path):
         ("timeout: 1s", "timeout: 2min", "adapters.ems.timeout: must be less than or equal to 1min"),
         ("stale: 10s", "stale: 0s", "adapters.ems.heartbeat.stale: must be greater than or equal to 100ms"),
         ("registers: 1}", "registers: 1, missing: sunspec}", "flows.batteries.records.fields.gsp_group: SunSpec has no value for a missing string"),
+        (BUDGET, f"{BUDGET}    states: {{held: 70000}}\n", "flows.batteries.outcome.state: a uint16 here cannot hold 70000 (held)"),
+        (BUDGET, f"{BUDGET}    error_codes: {{E17: 70000}}\n", "flows.batteries.outcome.errorCode: a uint16 here cannot hold 70000 (E17)"),
+        ("errorCode: {at: 62, type: uint16}", "errorCode: {at: 62, type: uint8l}", "cannot hold 9999 (unmapped), 9001 (bad_quality), 9002 (wrong_type) and 23 more"),
+        (BUDGET, f"{BUDGET}    states: {{registered: 4}}\n", "flows.batteries.states: gives `registered` the number 4, which is `refused` as long as that has no other; give both a number"),
         ("unit: 1 ", "unit: 300 ", "adapters.ems.unit: must be less than or equal to 255"),
     ],
 )  # fmt: skip
@@ -81,6 +86,14 @@ def test_two_mistakes_are_told_both(told):
         + found[0].partition("known are ")[2]
     ]
     assert "there is no flow battery on this adapter" in told(("of: batteries.", "of: battery."))[0]
+
+
+@pytest.mark.parametrize(
+    "lines", ["states: {registered: 4, refused: 4}", "states: {registered: 30}", "states: {held: 1, drift: 3}", 'error_codes: {"9001": 7, E17: 65535}']
+)  # fmt: skip
+def test_numbers_that_are_meant(told, lines):
+    """Words may share a number where the site says so."""
+    assert told((BUDGET, f"{BUDGET}    {lines}\n")) == []
 
 
 def test_a_list_of_known_words_is_whole(told):

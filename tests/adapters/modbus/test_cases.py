@@ -32,21 +32,18 @@ async def device():
         yield device
 
 
-@pytest.fixture(scope="module")
-def sites(device, tmp_path_factory):
-    """The configuration of all cases' sites."""
-    return read_sites(
-        tmp_path_factory.mktemp("config"), SHIPPED, CASES, host=device.host, port=device.port, poll="10ms"
-    )
+@pytest.fixture
+def config(device, case, tmp_path):
+    """The configuration of one case's site alone, for all of them are of one device and write the same registers."""
+    return read_sites(tmp_path, SHIPPED, [case], host=device.host, port=device.port, poll="10ms")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-async def test_case(device, sites, case):
+async def test_case(device, config, case):
     """What the flow makes of these registers is what the case expects, record by record and type by type."""
     await device.put(0, *[0] * (LAST + 1))
     for at, data in registers(case / "registers.txt"):
         await device.put_bytes(at, data)
-    config = sites
     site = config.sites[case.name]
     plans = {name: flow_plan(config, site, name) for name in site.flows}
     (adapter,) = site.adapters.values()

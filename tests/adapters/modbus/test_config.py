@@ -4,6 +4,7 @@ import copy
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from ruamel.yaml import YAML
 from adapters.modbus import ADAPTER
 from adapters.modbus.config import Each, ModbusOptions, Registers
 from adapters.modbus.targets import FieldTarget
-from bridge.api import InUse, Trigger
+from bridge.api import InUse, OutcomeField, Trigger
 from bridge.config import load
 from bridge.errors import ConfigError
 from bridge.registry import find
@@ -303,3 +304,29 @@ def test_two_sites_of_one_device(two_sites):
     problem = two_sites(east={"host": "10.0.0.5"}, west={"host": "10.0.0.5"})
     assert problem.path == "flows.batteries.submit.status"
     assert "both adapters are of 10.0.0.5:502 unit 1" in problem.text
+
+
+@pytest.mark.parametrize(
+    ("target", "kind", "numbers", "lost"),
+    [
+        ("state", {"type": "uint16"}, {"registered": 70000}, "a uint16 here cannot hold 70000 (registered); take"),
+        ("state", {"type": "uint16", "bits": "0..2"}, {"held": 11, "sent": 2}, "11 (held)"),
+        ("state", {"type": "int8l"}, {"refused": 200}, "200 (refused)"),
+        ("state", {"type": "uint16"}, {"refused": -1}, "-1 (refused)"),
+        ("errorCode", {"type": "uint8h"}, dict.fromkeys(("other", "9001", "9002", "9003"), 9999), "and 1 more; take"),
+        ("state", {"type": "uint16"}, {"registered": 65535}, ""),
+        ("state", {"type": "int16"}, {"refused": -1}, ""),
+        ("state", {"type": "uint16", "bits": "0..3"}, {"held": 11}, ""),
+        ("errorCode", {"type": "bcd16"}, {"other": 9999}, ""),
+        ("errorCode", {"type": "string", "registers": 1}, {"other": 123456}, ""),
+    ],
+)
+def test_numbers_that_a_target_cannot_hold(target, kind, numbers, lost):
+    """Every state and code that may be written fits; it would show when the first one is refused."""
+    site = copy.deepcopy(read_site(SAMPLE))
+    flow = site["flows"]["unit"]
+    flow["outcome"][target] = {"at": flow["outcome"][target]["at"], **kind}
+    name = OutcomeField(target)
+    given = [replace(each, numbers={name: numbers}) for each in selections_of({"flows": {"unit": flow}})]
+    told = [each.text for each in ADAPTER.check(options_of(site), given) if each.path == f"flows.unit.outcome.{target}"]
+    assert (lost in told[0]) if lost else told == []
