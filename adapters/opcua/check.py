@@ -1,8 +1,10 @@
 """What can be wrong between the parts of a site file, checked without a server. Pure."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 from adapters.opcua.addresses import (
     PLACE,
@@ -13,6 +15,7 @@ from adapters.opcua.addresses import (
     Listed,
     Tree,
     call,
+    is_node_id,
     layout_of,
     pattern,
 )
@@ -20,6 +23,8 @@ from adapters.opcua.between import across, read_by
 from adapters.opcua.config import OpcUaOptions
 from adapters.opcua.paths import absolute, split_member
 from bridge.api import Problem, Selection, Trigger
+
+_UNKNOWN_PREFIX: Final = "the prefix `"
 
 
 def writable(options: OpcUaOptions) -> Callable[[Address], bool]:
@@ -42,7 +47,19 @@ def check(options: Any, selections: Sequence[Selection]) -> Sequence[Problem]:
         problems.extend(_check_flow(options, selection, known))
     told = {problem.path for problem in problems}
     problems.extend(problem for problem in across(selections) if problem.path not in told)
-    return problems
+    return _once(problems)
+
+
+def _once(problems: Sequence[Problem]) -> list[Problem]:
+    """A prefix that is not known is told at its first place, and at how many others it stands; one line of `namespaces:` mends them all."""
+    places = Counter(problem.text for problem in problems if problem.text.startswith(_UNKNOWN_PREFIX))
+    found: list[Problem] = []
+    for problem in problems:
+        count = places.pop(problem.text, 0 if problem.text.startswith(_UNKNOWN_PREFIX) else 1)
+        if count:
+            more = f" (it stands at {count - 1} more place{'s' if count > 2 else ''})" if count > 1 else ""
+            found.append(replace(problem, text=problem.text + more))
+    return found
 
 
 def check_word(options: Any, selections: Sequence[Selection], word: Any) -> Sequence[Problem]:
@@ -98,7 +115,8 @@ def _check_outcome(
             continue
         nodes = layout.spread(layout.address(text))
         other = next((taken[each] for each in nodes if each in taken), None)
-        outside = [each for each in nodes if not allowed(each)]
+        named = frozenset(options.namespaces)  # an address of a namespace that is not there seems to lie outside
+        outside = [each for each in nodes if not allowed(each) and not each.prefixes - named]
         if other is not None:  # whether it is writable or not
             yield Problem(path=place, text=f"is the node of {other} too; the host would overwrite it, so name another")
         elif outside:
@@ -169,6 +187,12 @@ def _check_address(
     place: str, text: str, layout: Layout, known: frozenset[str], *, own: bool = False
 ) -> Iterator[Problem]:
     """`own`: each place needs a node of its own there."""
+    if isinstance(layout, Tree) and text.startswith("ns=") and is_node_id(text):
+        words = (
+            "is a node id, and below `each` stand browse paths such as Registration/State; node ids go with `places`"
+        )
+        yield Problem(path=place, text=words)
+        return
     try:
         address = layout.address(text)
     except ValueError as error:
@@ -182,4 +206,7 @@ def _check_address(
 
 def _prefixes(address: Address, known: frozenset[str]) -> Iterator[str]:
     for prefix in sorted(address.prefixes - known):
-        yield f'the prefix `{prefix}` is not in `namespaces:` of its adapter; add `{prefix}: "urn:…"` there'
+        if prefix.isdigit():
+            yield f'{_UNKNOWN_PREFIX}{prefix}` is a namespace by its number, which a server may give anew at each start; name it, such as `ems: "urn:…"` in `namespaces:` of the adapter, and write ems: for {prefix}:'
+            continue
+        yield f'{_UNKNOWN_PREFIX}{prefix}` is not in `namespaces:` of its adapter; add `{prefix}: "urn:…"` there'

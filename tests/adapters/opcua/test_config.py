@@ -427,3 +427,38 @@ def test_flows_by_node_ids_are_compared_place_by_place():
     assert set(two_by_node_ids((["A", "B"], "{place}/State"), (["C"], "A/State"))) == {"flows.two.outcome.state"}
     found = two_by_node_ids((["A"], "B/two"), (["B"], "{place}/State"))
     assert "of the field `key` of the flow two" in found["flows.one.outcome.state"]
+
+
+def in_adapter(site, **settings):
+    next(iter(site["adapters"].values())).update(settings)
+
+
+def test_a_missing_namespace_is_told_once():
+    """At the first place where its prefix stands; nothing lies outside `writable:` for it."""
+    found = problems(lambda site: in_adapter(site, namespaces={}))
+    words = (
+        'the prefix `ems` is not in `namespaces:` of its adapter; add `ems: "urn:…"` there (it stands at 3 more places)'
+    )
+    assert found == {"adapter.writable[0]": words}
+
+
+def test_a_namespace_by_its_number_is_told_with_what_to_write():
+    """As a browser shows it: once for the flow, and not once more for each of its outcomes."""
+
+    def change(site):
+        site["flows"]["batteries"]["records"]["each"] = "Objects/2:EMS/2:Assets/*"
+
+    (text,) = problems(change).values()
+    assert text.startswith("the prefix `2` is a namespace by its number, which a server may give anew at each start;")
+    assert text.endswith("and write ems: for 2:")
+
+
+@pytest.mark.parametrize("node", ["ns=2;s=Assets.BESS001.Ref", "ns=ems;i=17"])
+def test_a_node_id_below_each_is_no_browse_name(node):
+    """It would be looked for as a child of that very name."""
+
+    def change(site):
+        site["flows"]["batteries"]["records"]["fields"]["name"] = node
+
+    (text,) = problems(change).values()
+    assert text.startswith("is a node id, and below `each` stand browse paths")
