@@ -9,10 +9,11 @@ import enum
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, FilePath
+from pydantic import AfterValidator, BaseModel, ConfigDict, FilePath
 
 from bridge.clock import Clock, Stamp
 from bridge.errors import ConfigError, LinkError, LinkRefused, Problem, RetryLater
@@ -42,6 +43,7 @@ __all__ = [
     "EmsState",
     "FlowDraft",
     "Guess",
+    "HostName",
     "HostReason",
     "InUse",
     "Intervals",
@@ -102,6 +104,22 @@ class Private:
 
 PrivateFile = Annotated[FilePath, Private]
 """An existing file with a private key."""
+
+
+def _host_alone(text: str) -> str:
+    try:
+        alone = ":" not in text or bool(ip_address(text))
+    except ValueError:
+        alone = False
+    if not alone or not text.isprintable() or any(sign in text for sign in " /[]@"):
+        raise ValueError(
+            "must be a name or an address alone, such as ems.acme.example, 10.0.0.5 or fd00::5; `port` is a key of its own, and what a scheme would say has keys of its own too"
+        )
+    return text
+
+
+HostName = Annotated[str, AfterValidator(_host_alone)]
+"""A host without scheme, user, port or path."""
 
 
 class RecordsOptions(Options):

@@ -15,7 +15,7 @@ from adapters.modbus.config import (
     RequestSubmit,
 )
 from adapters.modbus.fields import shared
-from adapters.modbus.layout import block_of, blocks_of, outcome_blocks, outcome_spans
+from adapters.modbus.layout import block_of, blocks_of, outcome_blocks, outcome_spans, over_each_other
 from adapters.modbus.overlaps import Device, between, overlaps
 from adapters.modbus.places import LAST_REGISTER, AddressBase, Span, Table
 from adapters.modbus.sidecar import read_sheet
@@ -51,8 +51,9 @@ def check(options: Any, selections: Sequence[Selection]) -> Sequence[Problem]:
         found += _outcome(device, selection)
         found += _answers(device, selection)
     found += _commands(flows)
-    found += overlaps(device, flows)
-    return _counted(options, found)
+    over = list(overlaps(device, flows))
+    told = {problem.path for problem in over}  # a wrong address may lie outside `writable:` too, and is told once
+    return _counted(options, [problem for problem in found if problem.path not in told] + over)
 
 
 def check_word(options: Any, selections: Sequence[Selection], word: Any) -> Sequence[Problem]:
@@ -170,7 +171,7 @@ def _records(selection: Selection, selections: Sequence[Selection]) -> Iterator[
     elif isinstance(key, FieldTarget) and key.type in {Kind.BIT, Kind.BITSET}:
         yield Problem(path=f"{path}.key", text="must be a field of text or a number")
     yield from _sidecar(records, f"{path}.csv")
-    if each.most > 1 and block.end > each.stride:
+    if over_each_other(records):
         yield Problem(
             path=f"{path}.each.stride",
             text=f"is {each.stride}, but a record reaches to offset {block.end - 1}; the records would overlap",
@@ -249,7 +250,8 @@ def _outcome(options: ModbusOptions, selection: Selection) -> Iterator[Problem]:
         if target.width > options.max_registers_per_write:
             text = f"takes {target.width} registers, more than one request writes ({options.max_registers_per_write})"
             yield Problem(path=path, text=text)
-        text = _outside(options, selection, target)
+        follows = over_each_other(selection.records) and outcome.each is None and not target.fixed
+        text = "" if follows else _outside(options, selection, target)
         if text:
             yield Problem(path=path, text=text)
         table = (target.table or Table.HOLDING) if target.fixed else blocks.table

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Discriminator, Field, FilePath, Tag, field
 
 from adapters.modbus.places import LAST_REGISTER, AddressBase, Table
 from adapters.modbus.targets import LAST_REFERENCE, READ_LIMIT, Address, Column, FieldTarget, OutcomeTarget, Register
-from bridge.api import OnExpired, Options, Outcome, OutcomeField, PrivateFile, RecordsOptions
+from bridge.api import HostName, OnExpired, Options, Outcome, OutcomeField, PrivateFile, RecordsOptions
 
 SECURE_PORT: Final = 802  # "mbap/s", MODBUS/TCP Security (MB-TCP-Security-v36)
 BIT_LIMIT: Final = 2000  # FC01 and FC02 answer at most 2000 bits
@@ -81,7 +81,13 @@ class Place(Options):
     @model_validator(mode="before")
     @classmethod
     def _number(cls, value: object) -> object:
-        return {"at": value} if isinstance(value, int) and not isinstance(value, bool) else value
+        """Of text too: a variable of the environment is nothing else."""
+        plain = isinstance(value, int) and not isinstance(value, bool)
+        if plain or (isinstance(value, str) and value.strip().isdecimal()):
+            return {"at": value}
+        if isinstance(value, Mapping | Place):
+            return value
+        raise ValueError("must be an address such as 6, or {at: 6, table: coils}")
 
 
 class Fixed(Place):
@@ -150,7 +156,7 @@ class Serial(Options):
 class ModbusOptions(Options):
     """One Modbus device: over TCP, TLS or RTU over TCP (`host`), or on a serial line (`serial`)."""
 
-    host: str = ""
+    host: HostName = ""
     port: Annotated[int, Field(ge=1, le=65535)] = 502
     framing: Framing = Framing.TCP
     tls: Tls | None = None

@@ -280,6 +280,11 @@ def _cut(name: str, target: FieldTarget, block: Span) -> Cut:
 _factor: Final = decoder(SCALE_FACTOR)
 
 
+def over_each_other(records: ModbusRecords) -> bool:
+    """Whether one record reaches into the next, because `stride` is too small."""
+    return records.each.most > 1 and block_of(records).end > records.each.stride
+
+
 def block_of(records: ModbusRecords) -> Span:
     """From the first to the last register of a record that is of interest, as offsets."""
     spans = _parts(records) or [Span(0, 1)]

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from adapters.modbus.codec import Shape, merge
 from adapters.modbus.config import CountFrom, ModbusOptions, ModbusRecords, RequestSubmit
-from adapters.modbus.layout import block_of, blocks_of, outcome_blocks, outcome_spans
+from adapters.modbus.layout import block_of, blocks_of, outcome_blocks, outcome_spans, over_each_other
 from adapters.modbus.places import LAST_REGISTER, Span, Table
 from adapters.modbus.targets import OutcomeTarget
 from adapters.modbus.wire import count_place, span_of
@@ -217,7 +217,7 @@ def _lay_records(claims: _Claims, selection: Selection) -> None:
     """Each record that there may be; not where they lie over each other, which is told already and would be laid out without end."""
     records, each, blocks = selection.records, selection.records.each, blocks_of(selection.records)
     end = block_of(records).end
-    if (each.most > 1 and end > each.stride) or each.base + each.stride * (each.most - 1) + end - 1 > LAST_REGISTER:
+    if over_each_other(records) or each.base + each.stride * (each.most - 1) + end - 1 > LAST_REGISTER:
         return
     reads = list(_reads(records, blocks.table))
     for number in range(each.most):

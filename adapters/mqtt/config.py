@@ -3,13 +3,22 @@
 import enum
 import re
 from collections.abc import Mapping
-from ipaddress import ip_address
 from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath, model_validator
 
 from adapters.mqtt.topics import MOST_BYTES, pattern, plain, template
-from bridge.api import OnExpired, Options, Outcome, OutcomeField, PrivateFile, RecordsOptions, Secret, ValueKind
+from bridge.api import (
+    HostName,
+    OnExpired,
+    Options,
+    Outcome,
+    OutcomeField,
+    PrivateFile,
+    RecordsOptions,
+    Secret,
+    ValueKind,
+)
 
 _UNITS_S: Final[Mapping[str, float]] = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|h|d)")
@@ -84,18 +93,6 @@ def _group(text: str) -> str:
     return text
 
 
-def _host(text: str) -> str:
-    try:
-        named = ":" not in text or bool(ip_address(text))
-    except ValueError:
-        named = False
-    if not named or not text.isprintable() or any(letter in text for letter in " /[]@"):
-        raise ValueError(
-            "must be a name or an address alone, such as broker.acme.example, 10.0.0.5 or fd00::5; `port` is a key of its own, mqtts:// is `tls:`, ws:// is `websocket:`"
-        )
-    return text
-
-
 def _client_id(text: str) -> str:
     if not text or not text.isprintable() or len(text.encode()) > MOST_BYTES:
         raise ValueError("must be printable text; left out, it is made of the site's and the adapter's name")
@@ -166,7 +163,7 @@ class WebSocket(Options):
 class MqttOptions(Options):
     """One connection to a broker."""
 
-    host: Annotated[str, Field(min_length=1), AfterValidator(_host)]
+    host: Annotated[HostName, Field(min_length=1)]
     port: Annotated[int, Field(ge=1, le=65535)] = 8883
     version: Annotated[Version, BeforeValidator(_version)] = Version.V311
     tls: Tls | None = None

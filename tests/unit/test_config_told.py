@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 GOOD = Path(__file__).parent / "config_cases" / "good"
 RUGBY = (ROOT / "config" / "sites" / "rugby.yaml").read_text("utf-8")
 SUBMIT = RUGBY[RUGBY.index("    submit:") : RUGBY.index("    payload:")]
+HOST = "host: {env: SMP_BRIDGE_RUGBY_HOST, default: 127.0.0.1}"
 BUDGET = "    latency_budget: 250ms\n"
 
 
@@ -67,6 +68,11 @@ def told(tmp_path):
         (BUDGET, f"{BUDGET}    error_codes: {{E17: 70000}}\n", "flows.batteries.outcome.errorCode: a uint16 here cannot hold 70000 (E17)"),
         ("errorCode: {at: 62, type: uint16}", "errorCode: {at: 62, type: uint8l}", "cannot hold 9999 (unmapped), 9001 (bad_quality), 9002 (wrong_type) and 23 more"),
         (BUDGET, f"{BUDGET}    states: {{registered: 4}}\n", "flows.batteries.states: gives `registered` the number 4, which is `refused` as long as that has no other; give both a number"),
+        ("state: {at: 60, type: uint16}", "state: {at: 40, type: uint16}", "flows.batteries.outcome.state: register 140 (record 0) is read as `reference`"),
+        ("stride: 80", "stride: 40", "flows.batteries.records.each.stride: is 40, but a record reaches to offset 49; the records would overlap"),
+        (HOST, "host: 10.0.0.5:502", "adapters.ems.host: must be a name or an address alone, such as ems.acme.example, 10.0.0.5 or fd00::5; `port` is a key of its own"),
+        (HOST, "host: modbus://10.0.0.5", "adapters.ems.host: must be a name or an address alone"),
+        ("request: 6", "request: six", "flows.batteries.submit.request: must be an address such as 6, or {at: 6, table: coils}"),
         ("unit: 1 ", "unit: 300 ", "adapters.ems.unit: must be less than or equal to 255"),
     ],
 )  # fmt: skip
@@ -94,6 +100,18 @@ def test_two_mistakes_are_told_both(told):
 def test_numbers_that_are_meant(told, lines):
     """Words may share a number where the site says so."""
     assert told((BUDGET, f"{BUDGET}    {lines}\n")) == []
+
+
+@pytest.mark.parametrize("host", ["ems.acme.example", '"fe80::1%eth0"', '"::1"', '"2001:db8::502"'])
+def test_hosts_by_name_and_by_address(told, host):
+    """Colons of IPv6 are no port's."""
+    assert told((HOST, f"host: {host}")) == []
+
+
+def test_any_address_may_come_from_the_environment(told):
+    """A variable is text, as a number in quotes is."""
+    variable = ("request: 6\n", "request: {env: COMMAND}\n")
+    assert told(variable, ("request: 6,", "request: '6',"), environ={"COMMAND": "6"}) == []
 
 
 def test_a_list_of_known_words_is_whole(told):
