@@ -6,6 +6,7 @@ import shlex
 import signal
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from random import SystemRandom
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -75,7 +76,12 @@ def sandbox(
         Path | None,
         typer.Option(help="PEM of the authority that signed the participants' end points; its own is always trusted."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws every id, token and order: the same seed, the same ids.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Draws every id, token and order: the same seed, the same ids, which a bridge that outlives the stand-in takes for old ones. Left out: another at each start."
+        ),
+    ] = None,
     knobs: Annotated[
         Path | None,
         typer.Option(help="JSON file of knobs to begin with; GET /knobs on the control port lists them all."),
@@ -101,7 +107,7 @@ def sandbox(
         chosen = _profile(profile) if profile else _profile_of(loaded)
         participants = _accounts_of(loaded, chosen)
     options = {
-        "profile": chosen, "participants": participants, "seed": seed, "name": name, "environment": environment, "host": host,
+        "profile": chosen, "participants": participants, "seed": SystemRandom().getrandbits(32) if seed is None else seed, "name": name, "environment": environment, "host": host,
         "port": port, "control_port": control_port, "knobs": _knobs(knobs), "return_ca": _bytes(return_ca),
     }  # fmt: skip
     set_up("warning")
