@@ -55,6 +55,10 @@ class IllegalMove(BridgeError):
     """A submission was asked to move against the table of legal transitions: a defect of ours."""
 
 
+class TransactionKnown(BridgeError):
+    """The platform gave two calls of a participant one transaction id: what it says of that id cannot be told apart."""
+
+
 class Replaced(BridgeError):
     """Take the next call again: newer content replaced an item while its call was being signed."""
 

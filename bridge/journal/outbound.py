@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bridge.clock import Stamp
-from bridge.errors import IllegalMove, Replaced
+from bridge.errors import IllegalMove, Replaced, TransactionKnown
 from bridge.journal import writebacks
 from bridge.journal.calls import clock_of, envelope_digest, insert_call, load_call, same_call
 from bridge.journal.holds import SITE_HELD, held, participant_held
@@ -225,6 +225,8 @@ def answered(
     """
     tx.check(fence)
     found = load(tx, submission)
+    if answer.transaction_id and state is _S.AWAITING_RETURN:
+        _check_transaction(tx, found, answer.transaction_id)
     blob = tx.blob(found.participant, answer.body)
     cause = (cause or answer.detail)[:_DETAIL_CHARS]
     if state is found.state or found.state.terminal:
@@ -247,6 +249,15 @@ def answered(
     elif state is _S.AWAITING_RETURN:
         tell(tx, found, EmsState.SENT, everyone=False)
     return came_before(tx, found, answer)
+
+
+def _check_transaction(rows: Rows, submission: Submission, transaction_id: str) -> None:
+    other = rows.one(
+        "SELECT id FROM submissions WHERE participant = ? AND transaction_id = ? AND transaction_id <> '' AND seq <> ? LIMIT 1",
+        (submission.participant, transaction_id, submission.seq),
+    )
+    if other is not None:
+        raise TransactionKnown(f"the answer's transaction id {transaction_id} is that of {other[0]} already")
 
 
 def answer_data(answer: AnswerNote) -> dict[str, object]:

@@ -552,7 +552,8 @@ class Journal(JournalReader, People, AssetImporter, KeyKeeper, Access, Protocol)
 
         IN_DOUBT with `retry_ns`: the same message goes again then, for the platform recognises repeats.
 
-        Returns the parked returns that wait for this transaction id, message id or correlation id.
+        Returns the parked returns that wait for this transaction id, message id or correlation id. Raises `TransactionKnown`, and nothing was journalled,
+        when AWAITING_RETURN comes with the transaction id of another submission of the participant.
         """
         ...
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bridge.clock import Clock, Stamp
-from bridge.errors import IllegalMove, JournalFull
+from bridge.errors import IllegalMove, JournalFull, TransactionKnown
 from bridge.journal.port import AnswerNote, Fence, ItemOutcome, Journal, Overtaken, ParkedReturn
 from bridge.lane import SignedCall
 from bridge.latency import Wait
@@ -200,14 +200,20 @@ class Answers:
 
     async def _accepted(self, taken: _Taken) -> None:
         await self._clear()
-        parked = await self._journal.answered(
-            self._fence,
-            taken.out.submission,
-            _S.AWAITING_RETURN,
-            taken.note,
-            cause="accepted",
-            items=len(taken.out.keys),
-        )
+        try:
+            parked = await self._journal.answered(
+                self._fence,
+                taken.out.submission,
+                _S.AWAITING_RETURN,
+                taken.note,
+                cause="accepted",
+                items=len(taken.out.keys),
+            )
+        except TransactionKnown as error:
+            taken.answer, taken.cause = AnswerClass.IN_DOUBT, str(error)
+            taken.transaction_id, taken.retry_ns = "", 0  # the same message would get the same answer
+            await self._doubtful(taken)
+            return
         self._tracker.sent(taken.out.submission, taken.transaction_id)
         if parked:
             self._tracker.handed_out(parked)

@@ -1,12 +1,11 @@
 """What is sent again, and what never is: halves of refused batches, the innocent, the same message, messages signed anew, and poison."""
 
 import asyncio
-import json
 
 import apsw
 import pytest
 import smp_server as smp
-from outbound_rig import CLOCK, TAKEN, body_of, market
+from outbound_rig import CLOCK, TAKEN, body_of, market, references, takes
 
 from bridge.journal.people import Decision
 from bridge.market import outbound
@@ -15,25 +14,6 @@ from bridge.submission import SubmissionState
 
 BOB = Decision(by="bob", reason="asked the platform")
 QUICK = {"retry": {"delays_s": [0.05]}}
-
-
-def references(request):
-    return [asset["assetReference"] for asset in body_of(request)["data"]["assets"]]
-
-
-def takes(refuses):
-    """A platform that gives each call it takes a transaction id of its own; `refuses(references)` gives the answer to those it does not."""
-    count = 0
-
-    async def step(request, writer):
-        nonlocal count
-        refused = refuses(references(request))
-        if refused is None:
-            count += 1
-        writer.write(refused or smp.answer("202 Accepted", json.dumps({"transactionId": f"T{count}"})))
-        await writer.drain()
-
-    return step
 
 
 def whole(refuse):

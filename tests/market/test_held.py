@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import smp_server as smp
-from outbound_rig import ASSETS, CLOCK, TAKEN, market
+from outbound_rig import ASSETS, CLOCK, TAKEN, market, takes
 
 from bridge.lane import RenderedItem
 from bridge.model import Operation
@@ -82,7 +82,7 @@ async def test_what_waits_leaves_together(tmp_path, monkeypatch):
     """Calls that stood in line are committed as many at a time as may leave, not one after the other, and each leaves once."""
     held, together = Held(), []
     held.now = True
-    async with market(tmp_path, *[TAKEN] * 6, held=held) as rig:
+    async with market(tmp_path, rest=takes(), held=held) as rig:
         writer = rig.journal._writer
         run = writer._statements
         monkeypatch.setattr(

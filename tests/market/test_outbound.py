@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import smp_server as smp
-from outbound_rig import ASSETS, CLOCK, LOGIN, TAKEN, _candidate, market, signed
+from outbound_rig import ASSETS, CLOCK, LOGIN, TAKEN, _candidate, market, signed, takes
 
 from bridge.errors import JournalFull
 from bridge.journal.port import NoneDue
@@ -84,10 +84,13 @@ async def test_in_doubt(tmp_path, what):
 )
 async def test_a_platform_that_fails_does_not_put_all_that_waits_in_doubt(tmp_path, step):
     """Each call in doubt is a person's work: after a few in a row the rest waits, and goes once one is taken."""
-    failing = True
+    failing, taking = True, takes()
 
     async def either(request, writer):
-        await (step(request, writer) if failing and callable(step) else _write(writer, step if failing else TAKEN))
+        if failing and isinstance(step, bytes):
+            writer.write(step)
+        else:
+            await (step if failing else taking)(request, writer)
 
     async with market(tmp_path, rest=either, circuit=(0.3,)) as rig:
         for number in range(20):
@@ -116,10 +119,6 @@ async def test_conflicts_one_after_the_other_hold_up_nobody(tmp_path):
 
 async def _states(rig):
     return Counter(view.state.value for view in await rig.journal.submissions())
-
-
-async def _write(writer, answer):
-    writer.write(answer)
 
 
 @pytest.mark.parametrize("mode", ["required", "if_present"])
@@ -240,6 +239,42 @@ async def test_three_refused_logins_stop_the_account(tmp_path):
                 await asyncio.sleep(0.05)
         await asyncio.sleep(0.3)
         assert (rig.creates, len(rig.peer.script.on(LOGIN)), (await rig.view()).state.value) == ([], 3, "WAITING")
+
+
+# one transaction for two calls ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("room", [True, False], ids=["room", "full disk"])
+async def test_a_transaction_id_that_another_call_has_already_is_in_doubt(tmp_path, monkeypatch, room):
+    """What SMP says of that transaction can be true of one of them only: the first keeps it, the second is for a person, and is not asked for."""
+    monkeypatch.setattr("bridge.market.answers.FULL_PAUSE_S", 0.01)
+    status = "/api/v1/transactions/status"
+    profile = {"poll": {"delays_s": [0.2]}, "recognises_repeats": True}
+    async with market(tmp_path, rest=TAKEN, profile=profile) as rig:
+        rig.peer.script.by_path[status] = smp.answer(
+            "200 OK", '{"transactionId":"a0B1","status":"COMPLETED","counts":{"total":1,"succeeded":1}}'
+        )
+        await rig.submit("BESS001")
+        await rig.until("AWAITING_RETURN")
+        answered = rig.journal.answered
+        full = [] if room else [True]
+
+        async def no_room(fence, submission, state, note, **more):
+            if state.value == "IN_DOUBT" and full:
+                full.pop()
+                raise JournalFull("full")
+            return await answered(fence, submission, state, note, **more)
+
+        rig.journal.answered = no_room
+        await rig.submit("BESS002")
+        async with asyncio.timeout(8):
+            while await _states(rig) != {"CONFIRMED": 1, "IN_DOUBT": 1}:
+                await asyncio.sleep(0.01)
+        second, first = await rig.journal.submissions()
+        assert (first.transaction_id, second.transaction_id, second.state.value) == ("a0B1", "", "IN_DOUBT")
+        assert second.reason == f"the answer's transaction id a0B1 is that of {first.id} already"
+        await asyncio.sleep(0.3)
+        assert (len(rig.peer.script.on(status)), len(rig.creates), full) == (1, 2, [])
 
 
 # certainly not processed -------------------------------------------------------------------------------------------------

@@ -186,3 +186,22 @@ def signed(body, key=SMP_KEY, status="202 Accepted"):
 def body_of(request):
     """The JSON of a request."""
     return json.loads(request.body)
+
+
+def references(request):
+    return [asset["assetReference"] for asset in body_of(request)["data"]["assets"]]
+
+
+def takes(refuses=lambda _: None):
+    """A platform that gives each call it takes a transaction id of its own; `refuses(references)` gives the answer to those it does not."""
+    count = 0
+
+    async def step(request, writer):
+        nonlocal count
+        refused = refuses(references(request))
+        if refused is None:
+            count += 1
+        writer.write(refused or smp.answer("202 Accepted", json.dumps({"transactionId": f"T{count}"})))
+        await writer.drain()
+
+    return step

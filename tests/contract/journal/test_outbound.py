@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.errors import IllegalMove, Replaced
+from bridge.errors import IllegalMove, Replaced, TransactionKnown
 from bridge.journal.port import DueCall, NoneDue
 from bridge.model import EmsState, Operation
 from bridge.submission import SubmissionState
@@ -314,6 +314,19 @@ async def test_open_submissions_are_listed_for_the_tracker(kit):
     assert found[0].transaction_id == "T-B"
     assert found[0].sent_ns > 0
     assert done.submission != out.submission
+
+
+async def test_one_transaction_id_for_two_calls(kit):
+    """The first keeps it, after its end too; for the second nothing is journalled. The same call, sent again, may have it twice."""
+    await kit.registered("A")
+    await kit.accept(kit.asset("B"))
+    due = await kit.send()
+    taken = (await kit.journal.submissions())[-1].transaction_id
+    with pytest.raises(TransactionKnown):
+        await kit.journal.answered(kit.market, due.submission, SubmissionState.AWAITING_RETURN, kit.answer(taken))
+    assert await kit.state(due.submission) is SubmissionState.SENDING
+    await kit.journal.answered(kit.market, due.submission, SubmissionState.AWAITING_RETURN, kit.answer("T-other"))
+    assert await kit.state(due.submission) is SubmissionState.AWAITING_RETURN
 
 
 async def test_overdue_keeps_waiting(kit):
