@@ -12,14 +12,15 @@ import smp_server as smp
 from outbound_rig import ASSETS, CLOCK, LOGIN, TAKEN, _candidate, market, signed, takes
 
 from bridge.errors import JournalFull
-from bridge.journal.port import NoneDue
+from bridge.journal.port import ItemOutcome, NoneDue
 from bridge.lane import RenderedItem
 from bridge.market.client import SmpClient
 from bridge.market.lanes import Lanes
 from bridge.market.outbound import ALLOWED
-from bridge.model import Operation
+from bridge.model import ItemState, Operation
 from bridge.sandbox.jose import SigningKey
 from bridge.sandbox.pki import Authority
+from bridge.submission import SubmissionState
 
 
 async def test_taken(tmp_path):
@@ -456,6 +457,36 @@ async def test_overdue_without_any_poll(tmp_path):
         await rig.until("AWAITING_RETURN")
         await rig.until("OVERDUE")
         assert await rig.alarms() == ["OVERDUE"]
+
+
+@pytest.mark.parametrize("word", ["OVERDUE", "IN_DOUBT"])
+async def test_a_return_in_the_very_moment_of_an_alarm(tmp_path, word):
+    """It settles the call right after the move that raised the alarm: the alarm is cleared by that, and stays so."""
+    steps, poll = {
+        "OVERDUE": ([TAKEN], {"overdue_s": 0.05}),
+        "IN_DOUBT": ([smp.answer("500 Internal Server Error")], {}),
+    }[word]
+    async with market(tmp_path, *steps, profile={"poll": poll}) as rig:
+
+        def followed(move):
+            """The same call, with the return's commit right behind it."""
+
+            async def moved(fence, submission, state, *values, **more):
+                result = await move(fence, submission, state, *values, **more)
+                if state is SubmissionState[word]:
+                    found = await rig.journal.find_submission("acme", submission=submission)
+                    results = [ItemOutcome(item=item.id, state=ItemState.REGISTERED) for item in found.items]
+                    await settle(fence, submission, SubmissionState.CONFIRMED, results, cause="return")
+                return result
+
+            return moved
+
+        settle = rig.journal.settle
+        rig.journal.settle, rig.journal.answered = followed(settle), followed(rig.journal.answered)
+        await rig.submit("BESS001")
+        await rig.until("CONFIRMED")
+        await asyncio.sleep(0.05)
+        assert await rig.alarms() == []
 
 
 # what no peer and no hour of the day may break ----------------------------------------------------------------------------

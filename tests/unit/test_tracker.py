@@ -220,6 +220,17 @@ async def test_a_call_that_ends_as_it_becomes_overdue_is_no_alarm():
     assert journal.alarms == []
 
 
+async def test_nobody_is_called_over_what_a_return_has_just_settled():
+    """The poll plan is over in the very moment in which the return came: there is nothing left to find out."""
+    journal = Journal()
+    journal.first = False
+    rig = Rig(journal, Maker([0.01]))
+    rig.tracker.sent("s1", "T1")
+    await rig.until(lambda: journal.settled)
+    await asyncio.sleep(0.02)
+    assert journal.alarms == []
+
+
 async def test_a_disproved_call_that_leaves_again_meanwhile():
     """A return speaks of a call that SMP had refused to take, which is sent again at that very moment: its own answer hands the return out again."""
     journal = Journal(_S.WAITING)
