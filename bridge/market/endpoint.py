@@ -124,6 +124,10 @@ class ReturnsEndpoint:
         except web.HTTPException as error:
             self._metrics.refused(f"http_{error.status}")
             return _problem(error.status)
+        except Exception:  # a defect of ours: the library's own page would name itself, and nobody would count it
+            self._metrics.refused("host_failed")
+            log.exception("return_made_the_host_fail", extra={"peer": request.remote})
+            return _problem(500)
 
     async def _receive(self, request: web.Request) -> web.StreamResponse:
         received = self._clock.now()

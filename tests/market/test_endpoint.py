@@ -1,11 +1,13 @@
 """The end point for returns with what HTTP lets through and JSON does not. The table of DOMAIN 9 stands in `tests/conformance`."""
 
 import asyncio
+import json
 
 import pytest
 from end_point import ACME, listening
 
 from bridge.journal.port import AnswerNote
+from bridge.market.returns import ReturnReader
 from bridge.submission import SubmissionState
 
 
@@ -86,3 +88,19 @@ async def test_a_return_that_comes_to_a_former_owner(tmp_path, monkeypatch):
         await smp.journal.acquire(smp.sides[ACME].fence.lease)
         body, tokens = smp.seal(smp.draft()).sent()
         await smp.refused(503, "journal_failed", body, tokens)
+
+
+async def test_a_defect_of_ours_tells_a_stranger_nothing(tmp_path, monkeypatch, caplog):
+    """The same kind of body as any other answer and no software's name; the log says where it was, and it is counted."""
+    async with listening(tmp_path) as smp:
+
+        def fail(*values, **named):
+            raise RuntimeError("planted")
+
+        monkeypatch.setattr(ReturnReader, "read", fail)
+        counted = smp.refusals()
+        status, headers, body = await smp.send(*smp.seal(smp.draft()).sent())
+        assert (status, json.loads(body)) == (500, {"type": "about:blank", "title": "Error", "status": 500})
+        assert headers["Server"] == "smp-bridge"
+        assert smp.new_refusals(counted) == {"host_failed": 1}
+        assert "planted" in caplog.text
