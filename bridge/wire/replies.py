@@ -54,10 +54,9 @@ class Replies:
     def read_answer(self, headers: Mapping[str, str], body: object, protected: Mapping[str, object]) -> CreateAnswer:
         """The immediate answer; never raises. Header names are lower case."""
         parts, read = Parts(headers, body, protected), self._read["answer"]
-        transaction_id = read_text(read["transaction_id"](parts))
-        problem = self._id_problem(transaction_id)
+        transaction_id, problem = self._id(read["transaction_id"](parts))
         return CreateAnswer(
-            transaction_id="" if problem else transaction_id,
+            transaction_id=transaction_id,
             status=read_text(read["status"](parts))[:_LONGEST_WORD],
             received_ns=self._time_in(read["received_at"](parts)),
             errors=self._errors.read(read["errors"](parts)),
@@ -73,15 +72,16 @@ class Replies:
         write["errors"](draft, self._errors.write(answer.errors) if answer.errors else None)
         return finished(draft)
 
-    def _id_problem(self, transaction_id: str) -> str:
-        """Why a transaction id cannot be used; '' for a good one. It is opaque, so only its size and its letters are looked at."""
+    def _id(self, found: object) -> tuple[str, str]:
+        """A transaction id and '', or '' and why it cannot be used. It is opaque, so only its size and its letters are looked at."""
+        transaction_id = read_text(found)
         if not transaction_id:
-            return "the answer holds no transaction id"
+            return "", "the answer holds no transaction id"
         if len(transaction_id) > self._spec.limits.transaction_id:
-            return "the transaction id is too long"
+            return "", "the transaction id is too long"
         if not transaction_id.isascii() or not transaction_id.isprintable() or transaction_id != transaction_id.strip():
-            return "the transaction id holds letters that an id cannot hold"
-        return ""
+            return "", "the transaction id holds letters that an id cannot hold"
+        return transaction_id, ""
 
     # the answer to a status call -------------------------------------------------------------------------------------
 
@@ -142,7 +142,7 @@ class Replies:
             raise Unreadable("the return is neither an object nor a list")
         word = read["result"](parts)
         errors = self._errors.read(read["errors"](parts))
-        transaction_id = read_text(read["transaction_id"](parts))
+        transaction_id, _ = self._id(read["transaction_id"](parts))
         in_reply_to = read_text(read["in_reply_to"](parts))
         if not (transaction_id or in_reply_to or meta.correlation_id):
             raise Unreadable("the return names no transaction, message or correlation id")

@@ -388,6 +388,15 @@ def test_unusable_transaction_ids_are_a_problem(transaction_id):
     assert (answer.transaction_id, bool(answer.problem)) == ("", True)
 
 
+@pytest.mark.parametrize("transaction_id", ["x" * 129, "a\r\nb", "\x1b[31mred", "with é", " a"])
+def test_a_return_has_no_unusable_transaction_id_either(transaction_id):
+    """It would go to the EMS, to status calls and into lists: a return is matched by what else it echoes, or names nothing."""
+    data = {"transactionId": transaction_id, "result": "SUCCESS"}
+    assert WIRES["default"].read_return({}, {"correlationId": "c", "data": data}, {}).transaction_id == ""
+    with pytest.raises(Unreadable):
+        WIRES["default"].read_return({}, {"data": data}, {})
+
+
 def test_an_integer_transaction_id_is_kept_as_text():
     """A numeric id, however large, is opaque text."""
     assert (
