@@ -53,16 +53,14 @@ def place_in(ranges, index):
 
 class Chain:
     def __init__(self, manifest, keys):
-        self.whose, self.erased = [manifest["journal"], manifest["participant"]], 0
+        self.whose, self.erased, self.spanned = [manifest["journal"], manifest["participant"]], 0, False
         self.m, self.keys, self.hashes, self.block, self.headed, self.last_head = manifest, keys, {}, None, True, None
 
     def close(self, where):
-        size, span = self.block[3], self.m["scope"]
-        whole = len(self.leaves) == size
-        need(whole or not self.leaves, where, f"not all {size} events of block {self.block[0]} are there")
+        whole = len(self.leaves) == self.block[3]
+        need(whole or not self.leaves, where, f"not all {self.block[3]} events of block {self.block[0]} are there")
         need(not whole or root_of(self.leaves) == self.root, where, "the block's events are not those of its root")
-        spanned = "from_ns" in span and self.block[4] <= span["to_ns"] and self.block[5] >= span["from_ns"]
-        need(whole or not spanned, where, f"events of block {self.block[0]} are missing")
+        need(whole or not self.inside, where, f"events of block {self.block[0]} are missing")
         need(self.spoken == self.held, where, "bytes that its events speak of are missing")
 
     def take(self, line, where):
@@ -72,11 +70,13 @@ class Chain:
         getattr(self, f"on_{kind}")(line[kind], line, where)
 
     def on_block(self, fields, _, where):
-        before, (n, previous, root, events, *times, ranges) = self.block and self.block[0], fields
+        before, (n, previous, root, events, *times, ranges), span = self.block and self.block[0], fields, self.m["scope"]
+        self.inside = "from_ns" in span and times[0] <= span["to_ns"] and times[1] >= span["from_ns"]
         if before is not None and n == before + 1:
             need(bytes.fromhex(previous) == self.hashes[before], where, f"block {n} does not follow block {before}")
         else:
-            need(self.headed and n > (before or 0), where, f"block {before} is followed by block {n}")
+            open_ = self.headed and not (self.spanned and self.inside)  # a span has no holes
+            need(open_ and n > (before or 0), where, f"block {before} is followed by block {n}")
             self.last = {}
         need((n == 1) == (previous == ""), where, "only block 1 has none before it")
         need(sum(r[3] - r[2] + 1 for r in ranges) == events > 0, where, "its numbers are not as many as its events")
@@ -86,7 +86,7 @@ class Chain:
             self.last[writer, epoch] = last
         self.hashes[n] = sha(b"\2", dumps(["smp-bridge block 1", *self.whose, n, previous, root, events, *times, ranges]))
         self.block, self.root, self.headed = fields, bytes.fromhex(root), False
-        self.leaves, self.index, self.spoken, self.held = [], -1, set(), set()
+        self.leaves, self.index, self.spoken, self.held, self.spanned = [], -1, set(), set(), self.spanned or self.inside
 
     def on_event(self, event, line, where):
         leaf, index, data = sha(b"\0", dumps(event)), line.get("index", len(self.leaves)), json.loads(event[7])

@@ -55,6 +55,7 @@ class Chain:
         self._place = "line 1"
         self._block: Block | None = None
         self._headed = True  # the block before ended with a signed head, or there is none
+        self._spanned = False  # a block of the span was there: between such blocks none may be left out
         self._last_head: list[Any] = []
         self._numbers: dict[tuple[str, int], int] = {}
         self._leaves: list[bytes] = []
@@ -110,6 +111,8 @@ class Chain:
                 )
             if before is not None and block.number <= before.number:
                 raise Wrong(self._place, f"it comes after block {before.number}")
+            if before is not None and self._spanned and self._in_span(block):
+                raise Wrong(self._place, f"{_between(before, block)} left out of the span")
             self._numbers = {}
         elif block.previous != self.hashes[before.number]:
             raise Wrong(
@@ -118,7 +121,7 @@ class Chain:
         if (block.number == 1) != (not block.previous):
             raise Wrong(self._place, "only block 1 has none before it")
         self._ranges(block)
-        self._block, self._headed = block, False
+        self._block, self._headed, self._spanned = block, False, self._spanned or self._in_span(block)
         self.hashes[block.number] = block.hash(self._manifest["journal"])
         self._leaves, self._index = [], -1
         self._spoken, self._held = set(), set()
@@ -148,13 +151,16 @@ class Chain:
             raise Wrong(
                 self._place, f"the events of block {block.number} are not those that were sealed, or in another order"
             )
-        if "submission" not in self._scope and not whole and self._in_span(block):
+        if not whole and self._in_span(block):
             raise Wrong(self._place, f"block {block.number} is of the span, and not all of its events are there")
         missing = self._spoken - self._held
         if missing:
             raise Wrong(self._place, f"the bytes of {min(missing).hex()[:16]} are missing")
 
     def _in_span(self, block: Block) -> bool:
+        """Whether a span of time was asked for, and the block is of it."""
+        if "submission" in self._scope:
+            return False
         return bool(block.first_ns <= self._scope["to_ns"] and block.last_ns >= self._scope["from_ns"])
 
     # events and bytes ------------------------------------------------------------------------------------------------
@@ -242,6 +248,11 @@ def _block(participant: str, fields: Sequence[Any]) -> Block:
     if any(type(found) is not int for found in (number, events, first_ns, last_ns, sealed_ns)) or events < 1:
         raise ValueError("a number is none")
     return block
+
+
+def _between(before: Block, after: Block) -> str:
+    first, last = before.number + 1, after.number - 1
+    return f"block {first} is" if first == last else f"blocks {first} to {last} are"
 
 
 def _numbered(block: Block, index: int) -> tuple[str, int, int] | None:

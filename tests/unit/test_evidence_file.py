@@ -478,6 +478,23 @@ def test_an_event_taken_out_of_one_submission_is_found(made):
         assert both(made, write(made, {**members, "evidence.jsonl": body}))
 
 
+def test_a_block_left_out_of_a_span_under_heads_of_its_own_is_found(made):
+    """Whoever has the host's key can sign a head before the hole; but a span has no holes, and everything beside it may have."""
+    lines, manifest = read(made, "all.zip")
+    hash_ = lines[at(lines, "block", 1)]["block"][1]
+    signed = heads.signing_input(made.journal, "acme", 1, bytes.fromhex(hash_), 7)
+    head = {"head": [1, hash_, 7], "kid": made.signer.kid, "alg": made.signer.alg.value}
+    drop_block(lines)
+    lines.insert(at(lines, "block", 1), head | {"signature": encode(made.signer.sign(signed))})
+    last = lines[at(lines, "block", 0)]["block"][5]
+    assert "block 2 is left out of the span" in both(made, signed_again(made, lines, manifest))
+    for line in lines[at(lines, "block", 1) :]:  # what is after the span needs no events, and leads to the newest head
+        if "event" in line or "blob" in line:
+            lines = [one for one in lines if one is not line]
+    short = manifest | {"scope": manifest["scope"] | {"to_ns": last}}
+    assert both(made, signed_again(made, lines, short)) == ""
+
+
 def test_a_forgery_sealed_with_another_key_is_found(made):
     """Events made anew, blocks over them, heads and manifest signed: by a key that is not the host's."""
     signer = made_signer()
