@@ -138,7 +138,7 @@ def verify(file, keys, anchor):
         need(signed[:2] == ["smp-bridge anchor 1", manifest["journal"]], "anchor", "of another form or journal")
         need(named["number"] <= last or anchor["written_at"] > manifest["exported_at"], "anchor", f"it names block {named['number']}, and the evidence ends with block {last}")
         need(chain.hashes.get(named["number"], b"").hex() in ("", named.get("hash")), "anchor", f"block {named['number']} is another one")
-    print(f"whole: {manifest['participant']}, {count} lines, {len(chain.hashes)} blocks, newest head {manifest['head']}, {chain.erased} pieces of bytes erased")
+    print(f"whole: {manifest['participant']}, {count} lines, {len(chain.hashes)} blocks, newest head {manifest['head']}, {chain.erased} pieces of bytes erased, blocks up to {manifest.get('retired', 0)} retired before")
 
 
 if __name__ == "__main__":

@@ -60,6 +60,10 @@ def export_(
     done = asyncio.run(_export(read, _scope(participant, submission, from_, to), _signer(read), out))
     erased = f", the bytes of {done.erased:,} erased" if done.erased else ""
     print(f"{out}: {done.events:,} events in {done.blocks:,} blocks, {done.blobs:,} pieces of bytes{erased}")
+    if done.retired:
+        print(
+            f"blocks 1 to {done.retired} had their time and are gone (`journal.retention`): what they held of this is not in it"
+        )
     print(f"signed by {done.head.kid}; its newest head is block {done.head.number} of {iso_ms(done.head.signed_ns)}")
     print("check it with: smp-bridge evidence verify, or docs/verify_evidence.py (docs/evidence.md)")
 

@@ -76,6 +76,10 @@ def _examine(raw: IO[bytes], keys: Mapping[str, PublicKey], anchor: Anchor | Non
         chain.end()
         if digest.hexdigest() != manifest["sha256"]:
             raise Wrong(LINES, "its bytes are not those that the manifest names")
+        if retired := manifest.get("retired"):
+            report.notes.append(
+                f"blocks 1 to {retired} had their time before it was exported: what they held of this is not here"
+            )
         if anchor is not None:
             _compare(anchor, keys, manifest, chain, report)
 

@@ -40,9 +40,10 @@ _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
 @dataclass(slots=True, kw_only=True)
 class Exported:
-    """What an export holds. `head` is the newest signed head; what happened after it is not in the file."""
+    """What an export holds. `head` is the newest signed head; what happened after it is not in the file, nor what of it was in blocks up to `retired`."""
 
     head: SignedHead
+    retired: int = 0
     blocks: int = 0
     events: int = 0
     blobs: int = 0
@@ -67,7 +68,7 @@ async def export(
     if not signed:
         raise NotPossible(f"no block of {scope.participant} is signed yet")
     plan = await export_plan.make(read, scope, archive_directory, last=signed[-1].number)
-    done = Exported(head=signed[-1])
+    done = Exported(head=signed[-1], retired=plan.retired)
     source = Source(read, archive_directory, scope.participant, journal)
     with _File(file) as target:
         with target.lines(done) as lines:
@@ -95,6 +96,7 @@ def _manifest(journal: str, scope: Scope, done: Exported, now_ns: int) -> dict[s
         "events": done.events,
         "blobs": done.blobs,
         "erased": done.erased,
+        "retired": done.retired,
     }
 
 

@@ -10,13 +10,13 @@ import orjson
 
 from bridge.clock import iso_ms
 from bridge.errors import NotPossible
-from bridge.journal import archive
+from bridge.journal import archive, retention
 from bridge.journal.archive import SegmentRow
 from bridge.journal.blocks import Event
 from bridge.journal.facts import FACTS
 from bridge.journal.heads import EvidenceBroken
 from bridge.journal.segments import SegmentDamaged, read_blocks
-from bridge.journal.store import Rows, dump
+from bridge.journal.store import Rows, dump, load_stamps
 from bridge.journal.verify import Read
 
 Keep = Callable[[Event], bool]
@@ -44,9 +44,10 @@ class Scope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Of each block that is needed, which events."""
+    """Of each block that is needed, which events; and up to which block the chain was retired, where what is asked for reaches back to then (0: it does not)."""
 
     blocks: Mapping[int, Keep]
+    retired: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +72,29 @@ async def make(read: Read, scope: Scope, directory: Path, *, last: int) -> Plan:
     else:
         blocks, first_ns, last_ns = await _of_span(read, scope, directory)
     blocks = {number: keep for number, keep in blocks.items() if number <= last}
+    retired = await read(partial(_retired, scope=scope))
     if not blocks:
         what = scope.submission or f"{iso_ms(scope.from_ns)} to {iso_ms(scope.to_ns)}"
-        raise NotPossible(f"{scope.participant}: no sealed evidence of {what}")
+        hint = f"blocks 1 to {retired} had their time and are gone (`journal.retention`)" if retired else ""
+        raise NotPossible(f"{scope.participant}: no sealed evidence of {what}", hint=hint)
     for number, places in (await _facts(read, scope.participant, directory, first_ns, last_ns)).items():
         if number <= last:
             blocks[number] = partial(_either, places, blocks.get(number))
-    return Plan(blocks=blocks)
+    return Plan(blocks=blocks, retired=retired)
+
+
+def _retired(rows: Rows, scope: Scope) -> int:
+    """See `Plan`: what is left begins after what is asked for does, and what was retired ended after that, as far as the journal still knows."""
+    cut, from_ns = retention.cut_of(rows, scope.participant), scope.from_ns
+    if scope.submission:
+        row = rows.one("SELECT stamps FROM submissions WHERE id = ?", (scope.submission,))
+        from_ns = min((stamp.wall_ns for stamp in load_stamps(row[0]).values()), default=0) if row else 0
+    left = rows.all(
+        "SELECT first_ns FROM blocks WHERE participant = ? UNION SELECT first_ns FROM segments WHERE participant = ? ORDER BY first_ns LIMIT 1",
+        (scope.participant, scope.participant),
+    )
+    reaches = not left or from_ns < left[0][0]
+    return cut.number if reaches and not 0 < retention.ended_ns(rows, scope.participant) < from_ns else 0
 
 
 def _all(event: Event) -> bool:

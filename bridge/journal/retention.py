@@ -92,6 +92,12 @@ def told(rows: Rows, participant: str) -> Cut:
     return max((cut_in(data) for (data,) in read), default=NO_CUT)
 
 
+def ended_ns(rows: Rows, participant: str) -> int:
+    """When the newest evidence happened that events in the journal say was retired; 0 where none says so."""
+    read = rows.all("SELECT data FROM events WHERE participant = ? AND kind = ?", (participant, RETIRED))
+    return max((int(orjson.loads(data).get("last_ns", 0)) for (data,) in read), default=0)
+
+
 def old_blocks(rows: Rows, before_ns: int) -> bool:
     """Whether the journal itself holds evidence that is too old."""
     return rows.one("SELECT 1 FROM blocks WHERE last_ns < ? LIMIT 1", (before_ns,)) is not None

@@ -2,14 +2,20 @@
 
 import asyncio
 import lzma
+from functools import partial
 
 import pytest
 
-from bridge.errors import LeaseHeld
+from bridge.envelope import Algorithm
+from bridge.errors import LeaseHeld, NotPossible
 from bridge.journal import archive, retention, sealing
 from bridge.journal.archiver import Archiver, ArchiverSettings
+from bridge.journal.examine import examine
+from bridge.journal.export import export
+from bridge.journal.export_plan import Scope
 from bridge.journal.retention import EVERY_S, FIRST_S, Retention
 from bridge.journal.verify import verify
+from bridge.keys import KeySigner, new_key, public_from_jwk, thumbprint
 from bridge.model import ItemState
 from bridge.submission import Admission
 
@@ -251,6 +257,37 @@ async def test_what_is_retired_while_it_is_verified_is_no_fault(desk):
     assert retired[0].segments >= 1
     assert [f"{fault.place}: {fault.text}" for fault in report.faults] == []
     assert report.chains[0].retired > 0
+
+
+async def test_an_export_says_what_had_its_time(desk, tmp_path):
+    """A span that reaches back further than the chain, and a submission whose beginning is gone: the manifest says up to which block, and so does who checks it."""
+    kit, key = desk.kit, new_key(Algorithm.ES256)
+    signer = KeySigner(thumbprint(key), Algorithm.ES256, key)
+    old = await desk.life("old")
+    await desk.life("last")
+    kit.clock.advance(2 * YEAR_S)
+    new = await desk.life("new")
+    await desk.round()
+    await desk.seal()
+    await desk.evidence.sign_heads(signer)
+    cut = await desk.evidence.read(partial(retention.cut_of, participant="acme"))
+    now_ns = kit.clock.wall_ns()
+
+    async def exported(name, **scope):
+        file = tmp_path / f"{name}.zip"
+        where = {"archive_directory": desk.directory, "file": file, "now_ns": now_ns}
+        done = await export(desk.evidence.read, Scope(participant="acme", **scope), signer, **where)
+        report = examine(file, {signer.kid: public_from_jwk(None, signer.public_jwk())})
+        assert report.wrong == ""
+        return done.retired, report.manifest["retired"], report.notes
+
+    told = f"blocks 1 to {cut.number} had their time before it was exported: what they held of this is not here"
+    assert await exported("all", from_ns=0, to_ns=now_ns) == (cut.number, cut.number, [told])
+    assert await exported("late", from_ns=now_ns - 10**12, to_ns=now_ns) == (0, 0, [])
+    assert await exported("new", submission=new) == (0, 0, [])
+    with pytest.raises(NotPossible, match="no sealed evidence") as gone:
+        await exported("old", submission=old)
+    assert f"blocks 1 to {cut.number} had their time and are gone" in gone.value.hint
 
 
 async def test_rows_about_people_end_too(desk):
