@@ -18,8 +18,8 @@ from bridge.cli.journals import (
     ConfigOption,
     ReasonOption,
     decided,
-    known_participant,
     loaded,
+    remembered_participant,
     second_person,
 )
 from bridge.clock import SystemClock
@@ -78,12 +78,12 @@ def erase(
     Beside the service or without it; backups, exports and what an EMS or SMP holds are yours to look after (docs/data-protection.md).
     """
     read = loaded(config)
-    known_participant(read, participant)
     mpans, contacts = list(mpan or ()), list(contact or ())
     for line in _lines(file) if file is not None else ():
         (mpans if _MPAN.fullmatch(line) else contacts).append(line)
     terms = Terms(mpans=mpans, contacts=contacts)
-    four_eyes = read.participants[participant].options.four_eyes
+    entry = read.participants.get(participant)  # one that left the configuration is held as the strictest that is there
+    four_eyes = any(one.options.four_eyes for one in ([entry] if entry else read.participants.values()))
     decision = (
         None if dry_run else second_person(decided(by, reason), approved_by, approved_because, four_eyes=four_eyes)
     )
@@ -117,6 +117,7 @@ async def _erase(config: Config, participant: str, terms: Terms, decision: Decis
         options, clock=clock, role="cli", new_id=submission_ids(clock), checkpoint=False
     )
     try:
+        await remembered_participant(config, journal, participant)
         eraser = Eraser(options.archive_directory, evidence=journal.evidence(), journal=journal, clock=clock)
         if decision is None:
             return _Ended(await eraser.find(participant, terms), wiped=None)

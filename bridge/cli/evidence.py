@@ -12,7 +12,7 @@ import typer
 from bridge.assembly import anchor_couriers
 from bridge.cli import EXIT_FAILED
 from bridge.cli.erase import erase
-from bridge.cli.journals import ConfigOption, change, known_participant, loaded, moment_option
+from bridge.cli.journals import ConfigOption, change, loaded, moment_option, remembered_participant
 from bridge.clock import SystemClock, iso_ms
 from bridge.config import Config
 from bridge.envelope import PublicKey
@@ -56,7 +56,6 @@ def export_(
     It runs beside the service or without it. A single submission takes only its own events and bytes, with paths to the signed heads.
     """
     read = loaded(config)
-    known_participant(read, participant)
     done = asyncio.run(_export(read, _scope(participant, submission, from_, to), _signer(read), out))
     erased = f", the bytes of {done.erased:,} erased" if done.erased else ""
     print(f"{out}: {done.events:,} events in {done.blocks:,} blocks, {done.blobs:,} pieces of bytes{erased}")
@@ -150,6 +149,7 @@ async def _export(config: Config, scope: Scope, signer: KeySigner, out: Path) ->
         options, clock=clock, role="cli", new_id=submission_ids(clock), checkpoint=False
     )
     try:
+        await remembered_participant(config, journal, scope.participant)
         await _sealed(journal, options.seal_every)
         evidence = journal.evidence()
         await evidence.sign_heads(signer, scope.participant)

@@ -11,6 +11,7 @@ from bridge.cli.check import load_here
 from bridge.clock import SystemClock, utc_ns
 from bridge.config import Config
 from bridge.ids import submission_ids
+from bridge.journal import archive
 from bridge.journal.approvals import same_person
 from bridge.journal.configured import journal_exists, no_journal, open_configured_journal, open_configured_reader
 from bridge.journal.keeper import KeptJournal
@@ -65,6 +66,12 @@ def known_participant(config: Config, name: str) -> str:
     if name and name not in known:
         raise typer.BadParameter(f"{name} is not a participant; known are {', '.join(known)}")
     return name
+
+
+async def remembered_participant(config: Config, journal: KeptJournal, name: str) -> None:
+    """Raises `typer.BadParameter` unless this is a participant entry, or was one once: the journal keeps its evidence after it left the configuration."""
+    if name not in config.participants and name not in await journal.evidence().read(archive.participants):
+        known_participant(config, name)
 
 
 def known_site(config: Config, name: str) -> str:

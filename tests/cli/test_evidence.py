@@ -119,6 +119,15 @@ def test_from_export_to_verify(tmp_path, monkeypatch, capsys):
 
     yaml = YAML(typ="safe")
     document = yaml.load((config / "bridge.yaml").read_text())
+    document["participants"]["successor"] = document["participants"].pop("acme-test")
+    with (config / "bridge.yaml").open("w") as file:
+        yaml.dump(document, file)
+    status, printed, _ = say("evidence", "export", *wanted, "--submission", submission, tmp_path / "left.zip")
+    assert (status, "events in" in printed) == (0, True)
+    erasing = ("evidence", "erase", *wanted, "--mpan", "1012345678903", "--dry-run")
+    assert say(*erasing)[0] == 0
+    assert say("evidence", "erase", "--participant", "nobody", *erasing[4:])[0] == 2
+    document["participants"]["acme-test"] = document["participants"].pop("successor")
     del document["host_key"], document["host_key_password"]
     with (config / "bridge.yaml").open("w") as file:
         yaml.dump(document, file)
