@@ -233,10 +233,13 @@ class Retention:
             return done
         if await self._evidence.read(lambda rows: old_blocks(rows, before_ns)):
             await self._archiver.archive(self._retention_s)
+        problem: Exception | None = None
         if self._directory.is_dir():
             async with self._archiver.alone, held(self._journal, archive.ARCHIVE) as fence:
-                await self._segments(fence, before_ns, done)
+                problem = await self._segments(fence, before_ns, done)
         await self._rows(before_ns, done)
+        if problem is not None:
+            raise problem
         return done
 
     async def _leapt(self, now_ns: int) -> bool:
@@ -245,21 +248,30 @@ class Retention:
         await self._evidence.write_beyond(lambda tx: sealing.set_meta(tx, _LOOKED, str(now_ns)))
         return last is None or now_ns - int(last) > LEAP_NS
 
-    async def _segments(self, fence: Fence, before_ns: int, done: Retired) -> None:
+    async def _segments(self, fence: Fence, before_ns: int, done: Retired) -> Exception | None:
+        """What is in the way of one participant's is in nobody else's: the first problem is told when all were looked at."""
         await self._tidy()
+        problem: Exception | None = None
         for participant in await self._evidence.read(archive.participants):
-            for row in await self._evidence.read(partial(over, participant=participant, before_ns=before_ns)):
-                path = self._directory / row.name
-                try:
-                    content = await asyncio.to_thread(read_content, path)
-                except SegmentDamaged as error:
-                    raise ArchiveFailed(f"{row.name} is damaged: {error}", hint="run `journal verify`") from error
-                step = partial(retire, fence=fence, row=row, content=content, retention_s=self._retention_s)
-                await self._evidence.write_beyond(step)
-                path.unlink()
-                await asyncio.to_thread(sync_directory, self._directory)
-                done.segments += 1
-                done.events += row.events
+            try:
+                for row in await self._evidence.read(partial(over, participant=participant, before_ns=before_ns)):
+                    await self._segment(fence, row, done)
+            except (ArchiveFailed, OSError) as error:
+                problem = problem or error
+        return problem
+
+    async def _segment(self, fence: Fence, row: SegmentRow, done: Retired) -> None:
+        path = self._directory / row.name
+        try:
+            content = await asyncio.to_thread(read_content, path)
+        except SegmentDamaged as error:
+            raise ArchiveFailed(f"{row.name} is damaged: {error}", hint="run `journal verify`") from error
+        step = partial(retire, fence=fence, row=row, content=content, retention_s=self._retention_s)
+        await self._evidence.write_beyond(step)
+        path.unlink()
+        await asyncio.to_thread(sync_directory, self._directory)
+        done.segments += 1
+        done.events += row.events
 
     async def _tidy(self) -> None:
         """Files that an earlier round had no time left to delete: the journal has forgotten them, and its chain begins behind them."""

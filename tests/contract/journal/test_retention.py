@@ -259,6 +259,29 @@ async def test_what_is_retired_while_it_is_verified_is_no_fault(desk):
     assert report.chains[0].retired > 0
 
 
+async def test_a_segment_that_is_gone_is_in_nobody_elses_way(desk):
+    """One participant's file was taken away: that is told, and what is old of the others, and in the rows, ends all the same."""
+    kit = desk.kit
+    for number in range(2):
+        await kit.accept(kit.asset(f"A{number}"), kit.asset(f"B{number}", participant="beta"))
+        await desk.seal()
+    await desk.evidence.write(lambda tx: tx.run("UPDATE submissions SET state = 'EXPIRED'"))
+    await desk.evidence.write(lambda tx: tx.run("UPDATE writebacks SET step = 'written'"))
+    for name in ("a", "b"):
+        await kit.journal.alarm("CONFLICT", participant="acme", subject=name, text="somebody")
+        await kit.journal.alarm("CONFLICT", participant="acme", subject=name, clear=True)
+    kit.clock.advance(DAY_S)
+    assert (await desk.archiver.archive(0)).segments == 2
+    kit.clock.advance(2 * YEAR_S)
+    ours, theirs = sorted(desk.directory.iterdir())
+    ours.unlink()
+    with pytest.raises(OSError, match=ours.name):
+        await desk.round()
+    assert not theirs.exists()
+    assert await desk.rows("SELECT subject FROM alarms") == [("b",)]
+    assert [row.participant for row in await desk.evidence.read(archive.segments)] == ["acme"]
+
+
 async def test_an_export_says_what_had_its_time(desk, tmp_path):
     """A span that reaches back further than the chain, and a submission whose beginning is gone: the manifest says up to which block, and so does who checks it."""
     kit, key = desk.kit, new_key(Algorithm.ES256)
