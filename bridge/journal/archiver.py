@@ -122,19 +122,25 @@ class Archiver:
         report = ArchiveReport()
         try:
             await asyncio.to_thread(self._tidy)
-            await self._resume(fence)
+            broken = await self._resume(fence)
             now_ns = self._clock.wall_ns()
             pinned = await self._evidence.read(lambda rows: archive.pinned(rows, now_ns))
             await self._adopt(fence, pinned, report)
             before_ns = now_ns - int(older_than_s * 1e9)
             for participant in await self._evidence.read(archive.participants):
-                await self._participant(fence, participant, before_ns, pinned, report)
+                if participant not in broken:
+                    await self._participant(fence, participant, before_ns, pinned, report)
         except OSError as error:
-            raise ArchiveFailed(
-                f"the archive cannot be used: {error.filename or self._directory}: {error.strerror or error}",
-                hint="is there room, and may the service write there? Nothing was lost",
-            ) from error
+            raise self._unusable(error) from error
+        if broken:
+            raise next(iter(broken.values()))
         return report
+
+    def _unusable(self, error: OSError) -> ArchiveFailed:
+        return ArchiveFailed(
+            f"the archive cannot be used: {error.filename or self._directory}: {error.strerror or error}",
+            hint="is there room, and may the service write there? Nothing was lost",
+        )
 
     # by itself -------------------------------------------------------------------------------------------------------
 
@@ -178,13 +184,25 @@ class Archiver:
         for left in self._directory.glob(f".*{_PARTIAL}"):
             left.unlink()
 
-    async def _resume(self, fence: Fence) -> None:
+    async def _resume(self, fence: Fence) -> dict[str, ArchiveFailed]:
+        """Let the journal forget what a named segment holds; why that cannot be done, by participant: it is in nobody else's way."""
+        broken: dict[str, ArchiveFailed] = {}
         for row in await self._evidence.read(archive.segments):
-            if not row.emptied:
-                content = await asyncio.to_thread(self._read, row.name)
-                if await asyncio.to_thread(digest_of, self._directory / row.name) != row.sha256:
-                    raise ArchiveFailed(f"{row.name} was changed after it was written", hint=_KEEP)
-                await self._empty(fence, row.id, content)
+            if row.emptied:
+                continue
+            try:
+                await self._take_up(fence, row)
+            except ArchiveFailed as error:
+                broken.setdefault(row.participant, error)
+            except OSError as error:
+                broken.setdefault(row.participant, self._unusable(error))
+        return broken
+
+    async def _take_up(self, fence: Fence, row: SegmentRow) -> None:
+        content = await asyncio.to_thread(self._read, row.name)
+        if await asyncio.to_thread(digest_of, self._directory / row.name) != row.sha256:
+            raise ArchiveFailed(f"{row.name} was changed after it was written", hint=_KEEP)
+        await self._empty(fence, row.id, content)
 
     async def _adopt(self, fence: Fence, pinned: Pinned, report: ArchiveReport) -> None:
         """A segment that was written but not named yet is named now, where the journal still holds all of it and needs none of it; any other file is left alone.

@@ -423,6 +423,31 @@ async def test_a_segment_of_another_history_deletes_nothing(place):
     assert await place.rows(_EVENTS) == before
 
 
+async def test_a_segment_that_is_gone_keeps_nobody_elses_evidence_here(place):
+    """Its own participant's stays in the journal, and that is told; of the others what is old moves, or all of them would run out of room."""
+    await old_and_new(place)
+    archiver, kit = place.archiver(), place.kit
+
+    async def no(*_):
+        raise Lost
+
+    archiver._empty = no
+    with pytest.raises(Lost):
+        await archiver.archive(30 * DAY_S)
+    (path,) = place.directory.iterdir()
+    path.unlink()
+    for number in range(2):
+        await kit.accept(kit.asset(f"B{number}", participant="beta"))
+        await place.seal()
+    await place.run("UPDATE submissions SET state = 'EXPIRED' WHERE participant = 'beta'")
+    await place.run("UPDATE writebacks SET step = 'written'")
+    ours = await place.rows("SELECT count(*) FROM blocks WHERE participant = 'acme'")
+    with pytest.raises(ArchiveFailed, match=path.name):
+        await place.archive(0)
+    assert [found.name.split("-")[0] for found in place.directory.iterdir()] == ["beta"]
+    assert await place.rows("SELECT count(*) FROM blocks WHERE participant = 'acme'") == ours
+
+
 async def test_a_segment_that_is_gone_is_named(place):
     """Moved away before the journal was emptied of it: the error says which file is missing, not only which directory it was in."""
     await old_and_new(place)
