@@ -243,15 +243,3 @@ def correlated(message: Message) -> Properties | None:
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     properties.CorrelationData = message.correlation
     return properties
-
-
-def packet_bytes(message: Message) -> int:
-    """How long the PUBLISH of MQTT 5 is (3.3) that carries this message at QoS 1, its fixed header with it."""
-    properties = 0 if message.correlation is None else 3 + len(message.correlation)
-    rest = 4 + len(message.topic.encode()) + _length_bytes(properties) + properties + len(message.payload)
-    return 1 + _length_bytes(rest) + rest
-
-
-def _length_bytes(value: int) -> int:
-    """How many bytes a variable byte integer takes (1.5.5)."""
-    return max(1, -(-value.bit_length() // 7))

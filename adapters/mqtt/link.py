@@ -19,19 +19,18 @@ from adapters.mqtt.client import (
     connect,
     correlated,
     made,
-    packet_bytes,
     without_delay,
 )
 from adapters.mqtt.codec import printable
 from adapters.mqtt.config import MqttOptions
 from adapters.mqtt.faults import LIBRARY_FAULTS, Faults
 from adapters.mqtt.outbox import Message
+from adapters.mqtt.posts import Posts
 from adapters.mqtt.replies import Reply
 from bridge.api import Certified, Clock, LinkError, LinkRefused, shown, unseen
 
 CLOSE_S: Final = 1.0
 BURST: Final = 200  # packets read in one turn of the event loop
-WINDOW: Final = 20  # messages published and not yet acknowledged; the broker may ask for fewer
 LATE_S: Final = 30.0  # for the answer to a subscription that stands behind messages
 LONGEST_TICK_S: Final = 1.0
 NOBODYS: Final = "smp-bridge/nobody"  # a filter that is never subscribed, to be taken back: every broker answers, and nothing changes
@@ -86,17 +85,12 @@ class Link:
         self._subscribed = False
         self._visited = False
         self._late: asyncio.TimerHandle | None = None
-        self._status_mid = 0
-        self._window = WINDOW
-        self._largest: int | None = None  # bytes of a packet that the broker takes; None where it does not say
-        self._unsaid = False  # our status is on its way
-        self._outstanding: dict[int, int] = {}
+        self._posts = Posts()
         self._asked = 0
         self.messages = 0
         """How many messages came so far."""
         self.kept_s: int | None = None
         """For how long the broker keeps our session, where it said that this is shorter than was asked."""
-        self._refused: dict[int, str] = {}
         self._tick: asyncio.TimerHandle | None = None
         self._client = made(options, client_id)
         self._listen()
@@ -121,38 +115,26 @@ class Link:
         if self._options.status_topic is not None:
             with self._translated("publishing"):
                 info = self._client.publish(self._options.status_topic, ONLINE, AT_LEAST_ONCE, retain=True)
-            self._status_mid, self._unsaid = info.mid, True
+            self._posts.status(info.mid)
 
     async def publish(self, messages: Sequence[Message]) -> dict[int, str]:
         """Publish these and wait until the broker has each; returns what it refused, by position. Raises `LinkError`.
 
-        What is larger than the broker says it takes is not sent: it would end the connection (MQTT 5, 3.2.2.3.6), at each new one again.
+        What is larger than the broker says it takes is not sent: it would end the connection, at each new one again.
         """
         self.check()
-        self._refused = self._too_large(messages)
-        await self._until(lambda: not self._unsaid, "publishing")  # it counts in the window too
-        posts = [(at, message) for at, message in enumerate(messages) if at not in self._refused]
-        for start in range(0, len(posts), self._window):
-            for position, message in posts[start : start + self._window]:
+        await self._until(lambda: self._posts.status_said, "publishing")
+        for together in self._posts.begin(messages):
+            for position, message in together:
                 with self._translated("publishing"):
                     info = self._client.publish(
                         message.topic, message.payload, AT_LEAST_ONCE, message.retain, correlated(message)
                     )
                 if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
                     raise self.fail(f"publishing failed ({info.rc.name})")
-                self._outstanding[info.mid] = position
-            await self._until(lambda: not self._outstanding, "publishing")
-        return self._refused
-
-    def _too_large(self, messages: Sequence[Message]) -> dict[int, str]:
-        if self._largest is None:
-            return {}
-        sizes = {position: packet_bytes(message) for position, message in enumerate(messages)}
-        return {
-            position: f"the message takes {size} bytes, the broker allows {self._largest}; raise its limit, or name fewer members in `payload`"
-            for position, size in sizes.items()
-            if size > self._largest
-        }
+                self._posts.outstanding[info.mid] = position
+            await self._until(lambda: not self._posts.outstanding, "publishing")
+        return self._posts.refused
 
     async def round_trip(self) -> None:
         """Ask the broker something that changes nothing, and wait for its answer: what it sent before has come then. Raises `LinkError`."""
@@ -198,7 +180,7 @@ class Link:
         The last word is acknowledged before the socket closes: closing with bytes unread resets the connection, and the broker would then lose
         what it had not read yet, acknowledgements above all.
         """
-        well = self._error is None and self._socket is not None and not self._outstanding
+        well = self._error is None and self._socket is not None and not self._posts.outstanding
         self._closing = True
         try:
             if well:
@@ -214,7 +196,7 @@ class Link:
         with self._translated("closing"):
             if self._connected and self._options.status_topic is not None:
                 info = self._client.publish(self._options.status_topic, OFFLINE, AT_LEAST_ONCE, retain=True)
-                self._status_mid = info.mid
+                self._posts.status(info.mid)
                 await self._heard_out.wait()
             self._client.disconnect()
         await self._gone.wait()
@@ -371,10 +353,7 @@ class Link:
             return
         kept = getattr(properties, "SessionExpiryInterval", None)
         self.kept_s = kept if isinstance(kept, int) and kept < self._options.session_expiry else None
-        most = getattr(properties, "ReceiveMaximum", None)
-        if isinstance(most, int):
-            self._window = min(self._window, most)
-        self._largest = getattr(properties, "MaximumPacketSize", None)
+        self._posts.bound(getattr(properties, "ReceiveMaximum", None), getattr(properties, "MaximumPacketSize", None))
         self._connected = True
         self._moved.set()
 
@@ -420,13 +399,11 @@ class Link:
         self, _client: Client, _userdata: Any, mid: int, reason: ReasonCode, _properties: Properties | None
     ) -> None:
         self._events += 1
-        if self._closing and mid == self._status_mid:
+        ours = self._posts.is_status(mid)
+        if self._closing and ours:
             self._heard_out.set()
-        self._unsaid = self._unsaid and mid != self._status_mid
-        position = self._outstanding.pop(mid, None)
-        if position is not None and reason.is_failure:
-            self._refused[position] = f"the broker refuses the message ({printable(reason)})"
-        elif mid == self._status_mid and reason.is_failure:
+        self._posts.answered(mid, f"the broker refuses the message ({printable(reason)})" if reason.is_failure else "")
+        if ours and reason.is_failure:
             self._fail(self._faults.statusless(reason))
         self._moved.set()
 

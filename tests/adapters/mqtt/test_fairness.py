@@ -10,7 +10,8 @@ from itertools import groupby
 import pytest
 from mqtt_site import ASSET, chargers, outcome, read_site, request, selection_of, take
 
-from adapters.mqtt.link import BURST, WINDOW
+from adapters.mqtt.link import BURST
+from adapters.mqtt.posts import WINDOW
 
 FLOOD = 5 * BURST
 SOON = 3 * BURST  # a waiting task needs a turn or two of the loop to run
@@ -54,7 +55,7 @@ async def test_another_flow_s_request_is_not_held_up_by_what_comes_behind_it(ses
         writes = [write for number in range(outcomes) for write in outcome("EV001", f"r-{number}")]
         writing = asyncio.create_task(link.write(writes))
         await asyncio.sleep(0)
-        assert len(link._link._outstanding) == outcomes
+        assert len(link._link._posts.outstanding) == outcomes
         link._link.resume()
         (arrival,) = await take(link)
         heard = link._link.messages - before

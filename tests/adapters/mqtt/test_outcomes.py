@@ -11,9 +11,10 @@ from played_broker import PlayedBroker, serving
 
 from adapters.mqtt import ADAPTER
 from adapters.mqtt.book import FlowBook
-from adapters.mqtt.client import correlated, made, packet_bytes
+from adapters.mqtt.client import correlated, made
 from adapters.mqtt.config import MqttOptions
 from adapters.mqtt.outbox import Message, outgoing
+from adapters.mqtt.posts import packet_bytes
 from bridge.api import OutcomeField, Quality
 
 
