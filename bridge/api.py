@@ -19,7 +19,7 @@ from bridge.clock import Clock, Stamp
 from bridge.errors import ConfigError, LinkError, LinkRefused, Problem, RetryLater
 from bridge.inspection import Beside, Browser, Credentials, FlowDraft, Look, Probe, Search, Seen, Trouble
 from bridge.model import UNMAPPED_ERROR_CODE, EmsState, HostReason, Quality, Reading, Record, Trigger, ValueKind
-from bridge.peers import Certified, OnExpired, PeerCertificate, has_expired, shown, unseen, without_dates
+from bridge.peers import Certified, OnExpired, PeerCertificate, has_expired, load_own, shown, unseen, without_dates
 from bridge.secret import Secret
 
 __all__ = [
@@ -80,6 +80,7 @@ __all__ = [
     "Written",
     "fit_transaction_id",
     "has_expired",
+    "load_own",
     "read_guarded",
     "shown",
     "tls_certificates",

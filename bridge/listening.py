@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bridge.errors import BridgeError
+from bridge.peers import load_own
 
 
 def server_context(certificate: Path, private_key: Path, client_ca: Path | None) -> ssl.SSLContext:
     """TLS 1.2 or newer for our own listener; with `client_ca`, callers must show a certificate of that authority."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, private_key)
+    load_own(context, certificate, private_key)
     if client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(client_ca)

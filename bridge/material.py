@@ -17,6 +17,7 @@ from bridge.envelope.certified import Agreed
 from bridge.errors import ConfigError, Problem
 from bridge.hsm import HsmSigner, Token
 from bridge.keys import CHAIN, KeySigner, ShownSigner, certify, load_authorities, load_jwks, load_signer
+from bridge.peers import load_own
 from bridge.profile import Profile
 
 _UNREAD: Final = "one of the two is no such file, or the key is encrypted"  # where OpenSSL gives no reason of its own
@@ -210,7 +211,7 @@ def _tried(check: Callable[[], object]) -> Sequence[Problem]:
 
 def _pair(certificate: Path, private_key: Path) -> None:
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key)
+        load_own(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certificate, private_key)
     except (ssl.SSLError, OSError) as error:
         reason = (getattr(error, "reason", None) or _UNREAD).replace("_", " ").lower()
         text = f"is not a PEM certificate chain whose first certificate belongs to the key {private_key} ({reason})"

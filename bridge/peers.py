@@ -1,10 +1,11 @@
-"""What the certificate of an EMS says of time: until when it holds, and what follows its end. Of a certificate nothing is waived but its end."""
+"""What the certificate of an EMS says of time: until when it holds, and what follows its end. Of a certificate nothing is waived but its end. And how our own is loaded."""
 
 import enum
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from bridge.errors import LinkRefused
@@ -42,6 +43,18 @@ def unseen(_certificate: PeerCertificate) -> None:
 def has_expired(error: BaseException | None) -> bool:
     """Whether a TLS connection failed over the end of a certificate, and over nothing before that."""
     return isinstance(error, ssl.SSLCertVerificationError) and error.verify_code == _HAS_EXPIRED
+
+
+def load_own(context: ssl.SSLContext, certificate: str | Path, private_key: str | Path | None) -> None:
+    """Our own certificate and its key, from PEM files. Raises `ssl.SSLError` or `OSError`.
+
+    A key with a passphrase is such an error: the library would ask for it at the terminal, and wait there for a person while the host stands still.
+    """
+
+    def asked() -> str:
+        raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the private key has a passphrase; give one without")
+
+    context.load_cert_chain(certificate, private_key, password=asked)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pymodbus.framer import FramerType
 from pymodbus.transport import CommParams, CommType
 
 from adapters.modbus.config import Framing, ModbusOptions, Tls
-from bridge.api import LinkRefused
+from bridge.api import LinkRefused, load_own
 
 _NEVER: Final = 1 << 31
 
@@ -132,7 +132,7 @@ def _context(tls: Tls) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=tls.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if tls.certificate is not None:
-            context.load_cert_chain(tls.certificate, tls.private_key)
+            load_own(context, tls.certificate, tls.private_key)
     except (ssl.SSLError, OSError) as error:
         raise LinkRefused(
             f"the certificates of `tls:` cannot be used: {error}", hint="smp-bridge certificates doctor says more"

@@ -16,6 +16,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from bridge.anchoring.places import ANSWER_S, NotTaken, told, trust
 from bridge.config.anchors import MqttOptions
 from bridge.config.references import FileSecret
+from bridge.peers import load_own
 
 QOS: Final = 1
 _STEP_S: Final = 0.2
@@ -121,7 +122,7 @@ class _Talk:
         options, context = self._options, trust(self._options.ca)
         if options.certificate is not None:
             try:
-                context.load_cert_chain(options.certificate, options.private_key)
+                load_own(context, options.certificate, options.private_key)
             except (ssl.SSLError, OSError) as error:
                 raise NotTaken(f"{options.certificate} and its key cannot be used") from error
         return context

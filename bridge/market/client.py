@@ -18,6 +18,7 @@ from bridge.market.connection import PIECE, Answer, Connection, Lost, NotHttp, P
 from bridge.market.echoes import LEAST, SHOWN
 from bridge.market.peers import NO_PEER, peer_of
 from bridge.measure.reach import Reach
+from bridge.peers import load_own
 from bridge.platform import Exchange, Failure
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def tls_context(settings: ClientSettings) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=settings.ca_file)
     context.minimum_version = ssl.TLSVersion.TLSv1_3 if settings.tls_minimum == "1.3" else ssl.TLSVersion.TLSv1_2
     if settings.certificate_file:
-        context.load_cert_chain(settings.certificate_file, settings.key_file)
+        load_own(context, settings.certificate_file, settings.key_file)
     return context
 
 

@@ -5,12 +5,14 @@ import ssl
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from short_lived import HOST, certificate, flaws, tls_server
 from virtual_time import in_virtual_time
 
 from bridge.errors import LinkRefused
 from bridge.field.certificates import LONGEST_S, PeerWatch
-from bridge.peers import OnExpired, PeerCertificate, has_expired, shown, without_dates
+from bridge.peers import OnExpired, PeerCertificate, has_expired, load_own, shown, without_dates
 
 S = 10**9
 START = 1_795_000_000 * S
@@ -157,3 +159,15 @@ def test_a_clock_that_is_set_and_a_link_without_a_certificate():
         assert asyncio.get_running_loop().time() - began <= LONGEST_S
 
     in_virtual_time(work())
+
+
+def test_nobody_is_asked_for_the_passphrase_of_a_key(tmp_path):
+    """The library would ask at the terminal, if there is one, and the host would stand still; it is said instead."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    own = trustme.CA().issue_cert("smp-bridge.example")
+    own.cert_chain_pems[0].write_to_path(tmp_path / "own.pem")
+    kept = serialization.BestAvailableEncryption(b"secret")
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
+    (tmp_path / "own.key").write_bytes(key.private_bytes(*form, kept))
+    with pytest.raises(ssl.SSLError, match="has a passphrase"):
+        load_own(ssl.create_default_context(), tmp_path / "own.pem", tmp_path / "own.key")
