@@ -96,7 +96,7 @@ class AdminWorld:
         return [event.kind for event in await self.journal.events(subject)]
 
 
-async def undecided(journal, clock, participant, flow, key, number, state=SubmissionState.IN_DOUBT):
+async def undecided(journal, clock, participant, flow, key, number, state=SubmissionState.IN_DOUBT, transaction_id=""):
     """A submission of one item that went out and came to this state: IN_DOUBT, RETRY_WAIT for an hour."""
     fields = {
         "site": "north", "flow": flow, "place": f"{participant}-{key}", "participant": participant,
@@ -111,7 +111,9 @@ async def undecided(journal, clock, participant, flow, key, number, state=Submis
     submission = f"s-{number}"
     fast = FastCall(submission=submission, keys=(key,), rows=(0,), call=call, market=market)
     assert (await journal.accept(field_, [Candidate(**fields)], fast)).fast
-    answer = AnswerNote(status=0, headers={}, body=b"", detail=f"reset, says {participant}", transaction_id="")
+    answer = AnswerNote(
+        status=0, headers={}, body=b"", detail=f"reset, says {participant}", transaction_id=transaction_id
+    )
     later_ns = clock.wall_ns() + 3600 * 10**9
     await journal.answered(market, submission, state, answer, retry_ns=later_ns)
     await journal.release([field_, market])

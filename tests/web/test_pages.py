@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 import pytest_asyncio
-from admin_world import BOTH, LIVE, TEST, admin_world
+from admin_world import BOTH, LIVE, TEST, admin_world, undecided
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from browser import browser, seen
@@ -13,6 +13,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from bridge.journal.people import Decision, Scope
+from bridge.submission import SubmissionState
 from bridge.web.roles import Role
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -89,6 +90,16 @@ def driver(tmp_path_factory):
 async def world(tmp_path_factory):
     """Submissions of two participants; names and texts of one of them hold markup."""
     async with admin_world(tmp_path_factory.mktemp("journal")) as made:
+        await undecided(
+            made.journal,
+            made.clock,
+            TEST,
+            "trial",
+            "Z",
+            "01a22706c7850f1a3a3d",
+            SubmissionState.AWAITING_RETURN,
+            "a0BuO5wBEngNgK6FZ9",
+        )
         made.submissions = {name: await made.in_doubt(name, key=MARKUP) for name in BOTH}
         made.open = await made.in_doubt(TEST, key="B")
         await made.journal.alarm("IN_DOUBT", participant=TEST, subject=made.submissions[TEST], text=MARKUP)
@@ -152,7 +163,7 @@ LINES = """(() => {
 BEYOND = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
 
 
-@pytest.mark.parametrize("width", [400, 1250])
+@pytest.mark.parametrize("width", [400, 1100])
 async def test_names_are_whole_and_long_texts_are_not(page, world, width):
     """No id and no time is broken at its hyphens, and a text of a device without a blank pushes nothing off the screen, the form to acknowledge it least of all."""
     with seen(page.driver, "names_are_whole"):
