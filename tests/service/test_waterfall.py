@@ -13,7 +13,7 @@ def shown(made, monkeypatch, capsys, *arguments):
     monkeypatch.setattr(
         sys, "argv", ["smp-bridge", "submissions", *arguments, "--config", str(made.directory / "config")]
     )
-    monkeypatch.setattr("bridge.cli.submissions._read", lambda config, ask: made.found)
+    monkeypatch.setattr("bridge.cli.submissions.read", lambda config, ask: made.found)
     with suppress(SystemExit):
         main()
     return capsys.readouterr().out
