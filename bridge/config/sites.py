@@ -80,7 +80,7 @@ class SiteReader:
         settings = document.mapping(loc)
         protocol = settings.get(_PROTOCOL)
         if not isinstance(protocol, str):
-            if settings:
+            if settings and not document.flaw(loc):
                 document.wrong(loc, f"`{_PROTOCOL}` is missing; add it, such as `{_PROTOCOL}: opcua`")
             return None
         try:

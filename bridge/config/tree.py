@@ -15,6 +15,22 @@ MAX_DEPTH: Final = 100  # no setting of ours stands deeper than some ten
 _TOO_DEEP: Final = f"is nested more than {MAX_DEPTH} levels deep; nothing that the bridge reads is"
 
 
+# What the parser says, and what it most often means in a file written by hand; the first that fits.
+_HINTS: Final = (
+    (r"'\t'", "; YAML is indented by spaces, never by tabs"),
+    ("<block end>, but found '}'", "; there is no brace to be closed"),
+    ("<block end>, but found ']'", "; there is no bracket to be closed"),
+    ("expected <block end>", "; the keys of one mapping begin in the same column, so look at how this line and those above are indented"),
+    ("mapping values are not allowed", "; behind a key stand a colon and a blank, and a colon inside text needs quotes: look at the line above too"),
+    ("could not find expected ':'", "; behind a key stand a colon and a blank: look at the line above"),
+    ("expected ',' or", "; what was opened on line {opened} is not closed"),
+    ("quoted scalar found unexpected end", "; the quote of line {opened} is not closed"),
+    ("unknown escape character", "; in double quotes a backslash is written twice, in single quotes once"),
+    ("cannot start any token", "; text that begins with this sign stands in quotes"),
+    ("alias", "; text that begins with * stands in quotes"),
+)  # fmt: skip
+
+
 class Place(NamedTuple):
     """Line and column, from 1."""
 
@@ -71,9 +87,14 @@ def read_tree(path: Path, shown: str) -> Tree:
     tree = Tree(file=shown, directory=path.parent)
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8; save it as UTF-8"
-        tree.problems.append(Problem(text=f"cannot be read: {reason}", file=shown))
+    except OSError as error:
+        tree.problems.append(Problem(text=f"cannot be read: {error.strerror}", file=shown))
+        return tree
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start]
+        line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
+        text = "cannot be read: not UTF-8; save it as UTF-8"
+        tree.problems.append(Problem(text=text, file=shown, line=line, column=column))
         return tree
     if not _read_quickly(tree, text):
         _read_carefully(tree, text)
@@ -113,8 +134,9 @@ def _read_carefully(tree: Tree, text: str) -> None:
 def _syntax(tree: Tree, error: Any) -> Problem:
     mark = error.problem_mark or error.context_mark
     text = " ".join(str(part).split("\n")[0].strip() for part in (error.context, error.problem) if part)
-    if r"'\t'" in text:
-        text += "; YAML is indented by spaces, never by tabs"
+    hint = next((hint for said, hint in _HINTS if said in text), "")
+    opened = error.context_mark.line + 1 if error.context_mark else 1
+    text += hint.format(opened=opened)
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     return Problem(text=f"not YAML: {text}", file=tree.file, line=line, column=column)
 

@@ -181,6 +181,39 @@ def test_tabs_are_named(directory):
     assert any(problem.endswith("YAML is indented by spaces, never by tabs") for problem in problems_of(directory))
 
 
+@pytest.mark.parametrize(
+    ("text", "place", "hint"),
+    [
+        ("a:\n    b: 1\n  c: 2\n", "3:3", "begin in the same column"),
+        ("a:\n  b: 1\n   c: 2\n", "3:5", "look at the line above too"),
+        ("a:\n  b:1\n  c: 2\n", "3:4", "a colon and a blank"),
+        ("name: Smith: Co\n", "1:12", "a colon inside text needs quotes"),
+        ("a:\n  b: [1, 2\nc: 3\n", "3:2", "what was opened on line 2 is not closed"),
+        ("a: {b: 1}}\n", "1:10", "there is no brace to be closed"),
+        ("a: 1\nb: 'x\nc: 3\n", "4:1", "the quote of line 2 is not closed"),
+        ('path: "C:\\dir"\n', "1:11", "in double quotes a backslash is written twice"),
+        ("each: *\n", "1:8", "text that begins with * stands in quotes"),
+        ("name: @home\n", "1:7", "text that begins with this sign stands in quotes"),
+    ],
+)
+def test_what_the_parser_says_is_said_so_that_it_helps(directory, text, place, hint):
+    """The commonest slips of a file written by hand."""
+    (directory / "sites" / "north.yaml").write_text(text)
+    (problem,) = problems_of(directory)
+    assert problem.startswith(f"sites/north.yaml:{place}: not YAML: ")
+    assert hint in problem.partition("; ")[2]
+
+
+def test_a_file_of_another_encoding_is_told_with_the_place(directory):
+    """The line of the first letter that is not UTF-8; a byte order mark and line ends of Windows are no mistake."""
+    path = directory / "sites" / "north.yaml"
+    good = path.read_text()
+    path.write_bytes("site: north\n# Rügen\n".encode("latin-1"))
+    assert problems_of(directory) == ["sites/north.yaml:2:4: cannot be read: not UTF-8; save it as UTF-8"]
+    path.write_bytes(b"\xef\xbb\xbf" + good.replace("\n", "\r\n").encode())
+    assert read(directory).sites["north"].name == "north"
+
+
 def test_no_class_of_ours_is_named(directory):
     """Where a mapping is wanted."""
     (directory / "sites" / "north.yaml").write_text("- a list\n")
