@@ -112,7 +112,8 @@ def sandbox(
     }  # fmt: skip
     set_up("warning")
     with suppress(KeyboardInterrupt):
-        asyncio.run(_serve(options, directory, mtls=mtls))
+        # Absolute: what it says is written into a configuration, which takes paths from where it lies itself.
+        asyncio.run(_serve(options, directory.absolute(), mtls=mtls))
 
 
 async def _serve(options: dict[str, Any], directory: Path, *, mtls: bool) -> None:
@@ -172,7 +173,7 @@ def _write(directory: Path, made: "Sandbox", clients: Any, *, mtls: bool) -> Non
         ("returns.crt.pem", own.certificate, 0o644),
         ("returns.key.pem", own.private_key, 0o600),
         *((("smp.crt.pem", made.certificate, 0o644),) if made.certificate else ()),
-        ("env.sh", _environment(directory.absolute(), made, mtls=mtls).encode(), 0o644),
+        ("env.sh", _environment(directory, made, mtls=mtls).encode(), 0o644),
     ):
         write_whole(directory / name, data, mode=mode)
 
