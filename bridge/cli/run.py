@@ -51,6 +51,8 @@ def run(
     Under systemd it tells when it is ready, reloads, stops and is alive, and listens on the sockets that it is given (systemd/ in the source).
     """
     set_up(log_level.value)
+    # Until the loop hears it: a reload before the start is over has nothing to do, and must not end it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with calm_imports():  # of the adapters, and models as they are built
         loaded = load_whole(config)
     _only(loaded, participant)

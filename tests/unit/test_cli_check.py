@@ -1,7 +1,9 @@
 """`smp-bridge check`: everything is said, nothing is started, and the exit status tells the two apart."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -238,6 +240,32 @@ def test_a_draft_is_accepted_with_a_warning_and_never_run(real, capsys):
     _finished(loaded, [f"not-{name}"])
 
 
+@pytest.fixture
+def hung_up():
+    """How often SIGHUP did what it did before; this process keeps no part of what a start makes of it."""
+    found = []
+    before = signal.signal(signal.SIGHUP, lambda *_: found.append(None))
+    yield found
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_a_reload_during_the_start_does_not_end_it(hung_up, monkeypatch):
+    """Its first second is imports and the configuration: whoever renews a certificate then is not heard, and need not be."""
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert len(hung_up) == 1
+
+    def loads(_):
+        os.kill(os.getpid(), signal.SIGHUP)
+        raise ConfigError([])
+
+    monkeypatch.setattr("bridge.cli.run.load_whole", loads)
+    monkeypatch.setattr("bridge.cli.run.set_up", lambda _: None)
+    with pytest.raises(ConfigError):
+        run(Path())
+    assert len(hung_up) == 1
+
+
+@pytest.mark.usefixtures("hung_up")
 def test_run_refuses_a_draft(real, monkeypatch):
     """The command itself, before the service: a configuration error."""
     drafted(real)
