@@ -74,7 +74,8 @@ class Wake:
         self._socket.bind(self._address(self._name))
         if os.geteuid() == 0:  # a command of root's is woken by the service too
             owner = os.fstat(self._handle)
-            os.chown(self._name, owner.st_uid, owner.st_gid, dir_fd=self._handle, follow_symlinks=False)
+            with suppress(PermissionError):
+                os.chown(self._name, owner.st_uid, owner.st_gid, dir_fd=self._handle, follow_symlinks=False)
         self._loop.add_reader(self._socket, self._readable)
 
     def event(self, topic: str) -> asyncio.Event:

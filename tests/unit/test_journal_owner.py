@@ -127,3 +127,15 @@ async def test_a_file_in_the_directorys_place_is_said(tmp_path):
     with pytest.raises(JournalUnusable, match="Not a directory"):
         await worked_on(tmp_path / "var" / "journal.db")
     assert (tmp_path / "var").read_text() == "a file"
+
+
+async def test_a_root_that_may_not_give_away_works_all_the_same(path, given, monkeypatch):
+    """In a container without that right, or under a unit's filter of system calls, the files stay root's."""
+
+    def refused(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchown", refused)
+    monkeypatch.setattr(os, "chown", refused)
+    assert path in await worked_on(path)
+    assert given == set()
