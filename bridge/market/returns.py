@@ -22,6 +22,8 @@ from bridge.profile import FreshnessMode, Profile
 from bridge.profile.model import Freshness as FreshnessRule
 from bridge.wire import BatchReturn, MessageMeta, Unreadable, Wire
 
+MOST_ID: Final = 400  # characters; an index of PostgreSQL takes no key of more than about 2,700 bytes
+
 
 class Freshness(enum.Enum):
     """How old a return's own timestamp is."""
@@ -88,6 +90,8 @@ class ReturnReader:
         meta = self._wire.read_meta(headers, content, verified.protected)
         if meta is None or not meta.message_id:
             raise MessageRefused(400, "no_message_id")
+        if len(meta.message_id) > MOST_ID:
+            raise MessageRefused(400, "message_id_too_long")
         for check in RECIPIENT_CHECKS:
             check(meta, self._identity)
         freshness = self._fresh([meta.timestamp_ns, *self._signed(verified)], received)
@@ -104,7 +108,7 @@ class ReturnReader:
             participant=self._identity.participant,
             message_id=meta.message_id,
             transaction_id=(read.transaction_id or "") if read else "",
-            correlation_id=(read.in_reply_to if read else "") or said.correlation_id,
+            correlation_id=(_ours(read.in_reply_to) if read else "") or _ours(said.correlation_id),
             content=self._meaning(content, meta),
             body=body,
             headers=headers,
@@ -261,3 +265,8 @@ TIME_CHECKS: Final[Sequence[Callable[[int | None, Stamp, FreshnessRule], None]]]
 def _shown(word: str) -> str:
     """A peer's word on one short line."""
     return "".join(letter if letter.isprintable() else "?" for letter in word[:80])
+
+
+def _ours(id_: str) -> str:
+    """An id that SMP echoes, '' where it cannot be one of ours."""
+    return id_ if len(id_) <= MOST_ID else ""

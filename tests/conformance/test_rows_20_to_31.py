@@ -229,6 +229,12 @@ async def test_row_27_whole_bodies(smp):
         await smp.refused(400, reason, *smp.seal(draft.saying(body)).sent())
 
 
+async def test_row_27_an_id_that_no_index_holds(smp):
+    """Row 27: "overlong": 400, for with a 503 the message would come again and again."""
+    draft, _ = await smp.accepted()
+    await smp.refused(400, "message_id_too_long", *smp.seal(smp.put(draft, "id", "x" * 3000)).sent())
+
+
 @each("id", "recipient")
 async def test_row_27_surrogates_where_the_header_says_who(flattened, member):
     """Row 27 where a message's members stand in the protected header: refused as any header that is no JSON text."""

@@ -169,6 +169,7 @@ STATEMENTS = {
     **BODY("_real", "'negative_zero'", NUMBERS),
     **BODY("_check_surrogates", "'lone_surrogate'", jws("test_row_27_texts")),
     **raised(returns, READ, "400, 'no_message_id'", jws("test_row_27_whole_bodies"), error="MessageRefused"),
+    **raised(returns, READ, "400, 'message_id_too_long'", jws("test_row_27_an_id_that_no_index_holds"), error="MessageRefused"),
     # the end point itself
     **answered(RECEIVE, "404, 'unknown_path'", jws("test_row_28_paths")),
     **answered(RECEIVE, "401, error.reason.value", jws("test_row_2_alg"), after=FROM),

@@ -77,8 +77,7 @@ async def test_an_early_return_that_echoes_our_message_id_alone(tmp_path):
         await smp.post(smp.draft(transaction_id="", correlation_id="theirs", in_reply_to=f"m-{ours}"))
         nothing = AnswerNote(status=0, headers={}, body=b"", detail="connection lost", transaction_id="")
         early = await smp.journal.answered(smp.sides[ACME].fence, ours, SubmissionState.IN_DOUBT, nothing)
-        for parked in early:
-            smp.sides[ACME].tracker.again(parked)
+        smp.sides[ACME].tracker.handed_out(early)
         await smp.until("SELECT state FROM submissions", ["CONFIRMED"])
 
 
@@ -104,3 +103,13 @@ async def test_a_defect_of_ours_tells_a_stranger_nothing(tmp_path, monkeypatch, 
         assert headers["Server"] == "smp-bridge"
         assert smp.new_refusals(counted) == {"host_failed": 1}
         assert "planted" in caplog.text
+
+
+@pytest.mark.parametrize("member", ["correlation_id", "in_reply_to"])
+async def test_an_echo_beyond_all_reason_names_nothing_of_ours(tmp_path, member):
+    """An index of PostgreSQL holds no key of so many letters; the transaction id says whose the return is."""
+    async with listening(tmp_path, profile="odd") as smp:
+        await smp.submission("BESS001")
+        await smp.post(smp.draft(**{"correlation_id": "theirs", member: "x" * 3000}))
+        await smp.until("SELECT state FROM submissions", ["CONFIRMED"])
+        assert smp.rows("SELECT max(length(correlation_id)) FROM returns") != [3000]
