@@ -18,7 +18,7 @@ from bridge.market.report import MarketMetrics
 from bridge.market.traces import MarketTraces
 from bridge.market.tracker import Tracker
 from bridge.model import Operation
-from bridge.platform import AnswerClass, Exchange, Verdict, outcomes, sent_again
+from bridge.platform import AnswerClass, Exchange, ReportedError, Verdict, outcomes, sent_again
 from bridge.submission import SubmissionState
 from bridge.turns import aside
 
@@ -132,6 +132,8 @@ class Answers:
                 break
             except JournalFull:
                 await asyncio.sleep(FULL_PAUSE_S)
+        if read.errors and taken.answer is AnswerClass.ACCEPTED:
+            await self._taken_with_errors(out.submission, read.errors)
         told = {"submission": out.submission, "operation": out.operation.value, "items": len(out.keys)}
         log.log(
             logging.DEBUG if answer is AnswerClass.ACCEPTED else logging.INFO,
@@ -217,6 +219,15 @@ class Answers:
         self._tracker.sent(taken.out.submission, taken.transaction_id)
         if parked:
             self._tracker.handed_out(parked)
+
+    async def _taken_with_errors(self, submission: str, errors: Sequence[ReportedError]) -> None:
+        """Two statements in one answer: what becomes of the items its result says, and a person has to know that it may not say it all."""
+        first, more = errors[0], f" and {len(errors) - 1} more" if len(errors) > 1 else ""
+        about = f" of {first.reference}" if first.reference else ""
+        text = f"the platform took the call and named an error{about} in the same answer{more}: {first.code} {first.text}; its result counts"
+        log.warning("call_taken_with_errors", extra={"participant": self._participant, "submission": submission})
+        with suppress(JournalFull):
+            await self._journal.alarm("CONFLICT", participant=self._participant, subject=submission, text=text)
 
     async def _rejected(self, taken: _Taken) -> None:
         await self._clear()

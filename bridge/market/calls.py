@@ -57,10 +57,11 @@ class PlainCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateReport:
-    """What a 2xx to a Create says; without a transaction id, `problem` says why it cannot be used."""
+    """What a 2xx to a Create says; without a transaction id, `problem` says why it cannot be used. `errors` are those that it names all the same, no warnings."""
 
     transaction_id: str = ""
     problem: str = ""
+    errors: Sequence[ReportedError] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,7 +283,8 @@ class CallMaker:
         answer = self._wire.read_answer(exchange.headers, body, protected)
         if SHOWN in answer.transaction_id:
             return CreateReport(problem="the answer's transaction id repeats a secret of ours")
-        return CreateReport(transaction_id=answer.transaction_id, problem=answer.problem)
+        errors = [_reported(error) for error in answer.errors if not error.warning] if answer.errors else ()
+        return CreateReport(transaction_id=answer.transaction_id, problem=answer.problem, errors=errors)
 
     def read_rejection(self, exchange: Exchange) -> Report:
         """A 400 or 422: whatever errors it names; an unreadable one names none."""

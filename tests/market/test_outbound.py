@@ -42,6 +42,20 @@ async def test_each_2xx_of_the_table(tmp_path, status):
         assert (await rig.until("AWAITING_RETURN")).transaction_id == "9007199254740993"
 
 
+@pytest.mark.parametrize("severity", ["ERROR", "WARNING"])
+async def test_a_call_that_is_taken_with_errors(tmp_path, severity):
+    """Its result counts, and a person hears that the answer said two things; a warning is none."""
+    error = {"code": "E1", "message": "no such site", "assetReference": "BESS001", "severity": severity}
+    answer = smp.answer("202 Accepted", json.dumps({"transactionId": "a0B1", "errors": [error]}))
+    async with market(tmp_path, answer) as rig:
+        await rig.submit("BESS001")
+        await rig.until("AWAITING_RETURN")
+        await asyncio.sleep(0.05)
+        told = [(alarm.code, alarm.text) for alarm in await rig.journal.alarms()]
+    text = "the platform took the call and named an error of BESS001 in the same answer: E1 no such site; its result counts"
+    assert told == ([("CONFLICT", text)] if severity == "ERROR" else [])
+
+
 IN_DOUBT = {
     "a 2xx that is not JSON": smp.answer("202 Accepted", "not JSON"),
     "a 2xx that is HTML": smp.answer("200 OK", "<html><body>Welcome</body></html>"),
