@@ -45,11 +45,17 @@ class Lookout:
             Key, frozenset[str]
         ] = {}  # what new or incomplete records lacked when they were looked at last
         self._gone: set[Key] = set()
+        self._missed: set[Key] = set()
         self._failure = ""
 
     def stir(self) -> None:
         """The server says that its tree has changed."""
         self._told.set()
+
+    def missed(self, place: Place) -> None:
+        """A watched node of this record is not there any more, says the server; it may be again by now, and is another then."""
+        self._missed.add((place.flow, place.name))
+        self.stir()
 
     async def run(self, indexes: Mapping[str, int], interval_s: float, named: Mapping[str, object]) -> None:
         """Look at every interval, and soon after the server told of a change; ends when nothing of these flows can change."""
@@ -119,11 +125,8 @@ class Lookout:
         known = {name: place.root for (of, name), place in self._places.items() if of == flow}
         for key in [key for key in self._growing if key[0] == flow and key[1] not in roots]:
             del self._growing[key]
-        anew = [
-            name
-            for name, root in known.items()
-            if name in roots and ((flow, name) in self._gone or root != roots[name])
-        ]
+        away = self._gone | self._missed
+        anew = [name for name, root in known.items() if name in roots and ((flow, name) in away or root != roots[name])]
         if anew:
             self._lost(f"{_some(anew)} of flow {flow} was made anew on the server")
         gone = [name for name in known if name not in roots and (flow, name) not in self._gone]

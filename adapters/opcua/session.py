@@ -20,7 +20,7 @@ from adapters.opcua.servers import HEALTHY, SERVICE_LEVEL, Reached, connect, sta
 from adapters.opcua.structures import Shapes
 from adapters.opcua.subscriptions import Subscriptions
 from adapters.opcua.together import running
-from adapters.opcua.values import content, overflowed, reading
+from adapters.opcua.values import content, is_gone, overflowed, reading
 from adapters.opcua.watch import Due, Handle, Rhythm, Watched
 from adapters.opcua.watching import PART, Watching
 from adapters.opcua.word import write_word
@@ -250,6 +250,11 @@ class OpcUaSession:
             return False
         if not 0 <= item.ClientHandle < len(self._handles):
             return False
+        watched = self._handles[item.ClientHandle].watched
+        if not is_gone(item.Value):
+            watched.lived = True
+        elif watched.lived:
+            self._lookout.missed(watched.place)
         lost = overflowed(item.Value)
         self._take(item.ClientHandle, item.Value, anyway=lost)
         return lost

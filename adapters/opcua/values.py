@@ -7,6 +7,7 @@ from adapters.opcua.errors import status_name
 from adapters.opcua.library import ua
 from bridge.api import Reading
 
+_GONE: Final = frozenset({ua.StatusCodes.BadNodeIdUnknown, ua.StatusCodes.BadNodeIdInvalid})
 OVERFLOW: Final = 0x0480  # "this is about a value", and "its queue overflowed"
 
 
@@ -29,6 +30,11 @@ def content(value: Any) -> tuple[int, Any]:
 def overflowed(value: Any) -> bool:
     """Whether changes before this one were lost at the server (OPC 10000-4, 7.39.1)."""
     return value.StatusCode is not None and value.StatusCode.value & OVERFLOW == OVERFLOW
+
+
+def is_gone(value: Any) -> bool:
+    """Whether the server says that there is no such node (any more); node-opcua says it is no valid one."""
+    return value.StatusCode is not None and value.StatusCode.value in _GONE
 
 
 def variant_of(value: object, target: Target) -> Any:

@@ -17,6 +17,7 @@ class Watched:
     request: int | None = None
     sequence: int | None = None
     seen: object = None
+    lived: bool = False  # the server told of its nodes
 
     @property
     def asks(self) -> bool:

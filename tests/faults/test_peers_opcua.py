@@ -5,7 +5,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
-from faulty_ems import NodeOpcUa, faulty_ems, survived
+from faulty_ems import REGISTERED, WORDS, NodeOpcUa, faulty_ems, survived
+from opcua_peer import ASSETS
 
 from adapters.opcua import ADAPTER
 
@@ -42,6 +43,26 @@ async def test_subscriptions_ended_by_the_server(made, table):
         assert (await link.peer.order("end-subscriptions"))["count"]
 
     await survived(made, table, "subscriptions ended by the server", inject)
+
+
+async def test_an_asset_is_added_and_others_are_made_anew(made, table):
+    """The EMS's tree changes while the service is connected: an asset that is added is registered, and so is one whose nodes went and came back."""
+    [link] = made.links
+    await link.peer.again(tells=[ASSETS])
+    await link.until_up(up=True, within_s=10)
+
+    async def inject():
+        next_place = link.places[len(link.asked)]
+        await link.peer.prune(next_place)
+        await link.peer.order("grow")
+        await link.peer.grow("BESS900", 900)
+        await link.peer.request("BESS900")
+
+    await survived(made, table, "assets added and made anew", inject)
+    async with asyncio.timeout(20):
+        while WORDS[await link.peer.value(f"{ASSETS}/BESS900/Registration/State")] != REGISTERED:
+            await asyncio.sleep(0.02)
+    assert made.sandbox.ledger.creates("REF900") == 1
 
 
 async def test_no_session_is_free(made, table):

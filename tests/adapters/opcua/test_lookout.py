@@ -127,6 +127,17 @@ async def test_a_record_that_was_taken_away_is_told_once_and_met_anew_when_it_co
     assert (entry.flow, entry.count, entry.first_place) == ("batteries", 1, "BESS003")
 
 
+async def test_a_record_that_is_made_anew_in_one_go_is_met_by_a_new_session(peer):
+    """There is no moment in which it could be missed in the tree; the server says that what was watched is not there any more."""
+    async with opened(peer, rebrowse_interval="1h") as session:
+        coming = asyncio.create_task(next_record(session))
+        await until(lambda: all(each.watched.lived for each in session._handles))
+        await peer.prune("BESS003")
+        await peer.order("grow")
+        with pytest.raises(LinkError, match=r"BESS003 of flow batteries was made anew on the server"):
+            await coming
+
+
 async def test_a_server_that_cannot_be_looked_at_keeps_its_session(peer, monkeypatch, caplog):
     """What stands still works; the reason is told once."""
     looks = []
