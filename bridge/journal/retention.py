@@ -39,7 +39,11 @@ FIRST_S: Final = 300.0  # a start has other things to do
 LEAP_NS: Final = (
     7 * 86_400 * 1_000_000_000
 )  # more than this between two daily rounds: the host was off, or its clock was set
+WAIT_NS: Final = (
+    23 * 3600 * 1_000_000_000
+)  # after a leap; an hour less than a day, for a slewed clock may bring the next round a little early
 _LOOKED: Final = "retention_looked"  # in the journal's own facts: when the last round was, by this machine's clock
+_LEAPT: Final = "retention_leapt"  # likewise: the last round that found a leap
 _STEP: Final = 500
 _TERMINAL: Final = frozenset(state.value for state in SubmissionState if state.terminal)
 _LIVE: Final = dump([state.value for state in ItemState if state.live])
@@ -179,6 +183,11 @@ def forget_beside(tx: Tx, before_ns: int) -> None:
 # ------------------------------------------------------------------------------------------------------------ the task
 
 
+def _noted(tx: Tx, looked: str, leapt: str | None) -> None:
+    sealing.set_meta(tx, _LOOKED, looked)
+    sealing.set_meta(tx, _LEAPT, leapt)
+
+
 class Retention:
     """Ends what is too old, soon after the start and then daily; one at a time on one journal, under the lease `archive.ARCHIVE`."""
 
@@ -227,9 +236,8 @@ class Retention:
         before_ns = now_ns - int(self._retention_s * 1e9)
         done = Retired()
         if self._wrong_clock() or await self._leapt(now_ns):
-            log.warning(
-                "retention_waits", extra={"cause": "the clock is wrong, or more than 7 days lie between two rounds"}
-            )
+            cause = "the clock is wrong, or more than 7 days lay between two rounds less than a day ago"
+            log.warning("retention_waits", extra={"cause": cause})
             return done
         if await self._evidence.read(lambda rows: old_blocks(rows, before_ns)):
             await self._archiver.archive(self._retention_s)
@@ -243,10 +251,15 @@ class Retention:
         return done
 
     async def _leapt(self, now_ns: int) -> bool:
-        """Whether so much lies between the last round and this one that the clock may have been set; without one before nobody knows."""
-        last = await self._evidence.read(lambda rows: sealing.meta(rows, _LOOKED))
-        await self._evidence.write_beyond(lambda tx: sealing.set_meta(tx, _LOOKED, str(now_ns)))
-        return last is None or now_ns - int(last) > LEAP_NS
+        """Whether so much lay between two rounds, less than a day ago, that the clock may have been set; without one before nobody knows.
+
+        The day passes by the journal and not by rounds: a restart, or another process on the same journal, makes the next one after minutes.
+        """
+        last, leapt = await self._evidence.read(lambda rows: (sealing.meta(rows, _LOOKED), sealing.meta(rows, _LEAPT)))
+        if last is None or now_ns - int(last) > LEAP_NS:
+            leapt = str(now_ns)
+        await self._evidence.write_beyond(partial(_noted, looked=str(now_ns), leapt=leapt))
+        return leapt is not None and 0 <= now_ns - int(leapt) < WAIT_NS
 
     async def _segments(self, fence: Fence, before_ns: int, done: Retired) -> Exception | None:
         """What is in the way of one participant's is in nobody else's: the first problem is told when all were looked at."""

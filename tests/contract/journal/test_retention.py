@@ -52,6 +52,7 @@ class Desk:
     async def round(self):
         """The round of a day after one: the first does nothing when the clock was moved since."""
         await self.retention.round()
+        self.kit.clock.advance(DAY_S)
         return await self.retention.round()
 
     async def sleep(self, seconds):
@@ -232,6 +233,21 @@ async def test_a_clock_that_leapt_ends_nothing_before_the_next_day(desk):
     assert (await desk.round()).segments == 1
     assert b"content of old" not in await desk.bytes_left()
     assert await desk.faults() == []
+
+
+async def test_a_start_after_a_leap_does_not_shorten_the_day(desk):
+    """Each start looks after five minutes, and so does each further process on the journal: that is not the day on which somebody notices."""
+    kit = desk.kit
+    await desk.life("old")
+    await desk.life("last")
+    await desk.retention.round()
+    kit.clock.advance(10 * YEAR_S)
+    for _ in range(3):
+        kit.clock.advance(FIRST_S)
+        assert (await desk.retention.round()).segments == 0
+    assert b"content of old" in await desk.bytes_left()
+    kit.clock.advance(DAY_S)
+    assert (await desk.retention.round()).segments == 1
 
 
 async def test_what_is_retired_while_it_is_verified_is_no_fault(desk):
