@@ -5,9 +5,13 @@ import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
+from bridge.clock import SystemClock
 from bridge.errors import BridgeError
 from bridge.peers import load_own
+
+_REFUSED: Final = int(ssl.AlertDescription.ALERT_DESCRIPTION_HANDSHAKE_FAILURE)
 
 
 def server_context(certificate: Path, private_key: Path, client_ca: Path | None) -> ssl.SSLContext:
@@ -46,7 +50,8 @@ def renew_certificate(
     """New handshakes show and ask for what the files hold now; connections that stand are left alone. Raises `BridgeError`, and the old ones stay.
 
     A context keeps one certificate for each kind of key, so that a new one of another kind would stand beside the old one: handshakes are turned to a
-    context of their own, before they choose.
+    context of their own, before they choose. A handshake that resumes a session shows and asks for nothing: where callers must show a certificate, one
+    from before is refused, or a caller of a former authority would come back for ever (a client drops a session that was refused, RFC 8446 section 6.2).
     """
     try:
         fresh = server_context(certificate, private_key, client_ca)
@@ -56,8 +61,12 @@ def renew_certificate(
             hint="put a certificate and its own key there and reload again; the former pair is still shown",
         ) from error
 
-    def turn(tls: ssl.SSLObject, name: str | None, asked: ssl.SSLContext) -> None:
+    renewed_s = SystemClock.here().wall_ns() // 1_000_000_000  # the machine's own, by which OpenSSL dates its sessions
+
+    def turn(tls: ssl.SSLObject, name: str | None, asked: ssl.SSLContext) -> int | None:
         del name, asked
         tls.context = fresh
+        session = tls.session if client_ca is not None and tls.session_reused else None
+        return _REFUSED if session is not None and session.time <= renewed_s else None
 
     context.sni_callback = turn

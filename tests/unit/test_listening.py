@@ -1,6 +1,7 @@
 """What a listener shows and asks for, before and after its files were read anew."""
 
 import ssl
+from contextlib import suppress
 from hashlib import sha256
 from itertools import pairwise
 
@@ -26,15 +27,20 @@ def put(directory, pair):
     return files
 
 
-def shown(context, version, name=None, pair=None, directory=None):
-    """The digest of the certificate that a handshake shows; raises `SSLError` where it is refused."""
+def asking_with(version, pair=None, directory=None):
+    """A caller's TLS."""
     asking = ssl.create_default_context(cadata=AUTHORITY.pem.decode())
     asking.check_hostname = False
     asking.minimum_version = asking.maximum_version = version
     if pair is not None:
         asking.load_cert_chain(*put(directory, pair))
+    return asking
+
+
+def met(context, asking, name=None, session=None):
+    """Both sides of a handshake, the client first; raises `SSLError` where it is refused."""
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = asking.wrap_bio(back, there, server_hostname=name)
+    client = asking.wrap_bio(back, there, server_hostname=name, session=session)
     server = context.wrap_bio(there, back, server_side=True)
     for _ in range(4):
         for side in (client, server):
@@ -43,6 +49,14 @@ def shown(context, version, name=None, pair=None, directory=None):
             except ssl.SSLWantReadError:
                 continue
     server.do_handshake()
+    with suppress(ssl.SSLWantReadError):
+        client.read(1)  # TLS 1.3 gives the session behind the handshake
+    return client, server
+
+
+def shown(context, version, name=None, pair=None, directory=None):
+    """The digest of the certificate that a handshake shows; raises `SSLError` where it is refused."""
+    client, _ = met(context, asking_with(version, pair, directory), name)
     return sha256(client.getpeercert(binary_form=True)).hexdigest()
 
 
@@ -89,3 +103,25 @@ def test_callers_are_asked_for_a_certificate_of_the_authority_of_now(tmp_path, v
     for pair in (former, None):
         with pytest.raises(ssl.SSLError):
             shown(context, version, None, pair, caller)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_no_session_from_before_goes_on_without_a_certificate_of_the_authority_of_now(tmp_path, version, monkeypatch):
+    """A resumed session shows no certificate: a caller whose authority is no longer good is refused; one that is new may resume what it began since."""
+    old, new = (Authority("clients", clock=CLOCK) for _ in range(2))
+    (tmp_path / "ca").write_bytes(old.pem)
+    files = put(tmp_path, EC)
+    context = server_context(*files, tmp_path / "ca")
+    caller = tmp_path / "caller"
+    caller.mkdir()
+    former, latter = (asking_with(version, authority.client("smp"), caller) for authority in (old, new))
+    session = met(context, former)[0].session
+    assert met(context, former, session=session)[1].session_reused
+    (tmp_path / "ca").write_bytes(new.pem)
+    renew_certificate(context, *files, tmp_path / "ca")
+    with pytest.raises(ssl.SSLError):
+        met(context, former, session=session)
+    monkeypatch.setattr("time.time_ns", lambda: (session.time - 1) * 10**9)
+    renew_certificate(context, *files, tmp_path / "ca")
+    began = met(context, latter)[0].session
+    assert met(context, latter, session=began)[1].session_reused
