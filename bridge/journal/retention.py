@@ -239,12 +239,15 @@ class Retention:
             cause = "the clock is wrong, or more than 7 days lay between two rounds less than a day ago"
             log.warning("retention_waits", extra={"cause": cause})
             return done
-        if await self._evidence.read(lambda rows: old_blocks(rows, before_ns)):
-            await self._archiver.archive(self._retention_s)
         problem: Exception | None = None
+        if await self._evidence.read(lambda rows: old_blocks(rows, before_ns)):
+            try:
+                await self._archiver.archive(self._retention_s)
+            except ArchiveFailed as error:  # of one participant, perhaps, and what moved before is in nobody's way
+                problem = error
         if self._directory.is_dir():
             async with self._archiver.alone, held(self._journal, archive.ARCHIVE) as fence:
-                problem = await self._segments(fence, before_ns, done)
+                problem = await self._segments(fence, before_ns, done) or problem
         await self._rows(before_ns, done)
         if problem is not None:
             raise problem

@@ -9,7 +9,7 @@ import pytest
 from bridge.envelope import Algorithm
 from bridge.errors import LeaseHeld, NotPossible
 from bridge.journal import archive, retention, sealing
-from bridge.journal.archiver import Archiver, ArchiverSettings
+from bridge.journal.archiver import ArchiveFailed, Archiver, ArchiverSettings
 from bridge.journal.examine import examine
 from bridge.journal.export import export
 from bridge.journal.export_plan import Scope
@@ -296,6 +296,43 @@ async def test_a_segment_that_is_gone_is_in_nobody_elses_way(desk):
     assert not theirs.exists()
     assert await desk.rows("SELECT subject FROM alarms") == [("b",)]
     assert [row.participant for row in await desk.evidence.read(archive.segments)] == ["acme"]
+
+
+async def test_what_one_participant_cannot_archive_is_in_nobody_elses_way(desk):
+    """A run was cut off before the journal was emptied, and its file is gone since: what is old of the others, and in the rows, ends each time all the same."""
+    kit = desk.kit
+    for name in ("acme", "beta"):
+        for number in range(2):
+            await kit.accept(kit.asset(f"{name}{number}", participant=name))
+            await desk.seal()
+    await desk.evidence.write(lambda tx: tx.run("UPDATE submissions SET state = 'EXPIRED'"))
+    await desk.evidence.write(lambda tx: tx.run("UPDATE writebacks SET step = 'written'"))
+    for name in ("a", "b"):
+        await kit.journal.alarm("CONFLICT", participant="acme", subject=name, text="somebody")
+        await kit.journal.alarm("CONFLICT", participant="acme", subject=name, clear=True)
+    kit.clock.advance(DAY_S)
+    empty = desk.archiver._empty
+
+    async def cut_off(fence, segment, content):
+        if content.head.participant == "acme":
+            raise ArchiveFailed("cut off")
+        await empty(fence, segment, content)
+
+    desk.archiver._empty = cut_off
+    with pytest.raises(ArchiveFailed, match="cut off"):
+        await desk.archiver.archive(0)
+    (ours,) = desk.directory.iterdir()
+    ours.unlink()
+    desk.archiver._empty = empty
+    with pytest.raises(ArchiveFailed, match=ours.name):
+        await desk.archiver.archive(0)
+    (theirs,) = desk.directory.iterdir()
+    kit.clock.advance(2 * YEAR_S)
+    with pytest.raises(ArchiveFailed, match=ours.name):
+        await desk.round()
+    assert not theirs.exists()
+    assert await desk.rows("SELECT subject FROM alarms") == [("b",)]
+    assert await desk.rows("SELECT 1 FROM blocks WHERE participant = 'acme'") != []
 
 
 async def test_an_export_says_what_had_its_time(desk, tmp_path):
