@@ -13,7 +13,7 @@ from bridge.journal.port import AnswerNote, Fence, ItemOutcome, Journal, Overtak
 from bridge.lane import SignedCall
 from bridge.latency import Wait
 from bridge.market.calls import CallMaker, CreateReport
-from bridge.market.pace import LONGEST_PAUSE_S, Pace
+from bridge.market.pace import LONG_PAUSE_S, LONGEST_PAUSE_S, Pace
 from bridge.market.report import MarketMetrics
 from bridge.market.traces import MarketTraces
 from bridge.market.tracker import Tracker
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 
 FULL_PAUSE_S: Final = 1.0
 MOST_REPEATS: Final = 100  # then a person decides
-LONG_PAUSE_S: Final = 300.0  # of one that the platform asks for: a person should hear that so long nothing leaves
 POISON_REFUSALS: Final = 3  # of one call, while others were taken: then it is this call, not the account or the path
 _OF_THE_CALL: Final = 4  # the hundred of a status that speaks of this call alone (RFC 9110 section 15.5)
 
@@ -115,7 +114,6 @@ class Answers:
         self._metrics = metrics
         self._well = 0
         self._refused: dict[str, _Refused] = {}
-        self._alarmed = True  # by an earlier run, perhaps
 
     async def take(self, out: Outgoing, exchange: Exchange, answer: AnswerClass, stamps: Mapping[str, Stamp]) -> None:
         """Learn from one answer, then journal it and the move it causes, for as long as it takes to find room on the disk."""
@@ -196,12 +194,12 @@ class Answers:
             await self._moved(taken, _S.RETRY_WAIT, retry_ns=taken.retry_ns)
             if taken.pause_s is not None:
                 what = "the platform takes no calls" if taken.exchange.status else "the platform cannot be reached"
-                await self._alarm(f"{what}; again in {taken.pause_s:.0f} s: {taken.cause}")
+                await self.alarm(f"{what}; again in {taken.pause_s:.0f} s: {taken.cause}")
         else:
             await self._our_fault(taken)
 
     async def _accepted(self, taken: _Taken) -> None:
-        await self._clear()
+        await self.clear()
         try:
             parked = await self._journal.answered(
                 self._fence,
@@ -230,7 +228,7 @@ class Answers:
             await self._journal.alarm("CONFLICT", participant=self._participant, subject=submission, text=text)
 
     async def _rejected(self, taken: _Taken) -> None:
-        await self._clear()
+        await self.clear()
         out, maker = taken.out, self._maker
         found = await self._journal.find_submission(self._participant, submission=out.submission)
         if found is None:
@@ -291,7 +289,7 @@ class Answers:
             text = (
                 f"what becomes of one call after the other is in doubt; again in {taken.pause_s:.0f} s: {taken.cause}"
             )
-            await self._alarm(text)
+            await self.alarm(text)
 
     async def _our_fault(self, taken: _Taken) -> None:
         """Refused in a way that no single record causes: everything waits, unless it is this call after all."""
@@ -301,15 +299,17 @@ class Answers:
             text = f"refused {self._refused.pop(submission).times} times while other calls were taken: {taken.cause}"
             with suppress(IllegalMove):  # a person was quicker
                 await self._journal.set_aside(self._fence, submission, text)
-        await self._alarm(f"sending paused for {taken.pause_s or 0:.0f} s: {taken.cause}")
+        await self.alarm(f"sending paused for {taken.pause_s or 0:.0f} s: {taken.cause}")
 
-    async def _clear(self) -> None:
-        if self._alarmed and not self._pace.asked_s:  # else it may be the answer to an earlier call
+    async def clear(self) -> None:
+        """Sending goes on: the alarm ends, unless the platform asked for a pause that is not over."""
+        if self._pace.told and not self._pace.asked_s:  # else it may be the answer to an earlier call
             await self._journal.alarm("CIRCUIT_OPEN", participant=self._participant, clear=True)
-            self._alarmed = False
+            self._pace.told = False
 
-    async def _alarm(self, text: str) -> None:
-        self._alarmed = True
+    async def alarm(self, text: str) -> None:
+        """Tell a person why nothing is sent."""
+        self._pace.told = True
         await self._journal.alarm("CIRCUIT_OPEN", participant=self._participant, text=text)
 
     async def _moved(self, taken: _Taken, state: SubmissionState, *, retry_ns: int) -> None:

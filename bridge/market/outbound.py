@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -15,7 +16,7 @@ from bridge.latency import Wait
 from bridge.market.answers import FULL_PAUSE_S, Answers, Outgoing
 from bridge.market.calls import CallMaker
 from bridge.market.client import Begun, SmpClient
-from bridge.market.pace import Pace
+from bridge.market.pace import FAILURES_IN_A_ROW, LONG_PAUSE_S, Pace
 from bridge.market.prepare import Poison, prepare, signed
 from bridge.market.report import MarketMetrics
 from bridge.market.token import AccountStopped, TokenKeeper
@@ -80,6 +81,8 @@ class Outbound:
         self._short = False  # whether all that was due at the last look has left: what waits now came since then, and leaves with the next look
         self._behind = True  # something that is due may wait for a gate; only the journal can say that nothing does
         self._line: deque[DueCall] = deque()  # looked up, not yet started; the commit finds what changed since then
+        self._no_logins = 0  # in a row
+        self._told = False  # that nobody can log in
         self._closing = False
         self._ended = asyncio.Event()
 
@@ -219,11 +222,16 @@ class Outbound:
                 return self._pace.wait_s()
             try:
                 await self._tokens.get()
+                if self._no_logins:
+                    await self._logged_in()
                 if not self._line and (none := await self._look()) is not None:
                     return max(0.001, (none.next_ns - self._clock.wall_ns()) / 1e9) if none.next_ns else None
                 await self._start_all([self._line.popleft() for _ in range(min(len(self._line), self._pace.slots()))])
             except RetryLater as error:
-                return self._pace.trip(str(error), delay_s=error.delay_s)
+                pause_s = self._pace.trip(str(error), delay_s=error.delay_s)
+                if not self._tokens.ready and not self._tokens.blocked:  # else it is what signs, or has its own alarm
+                    await self._not_logged_in(pause_s, str(error))
+                return pause_s
             except AccountStopped as error:
                 return self._pace.trip(str(error))
             except JournalFull:
@@ -233,6 +241,20 @@ class Outbound:
             except IllegalMove:
                 log.exception("moved_meanwhile", extra={"participant": self._participant})
                 return FULL_PAUSE_S
+
+    async def _not_logged_in(self, pause_s: float, cause: str) -> None:
+        """From the third time in a row a person hears of it, of a long pause at once; while the journal is full, at a later one."""
+        self._no_logins += 1
+        if not self._told and (self._no_logins >= FAILURES_IN_A_ROW or pause_s > LONG_PAUSE_S):
+            with suppress(JournalFull):
+                await self._answers.alarm(f"logging in fails; again in {pause_s:.0f} s: {cause}")
+                self._told = True
+
+    async def _logged_in(self) -> None:
+        self._no_logins = 0
+        if self._told:
+            await self._answers.clear()
+            self._told = False
 
     async def _look(self) -> NoneDue | None:
         """Fill the line with what is due."""

@@ -6,6 +6,7 @@ from typing import Final
 from bridge.clock import Clock
 from bridge.latency import Wait
 
+LONG_PAUSE_S: Final = 300.0  # of one that the platform asks for: a person should hear that so long nothing leaves
 LONGEST_PAUSE_S: Final = 24 * 3600.0  # whatever a Retry-After says: a date in the year 9999 must not silence an account
 CIRCUIT_DELAYS_S: Final = (5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 FAILURES_IN_A_ROW: Final = (
@@ -48,6 +49,8 @@ class Pace:
         self._poll_is_next = False
         self.reason = ""
         self.in_flight = 0
+        self.told = True
+        """Whether an alarm may stand that says that the circuit is open: by an earlier run, perhaps."""
 
     @property
     def circuit_open(self) -> bool:

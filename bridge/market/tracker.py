@@ -14,7 +14,7 @@ from bridge.errors import BridgeError, IllegalMove, JournalFull, RetryLater
 from bridge.journal.port import AnswerNote, Fence, ItemOutcome, Journal, OpenSubmission, ParkedReturn
 from bridge.market.calls import CallMaker, StatusReport
 from bridge.market.client import SmpClient
-from bridge.market.pace import LONGEST_PAUSE_S, Pace
+from bridge.market.pace import LONG_PAUSE_S, LONGEST_PAUSE_S, Pace
 from bridge.market.report import MarketMetrics
 from bridge.market.token import AccountStopped, TokenKeeper
 from bridge.market.traces import MarketTraces
@@ -340,7 +340,9 @@ class Tracker:
         exchange = await self._client.post(call.path, method=call.method, headers=headers, body=call.body, secret=token)
         answer = self._maker.classify(exchange)
         if answer is AnswerClass.RETRY and exchange.retry_after_s:
-            self._pace.pause(min(exchange.retry_after_s, LONGEST_PAUSE_S), f"asked for by status {exchange.status}")
+            await self._pause(
+                min(exchange.retry_after_s, LONGEST_PAUSE_S), f"status {exchange.status} to a status call"
+            )
         if answer is AnswerClass.UNAUTHORISED:
             try:
                 await self._tokens.renew(token)
@@ -355,6 +357,14 @@ class Tracker:
             log.warning("status_answer_unusable", extra=told)
             return False
         return await self._take_status(submission, read, exchange_note(exchange))
+
+    async def _pause(self, asked_s: float, cause: str) -> None:
+        """The platform wants a pause; of a long one a person hears, for calls wait for it too."""
+        self._pace.pause(asked_s, cause)
+        if asked_s > LONG_PAUSE_S:
+            self._pace.told = True
+            text = f"the platform takes no calls; again in {asked_s:.0f} s: {cause}"
+            await self._journal.alarm("CIRCUIT_OPEN", participant=self._participant, text=text)
 
     async def _take_status(self, submission: str, read: StatusReport, note: AnswerNote) -> bool:
         if read.unknown_word:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import smp_server as smp
-from outbound_rig import ASSETS, CLOCK, LOGIN, TAKEN, _candidate, market, signed, takes
+from outbound_rig import ASSETS, CLOCK, LOGIN, TAKEN, _candidate, logins, market, signed, takes
 
 from bridge.errors import JournalFull
 from bridge.journal.port import ItemOutcome, NoneDue
@@ -254,6 +254,37 @@ async def test_three_refused_logins_stop_the_account(tmp_path):
                 await asyncio.sleep(0.05)
         await asyncio.sleep(0.3)
         assert (rig.creates, len(rig.peer.script.on(LOGIN)), (await rig.view()).state.value) == ([], 3, "WAITING")
+
+
+@pytest.mark.parametrize(
+    ("no", "pause", "times"),
+    [(smp.answer("503 No"), "0", 3), (smp.answer("429 No", Retry_After="301"), "301", 1)],
+    ids=["three in a row", "a long pause"],
+)
+async def test_a_platform_at_which_nobody_can_log_in_is_told(tmp_path, monkeypatch, no, pause, times):
+    """Nothing leaves, and no call is there whose answer would say so: after three, or of a long pause at once. It ends with the login, though nothing is sent."""
+    monkeypatch.setattr("bridge.market.token.DELAYS_S", (0.01,))
+    well = logins()
+
+    async def login(request, writer):
+        writer.write(no) if not go.is_set() else await well(request, writer)
+
+    go = asyncio.Event()
+    async with market(tmp_path, login=login) as rig, asyncio.timeout(8):
+        while not (alarms := await rig.journal.alarms()):
+            await asyncio.sleep(0.01)
+        status = no.split()[1].decode()
+        [alarm] = alarms
+        assert (alarm.code, alarm.text) == (
+            "CIRCUIT_OPEN",
+            f"logging in fails; again in {pause} s: no token: status {status}",
+        )
+        assert len(rig.peer.script.on(LOGIN)) >= times
+        go.set()
+        if pause == "0":
+            while await rig.alarms():
+                await asyncio.sleep(0.01)
+            assert rig.creates == []
 
 
 # one transaction for two calls ---------------------------------------------------------------------------------------------

@@ -197,6 +197,21 @@ async def test_polls_wait_while_the_platform_wants_a_pause():
     await rig.until(lambda: rig.maker.asked == 2)
     assert len(asked) == 3
     assert asked[1] - asked[0] >= 0.29 * S
+    assert rig.journal.alarms == []
+
+
+async def test_a_long_pause_that_is_the_answer_to_a_poll_is_told():
+    """It holds up calls as one that answers a call does."""
+    rig = Rig(Journal(), Maker([0.01, 600.0]))
+
+    async def post(path, **values):
+        return Exchange(sent=True, status=429, retry_after_s=400.0)
+
+    rig.tracker._client = SimpleNamespace(post=post)
+    rig.maker.classify = lambda exchange: AnswerClass.RETRY
+    rig.tracker.sent("s1", "T1")
+    await rig.until(lambda: rig.journal.alarms == ["CIRCUIT_OPEN"])
+    assert not rig.tracker._pace.free()
 
 
 async def test_giving_up_waits_for_room():
