@@ -128,8 +128,12 @@ class Archiver:
             await self._adopt(fence, pinned, report)
             before_ns = now_ns - int(older_than_s * 1e9)
             for participant in await self._evidence.read(archive.participants):
-                if participant not in broken:
+                if participant in broken:
+                    continue
+                try:
                     await self._participant(fence, participant, before_ns, pinned, report)
+                except ArchiveFailed as error:  # its own evidence is not what it should be
+                    broken[participant] = error
         except OSError as error:
             raise self._unusable(error) from error
         if broken:

@@ -448,6 +448,23 @@ async def test_a_segment_that_is_gone_keeps_nobody_elses_evidence_here(place):
     assert await place.rows("SELECT count(*) FROM blocks WHERE participant = 'acme'") == ours
 
 
+async def test_bytes_that_were_changed_keep_nobody_elses_evidence_here(place):
+    """They cannot be archived as what was sealed, at no time; what is old of the participants behind that one moves all the same."""
+    kit = place.kit
+    for name in ("acme", "beta"):
+        for number in range(2):
+            await kit.accept(kit.asset(f"{name}{number}", participant=name))
+            await place.seal()
+    await place.run("UPDATE submissions SET state = 'EXPIRED'")
+    await place.run("UPDATE writebacks SET step = 'written'")
+    await place.run("UPDATE blobs SET nonce = bytes WHERE participant = 'acme'")
+    for _ in range(2):
+        with pytest.raises(ArchiveFailed, match="the bytes of"):
+            await place.archive(0)
+    assert [found.name.split("-")[0] for found in place.directory.glob("[!.]*")] == ["beta"]
+    assert await place.rows("SELECT number FROM blocks WHERE participant = 'acme'") == [(1,), (2,)]
+
+
 async def test_a_segment_that_is_gone_is_named(place):
     """Moved away before the journal was emptied of it: the error says which file is missing, not only which directory it was in."""
     await old_and_new(place)
