@@ -93,7 +93,10 @@ class Guard:
 
     def own_page(self, request: web.Request) -> bool:
         """Whether a browser sent this from a page of ours: browsers name the page's origin with each form, and no page can choose what they name."""
-        said = urlsplit(request.headers.get("Origin", ""))
+        try:
+            said = urlsplit(request.headers.get("Origin", ""))
+        except ValueError:  # what is no address is nobody's
+            return False
         return said.scheme == ("https" if self._secure else "http") and said.netloc == request.host
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -149,7 +152,7 @@ class Guard:
         if cookie:
             return await self._believer.person(Secret(cookie)), True
         # A name that leads here by a stranger's name server is not ours: such a page could read what it gets.
-        if self._without_token and _is_loopback(request.url.host or ""):
+        if self._without_token and _is_loopback(_asked_for(request)):
             return NOBODY, False
         raise TokenRefused(Unwelcome.MISSING)
 
@@ -200,6 +203,14 @@ def told(error: BridgeError, status: int) -> web.Response:
     """An error of ours as JSON."""
     body = {"error": str(error), "hint": error.hint} if error.hint else {"error": str(error)}
     return web.json_response(body, status=status)
+
+
+def _asked_for(request: web.Request) -> str:
+    """The name by which the caller came here, '' for what is none."""
+    try:
+        return request.url.host or ""
+    except ValueError:
+        return ""
 
 
 def _is_loopback(host: str) -> bool:

@@ -104,6 +104,25 @@ async def test_a_form_that_comes_too_slowly(world, monkeypatch):
     assert answer.startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "http://\u2100.example"])
+async def test_a_form_from_no_address(world, origin, caplog):
+    """An origin that is no address is nobody's."""
+    code, _, text = await asked(
+        world, "POST", "/sign-in", {**BROWSER, "Origin": origin, "Content-Type": FORM}, b"token=x"
+    )
+    assert (code, 'name="token"' in text) == (403, True)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:x", "127.0.0.1:99999999", "[", ""])
+async def test_a_host_that_is_none(tmp_path, host, caplog):
+    """Where anybody on this machine may read, whoever comes by such a name is a stranger."""
+    async with admin_world(tmp_path, without_token=True) as made:
+        code, _, _ = await asked(made, "GET", "/api/v1/alarms", {"Host": host})
+    assert code == 401
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [
