@@ -206,7 +206,7 @@ class _HostMetrics:
         )
         self.admin_refused = Counter(
             "smp_bridge_admin_refused_total",
-            "Requests that the admin listener refused: missing, malformed, signature, expired, unknown or revoked token, role, or origin; and connections: handshake, too_many_connections, head_too_slow, bad_http",
+            "Requests that the admin listener refused: missing, malformed, signature, expired, unknown or revoked token, role, or origin; and connections: handshake, too_many_connections, head_too_slow, answer_not_read, bad_http",
             ["reason"],
             registry=at,
         )

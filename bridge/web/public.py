@@ -33,6 +33,7 @@ PAUSE_S: Final = 1.0  # before another try where the process has no descriptor l
 class Bounds:
     """Seconds for a TLS handshake, for the head of a request and for an answer to be read, between two requests, and for which the rest of a refused body is still read, so that its sender sees the answer; connections per source and in all.
 
+    An answer has a second more for each `slowest` bytes of it: metrics and lists over a slow line are read, however long.
     A source is an IPv4 address or an IPv6 network of 64 bits, which is what one subscriber gets.
     """
 
@@ -40,6 +41,7 @@ class Bounds:
     head_s: float = 10.0
     idle_s: float = 60.0
     linger_s: float = 2.0
+    slowest: int = 16 * 1024
     per_source: int = 128
     in_all: int = 512
 
@@ -211,7 +213,7 @@ class _Connection(RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        self._arm(self._not_read)
+        self._arm(self._not_read, more_s=(resp.content_length or 0) / self._listener.bounds.slowest)
         try:
             return await super().finish_response(request, resp, start_time)
         finally:
@@ -232,8 +234,8 @@ class _Connection(RequestHandler):
         answer.force_close()
         return answer
 
-    def _arm(self, end: Callable[[], None]) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._listener.bounds.head_s, end)
+    def _arm(self, end: Callable[[], None], more_s: float = 0.0) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._listener.bounds.head_s + more_s, end)
 
     def _disarm(self) -> None:
         if self._timer is not None:

@@ -1,19 +1,22 @@
 """What somebody without a token may hold open at the admin listener: few connections, and none for long."""
 
 import asyncio
+import socket
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 import pytest_asyncio
 from admin import value
 from admin_world import admin_world
+from aiohttp import web
 
 from bridge.web.admin import BOUNDS
-from bridge.web.public import Bounds
+from bridge.web.public import Bounds, PublicListener
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PLACES = 3
+LARGE = 6_000_000  # more than what lies between two sockets
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -62,6 +65,39 @@ async def test_more_connections_than_there_are_places(world):
             b"HTTP/1.0 200"
         ):
             await asyncio.sleep(0.01)
+
+
+async def read_slowly(port, pause_s):
+    """How many bytes come to somebody who takes 64 KiB, waits, and takes the next."""
+    loop, narrow, found = asyncio.get_running_loop(), socket.socket(), 0
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
+    narrow.setblocking(False)
+    with narrow, suppress(ConnectionError):
+        await loop.sock_connect(narrow, ("127.0.0.1", port))
+        await loop.sock_sendall(narrow, b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        async with asyncio.timeout(8):
+            while part := await loop.sock_recv(narrow, 64 * 1024):
+                found += len(part)
+                await asyncio.sleep(pause_s)
+    return found
+
+
+@pytest.mark.parametrize(("slowest", "whole"), [(LARGE // 5, True), (LARGE * 100, False)])
+async def test_a_large_answer_over_a_slow_line(slowest, whole):
+    """It has time by its size: whoever reads on in that has all of it, and whoever does not is closed."""
+
+    async def large(_):
+        return web.Response(body=bytes(LARGE))
+
+    application, refusals = web.Application(), []
+    application.router.add_get("/", large)
+    async with AsyncExitStack() as stack:
+        door = PublicListener(
+            application, bounds=Bounds(head_s=0.1, slowest=slowest), context=None, refused=refusals.append, malformed=web.Response,
+        )  # fmt: skip
+        port = await door.start(stack, "127.0.0.1", 0, None)
+        found = await read_slowly(port, 0.01)
+    assert (found > LARGE, refusals) == (whole, [] if whole else ["answer_not_read"])
 
 
 async def test_what_is_no_http(world):
