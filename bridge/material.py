@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 from bridge.config import Config, Participant
 from bridge.config.anchors import AnchorPlace
 from bridge.config.host import HsmOptions, SmpCertificate
+from bridge.config.references import MISSED
 from bridge.config.tree import Loc
 from bridge.envelope import Algorithm, PublicKey
 from bridge.envelope.certified import Agreed
@@ -93,7 +95,12 @@ def open_hsm(options: HsmOptions, label: str, *, kid: str | None, alg: Algorithm
 
 
 def host_signer(config: Config) -> KeySigner | None:
-    """The host's own key, with which it signs evidence; None where none is configured. Raises `ConfigError`."""
+    """The host's own key, with which it signs evidence; None where none is configured. Raises `ConfigError` with the line that names it."""
+    with placed(config, "host_key"):
+        return _host_signer(config)
+
+
+def _host_signer(config: Config) -> KeySigner | None:
     path = config.host.host_key
     if path is None:
         return None
@@ -117,8 +124,20 @@ def problems_of(config: Config) -> list[Problem]:
     return [_placed(config, path, problem) for path, check in _checks(config) for problem in _tried(check)]
 
 
+@contextmanager
+def placed(config: Config, section: str) -> Iterator[None]:
+    """A `ConfigError` that comes from the files of this part of `bridge.yaml` leaves with the line that names each; of a file that only the service can read with what to do."""
+    try:
+        yield
+    except ConfigError as error:
+        hint = error.hint or (MISSED if isinstance(error.__cause__, OSError) else "")
+        raise ConfigError([_placed(config, section, problem) for problem in error.problems], hint=hint) from error
+
+
 def _placed(config: Config, section: str, problem: Problem) -> Problem:
     """A file's problem as one of the setting that names it, below `section` or where the problem says itself."""
+    if problem.file == config.host_tree.file:  # a secret that is missing says itself where it is named
+        return problem
     own = problem.path.startswith(f"{section}.")
     start: Loc = tuple((problem.path if own else section).split("."))
     loc = _naming(_settings(config, start), start, Path(problem.file)) or start
@@ -156,7 +175,7 @@ def _checks(config: Config) -> Iterator[tuple[str, Callable[[], object]]]:
             pair = (options.client_certificate, options.client_key)
             yield f"participants.{name}.client_certificate", lambda pair=pair: _pair(*pair)  # type: ignore[misc]
     yield "participants", lambda: _apart(config)
-    yield "host_key", lambda: host_signer(config)
+    yield "host_key", lambda: _host_signer(config)
     returns = config.host.listeners.returns
     if returns is not None:
         yield "listeners.returns", lambda: _pair(returns.certificate, returns.private_key)

@@ -17,6 +17,7 @@ from bridge.config.tree import Loc, Tree
 from bridge.errors import ConfigError, Problem
 from bridge.secret import Secret
 
+MISSED: Final = "this command uses it; docs/systemd.md says how a command has the secrets of a service"
 SECRET_WANTED: Final = "a secret never stands in this file; write {file: PATH}, {env: NAME} or {credential: NAME}"  # noqa: S105 - a message
 _MAX_SECRET_BYTES: Final = 64 * 1024
 _NOT_THE_OWNERS: Final = 0o077
@@ -203,10 +204,7 @@ class Withheld(Secret):
 
     def reveal(self) -> str:
         """Raises `ConfigError` with the place that names it."""
-        raise ConfigError(
-            [self._problem],
-            hint="this command uses it; docs/systemd.md says how a command has the secrets of a service",
-        )
+        raise ConfigError([self._problem], hint=MISSED)
 
 
 def open_to_others(path: Path, what: str, credentials: Path | None) -> str:

@@ -97,6 +97,20 @@ async def test_a_keys_whole_life(made, say, tmp_path):
     assert "grace time until" in out
 
 
+async def test_keys_are_listed_where_only_the_service_can_read_them(made, say, tmp_path, monkeypatch):
+    """As beside a unit that is stopped: what the journal knows is shown, and that something is left out. What changes a key is refused, with the place."""
+    found, file = made.config(), tmp_path / "keys/acme.pem"
+    monkeypatch.setattr("bridge.cli.keys.loaded", lambda _: found)
+    kid, new = load_signer(file).kid, tmp_path / "keys/second.pem"
+    assert (await say("new", "--out", new, "--participant", PARTICIPANT, *WHO))[0] == 0
+    file.unlink()
+    status, out, told = await say("list")
+    assert (status, kid in out, load_signer(new).kid in out) == (0, True, True)
+    assert (told.count("\n"), "acme.pem: cannot be read" in told) == (1, True)
+    status, _, told = await say("rotate", "--participant", PARTICIPANT, *WHO)
+    assert (status, "signing_key: the file" in told, "hint: " in told) == (2, True, True)
+
+
 async def test_what_is_wrong_is_said(made, say, tmp_path):
     """Each refusal names what is wrong and what would be right, and changes nothing."""
     first = load_signer(tmp_path / "keys/acme.pem").kid

@@ -11,7 +11,11 @@ from bridge.cli.certificates import app
 from bridge.cli.check import load_here
 from bridge.cli.journals import known_site, loaded
 from bridge.config import load
+from bridge.envelope import Algorithm
 from bridge.errors import ConfigError
+from bridge.keys import new_key, write_private
+from bridge.material import host_signer
+from bridge.secret import Secret
 from tests.support.paper import find
 
 GOOD = Path(__file__).parent / "config_cases" / "good"
@@ -116,6 +120,21 @@ def test_secrets_that_only_the_service_has_are_missed_by_who_uses_them(service):
     with pytest.raises(ConfigError, match="bridge.yaml:.*NOBODY_SET_THIS is not set"):
         found.host.tracing.headers["Authorization"].reveal()
     assert repr(options.password) == "[secret]"
+
+
+def test_a_key_that_only_the_service_can_read_is_told_where_it_is_named(service):
+    """By whoever signs with it, and with what to do; a passphrase that is missing is told as itself."""
+    host, loading = service / "bridge.yaml", partial(load, service, find, environ={}, tolerant=True, withheld=True)
+    before = host.read_text()
+    host.write_text(f"{before}host_key: /run/credentials/smp-bridge.service/host-key\n")
+    with pytest.raises(ConfigError, match=r"bridge\.yaml:\d+:\d+: host_key: the file /run/.*/host-key: ") as caught:
+        host_signer(loading())
+    assert caught.value.hint
+    write_private(service / "host.pem", new_key(Algorithm.ES256), password=Secret("x"))
+    host.write_text(f"{before}host_key: host.pem\nhost_key_password: {{credential: host}}\n")
+    with pytest.raises(ConfigError, match=r"^[^ ]*: host_key_password\.credential: there is no") as caught:
+        host_signer(loading())
+    assert caught.value.hint
 
 
 def test_whoever_runs_or_checks_it_wants_them(service):
