@@ -159,7 +159,7 @@ class _Side:
         def paused() -> str:
             if tokens.blocked:
                 return "logging in was refused (ACCOUNT_STOPPED)"
-            return pace.reason if pace.circuit_open else ""
+            return pace.reason
 
         return Market(outbound, tracker, tokens, inbox, watch, keys, self._client.reach, paused)
 

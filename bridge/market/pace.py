@@ -47,7 +47,8 @@ class Pace:
         self._doubts = 0
         self._poll_waits = False
         self._poll_is_next = False
-        self.reason = ""
+        self._open_reason = ""
+        self._asked_reason = ""
         self.in_flight = 0
         self.told = True
         """Whether an alarm may stand that says that the circuit is open: by an earlier run, perhaps."""
@@ -60,6 +61,13 @@ class Pace:
     @property
     def _shut_until_ns(self) -> int:
         return max(self._open_until_ns, self._asked_until_ns)
+
+    @property
+    def reason(self) -> str:
+        """Why sending is paused, by the pause that lasts longest; '' where it is not."""
+        if not self.circuit_open:
+            return ""
+        return self._asked_reason if self._asked_until_ns >= self._open_until_ns else self._open_reason
 
     @property
     def asked_s(self) -> float:
@@ -136,15 +144,16 @@ class Pace:
         if pause_s is None:
             pause_s = self._circuit_s[min(self._trips, len(self._circuit_s) - 1)] * (0.9 + 0.2 * self._jitter())
         self._trips += 1
-        self.reason = reason
+        self._open_reason = reason
         self._open_until_ns = self._clock.mono_ns() + int(pause_s * 1e9)
         self._paused_until_ns = self._shut_until_ns
         return pause_s
 
     def pause(self, delay_s: float, reason: str) -> None:
         """The platform asked for a pause (`Retry-After`): it counts for every call of the participant, polls too, and is no fault. Nothing shortens it."""
-        self.reason = reason
-        self._asked_until_ns = max(self._asked_until_ns, self._clock.mono_ns() + int(delay_s * 1e9))
+        until_ns = self._clock.mono_ns() + int(delay_s * 1e9)
+        if until_ns >= self._asked_until_ns:
+            self._asked_until_ns, self._asked_reason = until_ns, reason
         self._paused_until_ns = self._shut_until_ns
 
     def failed(self, reason: str, delays_s: Sequence[float]) -> float | None:
@@ -153,7 +162,7 @@ class Pace:
         if self._failures < FAILURES_IN_A_ROW:
             return None
         pause_s = delays_s[min(self._failures - FAILURES_IN_A_ROW, len(delays_s) - 1)] * (0.9 + 0.2 * self._jitter())
-        self.reason = reason
+        self._open_reason = reason
         self._open_until_ns = max(self._open_until_ns, self._clock.mono_ns() + int(pause_s * 1e9))
         self._paused_until_ns = self._shut_until_ns
         return pause_s
@@ -171,7 +180,6 @@ class Pace:
         self._trips = self._failures = self._doubts = 0
         self._open_until_ns = 0
         self._paused_until_ns = min(self._paused_until_ns, max(self._clock.mono_ns(), self._asked_until_ns))
-        self.reason = ""
 
     def wait_s(self) -> float | None:
         """Seconds until time alone opens a gate; None when only an ending call or a better clock can."""

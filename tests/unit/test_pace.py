@@ -146,11 +146,11 @@ def test_what_becomes_of_other_calls_does_not_shorten_a_pause_that_was_asked_for
     clock.forward(1)
     meanwhile(gates)
     clock.forward(98)
-    assert (gates.free(), gates.circuit_open) == (False, True)
+    assert (gates.free(), gates.circuit_open, gates.reason) == (False, True, "429")
     assert (gates.wait_s(), gates.asked_s) == (pytest.approx(1), pytest.approx(1))
     assert gates.shut_since(clock.ns) is Wait.CIRCUIT
     clock.forward(1.001)
-    assert (gates.free(), gates.asked_s) == (True, 0)
+    assert (gates.free(), gates.asked_s, gates.reason) == (True, 0, "")
 
 
 def test_polls_count_against_the_rate_and_take_turns_with_calls(clock):
