@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias
 from adapters.opcua.addresses import Tree, layout_of
 from adapters.opcua.errors import translated
 from adapters.opcua.link import Link, log
-from adapters.opcua.places import Place, find_roots, places_at
+from adapters.opcua.places import Place, find_roots, places_at, still_lacking
 from adapters.opcua.structures import Shapes
 from adapters.opcua.words import printable
 from bridge.api import LinkError, Selection
@@ -46,7 +46,7 @@ class Lookout:
         ] = {}  # what new or incomplete records lacked when they were looked at last
         self._gone: set[Key] = set()
         self._missed: set[Key] = set()
-        self._failure = ""
+        self._failures: dict[str, str] = {}  # by flow
 
     def stir(self) -> None:
         """The server says that its tree has changed."""
@@ -61,21 +61,25 @@ class Lookout:
         """Look at every interval, and soon after the server told of a change; ends when nothing of these flows can change."""
         while any(self._may_change(each) for each in self._selections):
             await self._wait(SETTLE_S if self._growing else interval_s)
-            try:
-                with translated("looking for new records"):
-                    for selection in self._selections:
-                        await self._look(indexes, selection, named)
-            except LinkError as error:
-                self._fail(str(error), named)
-            else:
-                self._failure = ""
+            for selection in self._selections:
+                await self._try(indexes, selection, named)
+
+    async def _try(self, indexes: Mapping[str, int], selection: Selection, named: Mapping[str, object]) -> None:
+        """What is wrong with the tree of one flow is in no other's way."""
+        try:
+            with translated("looking for new records"):
+                await self._look(indexes, selection, named)
+        except LinkError as error:
+            self._fail(selection.flow, str(error), named)
+        else:
+            self._failures.pop(selection.flow, None)
 
     def _may_change(self, selection: Selection) -> bool:
         """What the site file lists by node ids is looked for only while some of it is missing."""
         return isinstance(layout_of(selection.records), Tree) or bool(self._incomplete(selection.flow))
 
-    def _incomplete(self, flow: str) -> dict[str, Any]:
-        return {name: place.root for (of, name), place in self._places.items() if of == flow and place.lacks}
+    def _incomplete(self, flow: str) -> list[Place]:
+        return [place for (of, _), place in self._places.items() if of == flow and place.lacks]
 
     async def _wait(self, interval_s: float) -> None:
         try:
@@ -93,29 +97,31 @@ class Lookout:
         flow = selection.flow
         roots = await find_roots(self._link, indexes, selection)
         self._compare(flow, roots, named)
-        new = {name: root for name, root in roots.items() if (flow, name) not in self._places}
-        asked = {**new, **{name: root for name, root in self._incomplete(flow).items() if name in roots}}
-        looked = await places_at(self._link, indexes, selection, asked)
-        settled = [each for each in looked if self._settled(each)]
-        grown = [each.name for each in settled if each.name not in new]
+        incomplete = [each for each in self._incomplete(flow) if each.name in roots]
+        lacking = await still_lacking(self._link, indexes, selection, incomplete)
+        grown = [each.name for each in incomplete if self._has_grown(each, lacking[each.name])]
         if grown:
             self._lost(f"{_some(grown)} of flow {flow} has got nodes that it lacked")
-        added = [each for each in settled if each.name in new]
+        new = {name: root for name, root in roots.items() if (flow, name) not in self._places}
+        looked = await places_at(self._link, indexes, selection, new) if new else []
+        added = [each for each in looked if self._settled((flow, each.name), each.lacks)]
         if added:
             await self._shapes.learn(added)
             self._found(added)
             fields = {"flow": flow, "count": len(added), "first_place": printable(added[0].name)}
             log.info("opcua_records_found", extra={**named, **fields})
 
-    def _settled(self, looked: Place) -> bool:
-        """Whether this is new, or other than it was, and was the same when it was looked at last, for nobody makes a whole record in one step."""
-        key = looked.flow, looked.name
-        known = self._places.get(key)
-        if known is not None and known.lacks == looked.lacks:
+    def _has_grown(self, known: Place, lacks: frozenset[str]) -> bool:
+        key = known.flow, known.name
+        if lacks == known.lacks:
             self._growing.pop(key, None)
             return False
-        if looked.lacks and self._growing.get(key) != looked.lacks:
-            self._growing[key] = looked.lacks
+        return self._settled(key, lacks)
+
+    def _settled(self, key: Key, lacks: frozenset[str]) -> bool:
+        """Whether what is new, or other than it was, was the same when it was looked at last, for nobody makes a whole record in one step."""
+        if lacks and self._growing.get(key) != lacks:
+            self._growing[key] = lacks
             return False
         self._growing.pop(key, None)
         return True
@@ -135,11 +141,11 @@ class Lookout:
             fields = {"flow": flow, "count": len(gone), "first_place": printable(gone[0])}
             log.warning("opcua_records_gone", extra={**named, **fields})
 
-    def _fail(self, reason: str, named: Mapping[str, object]) -> None:
+    def _fail(self, flow: str, reason: str, named: Mapping[str, object]) -> None:
         """What stands still works; the same reason is told once."""
-        if reason != self._failure:
-            self._failure = reason
-            log.warning("opcua_look_failed", extra={**named, "reason": reason})
+        if reason != self._failures.get(flow):
+            self._failures[flow] = reason
+            log.warning("opcua_look_failed", extra={**named, "flow": flow, "reason": reason})
 
 
 def _some(names: Sequence[str]) -> str:

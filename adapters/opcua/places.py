@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from adapters.opcua.addresses import NodeIdText, Tree, call, layout_of
+from adapters.opcua.addresses import Address, Layout, NodeIdText, Tree, call, layout_of
 from adapters.opcua.calls import Method, find_method
 from adapters.opcua.codec import Target, builtin_type
 from adapters.opcua.library import ua
@@ -45,7 +45,7 @@ class Place:
 class _Columns:
     """Which addresses a flow's places have, and where in a row of nodes each of them stands: worked out once for all places, of which there may be thousands."""
 
-    def __init__(self, selection: Selection, addresses: Mapping[tuple[str, str], BrowsePath | NodeIdText]) -> None:
+    def __init__(self, selection: Selection, addresses: Mapping[tuple[str, str], Address]) -> None:
         self.distinct = list(dict.fromkeys(addresses.values()))
         number = {address: column for column, address in enumerate(self.distinct)}
         self.of = {name: number[address] for name, address in addresses.items()}
@@ -123,26 +123,55 @@ async def places_at(
     link: Link, indexes: Mapping[str, int], selection: Selection, roots: Mapping[str, Any], *, whole: bool = False
 ) -> list[Place]:
     """These of a flow's places with their nodes; raises `LinkError` when they shall be `whole` and an address exists at none of them."""
-    layout, texts = layout_of(selection.records), _texts(selection)
-    addresses: Mapping[tuple[str, str], BrowsePath | NodeIdText]
-    if isinstance(layout, Tree):
-        addresses = below = {name: relative(text, layout.each) for name, text in texts.items()}
-        wanted_names = [_names(path, indexes) for path in dict.fromkeys(below.values())]
-        nodes = await link.translate([(node, each) for node in roots.values() for each in wanted_names])
-    else:
-        addresses = listed = {name: layout.address(text) for name, text in texts.items()}
-        each_place = list(dict.fromkeys(listed.values()))
-        wanted = [_node_id(address.at(place), indexes) for place in roots for address in each_place]
-        nodes = await _existing(link, wanted)
-    columns = _Columns(selection, addresses)
-    width = len(columns.distinct)
-    rows = [nodes[start : start + width] for start in range(0, len(nodes), width)]
+    layout = layout_of(selection.records)
+    columns = _Columns(selection, _addresses(selection, layout))
+    rows = await _rows(link, indexes, layout, roots, columns.distinct)
     if whole:
         _require(selection, columns, rows)
     places = [columns.place(name, root, row) for (name, root), row in zip(roots.items(), rows, strict=True)]
     await _learn_types(link, places)
     await _learn_method(link, indexes, selection, places)
     return places
+
+
+async def still_lacking(
+    link: Link, indexes: Mapping[str, int], selection: Selection, places: Sequence[Place]
+) -> Mapping[str, frozenset[str]]:
+    """What each of these places of a flow, by name, lacks of what it lacked when it was found; nothing else of it is asked for."""
+    layout = layout_of(selection.records)
+    addresses = {str(address): address for address in _addresses(selection, layout).values()}
+    alike: dict[frozenset[str], dict[str, Any]] = {}
+    for place in places:
+        alike.setdefault(place.lacks, {})[place.name] = place.root
+    found: dict[str, frozenset[str]] = {}
+    for lacks, roots in alike.items():
+        texts = sorted(lacks)
+        rows = await _rows(link, indexes, layout, roots, [addresses[text] for text in texts])
+        for name, row in zip(roots, rows, strict=True):
+            found[name] = frozenset(text for text, node in zip(texts, row, strict=True) if node is None)
+    return found
+
+
+def _addresses(selection: Selection, layout: Layout) -> Mapping[tuple[str, str], Address]:
+    """Every address of a flow that each of its places has: paths below the record, or node ids."""
+    texts = _texts(selection)
+    if isinstance(layout, Tree):
+        return {name: relative(text, layout.each) for name, text in texts.items()}
+    return {name: layout.address(text) for name, text in texts.items()}
+
+
+async def _rows(
+    link: Link, indexes: Mapping[str, int], layout: Layout, roots: Mapping[str, Any], addresses: Sequence[Any]
+) -> list[list[Any]]:
+    """For each of these places the node at each of these addresses, None where there is none."""
+    if isinstance(layout, Tree):
+        names = [_names(path, indexes) for path in addresses]
+        nodes = await link.translate([(node, each) for node in roots.values() for each in names])
+    else:
+        wanted = [_node_id(address.at(place), indexes) for place in roots for address in addresses]
+        nodes = await _existing(link, wanted)
+    width = len(addresses)
+    return [nodes[start : start + width] for start in range(0, len(nodes), width)]
 
 
 async def _existing(link: Link, nodes: Sequence[Any]) -> list[Any | None]:

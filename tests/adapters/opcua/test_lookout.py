@@ -138,6 +138,56 @@ async def test_a_record_that_is_made_anew_in_one_go_is_met_by_a_new_session(peer
             await coming
 
 
+async def test_of_a_record_that_lacks_a_node_nothing_else_is_asked_for_again(peer, monkeypatch):
+    """Thousands of records may lack the same node for good: at each look the server is asked for that, and for nothing that is known."""
+    await peer.grow(NEW, 101, without=["ExportMPAN"])
+    translated, read, looks = [], [], []
+    async with opened(peer, rebrowse_interval="1h") as session:
+        link, look = session._link, session._lookout._look
+        translate, plain_read = link.translate, link.read
+        roots = {each.root for each in session._places.values()}
+
+        async def translating(paths):
+            translated.extend(names for start, names in paths if start in roots)
+            return await translate(paths)
+
+        async def reading_of(nodes):
+            read.extend(nodes)
+            return await plain_read(nodes)
+
+        async def looking(indexes, selection, named):
+            await look(indexes, selection, named)
+            looks.extend([selection.flow] if selection.flow == "batteries" else ())
+
+        monkeypatch.setattr(session._lookout, "_look", looking)
+        monkeypatch.setattr(link, "translate", translating)
+        monkeypatch.setattr(link, "read", reading_of)
+        session._lookout.stir()
+        await until(lambda: looks)
+    assert [names[-1][1] for names in translated] == ["ExportMPAN"]
+    assert not read
+
+
+async def test_a_flow_that_cannot_be_looked_at_is_in_no_other_flows_way(peer, monkeypatch, caplog):
+    """Two records of one name below it, say: what is added for others is found all the same."""
+    find_roots, site = lookout.find_roots, read_site()
+    site["flows"] = {"failing": site["flows"]["batteries"], **site["flows"]}
+
+    async def failing(link, indexes, selection):
+        if selection.flow == "failing":
+            raise LinkError("two nodes have one name")
+        return await find_roots(link, indexes, selection)
+
+    async with opened_with(peer.context(rebrowse_interval="1h")._replace(selections=selections_of(site))) as session:
+        monkeypatch.setattr(lookout, "find_roots", failing)
+        await peer.grow(NEW, 101)
+        await peer.request(NEW)
+        record = await next_record(session)
+    assert (record.flow, record.place) == ("batteries", NEW)
+    (entry,) = told(caplog.records, "opcua_look_failed")
+    assert (entry.flow, entry.reason) == ("failing", "two nodes have one name")
+
+
 async def test_a_server_that_cannot_be_looked_at_keeps_its_session(peer, monkeypatch, caplog):
     """What stands still works; the reason is told once."""
     looks = []
@@ -149,10 +199,11 @@ async def test_a_server_that_cannot_be_looked_at_keeps_its_session(peer, monkeyp
     async with opened(peer, rebrowse_interval="1s") as session:
         monkeypatch.setattr(lookout, "find_roots", failing)
         session._lookout.stir()
-        await until(lambda: len(looks) == 1)
+        await until(lambda: len(looks) == 2)  # each of both flows
         session._lookout.stir()
-        await until(lambda: len(looks) == 2)
+        await until(lambda: len(looks) == 4)
         await peer.request(PLACE)
         assert (await next_record(session)).place == PLACE
-    (entry,) = told(caplog.records, "opcua_look_failed")
-    assert entry.reason == "two nodes have one name"
+    entries = told(caplog.records, "opcua_look_failed")
+    assert [entry.flow for entry in entries] == list(read_site()["flows"])
+    assert {entry.reason for entry in entries} == {"two nodes have one name"}
