@@ -72,14 +72,14 @@ def _heard(selections: Sequence[Selection]) -> Iterator[_Heard]:
             yield _Heard(selection.flow, "request", template(selection.submit.topic))
 
 
-def _told(records: MqttRecords) -> Iterator[Template]:
-    """The topics of a flow's registrations; what is no topic is told elsewhere."""
+def _told(records: MqttRecords, but: Sequence[str] = ()) -> Iterator[Template]:
+    """The topics of a flow's registrations, without those of the fields `but`; what is no topic is told elsewhere."""
     if records.format is not Format.PLAIN:
         yield template(records.each)
         return
-    for text in records.fields.values():
+    for name, text in records.fields.items():
         with suppress(ValueError):
-            if not text.startswith("$"):
+            if not text.startswith("$") and name not in but:
                 yield template(f"{records.each}/{text}")
 
 
@@ -212,10 +212,16 @@ def _mixed(selections: Sequence[Selection]) -> Iterator[Problem]:
     for number, selection in enumerate(selections):
         for other in selections[:number]:
             topics = template(selection.outcome.topic), template(other.outcome.topic)
-            records = template(selection.records.each), template(other.records.each)
-            if topics[0].overlaps(topics[1]) and records[0].overlaps(records[1]) and not _apart(selection, other):
+            same = _holds(selection.records, other.records) or _holds(other.records, selection.records)
+            if same and topics[0].overlaps(topics[1]) and not _apart(selection, other):
                 text = f"could be an outcome of the flow {other.flow} ({topics[1].text}), which has the same records; give each flow a topic of its own"
                 yield Problem(path=f"flows.{selection.flow}.outcome.topic", text=text)
+
+
+def _holds(one: MqttRecords, other: MqttRecords) -> bool:
+    """Whether what makes a record of the one may make one of the other, too: all that the other's needs is heard for the one."""
+    heard = list(_told(one))
+    return all(any(topic.overlaps(each) for each in heard) for topic in _told(other, but=other.optional))
 
 
 def _apart(one: Selection, other: Selection) -> bool:

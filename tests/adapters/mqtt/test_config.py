@@ -198,6 +198,25 @@ def test_two_flows_of_the_same_records_have_outcomes_of_their_own():
     assert (problems(moved), problems(asked)) == ({}, {})
 
 
+def test_records_of_values_below_one_place_are_told_by_their_values():
+    """Of `format: plain` assets and units may lie side by side: a place that has the values of the one has not those of the other."""
+
+    def beside(site, *of_unit):
+        for flow, name, values in (("chargers", "asset", ("name", "mpan")), ("unit", "unit", of_unit)):
+            part = site["flows"][flow]
+            part["records"] = {
+                "each": f"acme/crawley/{{{name}}}", "key": "reference", "format": "plain",
+                "fields": {"reference": f"${name}", **{value: value for value in values}},
+            }  # fmt: skip
+            part["submit"] = {"when": "change"}
+            part["outcome"] = {"topic": f"acme/crawley/{{{name}}}/result", "payload": {"state": "state"}}
+        _set(site, "adapters/broker/writable", ["acme/crawley/+/result"])
+
+    assert problems(lambda site: beside(site, "service", "name")) == {}
+    text = problems(lambda site: beside(site, "mpan", "name", "service"))["flows.unit.outcome.topic"]
+    assert "which has the same records" in text
+
+
 def test_one_topic_for_all_outcomes_needs_the_request_id():
     """With it the EMS can tell them apart; without it nobody could."""
 
