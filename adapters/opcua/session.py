@@ -194,7 +194,10 @@ class OpcUaSession:
         """From now on these are asked for at every beat, because nobody tells of them."""
         self._polled = [*self._polled, *handles]  # a poll that is on its way has its own
         interval_s = self._options.poll_s(len(self._polled))
-        self._rhythm = Rhythm(self._context.clock, interval_s)
+        if self._rhythm is None:
+            self._rhythm = Rhythm(self._context.clock, interval_s)
+        else:
+            self._rhythm.pace(interval_s)
         self._context.intervals.agreed("poll", configured_s=interval_s)
 
     async def _read_triggers(self) -> None:

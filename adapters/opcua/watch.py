@@ -113,6 +113,10 @@ class Rhythm:
         self._next_ns = clock.mono_ns() + self._interval_ns
         self._began_ns: int | None = None
 
+    def pace(self, interval_s: float) -> None:
+        """At this interval from the next poll on, which stays at its time."""
+        self._interval_ns = round(interval_s * 1e9)
+
     def left_s(self) -> float:
         """Seconds until the next poll; never below 0."""
         return max(0, self._next_ns - self._clock.mono_ns()) / 1e9

@@ -60,6 +60,16 @@ async def test_a_record_that_is_added_is_found_at_the_interval(peer, changes):
     assert [(each.place, each.request) for each in (first, second, third)] == [(NEW, "1"), (PLACE, "1"), (NEW, "2")]
 
 
+@pytest.mark.serves
+async def test_a_poll_comes_at_its_time_while_records_are_added(peer):
+    """Somebody who adds a record every few seconds would put it off for as long as that takes."""
+    async with opened(peer, rebrowse_interval="1s", watch="polling", poll_interval="1h") as session:
+        left_s = session._rhythm.left_s()
+        await peer.grow(NEW, 101)
+        await until(lambda: NEW in session.places("batteries"))
+        assert session._rhythm.left_s() < left_s
+
+
 async def test_what_a_new_record_holds_comes_once_and_then_at_each_change(peer):
     """Under `when: change` it is read once when it is found, as after a connect."""
     site = read_site()
