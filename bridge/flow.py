@@ -11,6 +11,7 @@ from bridge.api import Code, Outcome, OutcomeField, Selection
 from bridge.identifiers import Severity
 from bridge.lane import RenderedItem
 from bridge.model import (
+    UNMAPPED,
     UNMAPPED_ERROR_CODE,
     EmsOutcome,
     EmsState,
@@ -171,13 +172,13 @@ class FlowPlan:
         }
 
     def error_number(self, code: str) -> int:
-        """The integer of an error code: 0 for none, the host's own codes as they are, SMP's by the site's map, 9999 for the rest."""
+        """The integer of an error code: 0 for none, by the site's map, else the host's own codes as they are, and for the rest what the map has for them, or 9999."""
         if not code:
             return 0
         mapped = self.error_codes.get(code)
         if mapped is not None:
             return mapped
-        return int(code) if code in _HOST_CODES else UNMAPPED_ERROR_CODE
+        return int(code) if code in _HOST_CODES else self.error_codes.get(UNMAPPED, UNMAPPED_ERROR_CODE)
 
 
 # Found here and not when the call is made: there it would hold up what waits behind it.

@@ -142,6 +142,8 @@ class HostReason(enum.IntEnum):
     OTHER = 9099
 
 
+UNMAPPED: Final = "unmapped"
+"""In a site's `error_codes`, all codes of SMP's that have no number there."""
 UNMAPPED_ERROR_CODE: Final = 9999
 
 

@@ -265,7 +265,8 @@ def _too_large(target: OutcomeTarget, numbers: Mapping[str, int]) -> str:
     lost = {what: number for what, number in numbers.items() if not holds(target.shape, number)}
     if not lost:
         return ""
-    few = ", ".join(f"{number} ({what})" for what, number in list(lost.items())[:_FEW])
+    named = [f"{number}" if what == f"{number}" else f"{number} ({what})" for what, number in lost.items()]
+    few = ", ".join(named[:_FEW])
     more = f" and {len(lost) - _FEW} more" if len(lost) > _FEW else ""
     return f"a {target.type.value} here cannot hold {few}{more}; take a wider type, or give smaller numbers in `states` or `error_codes`"
 

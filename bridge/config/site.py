@@ -7,21 +7,12 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from bridge.api import (
-    UNMAPPED_ERROR_CODE,
-    Adapter,
-    HostReason,
-    Options,
-    Outcome,
-    OutcomeField,
-    RecordsOptions,
-    Selection,
-)
+from bridge.api import Adapter, Options, Outcome, OutcomeField, RecordsOptions, Selection
 from bridge.config.payload import Payload
 from bridge.config.references import Untouched
 from bridge.config.values import Duration
 from bridge.identifiers import Severity
-from bridge.model import EmsState, Operation, Trigger
+from bridge.model import UNMAPPED, UNMAPPED_ERROR_CODE, EmsState, HostReason, Operation, Trigger
 
 Later = Annotated[Any, Untouched]
 DAY_S: Final = 86_400.0
@@ -91,15 +82,11 @@ class FlowOptions(Options):
         return words
 
     def numbers(self) -> Mapping[OutcomeField, Mapping[str, int]]:
-        """What may be written as a state and as an error code, by word and by code; `unmapped` is any code of SMP's that has no number."""
-        ours = {str(int(reason)): reason for reason in HostReason}
+        """What may be written as a state and as an error code, by word and by code; `UNMAPPED` is any code of SMP's that has no number."""
+        ours = {str(int(reason)): int(reason) for reason in HostReason}
         return {
             OutcomeField.STATE: {state.word: self.states.get(state.word, int(state)) for state in EmsState},
-            OutcomeField.ERROR_CODE: {
-                "unmapped": UNMAPPED_ERROR_CODE,
-                **{reason.name.lower(): self.error_codes.get(code, int(reason)) for code, reason in ours.items()},
-                **{code: number for code, number in self.error_codes.items() if code not in ours},
-            },
+            OutcomeField.ERROR_CODE: {UNMAPPED: UNMAPPED_ERROR_CODE, **ours, **self.error_codes},
         }
 
 

@@ -71,16 +71,17 @@ async def test_a_unit_whose_asset_never_comes_expires(tmp_path):
         assert made.ledger.of("unit.create") == []
 
 
-async def test_the_ems_has_its_own_numbers(tmp_path):
-    """`states` and `error_codes` of the site: SMP's text codes become the numbers that this EMS knows, others 9999."""
-    changes = {"states": {"registered": 70, "refused": 71}, "error_codes": {"E1": 501}}
+@pytest.mark.parametrize(("others", "number"), [({}, 9999), ({"unmapped": 255}, 255)])
+async def test_the_ems_has_its_own_numbers(tmp_path, others, number):
+    """`states` and `error_codes` of the site: SMP's text codes become the numbers that this EMS knows, others 9999 or what the site says."""
+    changes = {"states": {"registered": 70, "refused": 71}, "error_codes": {"E1": 501, **others}}
     knobs = Knobs(refuse={"BESS00002": Refusal(code="E1"), "BESS00003": Refusal(code="E2")})
     async with service(tmp_path, flows=flows(**changes), knobs=knobs) as made:
         ems = await linked(made)
         places = fill(ems, 3)
         ems.request("assets", *places)
         await until_words(ems, places, {70: 1, 71: 2})
-        assert [ems.last(place, OutcomeField.ERROR_CODE) for place in places] == [0, 501, 9999]
+        assert [ems.last(place, OutcomeField.ERROR_CODE) for place in places] == [0, 501, number]
 
 
 @pytest.mark.parametrize(("severity", "word"), [("error", 7), ("warn", 3), ("off", 3)])

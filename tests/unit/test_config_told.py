@@ -8,6 +8,7 @@ import pytest
 from bridge.config import load
 from bridge.config.values import duration_text
 from bridge.errors import ConfigError
+from bridge.model import HostReason
 from bridge.registry import find
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +67,7 @@ def told(tmp_path):
         ("registers: 1}", "registers: 1, missing: sunspec}", "flows.batteries.records.fields.gsp_group: SunSpec has no value for a missing string"),
         (BUDGET, f"{BUDGET}    states: {{held: 70000}}\n", "flows.batteries.outcome.state: a uint16 here cannot hold 70000 (held)"),
         (BUDGET, f"{BUDGET}    error_codes: {{E17: 70000}}\n", "flows.batteries.outcome.errorCode: a uint16 here cannot hold 70000 (E17)"),
-        ("errorCode: {at: 62, type: uint16}", "errorCode: {at: 62, type: uint8l}", "cannot hold 9999 (unmapped), 9001 (bad_quality), 9002 (wrong_type) and 23 more"),
+        ("errorCode: {at: 62, type: uint16}", "errorCode: {at: 62, type: uint8l}", "cannot hold 9999 (unmapped), 9001, 9002 and 23 more"),
         (BUDGET, f"{BUDGET}    states: {{registered: 4}}\n", "flows.batteries.states: gives `registered` the number 4, which is `refused` as long as that has no other; give both a number"),
         ("state: {at: 60, type: uint16}", "state: {at: 40, type: uint16}", "flows.batteries.outcome.state: register 140 (record 0) is read as `reference`"),
         ("stride: 80", "stride: 40", "flows.batteries.records.each.stride: is 40, but a record reaches to offset 49; the records would overlap"),
@@ -100,6 +101,19 @@ def test_two_mistakes_are_told_both(told):
 def test_numbers_that_are_meant(told, lines):
     """Words may share a number where the site says so."""
     assert told((BUDGET, f"{BUDGET}    {lines}\n")) == []
+
+
+def test_an_error_code_of_eight_bits(told):
+    """Every number that may stand there can be given, under the names by which they were told; no other name makes it silent."""
+    narrow = ("errorCode: {at: 62, type: uint16}", "errorCode: {at: 62, type: uint8l}")
+
+    def given(numbers):
+        return told(narrow, (BUDGET, f"{BUDGET}    error_codes: {numbers}\n"))
+
+    ours = {str(int(reason)): number for number, reason in enumerate(HostReason, 1)}
+    assert given({"unmapped": 255, **ours}) == []
+    assert "cannot hold 9999 (unmapped); take" in given(ours)[0]
+    assert "cannot hold 9001, 9002, 9003 and 22 more" in given({"unmapped": 255, "bad_quality": 1})[0]
 
 
 @pytest.mark.parametrize("host", ["ems.acme.example", '"fe80::1%eth0"', '"::1"', '"2001:db8::502"'])
