@@ -41,9 +41,7 @@ class Lookout:
         self._found = found
         self._lost = lost
         self._told = asyncio.Event()
-        self._growing: dict[
-            Key, frozenset[str]
-        ] = {}  # what new or incomplete records lacked when they were looked at last
+        self._growing: dict[Key, frozenset[str]] = {}  # what new and incomplete ones lacked at the last look
         self._gone: set[Key] = set()
         self._missed: set[Key] = set()
         self._failures: dict[str, str] = {}  # by flow
@@ -58,9 +56,10 @@ class Lookout:
         self.stir()
 
     async def run(self, indexes: Mapping[str, int], interval_s: float, named: Mapping[str, object]) -> None:
-        """Look at every interval, and soon after the server told of a change; ends when nothing of these flows can change."""
-        while any(self._may_change(each) for each in self._selections):
-            await self._wait(SETTLE_S if self._growing else interval_s)
+        """Look at every interval while these flows may have changed, and soon after the server told of a change."""
+        while True:
+            usual_s = interval_s if any(self._may_change(each) for each in self._selections) else None
+            await self._wait(SETTLE_S if self._growing else usual_s)
             for selection in self._selections:
                 await self._try(indexes, selection, named)
 
@@ -81,7 +80,7 @@ class Lookout:
     def _incomplete(self, flow: str) -> list[Place]:
         return [place for (of, _), place in self._places.items() if of == flow and place.lacks]
 
-    async def _wait(self, interval_s: float) -> None:
+    async def _wait(self, interval_s: float | None) -> None:
         try:
             async with asyncio.timeout(interval_s):
                 await self._told.wait()

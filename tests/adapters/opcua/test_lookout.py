@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from opcua_peer import ASSETS
 from opcua_session import PLACE, WITHIN_S, next_record, opened, opened_with, reading, told
-from opcua_site import outcome_writes, read_site, selections_of
+from opcua_site import outcome_writes, read_site, selection_of, selections_of
 
 from adapters.opcua import lookout
 from bridge.api import LinkError, Quality
@@ -140,6 +140,30 @@ async def test_a_record_that_was_taken_away_is_told_once_and_met_anew_when_it_co
 async def test_a_record_that_is_made_anew_in_one_go_is_met_by_a_new_session(peer):
     """There is no moment in which it could be missed in the tree; the server says that what was watched is not there any more."""
     async with opened(peer, rebrowse_interval="1h") as session:
+        coming = asyncio.create_task(next_record(session))
+        await until(lambda: all(each.watched.lived for each in session._handles))
+        await peer.prune("BESS003")
+        await peer.order("grow")
+        with pytest.raises(LinkError, match=r"BESS003 of flow batteries was made anew on the server"):
+            await coming
+
+
+async def test_what_is_listed_by_node_ids_is_met_anew_too(peer):
+    """Its names never change, and its nodes can be others all the same."""
+    flow = read_site()["flows"]["batteries"]
+    base = f"ns=ems;s={ASSETS}/{{place}}"
+    flow["records"] = {
+        "places": [PLACE, "BESS003"],
+        "key": "reference",
+        "fields": {"reference": f"{base}/AssetReference"},
+    }
+    flow["submit"] = {
+        name: f"{base}/Registration/{node}" for name, node in (("request", "Request"), ("sequence", "RequestSeq"))
+    }
+    flow["submit"]["when"] = "request"
+    flow["outcome"] = {"state": f"{base}/Registration/State"}
+    context = peer.context(rebrowse_interval="1h")._replace(selections=[selection_of("batteries", flow)])
+    async with opened_with(context) as session:
         coming = asyncio.create_task(next_record(session))
         await until(lambda: all(each.watched.lived for each in session._handles))
         await peer.prune("BESS003")
