@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from math import inf
 from typing import Any, Final
 
@@ -162,14 +162,13 @@ class OpcUaSession:
         changes = [number for number, each in enumerate(self._handles) if each.at is not None]
         if self._redundant:
             requests.append(LEVEL)
-        requests.append(TREE)
         self._watching = Watching(self._context, self._subscriptions, [*requests, *changes], self._asked)
         await self._watch_more(self._watching, len(requests))
+        with suppress(LinkError):  # a server without events may refuse the whole request; its tree is looked at
+            await self._subscriptions.watch([tree_changes()])
 
     def _asked(self, number: int) -> Asked:
         options = self._options
-        if number == TREE:
-            return tree_changes()
         if number == LEVEL:
             return Asked(number, SERVICE_LEVEL, options.sampling_s(), options.queue_size)
         handle = self._handles[number]

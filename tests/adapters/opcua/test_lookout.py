@@ -7,7 +7,7 @@ from opcua_peer import ASSETS
 from opcua_session import PLACE, WITHIN_S, next_record, opened, opened_with, reading, told
 from opcua_site import outcome_writes, read_site, selection_of, selections_of
 
-from adapters.opcua import lookout
+from adapters.opcua import link, lookout, requests
 from bridge.api import LinkError, Quality
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.serves(tells=[ASSETS])]
@@ -68,6 +68,24 @@ async def test_a_poll_comes_at_its_time_while_records_are_added(peer):
         await peer.grow(NEW, 101)
         await until(lambda: NEW in session.places("batteries"))
         assert session._rhythm.left_s() < left_s
+
+
+async def test_a_server_that_fails_at_events_is_looked_at(peer, monkeypatch):
+    """One without any may refuse the whole request that asks for them; its variables are watched, and its tree is looked at."""
+    monitor = link.Link.monitor
+
+    async def failing(this, subscription, watched):
+        if any(each.handle == requests.TREE for each in watched):
+            raise LinkError("monitor: the server answered BadMonitoredItemFilterUnsupported")
+        return await monitor(this, subscription, watched)
+
+    monkeypatch.setattr(link.Link, "monitor", failing)
+    async with opened(peer, rebrowse_interval="1s") as session:
+        await peer.request(PLACE)
+        assert (await next_record(session)).place == PLACE
+        await peer.grow(NEW, 101)
+        await peer.request(NEW)
+        assert (await next_record(session)).place == NEW
 
 
 async def test_what_a_new_record_holds_comes_once_and_then_at_each_change(peer):
