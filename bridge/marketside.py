@@ -159,7 +159,7 @@ class _Side:
         def paused() -> str:
             if tokens.blocked:
                 return "logging in was refused (ACCOUNT_STOPPED)"
-            return pace.reason
+            return "this machine's clock is wrong (CLOCK_OFFSET)" if pace.held else pace.reason
 
         return Market(outbound, tracker, tokens, inbox, watch, keys, self._client.reach, paused)
 

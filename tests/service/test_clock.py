@@ -78,6 +78,8 @@ async def test_held_from_the_start_then_free(tmp_path, offset_s):
         _, metrics = await get(made, "/metrics")
         assert value(metrics, "smp_bridge_signing_held") == 1
         assert value(metrics, "smp_bridge_clock_offset_seconds") == offset_s
+        paused = json.loads((await get(made, "/api/v1/connections"))[1])["smp"][0]["paused"]
+        assert paused == "this machine's clock is wrong (CLOCK_OFFSET)"
         status, health = await get(made, "/health/ready")
         assert (status, json.loads(health)["clock"]["signing_held"]) == (200, True)
         source.says(0.01)
