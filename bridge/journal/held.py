@@ -26,7 +26,7 @@ class Leases(Protocol):
         """See `bridge.journal.port.Journal.release`."""
         ...
 
-    async def alarm(self, code: str, *, text: str = "", clear: bool = False) -> None:
+    async def alarm(self, code: str, *, subject: str = "", text: str = "", clear: bool = False) -> None:
         """See `bridge.journal.port.Journal.alarm`."""
         ...
 

@@ -62,8 +62,9 @@ NO_CUT: Final = Cut(0, b"")
 
 @dataclass(slots=True, kw_only=True)
 class Retired:
-    """What one round ended."""
+    """What one round ended; `waits` where it did not look, for the clock is not believed."""
 
+    waits: bool = False
     segments: int = 0
     events: int = 0
     rows: int = 0
@@ -211,7 +212,7 @@ class Retention:
         self._clock = clock
         self._wrong_clock = wrong_clock
         self._sleep = sleep
-        self._told = False
+        self._told = True  # by an earlier run, perhaps
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -225,7 +226,8 @@ class Retention:
             except (LeaseHeld, Fenced):  # somebody else works on the archive, or took it over
                 pass
             else:
-                await self._tell("")
+                if not done.waits:
+                    await self._tell("")
                 if done.segments or done.rows:
                     log.info("retired", extra={"segments": done.segments, "events": done.events, "rows": done.rows})
             await self._sleep(EVERY_S)
@@ -238,6 +240,7 @@ class Retention:
         if self._wrong_clock() or await self._leapt(now_ns):
             cause = "the clock is wrong, or more than 7 days lay between two rounds less than a day ago"
             log.warning("retention_waits", extra={"cause": cause})
+            done.waits = True
             return done
         problem: Exception | None = None
         if await self._evidence.read(lambda rows: old_blocks(rows, before_ns)):
@@ -313,11 +316,11 @@ class Retention:
         await self._evidence.write_beyond(partial(forget_beside, before_ns=before_ns))
 
     async def _tell(self, problem: str) -> None:
-        """The alarm of the archive; it is cleared once, for another's may stand."""
+        """The archive's alarm, under a name of its own: what the archiver says of itself is another."""
         if not problem and not self._told:
             return
-        self._told = bool(problem)
         try:
-            await self._journal.alarm("ARCHIVE", text=problem, clear=not problem)
+            await self._journal.alarm("ARCHIVE", subject="retention", text=problem, clear=not problem)
+            self._told = bool(problem)
         except JournalFull:  # its own alarm stands
             log.warning("alarm_waits")

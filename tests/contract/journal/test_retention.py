@@ -250,6 +250,31 @@ async def test_a_start_after_a_leap_does_not_shorten_the_day(desk):
     assert (await desk.retention.round()).segments == 1
 
 
+async def test_the_alarm_stands_until_what_is_old_has_ended(desk):
+    """A run of the archiver's that went well says nothing of it, nor does a day that waits; a start in between does not leave it standing for ever."""
+
+    async def standing(retention):
+        async def sleep(seconds):
+            if seconds == EVERY_S:
+                raise asyncio.CancelledError
+
+        retention._sleep = sleep
+        with pytest.raises(asyncio.CancelledError):
+            await retention.run()
+        return [alarm.code for alarm in await desk.kit.journal.alarms()]
+
+    async def fails():
+        raise ArchiveFailed("a file is gone")
+
+    desk.retention.round = fails
+    assert await standing(desk.retention) == ["ARCHIVE"]
+    await desk.archiver._try(0)
+    started = Desk(desk.kit, desk.directory.parent).retention
+    assert await standing(started) == ["ARCHIVE"]
+    desk.kit.clock.advance(DAY_S)
+    assert await standing(started) == []
+
+
 async def test_what_is_retired_while_it_is_verified_is_no_fault(desk):
     """The walk had its list of segments already when the oldest was deleted."""
     kit = desk.kit
