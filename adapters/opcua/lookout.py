@@ -16,6 +16,7 @@ Key: TypeAlias = tuple[str, str]
 
 # Whoever adds a record makes its nodes one after another: it is looked at when there was no word of a change for so long.
 SETTLE_S: Final = 1.0
+_REST: Final = 10  # looks, each so long after the one before, in which nothing was added to a record that has grown and still lacks nodes
 _CHANGES: Final = 10  # so often that is waited for; a tree that never rests is looked at all the same
 
 
@@ -41,7 +42,8 @@ class Lookout:
         self._found = found
         self._lost = lost
         self._told = asyncio.Event()
-        self._growing: dict[Key, frozenset[str]] = {}  # what new and incomplete ones lacked at the last look
+        # What new or incomplete records lacked when they were looked at last, and at how many looks before that.
+        self._growing: dict[Key, tuple[frozenset[str], int]] = {}
         self._gone: set[Key] = set()
         self._missed: set[Key] = set()
         self._failures: dict[str, str] = {}  # by flow
@@ -115,12 +117,14 @@ class Lookout:
         if lacks == known.lacks:
             self._growing.pop(key, None)
             return False
-        return self._settled(key, lacks)
+        return self._settled(key, lacks, _REST)
 
-    def _settled(self, key: Key, lacks: frozenset[str]) -> bool:
-        """Whether what is new, or other than it was, was the same when it was looked at last, for nobody makes a whole record in one step."""
-        if lacks and self._growing.get(key) != lacks:
-            self._growing[key] = lacks
+    def _settled(self, key: Key, lacks: frozenset[str], looks: int = 1) -> bool:
+        """Whether what is new, or other than it was, is whole, or was the same at so many looks before, for nobody makes a whole record in one step."""
+        before, count = self._growing.get(key, (None, 0))
+        count = count + 1 if before == lacks else 0
+        if lacks and count < looks:
+            self._growing[key] = lacks, count
             return False
         self._growing.pop(key, None)
         return True

@@ -190,6 +190,30 @@ async def test_what_is_listed_by_node_ids_is_met_anew_too(peer):
             await coming
 
 
+async def test_a_record_to_which_nodes_are_added_one_by_one_ends_one_session(peer):
+    """Somebody who adds them by hand takes seconds for each: a session for each of them would be a link that is down."""
+    await peer.grow(NEW, 101, without=["ExportMPAN", "Name"])
+    async with opened(peer, rebrowse_interval="1h") as session:
+        growing, path = session._lookout._growing, f"{ASSETS}/{NEW}"
+        await peer.order("grow", variables=[{"path": f"{path}/Name", "type": "String", "value": "Battery"}])
+        await until(lambda: any(looks > 3 for _, looks in growing.values()))
+        await peer.request(PLACE)
+        assert (await next_record(session)).place == PLACE
+        mpan = {"path": f"{path}/ExportMPAN", "type": "String", "value": "1310000000040"}
+        await peer.order("grow", variables=[mpan])
+        with pytest.raises(LinkError, match=r"BESS101 of flow batteries has got nodes that it lacked"):
+            await next_record(session)
+
+
+async def test_a_record_that_grows_no_further_is_met_by_a_new_session(peer):
+    """What it still lacks it may lack for good."""
+    await peer.grow(NEW, 101, without=["ExportMPAN", "Name"])
+    async with opened(peer, rebrowse_interval="1h") as session:
+        await peer.order("grow", variables=[{"path": f"{ASSETS}/{NEW}/Name", "type": "String", "value": "Battery"}])
+        with pytest.raises(LinkError, match=r"BESS101 of flow batteries has got nodes that it lacked"):
+            await next_record(session)
+
+
 async def test_of_a_record_that_lacks_a_node_nothing_else_is_asked_for_again(peer, monkeypatch):
     """Thousands of records may lack the same node for good: at each look the server is asked for that, and for nothing that is known."""
     await peer.grow(NEW, 101, without=["ExportMPAN"])
