@@ -180,7 +180,7 @@ class _Once:
 class _Connection(RequestHandler):
     """aiohttp's protocol with a limit on the time that a head and the reading of an answer may take, and our own answer to what is no HTTP."""
 
-    __slots__ = ("_busy", "_listener", "_release", "_timer")
+    __slots__ = ("_busy", "_listener", "_release", "_timer", "_wire")
 
     def __init__(
         self, listener: PublicListener, server: web.Server, release: Callable[[], None], options: dict[str, Any]
@@ -190,12 +190,15 @@ class _Connection(RequestHandler):
         self._release = release
         self._busy = False
         self._timer: asyncio.TimerHandle | None = None
+        self._wire: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._wire = transport
         super().connection_made(transport)
         self._arm(self._too_slow)
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self._wire = None
         self._disarm()
         self._release()
         super().connection_lost(exc)
@@ -204,6 +207,23 @@ class _Connection(RequestHandler):
         super().data_received(data)
         if not self._busy and self._timer is None:  # the first bytes of a further head
             self._arm(self._too_slow)
+
+    async def start(self) -> None:
+        try:
+            await super().start()
+        finally:
+            self._leave()
+
+    def force_close(self) -> None:
+        super().force_close()
+        self._leave()
+
+    def _leave(self) -> None:
+        """The end of an answer may still lie in our buffer as the connection is closed; it has its time to be read, and no more."""
+        left = 0 if self._wire is None else self._wire.get_write_buffer_size()
+        if left:
+            self._disarm()
+            self._arm(self._not_read, more_s=left / self._listener.bounds.slowest)
 
     def head_done(self) -> None:
         """A request was taken up."""
@@ -251,8 +271,8 @@ class _Connection(RequestHandler):
         """Who asks on and reads no answer fills the buffers on both sides; what lies in them is not waited for."""
         self._timer = None
         self._listener.refused("answer_not_read")
-        if self.transport is not None:
-            self.transport.abort()
+        if self._wire is not None:
+            self._wire.abort()
 
 
 def _noting(make: Callable[..., web.BaseRequest]) -> Callable[..., web.BaseRequest]:

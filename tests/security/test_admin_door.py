@@ -67,6 +67,14 @@ async def test_more_connections_than_there_are_places(world):
             await asyncio.sleep(0.01)
 
 
+async def opened(stack, answer, bounds, passed=None):
+    """A door with one route; what it refused, and its port."""
+    application, refusals = web.Application(), []
+    application.router.add_get("/", answer)
+    door = PublicListener(application, bounds=bounds, context=None, refused=refusals.append, malformed=web.Response)
+    return door, refusals, await door.start(stack, "127.0.0.1", 0, passed)
+
+
 async def read_slowly(port, pause_s):
     """How many bytes come to somebody who takes 64 KiB, waits, and takes the next."""
     loop, narrow, found = asyncio.get_running_loop(), socket.socket(), 0
@@ -89,15 +97,33 @@ async def test_a_large_answer_over_a_slow_line(slowest, whole):
     async def large(_):
         return web.Response(body=bytes(LARGE))
 
-    application, refusals = web.Application(), []
-    application.router.add_get("/", large)
     async with AsyncExitStack() as stack:
-        door = PublicListener(
-            application, bounds=Bounds(head_s=0.1, slowest=slowest), context=None, refused=refusals.append, malformed=web.Response,
-        )  # fmt: skip
-        port = await door.start(stack, "127.0.0.1", 0, None)
+        _, refusals, port = await opened(stack, large, Bounds(head_s=0.1, slowest=slowest))
         found = await read_slowly(port, 0.01)
     assert (found > LARGE, refusals) == (whole, [] if whole else ["answer_not_read"])
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_the_end_of_an_answer_that_nobody_reads(version):
+    """It lies in our buffer when the connection is closed, at once or after its idle time; its place is given back all the same."""
+    small, narrow = socket.socket(), socket.socket()
+    small.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    small.bind(("127.0.0.1", 0))
+    small.listen()
+    narrow.setblocking(False)
+
+    async def some(_):
+        return web.Response(body=bytes(40_000))
+
+    async with AsyncExitStack() as stack:
+        door, refusals, port = await opened(stack, some, Bounds(head_s=0.1, idle_s=0.1, slowest=LARGE), small)
+        await asyncio.get_running_loop().sock_connect(narrow, ("127.0.0.1", port))
+        with narrow:
+            await asyncio.get_running_loop().sock_sendall(narrow, f"GET / HTTP/{version}\r\nHost: x\r\n\r\n".encode())
+            async with asyncio.timeout(8):
+                while "answer_not_read" not in refusals or door.connections:
+                    await asyncio.sleep(0.01)
 
 
 async def test_what_is_no_http(world):
