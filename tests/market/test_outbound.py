@@ -245,8 +245,9 @@ async def test_a_late_401_for_a_token_that_was_renewed_meanwhile(tmp_path):
         assert len(rig.peer.script.on(LOGIN)) == 2
 
 
-async def test_three_refused_logins_stop_the_account(tmp_path):
+async def test_three_refused_logins_stop_the_account(tmp_path, monkeypatch):
     """DOMAIN 4: "after 3 failed logins stop and alarm": no Create leaves, no fourth login comes."""
+    monkeypatch.setattr("bridge.market.token.DELAYS_S", (0.05,))
     async with market(tmp_path, login=smp.answer("401 No", Retry_After="0")) as rig:
         await rig.submit("BESS001")
         async with asyncio.timeout(15):
