@@ -78,8 +78,7 @@ def iso_ms(wall_ns: int) -> str:
 
 def http_date_s(text: str) -> float | None:
     """An HTTP date (RFC 9110 section 5.6.7) as UTC seconds since 1970; None when it is none."""
-    from datetime import UTC  # noqa: PLC0415 - every command imports this module, and few need a date
-    from email.utils import parsedate_to_datetime  # noqa: PLC0415
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - every command imports this module, and few need such a date
 
     try:
         when = parsedate_to_datetime(text)

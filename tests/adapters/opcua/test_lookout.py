@@ -155,15 +155,20 @@ async def test_a_record_that_was_taken_away_is_told_once_and_met_anew_when_it_co
     assert (entry.flow, entry.count, entry.first_place) == ("batteries", 1, "BESS003")
 
 
+async def made_anew(peer, session):
+    """Takes a record away and puts it back at once: the session hears of it, and ends."""
+    coming = asyncio.create_task(next_record(session))
+    await until(lambda: all(each.watched.lived for each in session._handles))
+    await peer.prune("BESS003")
+    await peer.order("grow")
+    with pytest.raises(LinkError, match=r"BESS003 of flow batteries was made anew on the server"):
+        await coming
+
+
 async def test_a_record_that_is_made_anew_in_one_go_is_met_by_a_new_session(peer):
     """There is no moment in which it could be missed in the tree; the server says that what was watched is not there any more."""
     async with opened(peer, rebrowse_interval="1h") as session:
-        coming = asyncio.create_task(next_record(session))
-        await until(lambda: all(each.watched.lived for each in session._handles))
-        await peer.prune("BESS003")
-        await peer.order("grow")
-        with pytest.raises(LinkError, match=r"BESS003 of flow batteries was made anew on the server"):
-            await coming
+        await made_anew(peer, session)
 
 
 async def test_what_is_listed_by_node_ids_is_met_anew_too(peer):
@@ -182,12 +187,7 @@ async def test_what_is_listed_by_node_ids_is_met_anew_too(peer):
     flow["outcome"] = {"state": f"{base}/Registration/State"}
     context = peer.context(rebrowse_interval="1h")._replace(selections=[selection_of("batteries", flow)])
     async with opened_with(context) as session:
-        coming = asyncio.create_task(next_record(session))
-        await until(lambda: all(each.watched.lived for each in session._handles))
-        await peer.prune("BESS003")
-        await peer.order("grow")
-        with pytest.raises(LinkError, match=r"BESS003 of flow batteries was made anew on the server"):
-            await coming
+        await made_anew(peer, session)
 
 
 async def test_a_record_to_which_nodes_are_added_one_by_one_ends_one_session(peer):
